@@ -1,0 +1,1 @@
+//! zlib and zstd compressors for stored events, with bounded decompression.

@@ -1,0 +1,1 @@
+//! The rules that every recorder keeps, as tests for any recorder.

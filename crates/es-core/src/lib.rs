@@ -1,0 +1,1 @@
+//! Events, ids, errors and the traits of all parts of an event store.

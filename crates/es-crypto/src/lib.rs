@@ -1,0 +1,1 @@
+//! AES-GCM ciphers for stored events.

@@ -1,0 +1,1 @@
+//! derive(Event): topic, version and flat state of an event type.

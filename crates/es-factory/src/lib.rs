@@ -1,0 +1,1 @@
+//! Builds recorders, mappers and event stores from environment variables.

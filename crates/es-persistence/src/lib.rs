@@ -1,0 +1,1 @@
+//! Event persistence: stores and retrieves domain events in memory, SQLite and PostgreSQL.

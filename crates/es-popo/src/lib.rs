@@ -1,0 +1,1 @@
+//! Recorders on plain old objects in memory.

@@ -1,0 +1,1 @@
+//! JSON transcoder whose bytes are those of the Python eventsourcing library.

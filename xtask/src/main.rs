@@ -1,0 +1,3 @@
+//! The one way to run things here: test, ci, bench, postgres.
+
+fn main() {}
