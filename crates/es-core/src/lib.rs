@@ -1,1 +1,83 @@
 //! Events, ids, errors and the traits of all parts of an event store.
+//!
+//! This crate is what implementors depend on: it names the parts and joins them, and knows no
+//! database, no codec and no asynchronous runtime.
+//!
+//! - An [`EventStore`] puts a [`Mapper`] in front of a recorder.
+//! - A [`Mapper`] turns a [`DomainEvent`] into a [`StoredEvent`] and back: [`Transcoder`], then
+//!   [`Compressor`], then [`Cipher`].
+//! - A recorder keeps stored events. There are three tiers, each with all of the one before:
+//!   [`AggregateRecorder`] (events of one aggregate by version), [`ApplicationRecorder`] (plus a
+//!   total order of [`Notification`]s) and [`ProcessRecorder`] (plus [`Tracking`] records in the
+//!   same commit).
+//! - An [`Event`] says which [`Topic`] its payload is stored under and how its state is written.
+//!
+//! Every recorder trait has a boxed twin (`Arc<dyn DynProcessRecorder>`) that implements the trait
+//! itself, so that code can be generic without allocating, or choose a recorder at run time.
+//!
+//! # Example
+//! An event type written by hand; `#[derive(Event)]` of `es-derive` writes the same:
+//! ```
+//! use es_core::{Event, PersistenceError, State, Topic, Transcoder, serde::ser::SerializeMap};
+//!
+//! #[derive(Debug, PartialEq, es_core::serde::Deserialize)]
+//! #[serde(crate = "es_core::serde")]
+//! struct Opened {
+//!     owner: String,
+//! }
+//!
+//! impl Event for Opened {
+//!     fn topic(&self) -> Topic {
+//!         Topic::from_static("bank:Account.Opened")
+//!     }
+//!
+//!     fn encode<M: SerializeMap>(&self, state: &mut M) -> Result<(), M::Error> {
+//!         state.serialize_entry("owner", &self.owner)
+//!     }
+//!
+//!     fn decode<T: Transcoder>(topic: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+//!         match topic {
+//!             "bank:Account.Opened" => state.decode(),
+//!             _ => Err(state.unknown_topic()),
+//!         }
+//!     }
+//! }
+//! ```
+
+mod codec;
+mod domain;
+mod dynamic;
+mod error;
+mod mapper;
+mod paging;
+mod recorder;
+mod selection;
+mod snapshot;
+mod state;
+mod store;
+mod stored;
+mod topic;
+
+pub use bytes::Bytes;
+pub use codec::{Cipher, Compressor, EventPlace, Transcoder, Transcoding};
+pub use domain::{DomainEvent, Event, next_version};
+pub use dynamic::{
+    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynRecorder,
+    DynTrackingRecorder,
+};
+pub use error::{Conflict, ErrorKind, PersistenceError};
+pub use mapper::Mapper;
+pub use paging::{AggregateRecorderExt, ApplicationRecorderExt, DEFAULT_PAGE_SIZE};
+pub use recorder::{AggregateRecorder, ApplicationRecorder, ProcessRecorder, Recorder, TrackingRecorder};
+pub use selection::{EventRange, NotificationSelection};
+/// The serde that the traits of this crate speak, for code that is generated or written by hand.
+pub use serde;
+pub use snapshot::{Snapshot, SnapshotState};
+pub use state::State;
+pub use store::{Batch, EventStore};
+pub use stored::{Notification, StoredEvent, Tracking};
+/// The date and time library whose [`time::OffsetDateTime`] stamps events.
+pub use time;
+pub use topic::Topic;
+/// The UUID library whose [`uuid::Uuid`] identifies originators.
+pub use uuid;

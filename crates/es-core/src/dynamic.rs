@@ -1,0 +1,181 @@
+//! The boxed twins of the recorder traits, for recorders that are chosen at run time.
+//!
+//! Every recorder has its twin by a blanket implementation, and an `Arc` of a twin is a recorder
+//! again: `Arc<dyn DynProcessRecorder>` goes wherever a `ProcessRecorder` goes. Boxing happens at
+//! this border only.
+
+use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
+
+use uuid::Uuid;
+
+use crate::{
+    AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
+    PersistenceError, ProcessRecorder, Recorder, StoredEvent, Tracking, TrackingRecorder,
+};
+
+/// A future on the heap.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, PersistenceError>> + Send + 'a>>;
+
+/// The boxed twin of [`Recorder`].
+pub trait DynRecorder: Debug + Send + Sync + 'static {
+    /// See [`Recorder::close`].
+    fn close_dyn(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The boxed twin of [`AggregateRecorder`].
+pub trait DynAggregateRecorder: DynRecorder {
+    /// See [`AggregateRecorder::insert_events`].
+    fn insert_events_dyn(&self, events: Vec<StoredEvent>) -> BoxFuture<'_, Vec<i64>>;
+    /// See [`AggregateRecorder::select_events`].
+    fn select_events_dyn(&self, originator_id: Uuid, range: EventRange) -> BoxFuture<'_, Vec<StoredEvent>>;
+}
+
+/// The boxed twin of [`ApplicationRecorder`].
+pub trait DynApplicationRecorder: DynAggregateRecorder {
+    /// See [`ApplicationRecorder::select_notifications`].
+    fn select_notifications_dyn(&self, selection: NotificationSelection) -> BoxFuture<'_, Vec<Notification>>;
+    /// See [`ApplicationRecorder::max_notification_id`].
+    fn max_notification_id_dyn(&self) -> BoxFuture<'_, Option<i64>>;
+}
+
+/// The boxed twin of [`TrackingRecorder`].
+pub trait DynTrackingRecorder: DynRecorder {
+    /// See [`TrackingRecorder::insert_tracking`].
+    fn insert_tracking_dyn(&self, tracking: Tracking) -> BoxFuture<'_, ()>;
+    /// See [`TrackingRecorder::max_tracking_id`].
+    fn max_tracking_id_dyn<'a>(&'a self, application_name: &'a str) -> BoxFuture<'a, Option<i64>>;
+    /// See [`TrackingRecorder::has_tracking_id`].
+    fn has_tracking_id_dyn<'a>(
+        &'a self,
+        application_name: &'a str,
+        notification_id: i64,
+    ) -> BoxFuture<'a, bool>;
+}
+
+/// The boxed twin of [`ProcessRecorder`].
+pub trait DynProcessRecorder: DynApplicationRecorder + DynTrackingRecorder {
+    /// See [`ProcessRecorder::insert_events_with_tracking`].
+    fn insert_events_with_tracking_dyn(
+        &self,
+        events: Vec<StoredEvent>,
+        tracking: Tracking,
+    ) -> BoxFuture<'_, Vec<i64>>;
+}
+
+impl<R: Recorder> DynRecorder for R {
+    fn close_dyn(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.close())
+    }
+}
+
+impl<R: AggregateRecorder> DynAggregateRecorder for R {
+    fn insert_events_dyn(&self, events: Vec<StoredEvent>) -> BoxFuture<'_, Vec<i64>> {
+        Box::pin(self.insert_events(events))
+    }
+
+    fn select_events_dyn(&self, originator_id: Uuid, range: EventRange) -> BoxFuture<'_, Vec<StoredEvent>> {
+        Box::pin(self.select_events(originator_id, range))
+    }
+}
+
+impl<R: ApplicationRecorder> DynApplicationRecorder for R {
+    fn select_notifications_dyn(&self, selection: NotificationSelection) -> BoxFuture<'_, Vec<Notification>> {
+        Box::pin(self.select_notifications(selection))
+    }
+
+    fn max_notification_id_dyn(&self) -> BoxFuture<'_, Option<i64>> {
+        Box::pin(self.max_notification_id())
+    }
+}
+
+impl<R: TrackingRecorder> DynTrackingRecorder for R {
+    fn insert_tracking_dyn(&self, tracking: Tracking) -> BoxFuture<'_, ()> {
+        Box::pin(self.insert_tracking(tracking))
+    }
+
+    fn max_tracking_id_dyn<'a>(&'a self, application_name: &'a str) -> BoxFuture<'a, Option<i64>> {
+        Box::pin(self.max_tracking_id(application_name))
+    }
+
+    fn has_tracking_id_dyn<'a>(
+        &'a self,
+        application_name: &'a str,
+        notification_id: i64,
+    ) -> BoxFuture<'a, bool> {
+        Box::pin(self.has_tracking_id(application_name, notification_id))
+    }
+}
+
+impl<R: ProcessRecorder> DynProcessRecorder for R {
+    fn insert_events_with_tracking_dyn(
+        &self,
+        events: Vec<StoredEvent>,
+        tracking: Tracking,
+    ) -> BoxFuture<'_, Vec<i64>> {
+        Box::pin(self.insert_events_with_tracking(events, tracking))
+    }
+}
+
+// `self.as_ref()` in what follows: an `Arc` of a twin has the twin's methods too, by the blanket
+// implementations above, and calling those would never end.
+
+impl<R: DynRecorder + ?Sized> Recorder for Arc<R> {
+    async fn close(&self) -> Result<(), PersistenceError> {
+        self.as_ref().close_dyn().await
+    }
+}
+
+impl<R: DynAggregateRecorder + ?Sized> AggregateRecorder for Arc<R> {
+    async fn insert_events(&self, events: Vec<StoredEvent>) -> Result<Vec<i64>, PersistenceError> {
+        self.as_ref().insert_events_dyn(events).await
+    }
+
+    async fn select_events(
+        &self,
+        originator_id: Uuid,
+        range: EventRange,
+    ) -> Result<Vec<StoredEvent>, PersistenceError> {
+        self.as_ref().select_events_dyn(originator_id, range).await
+    }
+}
+
+impl<R: DynApplicationRecorder + ?Sized> ApplicationRecorder for Arc<R> {
+    async fn select_notifications(
+        &self,
+        selection: NotificationSelection,
+    ) -> Result<Vec<Notification>, PersistenceError> {
+        self.as_ref().select_notifications_dyn(selection).await
+    }
+
+    async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
+        self.as_ref().max_notification_id_dyn().await
+    }
+}
+
+impl<R: DynTrackingRecorder + ?Sized> TrackingRecorder for Arc<R> {
+    async fn insert_tracking(&self, tracking: Tracking) -> Result<(), PersistenceError> {
+        self.as_ref().insert_tracking_dyn(tracking).await
+    }
+
+    async fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
+        self.as_ref().max_tracking_id_dyn(application_name).await
+    }
+
+    async fn has_tracking_id(
+        &self,
+        application_name: &str,
+        notification_id: i64,
+    ) -> Result<bool, PersistenceError> {
+        self.as_ref().has_tracking_id_dyn(application_name, notification_id).await
+    }
+}
+
+impl<R: DynProcessRecorder + ?Sized> ProcessRecorder for Arc<R> {
+    async fn insert_events_with_tracking(
+        &self,
+        events: Vec<StoredEvent>,
+        tracking: Tracking,
+    ) -> Result<Vec<i64>, PersistenceError> {
+        self.as_ref().insert_events_with_tracking_dyn(events, tracking).await
+    }
+}

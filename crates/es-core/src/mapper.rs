@@ -1,0 +1,148 @@
+//! Domain event <-> stored event.
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use time::OffsetDateTime;
+
+use crate::{
+    Bytes, Cipher, Compressor, DomainEvent, Event, EventPlace, PersistenceError, State, StoredEvent,
+    Transcoder,
+};
+
+/// Room for the encoded state of a common event, so that the buffer rarely grows.
+const STATE_CAPACITY: usize = 512;
+
+/// Turns domain events into stored events and back: transcoder, then compressor, then cipher.
+///
+/// Cloning is cheap; compressor and cipher are shared.
+#[derive(Clone, Debug)]
+pub struct Mapper<T> {
+    transcoder: T,
+    compressor: Option<Arc<dyn Compressor>>,
+    cipher: Option<Arc<dyn Cipher>>,
+}
+
+impl<T: Transcoder> Mapper<T> {
+    /// A mapper that encodes, and neither compresses nor encrypts.
+    pub fn new(transcoder: T) -> Self {
+        Self { transcoder, compressor: None, cipher: None }
+    }
+
+    /// Compresses what is encoded.
+    #[must_use]
+    pub fn with_compressor(mut self, compressor: Arc<dyn Compressor>) -> Self {
+        self.compressor = Some(compressor);
+        self
+    }
+
+    /// Encrypts what is encoded and perhaps compressed.
+    #[must_use]
+    pub fn with_cipher(mut self, cipher: Arc<dyn Cipher>) -> Self {
+        self.cipher = Some(cipher);
+        self
+    }
+
+    /// The transcoder.
+    pub fn transcoder(&self) -> &T {
+        &self.transcoder
+    }
+
+    /// What a recorder keeps of a domain event.
+    ///
+    /// # Errors
+    /// What the parts fail with, naming the event.
+    pub fn to_stored_event<E: Event>(&self, event: &DomainEvent<E>) -> Result<StoredEvent, PersistenceError> {
+        let topic = event.payload.topic();
+        let place = EventPlace {
+            originator_id: event.originator_id,
+            originator_version: event.originator_version,
+            topic: &topic,
+        };
+        let state = self.write(&place, event).map_err(|error| error.at(&place))?;
+        Ok(StoredEvent {
+            originator_id: event.originator_id,
+            originator_version: event.originator_version,
+            topic,
+            state: Bytes::from(state),
+        })
+    }
+
+    /// The domain event that a recorder kept.
+    ///
+    /// # Errors
+    /// What the parts fail with, naming the event: another key, damaged bytes, a topic that is not
+    /// one of `E`'s, a state that does not hold what `E` expects.
+    pub fn to_domain_event<E: Event>(&self, event: &StoredEvent) -> Result<DomainEvent<E>, PersistenceError> {
+        self.read(event).map_err(|error| error.at(&event.place()))
+    }
+
+    fn write<E: Event>(
+        &self,
+        place: &EventPlace<'_>,
+        event: &DomainEvent<E>,
+    ) -> Result<Vec<u8>, PersistenceError> {
+        let mut state = Vec::with_capacity(STATE_CAPACITY);
+        self.transcoder.encode(&FlatState { event, transcoder: &self.transcoder }, &mut state)?;
+        if let Some(compressor) = &self.compressor {
+            let mut compressed = Vec::with_capacity(state.len());
+            compressor.compress(&state, &mut compressed)?;
+            state = compressed;
+        }
+        if let Some(cipher) = &self.cipher {
+            let mut encrypted = Vec::new();
+            cipher.encrypt(place, &state, &mut encrypted)?;
+            state = encrypted;
+        }
+        Ok(state)
+    }
+
+    fn read<E: Event>(&self, event: &StoredEvent) -> Result<DomainEvent<E>, PersistenceError> {
+        let place = event.place();
+        let mut bytes = Cow::Borrowed(&*event.state);
+        if let Some(cipher) = &self.cipher {
+            let mut decrypted = Vec::new();
+            cipher.decrypt(&place, &bytes, &mut decrypted)?;
+            bytes = Cow::Owned(decrypted);
+        }
+        if let Some(compressor) = &self.compressor {
+            let mut decompressed = Vec::new();
+            compressor.decompress(&bytes, &mut decompressed)?;
+            bytes = Cow::Owned(decompressed);
+        }
+        let mut state = State::new(&bytes, place, &self.transcoder);
+        let payload = E::decode(&event.topic, &mut state)?;
+        Ok(DomainEvent::at(event.originator_id, event.originator_version, state.timestamp()?, payload))
+    }
+}
+
+/// The state of an event as one flat object.
+struct FlatState<'a, E, T> {
+    event: &'a DomainEvent<E>,
+    transcoder: &'a T,
+}
+
+impl<E: Event, T: Transcoder> Serialize for FlatState<'_, E, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut state = serializer.serialize_map(None)?;
+        let timestamp = Timestamp { timestamp: &self.event.timestamp, transcoder: self.transcoder };
+        state.serialize_entry("timestamp", &timestamp)?;
+        self.event.payload.encode(&mut state)?;
+        let class_version = self.event.payload.class_version();
+        if class_version > 1 {
+            state.serialize_entry("class_version", &class_version)?;
+        }
+        state.end()
+    }
+}
+
+struct Timestamp<'a, T> {
+    timestamp: &'a OffsetDateTime,
+    transcoder: &'a T,
+}
+
+impl<T: Transcoder> Serialize for Timestamp<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.transcoder.serialize_timestamp(self.timestamp, serializer)
+    }
+}

@@ -1,0 +1,120 @@
+//! Reading without end in bounded memory: streams that fetch a page at a time.
+//!
+//! Paging by key needs nothing held open between pages: no transaction, no cursor, no connection.
+//! A stream can be slow, or dropped at any point, without harm to anybody.
+
+use std::{collections::VecDeque, num::NonZeroUsize};
+
+use futures_core::Stream;
+use futures_util::stream::try_unfold;
+use uuid::Uuid;
+
+use crate::{
+    AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
+    PersistenceError, StoredEvent,
+};
+
+/// How many rows a stream fetches at a time unless told otherwise.
+pub const DEFAULT_PAGE_SIZE: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
+
+/// Streams of the events of one aggregate, for every recorder.
+pub trait AggregateRecorderExt: AggregateRecorder {
+    /// The events of an aggregate within a range, in bounded memory.
+    ///
+    /// Items are what [`select_events`](AggregateRecorder::select_events) selects; an error is the
+    /// last item.
+    fn stream_events(
+        &self,
+        originator_id: Uuid,
+        range: EventRange,
+    ) -> impl Stream<Item = Result<StoredEvent, PersistenceError>> + Send {
+        self.stream_events_by(DEFAULT_PAGE_SIZE, originator_id, range)
+    }
+
+    /// The same, fetching `page_size` events at a time.
+    fn stream_events_by(
+        &self,
+        page_size: NonZeroUsize,
+        originator_id: Uuid,
+        range: EventRange,
+    ) -> impl Stream<Item = Result<StoredEvent, PersistenceError>> + Send {
+        try_unfold(Pages::new(range, range.limit.unwrap_or(usize::MAX)), move |mut pages| async move {
+            if let Some((range, limit)) = pages.next(page_size) {
+                let page = self.select_events(originator_id, range.limit(limit)).await?;
+                pages.arrived(limit, page, |last| range_beyond(range, last.originator_version));
+            }
+            Ok(pages.buffer.pop_front().map(|event| (event, pages)))
+        })
+    }
+}
+
+impl<R: AggregateRecorder + ?Sized> AggregateRecorderExt for R {}
+
+/// Streams of notifications, for every recorder that has them.
+pub trait ApplicationRecorderExt: ApplicationRecorder {
+    /// The notifications of a selection, in bounded memory.
+    ///
+    /// Items are what [`select_notifications`](ApplicationRecorder::select_notifications) selects;
+    /// an error is the last item. Use `usize::MAX` as the selection's limit to read to the end.
+    fn stream_notifications(
+        &self,
+        selection: NotificationSelection,
+    ) -> impl Stream<Item = Result<Notification, PersistenceError>> + Send {
+        self.stream_notifications_by(DEFAULT_PAGE_SIZE, selection)
+    }
+
+    /// The same, fetching `page_size` notifications at a time.
+    fn stream_notifications_by(
+        &self,
+        page_size: NonZeroUsize,
+        selection: NotificationSelection,
+    ) -> impl Stream<Item = Result<Notification, PersistenceError>> + Send {
+        let limit = selection.limit;
+        try_unfold(Pages::new(selection, limit), move |mut pages| async move {
+            if let Some((mut selection, limit)) = pages.next(page_size) {
+                selection.limit = limit;
+                let page = self.select_notifications(selection.clone()).await?;
+                pages.arrived(limit, page, |last| Some(selection.after(last.id)));
+            }
+            Ok(pages.buffer.pop_front().map(|notification| (notification, pages)))
+        })
+    }
+}
+
+impl<R: ApplicationRecorder + ?Sized> ApplicationRecorderExt for R {}
+
+/// The part of `range` that lies beyond a version, in the range's direction; nothing at the end of
+/// the versions.
+fn range_beyond(range: EventRange, version: i64) -> Option<EventRange> {
+    if range.desc { version.checked_sub(1).map(|lower| range.lte(lower)) } else { Some(range.gt(version)) }
+}
+
+/// A query that is answered a page at a time.
+struct Pages<Q, T> {
+    /// What is not fetched yet; nothing when the last page has arrived.
+    rest: Option<Q>,
+    /// How many items of the query's own limit are left.
+    remaining: usize,
+    buffer: VecDeque<T>,
+}
+
+impl<Q: Clone, T> Pages<Q, T> {
+    fn new(query: Q, limit: usize) -> Self {
+        Self { rest: Some(query), remaining: limit, buffer: VecDeque::new() }
+    }
+
+    /// What to fetch now, and at most how much of it; nothing while the buffer has items, or at the end.
+    fn next(&self, page_size: NonZeroUsize) -> Option<(Q, usize)> {
+        if !self.buffer.is_empty() || self.remaining == 0 {
+            return None;
+        }
+        self.rest.clone().map(|rest| (rest, page_size.get().min(self.remaining)))
+    }
+
+    fn arrived(&mut self, asked: usize, page: Vec<T>, rest: impl FnOnce(&T) -> Option<Q>) {
+        self.remaining = self.remaining.saturating_sub(page.len());
+        // A short page is the last one.
+        self.rest = if page.len() < asked { None } else { page.last().and_then(rest) };
+        self.buffer = page.into();
+    }
+}

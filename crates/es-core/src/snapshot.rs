@@ -1,0 +1,57 @@
+//! The state of an aggregate at a version, stored like an event.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned, ser::SerializeMap};
+
+use crate::{Event, PersistenceError, State, Topic, Transcoder};
+
+/// The state of an aggregate that can be kept in a [`Snapshot`].
+pub trait SnapshotState: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The topic of the aggregate type, such as `bank:Account`.
+    const AGGREGATE_TOPIC: &str;
+    /// The topic that snapshots are stored under; by default that of the Python library's own.
+    const SNAPSHOT_TOPIC: &str = "eventsourcing.domain:Snapshot";
+}
+
+/// The payload of a snapshot: a [`DomainEvent<Snapshot<S>>`](crate::DomainEvent) stands in a table
+/// of its own, at the version of the last event that its state accounts for.
+///
+/// Keep snapshots in an [`EventStore`](crate::EventStore) over an aggregate recorder for the purpose
+/// `snapshots`; the newest is `EventRange::all().desc().limit(1)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot<S> {
+    /// The aggregate's state.
+    pub state: S,
+}
+
+impl<S: SnapshotState> Event for Snapshot<S> {
+    fn topic(&self) -> Topic {
+        Topic::from_static(S::SNAPSHOT_TOPIC)
+    }
+
+    fn encode<M: SerializeMap>(&self, state: &mut M) -> Result<(), M::Error> {
+        state.serialize_entry("topic", S::AGGREGATE_TOPIC)?;
+        state.serialize_entry("state", &self.state)
+    }
+
+    fn decode<T: Transcoder>(topic: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+        if topic != S::SNAPSHOT_TOPIC {
+            return Err(state.unknown_topic());
+        }
+        let attributes: Attributes<S> = state.decode()?;
+        if attributes.topic != S::AGGREGATE_TOPIC {
+            return Err(PersistenceError::data(format!(
+                "the snapshot is of aggregate type {:?}, not {:?}",
+                attributes.topic,
+                S::AGGREGATE_TOPIC
+            )));
+        }
+        Ok(Self { state: attributes.state })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(bound = "S: SnapshotState")]
+struct Attributes<S> {
+    topic: String,
+    state: S,
+}

@@ -1,0 +1,212 @@
+//! The stored state of one event while it is decoded: the flat object, read in one pass.
+
+use std::{borrow::Cow, fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{
+        DeserializeSeed, IgnoredAny, MapAccess, Visitor,
+        value::{BorrowedStrDeserializer, CowStrDeserializer, MapAccessDeserializer},
+    },
+};
+use time::OffsetDateTime;
+
+use crate::{EventPlace, PersistenceError, Transcoder};
+
+const TIMESTAMP: &str = "timestamp";
+const CLASS_VERSION: &str = "class_version";
+
+/// The state of a stored event on its way to an [`Event`](crate::Event).
+///
+/// It takes what belongs to every event (timestamp and class version) out of the flat object while
+/// the rest goes to the event's own type, in one pass and without an intermediate tree.
+#[derive(Debug)]
+pub struct State<'a, T> {
+    bytes: &'a [u8],
+    place: EventPlace<'a>,
+    transcoder: &'a T,
+    expected_version: u32,
+    timestamp: Option<OffsetDateTime>,
+}
+
+impl<'a, T: Transcoder> State<'a, T> {
+    pub(crate) fn new(bytes: &'a [u8], place: EventPlace<'a>, transcoder: &'a T) -> Self {
+        Self { bytes, place, transcoder, expected_version: 1, timestamp: None }
+    }
+
+    /// The class version that wrote the state; 1 when the state has none.
+    ///
+    /// Costs a pass over the state: ask only where a topic has more than one class version.
+    /// [`decode`](Self::decode) then accepts a state of this version.
+    ///
+    /// # Errors
+    /// [`Data`](crate::ErrorKind::Data) when the state is not an object.
+    pub fn class_version(&mut self) -> Result<u32, PersistenceError> {
+        self.expected_version = self.written_version()?;
+        Ok(self.expected_version)
+    }
+
+    /// Decodes the attributes of the event.
+    ///
+    /// # Errors
+    /// [`Data`](crate::ErrorKind::Data) when the state does not hold a `P`, or was written by
+    /// another class version than 1, or than [`class_version`](Self::class_version) told.
+    pub fn decode<P: Deserialize<'a>>(&mut self) -> Result<P, PersistenceError> {
+        let mut common = Common { timestamp: None, class_version: 1 };
+        let seed =
+            Envelope { transcoder: self.transcoder, common: &mut common, attributes: PhantomData::<P> };
+        let decoded = self.transcoder.decode(seed, self.bytes);
+        if let Err(error) = decoded {
+            // A newer layout is a better reason than the attribute that it lacks.
+            return Err(match self.written_version() {
+                Ok(version) if version != self.expected_version => self.unsupported_class_version(version),
+                _ => error,
+            });
+        }
+        if common.class_version != self.expected_version {
+            return Err(self.unsupported_class_version(common.class_version));
+        }
+        self.timestamp = common.timestamp;
+        decoded
+    }
+
+    /// The error for a topic that the event type does not have.
+    pub fn unknown_topic(&self) -> PersistenceError {
+        PersistenceError::programming(format!("no event type is known by topic {:?}", self.place.topic))
+            .at(&self.place)
+    }
+
+    /// The error for a state that a class version wrote which this program does not know.
+    pub fn unsupported_class_version(&self, version: u32) -> PersistenceError {
+        PersistenceError::data(format!("class version {version} is not known to this program"))
+            .at(&self.place)
+    }
+
+    pub(crate) fn timestamp(&self) -> Result<OffsetDateTime, PersistenceError> {
+        self.timestamp.ok_or_else(|| PersistenceError::data("the state has no timestamp"))
+    }
+
+    fn written_version(&self) -> Result<u32, PersistenceError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            #[serde(default = "one")]
+            class_version: u32,
+        }
+        const fn one() -> u32 {
+            1
+        }
+        self.transcoder.decode(PhantomData::<Versioned>, self.bytes).map(|state| state.class_version)
+    }
+}
+
+/// What every event's state has beside its own attributes.
+struct Common {
+    timestamp: Option<OffsetDateTime>,
+    class_version: u32,
+}
+
+/// Decodes the flat object: the common attributes into `common`, the others into a `P`.
+struct Envelope<'e, T, P> {
+    transcoder: &'e T,
+    common: &'e mut Common,
+    attributes: PhantomData<P>,
+}
+
+impl<'de, T: Transcoder, P: Deserialize<'de>> DeserializeSeed<'de> for Envelope<'_, T, P> {
+    type Value = P;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<P, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, T: Transcoder, P: Deserialize<'de>> Visitor<'de> for Envelope<'_, T, P> {
+    type Value = P;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the state of an event, an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<P, A::Error> {
+        let own = OwnAttributes { map: &mut map, transcoder: self.transcoder, common: self.common };
+        let attributes = P::deserialize(MapAccessDeserializer::new(own))?;
+        // A type without attributes may not have asked for keys; what is common stands among them.
+        let mut rest = OwnAttributes { map: &mut map, transcoder: self.transcoder, common: self.common };
+        while rest.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(attributes)
+    }
+}
+
+/// The entries of the flat object without the common ones.
+struct OwnAttributes<'e, A, T> {
+    map: &'e mut A,
+    transcoder: &'e T,
+    common: &'e mut Common,
+}
+
+impl<'de, A: MapAccess<'de>, T: Transcoder> MapAccess<'de> for OwnAttributes<'_, A, T> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(Key(key)) = self.map.next_key()? {
+            match &*key {
+                TIMESTAMP => {
+                    let seed = TimestampSeed(self.transcoder);
+                    self.common.timestamp = Some(self.map.next_value_seed(seed)?);
+                }
+                CLASS_VERSION => self.common.class_version = self.map.next_value()?,
+                _ => {
+                    return match key {
+                        Cow::Borrowed(key) => seed.deserialize(BorrowedStrDeserializer::new(key)),
+                        owned => seed.deserialize(CowStrDeserializer::new(owned)),
+                    }
+                    .map(Some);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        self.map.size_hint()
+    }
+}
+
+struct TimestampSeed<'e, T>(&'e T);
+
+impl<'de, T: Transcoder> DeserializeSeed<'de> for TimestampSeed<'_, T> {
+    type Value = OffsetDateTime;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<OffsetDateTime, D::Error> {
+        self.0.deserialize_timestamp(deserializer)
+    }
+}
+
+/// A key, borrowed from the bytes where it has no escapes.
+struct Key<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl<'de> Visitor<'de> for KeyVisitor {
+            type Value = Key<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of an attribute")
+            }
+
+            fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(key)))
+            }
+
+            fn visit_str<E>(self, key: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(key.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}

@@ -1,0 +1,83 @@
+//! What recorders keep.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::{EventPlace, PersistenceError, Topic};
+
+/// An event as a recorder keeps it: its place, its topic, and its state as bytes.
+///
+/// Versions and notification ids are `i64`, the whole range of the databases' `bigint`. Cloning
+/// shares topic and state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// The aggregate that the event belongs to.
+    pub originator_id: Uuid,
+    /// The event's position in the aggregate's sequence; unique within the aggregate.
+    pub originator_version: i64,
+    /// Which event type decodes the state.
+    pub topic: Topic,
+    /// What the mapper made of the event: encoded, perhaps compressed, perhaps encrypted.
+    pub state: Bytes,
+}
+
+impl StoredEvent {
+    /// Where the event stands, for ciphers and errors.
+    pub fn place(&self) -> EventPlace<'_> {
+        EventPlace {
+            originator_id: self.originator_id,
+            originator_version: self.originator_version,
+            topic: &self.topic,
+        }
+    }
+}
+
+/// A stored event with its position in the total order of an application's events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notification {
+    /// The position: increasing, unique, not always contiguous.
+    pub id: i64,
+    /// The event.
+    pub event: StoredEvent,
+}
+
+/// How far a consumer has processed the notifications of an upstream application.
+///
+/// The application name:
+/// - is not empty and has no NUL character,
+/// - is not `__migration__`, which marks the layout of the tracking table for the Python library.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tracking {
+    application_name: String,
+    notification_id: i64,
+}
+
+impl Tracking {
+    /// The name that the Python library's tracking table keeps for its own mark.
+    pub const RESERVED_NAME: &str = "__migration__";
+
+    /// The position `notification_id` in the notifications of an upstream application.
+    ///
+    /// # Errors
+    /// [`Data`](crate::ErrorKind::Data) when the name breaks a rule above.
+    pub fn new(application_name: impl Into<String>, notification_id: i64) -> Result<Self, PersistenceError> {
+        let application_name = application_name.into();
+        let flaw = match application_name.as_str() {
+            "" => "is empty",
+            Self::RESERVED_NAME => "is reserved",
+            name if name.contains('\0') => "has a NUL character",
+            _ => return Ok(Self { application_name, notification_id }),
+        };
+        Err(PersistenceError::data(format!("application name {application_name:?} {flaw}")))
+    }
+
+    /// The upstream application.
+    pub fn application_name(&self) -> &str {
+        &self.application_name
+    }
+
+    /// The position of the last notification that was processed.
+    pub fn notification_id(&self) -> i64 {
+        self.notification_id
+    }
+}

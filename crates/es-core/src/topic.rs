@@ -1,0 +1,154 @@
+//! The name under which an event type is stored.
+
+use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
+
+use crate::PersistenceError;
+
+/// The name under which an event type is stored, such as `bank:Account.Opened`.
+///
+/// A topic:
+/// - is not empty,
+/// - has no NUL character, which PostgreSQL's `text` cannot hold.
+///
+/// By convention it reads `module:Qualified.Name`, as the Python library resolves it. Cloning does
+/// not copy the text.
+///
+/// ```
+/// use es_core::Topic;
+///
+/// assert_eq!(Topic::new("bank:Account.Opened")?, "bank:Account.Opened");
+/// assert!(Topic::new("").is_err());
+/// # Ok::<(), es_core::PersistenceError>(())
+/// ```
+#[derive(Clone)]
+pub struct Topic(Text);
+
+#[derive(Clone)]
+enum Text {
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+impl Topic {
+    /// A topic from text that is known at run time.
+    ///
+    /// # Errors
+    /// [`Data`](crate::ErrorKind::Data) when the text is empty or has a NUL character.
+    pub fn new(text: impl Into<Arc<str>>) -> Result<Self, PersistenceError> {
+        let text = text.into();
+        match flaw(&text) {
+            None => Ok(Self(Text::Shared(text))),
+            Some(flaw) => Err(PersistenceError::data(format!("topic {text:?} {flaw}"))),
+        }
+    }
+
+    /// A topic from a literal, without a copy.
+    ///
+    /// # Panics
+    /// When the literal is not a topic; at compile time where the result is a constant.
+    #[expect(clippy::panic, reason = "a wrong literal is a mistake in the program, found at its first run")]
+    pub const fn from_static(text: &'static str) -> Self {
+        if flaw(text).is_some() {
+            panic!("a topic is not empty and has no NUL character");
+        }
+        Self(Text::Static(text))
+    }
+
+    /// The text of the topic.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Text::Static(text) => text,
+            Text::Shared(text) => text,
+        }
+    }
+}
+
+/// What keeps a text from being a topic.
+const fn flaw(text: &str) -> Option<&'static str> {
+    let bytes = text.as_bytes();
+    if bytes.is_empty() {
+        return Some("is empty");
+    }
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == 0 {
+            return Some("has a NUL character");
+        }
+        at += 1;
+    }
+    None
+}
+
+impl Deref for Topic {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for Topic {
+    fn as_ref(&self) -> &str {
+        self
+    }
+}
+
+impl Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
+        self
+    }
+}
+
+impl PartialEq for Topic {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Topic {}
+
+impl PartialEq<str> for Topic {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Topic {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl std::hash::Hash for Topic {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl TryFrom<&str> for Topic {
+    type Error = PersistenceError;
+
+    fn try_from(text: &str) -> Result<Self, PersistenceError> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for Topic {
+    type Error = PersistenceError;
+
+    fn try_from(text: String) -> Result<Self, PersistenceError> {
+        Self::new(text)
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
