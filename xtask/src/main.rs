@@ -1,3 +1,80 @@
-//! The one way to run things here: test, ci, bench, postgres.
+//! The one way to run things here: `cargo xtask test | ci | fmt | bench | postgres`.
+//!
+//! What a person runs and what CI runs is the same code, and whatever needs a PostgreSQL server is given one.
 
-fn main() {}
+// A command-line program talks to people by printing.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+#[cfg(not(unix))]
+compile_error!(
+    "cargo xtask runs on Unix; on Windows use the Windows Subsystem for Linux, or plain `cargo test`"
+);
+
+mod bench;
+mod ci;
+mod postgres;
+mod process;
+mod test;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The one way to run things here.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Test(test::Arguments),
+    Ci(ci::Arguments),
+    /// Format the whole workspace.
+    Fmt,
+    Bench(bench::Arguments),
+    #[command(subcommand)]
+    Postgres(postgres::Command),
+}
+
+fn main() -> ExitCode {
+    let outcome = process::handle_signals().and_then(|()| run(Cli::parse().command));
+    // An interrupt ends whatever was running, so any error after it is only its echo.
+    if let Some(signal) = process::interrupted() {
+        eprintln!("xtask: interrupted");
+        return ExitCode::from(128 + signal);
+    }
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Ci(arguments) => ci::run(&arguments),
+        Command::Fmt => process::check(workspace::cargo().args(["fmt", "--all"])),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Postgres(command) => postgres::run(command),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

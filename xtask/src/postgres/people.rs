@@ -1,0 +1,115 @@
+//! `cargo xtask postgres`: a server that people start, look into and stop.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process;
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+
+use super::Source;
+use super::cluster::{self, Cluster, Lifetime};
+use super::connection::Connection;
+use super::directory::{ClusterDirectory, write_secret};
+use super::docker;
+use super::locate;
+
+/// A PostgreSQL server that runs until it is told to stop.
+///
+/// It is started from the binaries that are installed or, without any, from Docker. Its data are in target/postgres.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the server if it does not run, and print `export` lines: eval "$(cargo xtask postgres up)"
+    Up,
+    /// Stop the server and delete its data
+    Down,
+    /// Say whether the server runs, and where
+    Status,
+    /// Open psql on the server (or, if it does not run, on the one that POSTGRES_* names)
+    Psql {
+        /// Arguments for psql
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+pub(crate) fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up => up(),
+        Command::Down => down(),
+        Command::Status => status(),
+        Command::Psql { arguments } => psql(&arguments),
+    }
+}
+
+fn up() -> Result<()> {
+    let connection = running()?.map_or_else(start, Ok)?;
+    for (name, value) in connection.variables() {
+        println!("export {name}={value}");
+    }
+    Ok(())
+}
+
+fn start() -> Result<Connection> {
+    let directory = ClusterDirectory::peoples()?;
+    let environment = directory.environment();
+    let connection = match Source::find()? {
+        Source::Binaries(binaries) => {
+            let password = recorded(&directory)?.map(|connection| connection.password);
+            Cluster::start(binaries, directory, password, Lifetime::UntilStopped)?.connection().clone()
+        }
+        Source::Docker => docker::up_for_people()?,
+    };
+    let lines = connection.variables().map(|(name, value)| format!("{name}={value}\n")).concat();
+    write_secret(&environment, &lines)?;
+    Ok(connection)
+}
+
+fn down() -> Result<()> {
+    let Some(directory) = ClusterDirectory::existing_peoples()? else {
+        eprintln!("xtask: the server does not run");
+        return Ok(());
+    };
+    match locate::binaries() {
+        Some(binaries) => cluster::stop(&binaries, &directory)?,
+        None => docker::down(docker::PEOPLES_PROJECT)?,
+    }
+    directory.delete();
+    eprintln!("xtask: stopped the server and deleted its data");
+    Ok(())
+}
+
+fn status() -> Result<()> {
+    match running()? {
+        Some(connection) => println!("PostgreSQL runs: {connection}"),
+        None => println!("PostgreSQL does not run; start it with: cargo xtask postgres up"),
+    }
+    Ok(())
+}
+
+fn psql(arguments: &[String]) -> Result<()> {
+    let connection =
+        running()?.map_or_else(Connection::from_environment, |connection| Ok(Some(connection)))?;
+    let Some(connection) = connection else {
+        bail!("the server does not run; start it with: cargo xtask postgres up");
+    };
+    let program = locate::binaries().map_or_else(|| "psql".into(), |binaries| binaries.psql());
+    let mut command = process::Command::new(program);
+    connection.for_psql(&mut command);
+    // In our place: psql then is what the terminal talks to, Ctrl-C included.
+    Err(command.args(arguments).exec()).context("cannot run psql, PostgreSQL's client")
+}
+
+/// How to reach the server, if it runs.
+fn running() -> Result<Option<Connection>> {
+    let Some(directory) = ClusterDirectory::existing_peoples()? else { return Ok(None) };
+    Ok(recorded(&directory)?.filter(Connection::is_answered))
+}
+
+/// What the last start wrote down.
+fn recorded(directory: &ClusterDirectory) -> Result<Option<Connection>> {
+    match fs::read_to_string(directory.environment()) {
+        Ok(lines) => Connection::from_lines(&lines),
+        Err(_) => Ok(None),
+    }
+}

@@ -1,0 +1,164 @@
+//! `cargo xtask test`: every test of the workspace, with a PostgreSQL server, and their total.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use crate::postgres::Server;
+use crate::{process, workspace};
+
+/// The package that is about PostgreSQL alone.
+const POSTGRES_PACKAGE: &str = "es-postgres";
+/// Tells tests of other packages not to look for a server.
+const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
+
+/// Run every test of the workspace, doc tests included, with a PostgreSQL server
+///
+/// The server is the one that POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name; else one that is started for
+/// this run from installed binaries or from Docker, and deleted afterwards. The last line is the total.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Arguments {
+    /// Leave out what needs a PostgreSQL server
+    #[arg(long)]
+    pub(crate) without_postgres: bool,
+    /// Test this package alone; can be repeated
+    #[arg(long = "package", short, value_name = "PACKAGE")]
+    pub(crate) packages: Vec<String>,
+    /// Arguments for `cargo test`: a part of the tests' names, --test NAME, -- --nocapture
+    #[arg(last = true)]
+    pub(crate) arguments: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let outcome = run_tests(arguments)?;
+    outcome.print();
+    ensure!(outcome.is_success, "the tests failed");
+    Ok(())
+}
+
+/// What came of a run whose tests could be started.
+pub(crate) struct Outcome {
+    total: Total,
+    is_success: bool,
+    without_postgres: bool,
+}
+
+impl Outcome {
+    pub(crate) fn is_success(&self) -> bool {
+        self.is_success
+    }
+
+    /// The total is a line of its own, and the last.
+    pub(crate) fn print(&self) {
+        if !self.is_success && self.total.failed == 0 {
+            println!("Not every test was run: see above for what did not compile or did not end by itself.");
+        }
+        if self.without_postgres {
+            println!("PostgreSQL was left out (--without-postgres): nothing that needs a server was tested.");
+        }
+        println!("{}", self.total);
+    }
+}
+
+pub(crate) fn run_tests(arguments: &Arguments) -> Result<Outcome> {
+    let without_postgres = arguments.without_postgres;
+    let names_postgres = arguments.packages.iter().any(|package| package == POSTGRES_PACKAGE);
+    ensure!(!(without_postgres && names_postgres), "{POSTGRES_PACKAGE} cannot be tested --without-postgres");
+
+    let mut command = workspace::cargo();
+    command.args(["test", "--all-features", "--no-fail-fast"]);
+    if arguments.packages.is_empty() {
+        command.arg("--workspace");
+    }
+    for package in &arguments.packages {
+        command.args(["--package", package]);
+    }
+    if without_postgres && arguments.packages.is_empty() {
+        command.args(["--exclude", POSTGRES_PACKAGE]);
+    }
+    command.args(&arguments.arguments);
+
+    // Lives until the tests have ended.
+    let server = if without_postgres { None } else { Some(Server::provide()?) };
+    match &server {
+        Some(server) => command.env_remove(WITHOUT_POSTGRES).envs(server.connection().variables()),
+        None => command.env(WITHOUT_POSTGRES, "1"),
+    };
+    let mut total = Total::default();
+    let status = process::run_with_lines(&mut command, |line| {
+        total.add_line(&String::from_utf8_lossy(line));
+        // Nobody listens any more: the tests' result still counts.
+        let _ = io::stdout().write_all(line);
+    })?;
+    Ok(Outcome { total, is_success: status.success(), without_postgres })
+}
+
+/// The sum of what test programs report.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Total {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Total {
+    /// Counts `test result: ok. 3 passed; 0 failed; 1 ignored; …`; any other line is none of its business.
+    fn add_line(&mut self, line: &str) {
+        let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+            return;
+        };
+        for count in counts.1.split(';') {
+            let Some((number, what)) = count.trim().split_once(' ') else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Total;
+
+    fn total(lines: &[&str]) -> String {
+        let mut total = Total::default();
+        for line in lines {
+            total.add_line(line);
+        }
+        total.to_string()
+    }
+
+    #[test]
+    fn results_of_all_programs_are_summed() {
+        let lines = [
+            "running 5 tests\n",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 1 filtered out; finished in 0.00s\n",
+            "test result: FAILED. 20 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s\n",
+        ];
+        assert_eq!(total(&lines), "23 passed, 2 failed, 1 skipped");
+    }
+
+    #[test]
+    fn other_lines_do_not_count() {
+        let lines = [
+            "test the_result: 1 passed ... ok",
+            "  test result: ok. 1 passed; 1 failed",
+            "test result: none",
+            "test result: ok. many passed; -1 failed; 99999999999999999999999 ignored",
+            "",
+        ];
+        assert_eq!(total(&lines), "0 passed, 0 failed, 0 skipped");
+    }
+}
