@@ -1,11 +1,174 @@
-//! `cargo xtask ci`
-use anyhow::Result;
+//! `cargo xtask ci`: everything that a change must pass, cheap checks first.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 
-/// Run everything that a change must pass.
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {}
+use crate::tools;
+use crate::{process, test, workspace};
 
-pub(crate) fn run(_: &Arguments) -> Result<()> {
-    anyhow::bail!("not yet")
+/// Run everything that a change must pass
+///
+/// That is formatting, lints (all features, then each alone), documentation, tests as `cargo xtask test` runs them,
+/// the quickstart example, and the dependencies' licences, sources and advisories. Every step is run even if an
+/// earlier one fails.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Leave out what needs a PostgreSQL server
+    #[arg(long)]
+    without_postgres: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut steps = Steps::default();
+    steps.run("format", format);
+    steps.run("lints", lints);
+    steps.run("each feature alone", each_feature);
+    steps.run("documentation", documentation);
+    let mut tests = None;
+    steps.run("tests", || {
+        let outcome = test::run_tests(&test::Arguments {
+            without_postgres: arguments.without_postgres,
+            ..test::Arguments::default()
+        })?;
+        let is_success = outcome.is_success();
+        tests = Some(outcome);
+        ensure!(is_success, "the tests failed");
+        Ok(Verdict::Passed)
+    });
+    steps.run("quickstart", quickstart);
+    steps.run("dependencies", dependencies);
+    steps.run("advisories", advisories);
+
+    print!("\n{steps}");
+    if let Some(tests) = tests {
+        tests.print();
+    }
+    steps.result()
+}
+
+fn format() -> Result<Verdict> {
+    passes(workspace::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn lints() -> Result<Verdict> {
+    let lint = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"];
+    passes(workspace::cargo().args(lint))
+}
+
+/// Each feature of each package, none, and all: lints, since code that only some features use is otherwise dead.
+fn each_feature() -> Result<Verdict> {
+    let lint = ["clippy", "--workspace", "--each-feature", "--", "--deny", "warnings"];
+    passes(tools::HACK.command()?.args(lint))
+}
+
+fn documentation() -> Result<Verdict> {
+    let document = ["doc", "--workspace", "--no-deps", "--all-features"];
+    passes(workspace::cargo().args(document).env("RUSTDOCFLAGS", "--deny warnings"))
+}
+
+fn quickstart() -> Result<Verdict> {
+    passes(workspace::cargo().args(["run", "--example", "quickstart"]))
+}
+
+fn dependencies() -> Result<Verdict> {
+    passes(tools::DENY.command()?.args(["check", "licenses", "bans", "sources"]))
+}
+
+/// The database of advisories is fetched from the network, which is not everywhere open: no failure of the change.
+fn advisories() -> Result<Verdict> {
+    let output = tools::DENY.command()?.args(["check", "advisories"]).output()?;
+    io::stderr().write_all(&output.stderr)?;
+    if output.status.success() {
+        return Ok(Verdict::Passed);
+    }
+    if String::from_utf8_lossy(&output.stderr).contains("failed to fetch advisory database") {
+        return Ok(Verdict::NotChecked("database unreachable"));
+    }
+    bail!("there are advisories about dependencies")
+}
+
+fn passes(command: &mut Command) -> Result<Verdict> {
+    process::check(command)?;
+    Ok(Verdict::Passed)
+}
+
+#[derive(Debug)]
+enum Verdict {
+    Passed,
+    NotChecked(&'static str),
+    Failed,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed => write!(formatter, "passed"),
+            Self::NotChecked(reason) => write!(formatter, "not checked, {reason}"),
+            Self::Failed => write!(formatter, "FAILED"),
+        }
+    }
+}
+
+/// What came of each step, and how long it took.
+#[derive(Debug, Default)]
+struct Steps(Vec<(&'static str, Verdict, Duration)>);
+
+impl Steps {
+    fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<Verdict>) {
+        if process::interrupted().is_some() {
+            return;
+        }
+        eprintln!("\n=== {name}");
+        let start = Instant::now();
+        let verdict = step().unwrap_or_else(|error| {
+            eprintln!("xtask: {error:#}");
+            Verdict::Failed
+        });
+        self.0.push((name, verdict, start.elapsed()));
+    }
+
+    fn result(&self) -> Result<()> {
+        let failed = self.0.iter().filter(|(_, verdict, _)| matches!(verdict, Verdict::Failed));
+        let names: Vec<_> = failed.map(|(name, ..)| *name).collect();
+        ensure!(names.is_empty(), "failed: {}", names.join(", "));
+        Ok(())
+    }
+}
+
+impl fmt::Display for Steps {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, verdict, duration) in &self.0 {
+            writeln!(formatter, "{name:<20} {:>7.1} s  {verdict}", duration.as_secs_f64())?;
+        }
+        let total: Duration = self.0.iter().map(|(_, _, duration)| *duration).sum();
+        writeln!(formatter, "{:<20} {:>7.1} s", "all", total.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Steps, Verdict};
+
+    #[test]
+    fn a_failed_step_fails_the_whole_and_is_named() {
+        let mut steps = Steps::default();
+        steps.run("first", || Ok(Verdict::Passed));
+        steps.run("second", || anyhow::bail!("broken"));
+        steps.run("third", || Ok(Verdict::NotChecked("no network")));
+        assert_eq!(steps.result().unwrap_err().to_string(), "failed: second");
+        assert!(steps.to_string().contains("third"), "the steps after a failure are run");
+    }
+
+    #[test]
+    fn what_cannot_be_checked_does_not_fail_the_whole() {
+        let mut steps = Steps::default();
+        steps.run("only", || Ok(Verdict::NotChecked("no network")));
+        assert!(steps.result().is_ok());
+        assert!(steps.to_string().contains("not checked, no network"));
+    }
 }
