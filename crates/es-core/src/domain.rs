@@ -57,6 +57,10 @@ pub fn next_version(version: i64) -> Result<i64, PersistenceError> {
 /// writes, then `class_version` when that is 2 or more. `timestamp`, `originator_id`,
 /// `originator_version` and `class_version` are therefore no names for attributes of its own.
 pub trait Event: Sized + Send + Sync + 'static {
+    /// Every topic that [`decode`](Self::decode) knows, old names included: what a
+    /// [selection of notifications](crate::NotificationSelection::topics) of these events asks for.
+    const TOPICS: &[Topic];
+
     /// The topic that this value is stored under.
     fn topic(&self) -> Topic;
 
@@ -65,7 +69,8 @@ pub trait Event: Sized + Send + Sync + 'static {
         1
     }
 
-    /// Writes the attributes, without timestamp, id and versions.
+    /// Writes the attributes, without timestamp, id and versions;
+    /// [`encode_attributes`](crate::encode_attributes) does it for what derives `Serialize`.
     ///
     /// # Errors
     /// What the serializer fails with.

@@ -18,7 +18,8 @@
 //! # Example
 //! An event type written by hand; `#[derive(Event)]` of `es-derive` writes the same:
 //! ```
-//! use es_core::{Event, PersistenceError, State, Topic, Transcoder, serde::ser::SerializeMap};
+//! use es_core::{Event, NotificationSelection, PersistenceError, State, Topic, Transcoder};
+//! use es_core::serde::ser::SerializeMap;
 //!
 //! #[derive(Debug, PartialEq, es_core::serde::Deserialize)]
 //! #[serde(crate = "es_core::serde")]
@@ -27,6 +28,8 @@
 //! }
 //!
 //! impl Event for Opened {
+//!     const TOPICS: &[Topic] = &[Topic::from_static("bank:Account.Opened")];
+//!
 //!     fn topic(&self) -> Topic {
 //!         Topic::from_static("bank:Account.Opened")
 //!     }
@@ -42,12 +45,16 @@
 //!         }
 //!     }
 //! }
+//!
+//! let openings = NotificationSelection::new(100).topics(Opened::TOPICS.to_vec());
+//! # let _ = openings;
 //! ```
 
 mod codec;
 mod domain;
 mod dynamic;
 mod error;
+mod flatten;
 mod mapper;
 mod paging;
 mod recorder;
@@ -66,6 +73,7 @@ pub use dynamic::{
     DynTrackingRecorder,
 };
 pub use error::{Conflict, ErrorKind, PersistenceError};
+pub use flatten::encode_attributes;
 pub use mapper::Mapper;
 pub use paging::{AggregateRecorderExt, ApplicationRecorderExt, DEFAULT_PAGE_SIZE};
 pub use recorder::{AggregateRecorder, ApplicationRecorder, ProcessRecorder, Recorder, TrackingRecorder};

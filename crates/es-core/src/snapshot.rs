@@ -24,6 +24,8 @@ pub struct Snapshot<S> {
 }
 
 impl<S: SnapshotState> Event for Snapshot<S> {
+    const TOPICS: &[Topic] = &[Topic::from_static(S::SNAPSHOT_TOPIC)];
+
     fn topic(&self) -> Topic {
         Topic::from_static(S::SNAPSHOT_TOPIC)
     }
