@@ -1,1 +1,76 @@
 //! AES-GCM ciphers for stored events.
+//!
+//! [`AesCipher`] encrypts the state of events with AES-128, AES-192 or AES-256 in Galois/Counter
+//! Mode, in the very layout of the Python library: either reads what the other wrote with the
+//! same key.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 12 | nonce, random |
+//! | 16 | authentication tag |
+//! | as many as the plaintext | ciphertext |
+//!
+//! There is no associated data: an encrypted state is not bound to its event's place. Whoever can
+//! write to the database can move a state to another event; whoever cannot is kept out by the tag.
+//!
+//! # Example
+//! ```
+//! use es_core::{Cipher, EventPlace, Topic, uuid::Uuid};
+//! use es_crypto::AesCipher;
+//!
+//! // Once: make a key and keep it where secrets are kept, for example as `CIPHER_KEY`.
+//! let key = AesCipher::create_key(32)?;
+//!
+//! let cipher = AesCipher::from_base64(&key)?;
+//! let topic = Topic::from_static("bank:Account.Opened");
+//! let place = EventPlace { originator_id: Uuid::nil(), originator_version: 1, topic: &topic };
+//!
+//! let mut encrypted = Vec::new();
+//! cipher.encrypt(&place, br#"{"owner":"Ada"}"#, &mut encrypted)?;
+//!
+//! let mut decrypted = Vec::new();
+//! cipher.decrypt(&place, &encrypted, &mut decrypted)?;
+//! assert_eq!(decrypted, br#"{"owner":"Ada"}"#);
+//! # Ok::<(), es_core::PersistenceError>(())
+//! ```
+//! Usually a cipher is given to a mapper: `Mapper::new(transcoder).with_cipher(Arc::new(cipher))`.
+//!
+//! # How many events one key may encrypt
+//! Two states under one key and one nonce betray each other, and allow forgeries. Nonces are 96
+//! random bits, so that two may fall together by chance: NIST SP 800-38D (section 8.3) therefore
+//! allows a key 2³² encryptions, about 4.3 thousand million, where the chance is below 2⁻³².
+//! An application that records more needs another key by then. Nothing counts for you: the count
+//! goes over all processes that ever used the key, Python's included.
+//!
+//! # Where nonces come from
+//! Each is drawn from the operating system. A generator inside the process would be faster, but
+//! hands the same nonces to both sides of a `fork()`, or of a virtual machine that is restored twice
+//! from one snapshot; the kernel's does not. Medians on one AMD EPYC core, for 341 bytes
+//! (`cargo bench -p es-crypto` measures the first four again):
+//!
+//! | | ns |
+//! |---|---|
+//! | seal AES-128 or -256 (`ring`), nonce included | 510 |
+//! | open AES-128 or -256 (`ring`) | 140 |
+//! | seal AES-192 (`aes-gcm`), nonce included | 750 |
+//! | nonce, by system call | 360 |
+//! | nonce, by the kernel's vDSO | 28 |
+//! | not used: 1 KiB of system randomness per thread, process id checked | 175 |
+//! | not used: `rand::ThreadRng`, which no `fork()` reseeds | 6 |
+//!
+//! The C library decides between system call and vDSO: glibc from 2.41, on Linux from 6.11, takes
+//! the vDSO.
+//!
+//! # What becomes of keys
+//! [`AesKey`] overwrites its bytes when it is dropped, and no `Debug` or error shows them. The
+//! cipher keeps the expanded key for as long as it lives: `aes-gcm` (AES-192) overwrites it when
+//! the cipher is dropped; `ring` (AES-128, AES-256) offers no way to, so that it stays in memory
+//! until that memory is used again. The texts that come from and go to
+//! [`create_key`](AesCipher::create_key) and [`from_base64`](AesCipher::from_base64) are the
+//! caller's.
+
+mod cipher;
+mod key;
+
+pub use cipher::AesCipher;
+pub use key::AesKey;

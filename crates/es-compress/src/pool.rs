@@ -1,0 +1,54 @@
+//! Encoders and decoders at rest.
+
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread::available_parallelism,
+};
+
+/// Keeps what is dear to make and cheap to use again.
+///
+/// At most as many are kept as threads can run at once; more exist only while more are in use. A
+/// pool in each compressor, and not a variable in each thread, because asynchronous programs have
+/// many threads, and because what is kept goes when the compressor goes.
+pub(crate) struct Pool<T> {
+    idle: Mutex<Vec<T>>,
+    most_idle: usize,
+}
+
+impl<T> Pool<T> {
+    pub(crate) fn new() -> Self {
+        Self { idle: Mutex::default(), most_idle: available_parallelism().map_or(1, usize::from) }
+    }
+
+    /// Uses one that is at rest, or a new one. The lock is not held meanwhile.
+    pub(crate) fn with<R, E>(
+        &self,
+        create: impl FnOnce() -> Result<T, E>,
+        work: impl FnOnce(&mut T) -> Result<R, E>,
+    ) -> Result<R, E> {
+        // A statement of its own: within a `match`, the lock would be held until its end.
+        let idle = self.idle().pop();
+        let mut item = match idle {
+            Some(item) => item,
+            None => create()?,
+        };
+        let result = work(&mut item)?;
+        let mut idle = self.idle();
+        if idle.len() < self.most_idle {
+            idle.push(item);
+        }
+        Ok(result)
+    }
+
+    /// A panic elsewhere leaves the list whole: it is only pushed to and popped from.
+    fn idle(&self) -> MutexGuard<'_, Vec<T>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> fmt::Debug for Pool<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("idle", &self.idle().len()).finish()
+    }
+}

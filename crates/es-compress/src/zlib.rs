@@ -1,0 +1,137 @@
+//! zlib, as the Python library writes it.
+
+use es_core::{Compressor, PersistenceError};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+use crate::{
+    DEFAULT_LIMIT,
+    bounded::{Bounded, check_writable, malformed, trailing, truncated},
+    pool::Pool,
+};
+
+const DEFAULT_LEVEL: u32 = 6;
+const HIGHEST_LEVEL: u32 = 9;
+
+/// How many times its compressed size a state is expected to have; more is made room for later.
+const EXPECTED_RATIO: usize = 4;
+
+/// Compresses the state of events to zlib streams (RFC 1950), as the Python library does.
+///
+/// Reads a stream of any level and window size. Exactly one stream makes a state: nothing may be
+/// missing, nothing may follow, and its checksum must be right.
+///
+/// ```
+/// use es_compress::ZlibCompressor;
+///
+/// let compressor = ZlibCompressor::new().level(9)?.limit(16 << 20);
+/// # Ok::<(), es_core::PersistenceError>(())
+/// ```
+#[derive(Debug)]
+pub struct ZlibCompressor {
+    level: u32,
+    limit: usize,
+    encoders: Pool<Compress>,
+    decoders: Pool<Decompress>,
+}
+
+impl ZlibCompressor {
+    /// A compressor of level 6, the Python library's, with the [`DEFAULT_LIMIT`].
+    pub fn new() -> Self {
+        Self { level: DEFAULT_LEVEL, limit: DEFAULT_LIMIT, encoders: Pool::new(), decoders: Pool::new() }
+    }
+
+    /// How much effort to spend: 0 (only wrap) to 9 (smallest).
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) for any other level.
+    pub fn level(mut self, level: u32) -> Result<Self, PersistenceError> {
+        if level > HIGHEST_LEVEL {
+            return Err(PersistenceError::programming(format!(
+                "a zlib level is expected to be 0 to {HIGHEST_LEVEL}; this one is {level}"
+            )));
+        }
+        self.level = level;
+        self.encoders = Pool::new();
+        Ok(self)
+    }
+
+    /// The most bytes that a state may have before it is compressed, and after it is decompressed.
+    #[must_use]
+    pub fn limit(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
+        self
+    }
+}
+
+impl Default for ZlibCompressor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Compressor for ZlibCompressor {
+    fn compress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
+        check_writable(data, self.limit)?;
+        let start = out.len();
+        let result = self.encoders.with(
+            || Ok(Compress::new(Compression::new(self.level), true)),
+            |encoder| deflate(encoder, data, out),
+        );
+        if result.is_err() {
+            out.truncate(start);
+        }
+        result
+    }
+
+    fn decompress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
+        let expected = data.len().saturating_mul(EXPECTED_RATIO);
+        Bounded::fill(out, self.limit, expected, |out| {
+            self.decoders.with(|| Ok(Decompress::new(true)), |decoder| inflate(decoder, data, out))
+        })
+    }
+}
+
+fn deflate(encoder: &mut Compress, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
+    encoder.reset();
+    loop {
+        // Enough for what JSON usually becomes, and at least for header and checksum.
+        out.reserve(data.len() / 2 + 64);
+        let rest = data.get(count(encoder.total_in())..).unwrap_or_default();
+        let status = encoder
+            .compress_vec(rest, out, FlushCompress::Finish)
+            .map_err(|error| PersistenceError::internal("zlib does not compress").with_source(error))?;
+        if status == Status::StreamEnd {
+            break;
+        }
+    }
+    // A stream that lacks a part of the state must never be stored.
+    if count(encoder.total_in()) != data.len() {
+        return Err(PersistenceError::internal("zlib ended the stream before all of the state was in it"));
+    }
+    Ok(())
+}
+
+fn inflate(decoder: &mut Decompress, data: &[u8], out: &mut Bounded<'_>) -> Result<(), PersistenceError> {
+    decoder.reset(true);
+    loop {
+        let rest = data.get(count(decoder.total_in())..).unwrap_or_default();
+        let status = decoder
+            .decompress_vec(rest, out.room()?, FlushDecompress::Finish)
+            .map_err(|error| malformed("zlib").with_source(error))?;
+        if status == Status::StreamEnd {
+            break;
+        }
+        if !out.is_full() {
+            return Err(truncated("zlib"));
+        }
+    }
+    match data.len() - count(decoder.total_in()) {
+        0 => Ok(()),
+        rest => Err(trailing("zlib", rest)),
+    }
+}
+
+/// A count of bytes that are in memory, which therefore fits.
+fn count(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,248 @@
+//! The promises of every compressor: each state comes back, and nothing else passes for one.
+#![cfg(any(feature = "zlib", feature = "zstd"))]
+#![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
+
+use std::thread;
+
+use es_core::{Compressor, ErrorKind, PersistenceError};
+use proptest::prelude::*;
+
+fn compress(compressor: &dyn Compressor, data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    compressor.compress(data, &mut out).unwrap();
+    out
+}
+
+fn decompress(compressor: &dyn Compressor, data: &[u8]) -> Result<Vec<u8>, PersistenceError> {
+    let mut out = Vec::new();
+    let result = compressor.decompress(data, &mut out);
+    if result.is_err() {
+        assert!(out.is_empty(), "a part of a state is not handed out");
+    }
+    result.map(|()| out)
+}
+
+fn assert_refused(compressor: &dyn Compressor, data: &[u8]) {
+    assert_eq!(decompress(compressor, data).unwrap_err().kind(), ErrorKind::Data);
+}
+
+/// Bytes that no compressor makes smaller.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// The same tests for every compressor.
+macro_rules! tests {
+    ($module:ident, $feature:literal, $compressor:ty) => {
+        #[cfg(feature = $feature)]
+        mod $module {
+            use super::*;
+
+            fn compressor() -> $compressor {
+                <$compressor>::new()
+            }
+
+            proptest! {
+                #[test]
+                fn every_state_comes_back(data in prop::collection::vec(any::<u8>(), 0..4096)) {
+                    let compressor = compressor();
+                    prop_assert_eq!(decompress(&compressor, &compress(&compressor, &data)).unwrap(), data);
+                }
+
+                #[test]
+                fn every_repetitive_state_comes_back(
+                    unit in prop::collection::vec(any::<u8>(), 1..20),
+                    times in 0_usize..2000,
+                ) {
+                    let compressor = compressor();
+                    let data = unit.repeat(times);
+                    prop_assert_eq!(decompress(&compressor, &compress(&compressor, &data)).unwrap(), data);
+                }
+
+                #[test]
+                fn any_bytes_are_refused(data in prop::collection::vec(any::<u8>(), 0..512)) {
+                    assert_refused(&compressor(), &data);
+                }
+
+                #[test]
+                fn changed_bytes_never_pass_for_another_state(
+                    data in prop::collection::vec(0_u8..4, 0..512),
+                    at in any::<prop::sample::Index>(),
+                    change in 1_u8..=255,
+                ) {
+                    let compressor = compressor();
+                    let mut changed = compress(&compressor, &data);
+                    let at = at.index(changed.len());
+                    changed[at] ^= change;
+                    // A few bits mean nothing, such as zlib's note on the level.
+                    if let Ok(read) = decompress(&compressor, &changed) {
+                        prop_assert_eq!(read, data);
+                    }
+                }
+            }
+
+            #[test]
+            fn states_of_all_sizes_come_back() {
+                let compressor = compressor();
+                for length in [0, 1, 63, 64, 511, 512, 513, 65_535, 65_536, 65_537, 3_000_000] {
+                    for data in [noise(length), vec![b'x'; length]] {
+                        let compressed = compress(&compressor, &data);
+                        assert!(decompress(&compressor, &compressed).unwrap() == data, "{length} bytes");
+                    }
+                }
+            }
+
+            #[test]
+            fn every_level_writes_what_any_reads() {
+                let data = noise(300).repeat(5);
+                for level in [1, 2, 3, 5, 6, 8, 9] {
+                    let compressed = compress(&compressor().level(level).unwrap(), &data);
+                    assert!(compressed.len() < data.len());
+                    assert_eq!(decompress(&compressor(), &compressed).unwrap(), data);
+                }
+            }
+
+            #[test]
+            fn a_level_that_does_not_exist_is_refused() {
+                let error = compressor().level(23).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Programming);
+                assert!(error.to_string().contains("23"), "{error}");
+            }
+
+            #[test]
+            fn output_is_appended_and_untouched_on_failure() {
+                let compressor = compressor();
+                let mut compressed = b"before".to_vec();
+                compressor.compress(b"state", &mut compressed).unwrap();
+                assert_eq!(&compressed[..6], b"before");
+
+                let mut out = b"before".to_vec();
+                compressor.decompress(&compressed[6..], &mut out).unwrap();
+                assert_eq!(out, b"beforestate");
+                compressor.decompress(&compressed[6..compressed.len() - 1], &mut out).unwrap_err();
+                assert_eq!(out, b"beforestate");
+                compressor.limit(4).compress(b"state", &mut out).unwrap_err();
+                assert_eq!(out, b"beforestate");
+            }
+
+            #[test]
+            fn nothing_is_no_state() {
+                assert_refused(&compressor(), b"");
+            }
+
+            #[test]
+            fn a_truncated_state_is_refused_wherever_it_ends() {
+                let compressor = compressor();
+                for data in [noise(2000), b"state ".repeat(200), Vec::new()] {
+                    let compressed = compress(&compressor, &data);
+                    for length in 0..compressed.len() {
+                        assert_refused(&compressor, &compressed[..length]);
+                    }
+                }
+            }
+
+            #[test]
+            fn bytes_after_the_stream_are_refused() {
+                let compressor = compressor();
+                let stream = compress(&compressor, b"state");
+                assert_refused(&compressor, &[&stream[..], b"\0"].concat());
+                assert_refused(&compressor, &[&stream[..], b"and more"].concat());
+                assert_refused(&compressor, &stream.repeat(2));
+            }
+
+            #[test]
+            fn a_wrong_checksum_is_refused() {
+                let compressor = compressor();
+                let stream = compress(&compressor, b"state");
+                // Both formats end with a checksum of four bytes.
+                for bit in 0..32 {
+                    let mut wrong = stream.clone();
+                    let at = wrong.len() - 1 - bit / 8;
+                    wrong[at] ^= 1 << (bit % 8);
+                    assert_refused(&compressor, &wrong);
+                }
+            }
+
+            #[test]
+            fn the_limit_itself_is_allowed_and_one_byte_more_is_not() {
+                for limit in [0, 1, 511, 512, 513, 4096, 100_000, 1_000_000] {
+                    let bounded = compressor().limit(limit);
+                    for fill in [noise, |length| vec![0; length]] {
+                        let fits = fill(limit);
+                        assert!(decompress(&bounded, &compress(&bounded, &fits)).unwrap() == fits);
+
+                        let too_large = compress(&compressor(), &fill(limit + 1));
+                        let error = decompress(&bounded, &too_large).unwrap_err();
+                        assert_eq!(error.kind(), ErrorKind::Data);
+                        let message = error.to_string();
+                        assert!(message.contains(&format!("more than {limit} bytes")), "{message}");
+                        assert!(message.contains("limit()"), "{message}");
+                    }
+                }
+            }
+
+            #[test]
+            fn what_could_not_be_read_back_is_not_written() {
+                let bounded = compressor().limit(10);
+                let mut out = Vec::new();
+                bounded.compress(&[0; 10], &mut out).unwrap();
+                let error = bounded.compress(&[0; 11], &mut out).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Data);
+            }
+
+            #[test]
+            fn a_bomb_costs_no_more_memory_than_the_limit() {
+                let bomb = compress(&compressor(), &vec![0; 50 << 20]);
+                assert!(bomb.len() < 100_000);
+                let mut out = Vec::new();
+                compressor().limit(1 << 20).decompress(&bomb, &mut out).unwrap_err();
+                assert!(out.capacity() <= 4 << 20, "{} bytes reserved", out.capacity());
+            }
+
+            #[test]
+            fn failures_leave_a_compressor_usable() {
+                let compressor = compressor();
+                let data = noise(5000);
+                let compressed = compress(&compressor, &data);
+                for length in [0, 1, 10, 100, 1000, 4000] {
+                    assert_refused(&compressor, &compressed[..length]);
+                    assert_eq!(decompress(&compressor, &compressed).unwrap(), data);
+                    assert_eq!(compress(&compressor, &data), compressed);
+                }
+            }
+
+            #[test]
+            fn threads_share_a_compressor() {
+                let compressor = compressor();
+                thread::scope(|scope| {
+                    for thread in 0..16_usize {
+                        let compressor = &compressor;
+                        scope.spawn(move || {
+                            for round in 0..100 {
+                                let data = noise(thread * 37 + round * 5);
+                                let compressed = compress(compressor, &data);
+                                assert_eq!(decompress(compressor, &compressed).unwrap(), data);
+                            }
+                        });
+                    }
+                });
+            }
+
+            #[test]
+            fn debug_shows_the_settings() {
+                let shown = format!("{:?}", compressor().limit(77));
+                assert!(shown.contains("level") && shown.contains("limit: 77"), "{shown}");
+            }
+        }
+    };
+}
+
+tests!(zlib, "zlib", es_compress::ZlibCompressor);
+tests!(zstd, "zstd", es_compress::ZstdCompressor);

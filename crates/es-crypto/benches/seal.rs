@@ -1,0 +1,52 @@
+//! What sealing and opening an event of 341 bytes costs, and the nonce alone.
+#![expect(clippy::print_stdout, reason = "the numbers are what a benchmark is for")]
+
+use std::{hint::black_box, time::Instant};
+
+use es_core::{Cipher, EventPlace, PersistenceError, Topic, uuid::Uuid};
+use es_crypto::AesCipher;
+
+const ROUNDS: usize = 31;
+const CALLS_PER_ROUND: u32 = 2_000;
+
+fn main() -> Result<(), PersistenceError> {
+    let topic = Topic::from_static("bank:Account.Opened");
+    let place = EventPlace { originator_id: Uuid::nil(), originator_version: 1, topic: &topic };
+    let plaintext = [b'x'; 341];
+    for num_bytes in [16, 24, 32] {
+        let cipher = AesCipher::from_base64(&AesCipher::create_key(num_bytes)?)?;
+        let mut encrypted = Vec::new();
+        report(&format!("seal, AES-{}", num_bytes * 8), || {
+            encrypted.clear();
+            cipher.encrypt(&place, &plaintext, &mut encrypted)
+        })?;
+        let mut decrypted = Vec::new();
+        report(&format!("open, AES-{}", num_bytes * 8), || {
+            decrypted.clear();
+            cipher.decrypt(&place, &encrypted, &mut decrypted)
+        })?;
+    }
+    let mut nonce = [0_u8; 12];
+    report("nonce", || {
+        getrandom::fill(black_box(&mut nonce))
+            .map_err(|error| PersistenceError::operational("no random bytes").with_source(error))
+    })
+}
+
+/// Prints the median time of one call.
+fn report(
+    name: &str,
+    mut call: impl FnMut() -> Result<(), PersistenceError>,
+) -> Result<(), PersistenceError> {
+    let mut rounds = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        for _ in 0..CALLS_PER_ROUND {
+            call()?;
+        }
+        rounds.push(start.elapsed() / CALLS_PER_ROUND);
+    }
+    rounds.sort_unstable();
+    println!("{name}: {} ns", rounds[ROUNDS / 2].as_nanos());
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! The cipher: nonce, tag and ciphertext in one run of bytes.
+
+use std::fmt;
+
+use aes_gcm::{
+    AesGcm, KeyInit,
+    aead::{AeadInOut, consts::U12},
+    aes::Aes192,
+};
+use es_core::{Cipher, EventPlace, PersistenceError};
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
+
+use crate::{AesKey, key::fill_random};
+
+const NONCE_LENGTH: usize = 12;
+const TAG_LENGTH: usize = 16;
+const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
+
+/// Encrypts the state of events with AES-GCM, as the Python library does.
+///
+/// The event's place is ignored. One cipher serves any number of threads at once.
+///
+/// See the [crate's documentation](crate) for the layout, and for how many events one key may
+/// encrypt.
+pub struct AesCipher {
+    algorithm: Algorithm,
+    key_bits: usize,
+}
+
+impl AesCipher {
+    /// A cipher with this key.
+    pub fn new(key: &AesKey) -> Self {
+        Self { algorithm: Algorithm::new(key), key_bits: key.bits() }
+    }
+
+    /// A cipher with the key that this base64 text holds: [`AesKey::from_base64`].
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) when the text is not base64 of 16, 24 or 32
+    /// bytes. The error does not show the text.
+    pub fn from_base64(key: &str) -> Result<Self, PersistenceError> {
+        AesKey::from_base64(key).map(|key| Self::new(&key))
+    }
+
+    /// A new random key of 16, 24 or 32 bytes, as base64 text: what
+    /// [`from_base64`](Self::from_base64) and `CIPHER_KEY` take, here and in the Python library.
+    ///
+    /// ```
+    /// let key = es_crypto::AesCipher::create_key(16)?;
+    /// assert_eq!(key.len(), 24);
+    /// # Ok::<(), es_core::PersistenceError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) for another number of bytes,
+    /// [`Operational`](es_core::ErrorKind::Operational) when the operating system has no randomness.
+    pub fn create_key(num_bytes: usize) -> Result<String, PersistenceError> {
+        AesKey::random(num_bytes).map(|key| key.to_base64())
+    }
+}
+
+impl Cipher for AesCipher {
+    fn encrypt(
+        &self,
+        _place: &EventPlace<'_>,
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), PersistenceError> {
+        let mut nonce = [0; NONCE_LENGTH];
+        fill_random(&mut nonce)?;
+        let start = out.len();
+        out.reserve(OVERHEAD + plaintext.len());
+        out.extend_from_slice(&nonce);
+        out.extend_from_slice(&[0; TAG_LENGTH]);
+        out.extend_from_slice(plaintext);
+        // In bounds: what follows `start` was written just now.
+        let (head, text) = out[start..].split_at_mut(OVERHEAD);
+        let Some(tag) = self.algorithm.seal(nonce, text) else {
+            out.truncate(start);
+            return Err(PersistenceError::data(format!(
+                "a state of {} bytes is longer than AES-GCM can encrypt",
+                plaintext.len()
+            )));
+        };
+        head[NONCE_LENGTH..].copy_from_slice(&tag);
+        Ok(())
+    }
+
+    fn decrypt(
+        &self,
+        _place: &EventPlace<'_>,
+        ciphertext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), PersistenceError> {
+        let Some((nonce, tag, text)) = split(ciphertext) else {
+            return Err(PersistenceError::data(format!(
+                "an encrypted state has at least {OVERHEAD} bytes, for nonce and tag; this one has {}",
+                ciphertext.len()
+            )));
+        };
+        let start = out.len();
+        out.extend_from_slice(text);
+        // In bounds: what follows `start` was written just now.
+        if self.algorithm.open(*nonce, *tag, &mut out[start..]) {
+            return Ok(());
+        }
+        out.truncate(start);
+        Err(PersistenceError::data(
+            "the state cannot be decrypted: it was encrypted with another key, or has changed since",
+        ))
+    }
+}
+
+impl fmt::Debug for AesCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AesCipher({} bits)", self.key_bits)
+    }
+}
+
+/// Nonce, tag and ciphertext.
+fn split(bytes: &[u8]) -> Option<(&[u8; NONCE_LENGTH], &[u8; TAG_LENGTH], &[u8])> {
+    let (nonce, rest) = bytes.split_first_chunk()?;
+    let (tag, text) = rest.split_first_chunk()?;
+    Some((nonce, tag, text))
+}
+
+/// Who does the work: `ring`, twice as fast, and `aes-gcm` for the key size that `ring` lacks.
+enum Algorithm {
+    Ring(Box<LessSafeKey>),
+    Aes192(Box<AesGcm<Aes192, U12>>),
+}
+
+impl Algorithm {
+    #[expect(clippy::expect_used, reason = "an `AesKey` has 16, 24 or 32 bytes")]
+    fn new(key: &AesKey) -> Self {
+        let bytes = key.as_bytes();
+        let algorithm = match bytes.len() {
+            16 => &AES_128_GCM,
+            32 => &AES_256_GCM,
+            _ => {
+                let key = AesGcm::new_from_slice(bytes).expect("24 bytes make an AES-192 key");
+                return Self::Aes192(Box::new(key));
+            }
+        };
+        let key = UnboundKey::new(algorithm, bytes).expect("the algorithm was chosen by the key's length");
+        Self::Ring(Box::new(LessSafeKey::new(key)))
+    }
+
+    /// Encrypts `text` in place; `None` when it is too long.
+    fn seal(&self, nonce: [u8; NONCE_LENGTH], text: &mut [u8]) -> Option<[u8; TAG_LENGTH]> {
+        match self {
+            Self::Ring(key) => {
+                let nonce = Nonce::assume_unique_for_key(nonce);
+                let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), text).ok()?;
+                tag.as_ref().try_into().ok()
+            }
+            Self::Aes192(key) => {
+                key.encrypt_inout_detached(&nonce.into(), &[], text.into()).ok().map(Into::into)
+            }
+        }
+    }
+
+    /// Decrypts `text` in place, and tells whether it is what was encrypted with this key.
+    fn open(&self, nonce: [u8; NONCE_LENGTH], tag: [u8; TAG_LENGTH], text: &mut [u8]) -> bool {
+        match self {
+            Self::Ring(key) => {
+                let nonce = Nonce::assume_unique_for_key(nonce);
+                key.open_in_place_separate_tag(nonce, Aad::empty(), Tag::from(tag), text, 0..).is_ok()
+            }
+            Self::Aes192(key) => {
+                key.decrypt_inout_detached(&nonce.into(), &[], text.into(), &tag.into()).is_ok()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+
+    use super::*;
+
+    fn bytes(hex: &serde_json::Value) -> Vec<u8> {
+        let hex = hex.as_str().unwrap();
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    /// Nonces are random, so that only here, below them, can sealing be compared byte for byte.
+    #[test]
+    fn with_the_nonces_of_the_python_library_its_very_bytes_are_written() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/python/cipher-and-compressor.json");
+        let vectors: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let vectors = vectors["aes_gcm"].as_array().unwrap();
+        assert!(!vectors.is_empty());
+        for vector in vectors {
+            let key = STANDARD.decode(vector["key"].as_str().unwrap()).unwrap();
+            let algorithm = Algorithm::new(&AesKey::from_bytes(&key).unwrap());
+            let stored = bytes(&vector["ciphertext_hex"]);
+            let nonce = *stored.first_chunk().unwrap();
+            let mut text = bytes(&vector["plaintext_hex"]);
+            let tag = algorithm.seal(nonce, &mut text).unwrap();
+            assert_eq!([&nonce[..], &tag, &text].concat(), stored);
+        }
+    }
+}
