@@ -70,9 +70,11 @@ fn down() -> Result<()> {
         eprintln!("xtask: the server does not run");
         return Ok(());
     };
-    match locate::binaries() {
-        Some(binaries) => cluster::stop(&binaries, &directory)?,
-        None => docker::down(docker::PEOPLES_PROJECT)?,
+    if directory.data().exists() {
+        let binaries = locate::binaries().context("the programs that started the server are gone")?;
+        cluster::stop(&binaries, &directory)?;
+    } else {
+        docker::down(docker::PEOPLES_PROJECT)?;
     }
     directory.delete();
     eprintln!("xtask: stopped the server and deleted its data");
