@@ -1,1 +1,46 @@
 //! Recorders on plain old objects in memory.
+//!
+//! They need nothing, forget everything when they are closed or dropped, and keep every rule that
+//! the recorders on databases keep: the recorders for tests, for trying things out, and the
+//! reference that others are compared with.
+//!
+//! - Readers do not block each other; a writer holds the lock for its own batch only.
+//! - What is read shares topic and state with what is kept. Nothing is copied.
+//! - Notification ids are 1, 2, 3, …, without gaps.
+//! - A recorder is a handle: clones share the events, and closing one closes all.
+//!
+//! # Example
+//! ```
+//! use es_core::{AggregateRecorder, Bytes, EventRange, StoredEvent, Topic, uuid::Uuid};
+//! use es_popo::PopoApplicationRecorder;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), es_core::PersistenceError> {
+//! let recorder = PopoApplicationRecorder::new();
+//! let opened = StoredEvent {
+//!     originator_id: Uuid::from_u128(1),
+//!     originator_version: 1,
+//!     topic: Topic::from_static("bank:Account.Opened"),
+//!     state: Bytes::from_static(b"{}"),
+//! };
+//!
+//! let ids = recorder.insert_events(vec![opened.clone()]).await?;
+//! assert_eq!(ids, [1]);
+//!
+//! let events = recorder.select_events(opened.originator_id, EventRange::all()).await?;
+//! assert_eq!(events, [opened.clone()]);
+//!
+//! let conflict = recorder.insert_events(vec![opened]).await.unwrap_err();
+//! assert!(conflict.is_conflict());
+//! # Ok(())
+//! # }
+//! ```
+
+mod datastore;
+mod log;
+mod recorder;
+mod versions;
+
+pub use recorder::{
+    PopoAggregateRecorder, PopoApplicationRecorder, PopoProcessRecorder, PopoTrackingRecorder,
+};

@@ -1,0 +1,409 @@
+//! The rules of every recorder that keeps events in one total order.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use es_core::{
+    ApplicationRecorder, ApplicationRecorderExt, Notification, NotificationSelection, Recorder, StoredEvent,
+    Topic, uuid::Uuid,
+};
+use futures_util::TryStreamExt;
+use tokio::task::yield_now;
+
+use crate::{
+    Fixture,
+    support::{
+        TOPIC, all_ids, all_notifications, assert_closed, event, events, events_of, ids_of, insert,
+        insert_refused, notifications,
+    },
+};
+
+const OTHER_TOPIC: Topic = Topic::from_static("conformance:Aggregate.Renamed");
+const THIRD_TOPIC: Topic = Topic::from_static("conformance:Aggregate.Closed");
+
+/// Every event gets a notification id, and they come back in the order of the events.
+pub async fn ids_come_back_in_the_order_of_events(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    let batch = events(Uuid::new_v4(), [3, 1, 2]);
+    let ids = insert(&recorder, batch.clone()).await;
+    assert_eq!(ids.len(), 3);
+    let mut returned: Vec<_> =
+        ids.into_iter().zip(batch).map(|(id, event)| Notification { id, event }).collect();
+    returned.sort_by_key(|notification| notification.id);
+    assert_eq!(returned, all_notifications(&recorder).await);
+}
+
+/// Ids are positive, so that a consumer may begin after 0.
+pub async fn ids_are_positive(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    insert(&recorder, events(Uuid::new_v4(), 1..=3)).await;
+    let ids = all_ids(&recorder).await;
+    assert!(ids.iter().all(|id| *id > 0), "{ids:?}");
+}
+
+/// What is recorded later has a greater id.
+pub async fn ids_increase(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    let id = Uuid::new_v4();
+    let mut ids = Vec::new();
+    for version in [5, 6, 1] {
+        ids.extend(insert(&recorder, events(id, [version])).await);
+    }
+    assert!(ids.is_sorted_by(|earlier, later| earlier < later), "{ids:?}");
+}
+
+/// The ids of a batch follow each other without a gap.
+pub async fn ids_of_a_batch_are_contiguous(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    insert(&recorder, events(Uuid::new_v4(), 1..=5)).await;
+    let ids = all_ids(&recorder).await;
+    assert!(ids.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{ids:?}");
+}
+
+/// Notifications are selected in the order in which the events were recorded, whatever their
+/// aggregates and versions.
+pub async fn notifications_are_in_order(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    let [one, other] = [Uuid::max(), Uuid::from_u128(1)];
+    let mut inserted = Vec::new();
+    for batch in [vec![event(one, 2), event(one, 1)], vec![event(other, 9)], vec![event(other, 3)]] {
+        insert(&recorder, batch.clone()).await;
+        inserted.extend(batch);
+    }
+    let selected = notifications(&recorder, NotificationSelection::new(1_000)).await;
+    assert!(selected.is_sorted_by_key(|notification| notification.id));
+    assert_eq!(events_of(selected), inserted);
+}
+
+/// `start` takes in the id that it names.
+pub async fn start_takes_in_its_bound(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let (recorder, ids) = with_eight(fixture).await;
+    assert_selects(&recorder, NotificationSelection::new(100).start(ids[3]), &ids[3..]).await;
+}
+
+/// `after` leaves out the id that it names.
+pub async fn after_leaves_out_its_bound(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let (recorder, ids) = with_eight(fixture).await;
+    assert_selects(&recorder, NotificationSelection::new(100).after(ids[3]), &ids[4..]).await;
+}
+
+/// `stop` takes in the id that it names.
+pub async fn stop_takes_in_its_bound(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let (recorder, ids) = with_eight(fixture).await;
+    assert_selects(&recorder, NotificationSelection::new(100).stop(ids[3]), &ids[..=3]).await;
+}
+
+/// No more notifications are selected than the limit.
+pub async fn limit_ends_a_page(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let (recorder, ids) = with_eight(fixture).await;
+    assert_selects(&recorder, NotificationSelection::new(3), &ids[..3]).await;
+}
+
+/// A limit of nothing selects nothing.
+pub async fn limit_zero_selects_no_notifications(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let (recorder, _) = with_eight(fixture).await;
+    assert_selects(&recorder, NotificationSelection::new(0), &[]).await;
+}
+
+/// A limit that no `bigint` holds is no limit.
+pub async fn a_page_may_be_of_any_usize(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let (recorder, ids) = with_eight(fixture).await;
+    for limit in [i64::MAX as usize, i64::MAX as usize + 1, usize::MAX] {
+        assert_selects(&recorder, NotificationSelection::new(limit), &ids).await;
+    }
+}
+
+/// Only notifications of the topic that was asked for are selected.
+pub async fn a_topic_selects_its_events(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let (recorder, ids) = with_eight(fixture).await;
+    let selection = NotificationSelection::new(100).topics([OTHER_TOPIC]);
+    assert_selects(&recorder, selection, &[ids[1], ids[4], ids[7]]).await;
+}
+
+/// Several topics select the events of each.
+pub async fn several_topics_select_their_events(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let (recorder, ids) = with_eight(fixture).await;
+    let selection = NotificationSelection::new(100).topics([OTHER_TOPIC, THIRD_TOPIC]);
+    assert_selects(&recorder, selection, &[ids[1], ids[2], ids[4], ids[5], ids[7]]).await;
+}
+
+/// A topic that no event has selects nothing.
+pub async fn an_unused_topic_selects_nothing(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let (recorder, _) = with_eight(fixture).await;
+    for unused in ["conformance", "conformance:Aggregate.%", "' OR ''='"] {
+        let selection = NotificationSelection::new(100).topics([Topic::from_static(unused)]);
+        assert_selects(&recorder, selection, &[]).await;
+    }
+}
+
+/// Start, stop, topics and limit go together, each with each: the limit counts what is selected.
+pub async fn options_of_a_selection_go_together(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let (recorder, _) = with_eight(fixture).await;
+    let all = all_notifications(&recorder).await;
+    let [second, sixth] = [all[1].id, all[5].id];
+    for start in [None, Some((second, true)), Some((second, false))] {
+        for stop in [None, Some(sixth)] {
+            for topics in [vec![], vec![OTHER_TOPIC], vec![THIRD_TOPIC, TOPIC]] {
+                for limit in [0, 1, 2, 100] {
+                    let mut selection = NotificationSelection::new(limit).topics(topics.clone());
+                    selection.start = start.map(|(id, _)| id);
+                    selection.inclusive_of_start = start.is_none_or(|(_, inclusive)| inclusive);
+                    selection.stop = stop;
+                    if options(&selection) > 1 {
+                        let expected = expected(&all, &selection);
+                        assert_selects(&recorder, selection, &expected).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Who starts beyond the last id waits for what is not there yet.
+pub async fn starting_beyond_the_end_selects_nothing(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let (recorder, ids) = with_eight(fixture).await;
+    assert_selects(&recorder, NotificationSelection::new(100).start(ids[7] + 1), &[]).await;
+    assert_selects(&recorder, NotificationSelection::new(100).start(ids[7] + 1_000), &[]).await;
+}
+
+/// A stop before the start selects nothing.
+pub async fn stopping_before_the_start_selects_nothing(
+    fixture: &impl Fixture<Recorder: ApplicationRecorder>,
+) {
+    let (recorder, ids) = with_eight(fixture).await;
+    assert_selects(&recorder, NotificationSelection::new(100).start(ids[5]).stop(ids[3]), &[]).await;
+}
+
+/// Bounds are any `bigint`, negative ones too.
+pub async fn bounds_of_a_selection_are_any_bigint(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let (recorder, ids) = with_eight(fixture).await;
+    let selection = NotificationSelection::new(100);
+    for low in [i64::MIN, -1, 0] {
+        assert_selects(&recorder, selection.clone().start(low), &ids).await;
+        assert_selects(&recorder, selection.clone().after(low), &ids).await;
+        assert_selects(&recorder, selection.clone().stop(low), &[]).await;
+    }
+    assert_selects(&recorder, selection.clone().start(i64::MAX), &[]).await;
+    assert_selects(&recorder, selection.clone().after(i64::MAX), &[]).await;
+    assert_selects(&recorder, selection.clone().stop(i64::MAX), &ids).await;
+}
+
+/// Pages of any size join to what one selection reads.
+pub async fn pages_of_notifications_join(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    insert(&recorder, events(Uuid::new_v4(), 1..=150)).await;
+    let all = all_notifications(&recorder).await;
+    for page_size in [1, 7, 50, 150, 151].map(|size| size.try_into().expect("not zero")) {
+        let stream = recorder.stream_notifications_by(page_size, NotificationSelection::new(usize::MAX));
+        let streamed: Vec<Notification> = stream.try_collect().await.expect("streaming should succeed");
+        assert_eq!(streamed, all, "pages of {page_size}");
+    }
+}
+
+/// Where nothing is recorded, there is no highest id.
+pub async fn an_empty_recorder_has_no_highest_id(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    assert_eq!(max_id(&recorder).await, None);
+}
+
+/// The highest id is that of the last event.
+pub async fn the_highest_id_is_that_of_the_last_event(
+    fixture: &impl Fixture<Recorder: ApplicationRecorder>,
+) {
+    let recorder = fixture.open().await;
+    for version in [1, 4, 7] {
+        insert(&recorder, events(Uuid::new_v4(), [version, version + 1])).await;
+        assert_eq!(max_id(&recorder).await, all_ids(&recorder).await.last().copied());
+    }
+}
+
+/// Events that were refused never show among the notifications.
+pub async fn refused_events_never_surface(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    let id = Uuid::new_v4();
+    insert(&recorder, events(id, [1])).await;
+    insert_refused(&recorder, vec![StoredEvent { topic: OTHER_TOPIC, ..event(id, 1) }]).await;
+    insert(&recorder, events(id, [2])).await;
+    assert_eq!(events_of(all_notifications(&recorder).await), events(id, [1, 2]));
+}
+
+/// After `close()`, reading notifications fails with an interface error.
+pub async fn a_closed_recorder_has_no_notifications(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    insert(&recorder, events(Uuid::new_v4(), [1])).await;
+    recorder.close().await.expect("closing should succeed");
+    let selection = NotificationSelection::new(1);
+    assert_closed(recorder.select_notifications(selection).await, "select_notifications");
+    assert_closed(recorder.max_notification_id().await, "max_notification_id");
+}
+
+/// The order goes on where it was when the datastore is opened again.
+pub async fn the_order_outlives_the_recorder(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    if !fixture.outlives_recorders() {
+        return;
+    }
+    let recorder = fixture.open().await;
+    let id = Uuid::new_v4();
+    insert(&recorder, events(id, [1, 2])).await;
+    let before = all_notifications(&recorder).await;
+    recorder.close().await.expect("closing should succeed");
+    drop(recorder);
+
+    let reopened = fixture.open().await;
+    insert(&reopened, events(id, [3])).await;
+    let after = all_notifications(&reopened).await;
+    assert_eq!(after[..2], before);
+    assert_eq!(events_of(after), events(id, 1..=3));
+}
+
+/// What is recorded with one recorder is followed with another one on the same datastore.
+pub async fn another_recorder_reads_the_notifications(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let [one, other] = [fixture.open().await, fixture.open().await];
+    for version in 1..=3 {
+        let ids = insert(&one, events(Uuid::new_v4(), [version])).await;
+        assert_eq!(max_id(&other).await, ids.last().copied());
+        assert_eq!(all_ids(&other).await, all_ids(&one).await);
+    }
+}
+
+/// Readers that follow the order while many writers append see every event once, in order.
+pub async fn tailing_readers_miss_nothing(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    const WRITERS: usize = 6;
+    const INSERTIONS: i64 = 24;
+    let finished = Arc::new(AtomicBool::new(false));
+    let mut readers = Vec::new();
+    for _ in 0..2 {
+        readers.push(tokio::spawn(follow(fixture.open().await, Arc::clone(&finished))));
+    }
+    let writers = spawn_writers(fixture, WRITERS, INSERTIONS, &[1, 4]).await;
+    let mut written = 0;
+    for writer in writers {
+        written += writer.await.expect("a writer should finish");
+    }
+    finished.store(true, Ordering::Release);
+
+    let mut followed = Vec::new();
+    for reader in readers {
+        followed.push(reader.await.expect("a reader should finish"));
+    }
+    let all = all_notifications(&fixture.open().await).await;
+    assert_eq!(all.len(), written);
+    let ids = ids_of(&all);
+    for seen in followed {
+        let seen_ids = ids_of(&seen);
+        let missed: Vec<_> = ids.iter().filter(|id| !seen_ids.contains(id)).collect();
+        assert!(missed.is_empty(), "a reader missed {missed:?}");
+        assert!(seen == all, "a reader saw {seen_ids:?}");
+    }
+}
+
+/// Reads what comes after the last id seen, until nothing does although the writers have finished.
+async fn follow<R: ApplicationRecorder>(recorder: R, finished: Arc<AtomicBool>) -> Vec<Notification> {
+    let mut seen: Vec<Notification> = Vec::new();
+    loop {
+        // Asked before reading: only an empty page that was read afterwards is the end.
+        let finished = finished.load(Ordering::Acquire);
+        let position = seen.last().map_or(0, |notification| notification.id);
+        let page = notifications(&recorder, NotificationSelection::new(64).after(position)).await;
+        if page.is_empty() && finished {
+            return seen;
+        }
+        if page.is_empty() {
+            yield_now().await;
+        }
+        seen.extend(page);
+    }
+}
+
+/// Batches of writers that append at once do not mingle.
+pub async fn batches_are_not_interleaved(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    for writer in spawn_writers(fixture, 6, 10, &[3]).await {
+        writer.await.expect("a writer should finish");
+    }
+    let all = all_notifications(&fixture.open().await).await;
+    let mut finished: BTreeSet<Vec<u8>> = BTreeSet::new();
+    for batch in all.chunk_by(|one, next| one.event.state == next.event.state) {
+        assert_eq!(batch.len(), 3, "a batch is interrupted by another one");
+        assert!(finished.insert(batch[0].event.state.to_vec()), "a batch is there twice");
+    }
+}
+
+/// Writers that each insert batches of the given sizes, by turns, into an aggregate of their own;
+/// the events of one batch have the same state. They return how many events they wrote.
+async fn spawn_writers(
+    fixture: &impl Fixture<Recorder: ApplicationRecorder>,
+    writers: usize,
+    insertions: i64,
+    sizes: &'static [i64],
+) -> Vec<tokio::task::JoinHandle<usize>> {
+    let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
+    (0..writers)
+        .map(|writer| tokio::spawn(write_batches(Arc::clone(&recorders[writer % 2]), insertions, sizes)))
+        .collect()
+}
+
+async fn write_batches<R: ApplicationRecorder>(recorder: Arc<R>, insertions: i64, sizes: &[i64]) -> usize {
+    let recorder: &R = &recorder;
+    let id = Uuid::new_v4();
+    let mut version = 0;
+    for (insertion, size) in (0..insertions).zip(sizes.iter().cycle()) {
+        let mut batch = events(id, version + 1..=version + size);
+        for event in &mut batch {
+            event.state = format!("{id} {insertion}").into();
+        }
+        assert_eq!(insert(recorder, batch).await.len() as i64, *size);
+        version += size;
+    }
+    version as usize
+}
+
+/// Eight notifications with three topics: the first, the other, the third, the first, …
+async fn with_eight<F: Fixture<Recorder: ApplicationRecorder>>(fixture: &F) -> (F::Recorder, Vec<i64>) {
+    let recorder = fixture.open().await;
+    let mut batch = events(Uuid::new_v4(), 1..=8);
+    for (event, topic) in batch.iter_mut().zip([TOPIC, OTHER_TOPIC, THIRD_TOPIC].into_iter().cycle()) {
+        event.topic = topic;
+    }
+    insert(&recorder, batch).await;
+    let ids = all_ids(&recorder).await;
+    assert_eq!(ids.len(), 8);
+    (recorder, ids)
+}
+
+async fn assert_selects(
+    recorder: &impl ApplicationRecorder,
+    selection: NotificationSelection,
+    expected: &[i64],
+) {
+    let selected = notifications(recorder, selection.clone()).await;
+    assert_eq!(ids_of(&selected), expected, "{selection:?}");
+}
+
+async fn max_id(recorder: &impl ApplicationRecorder) -> Option<i64> {
+    recorder.max_notification_id().await.expect("reading the highest id should succeed")
+}
+
+/// How many options are chosen; a limit beyond the end is none.
+fn options(selection: &NotificationSelection) -> usize {
+    let topics = !selection.topics.is_empty();
+    [selection.start.is_some(), selection.stop.is_some(), topics, selection.limit < 100]
+        .into_iter()
+        .filter(|given| *given)
+        .count()
+}
+
+fn expected(all: &[Notification], selection: &NotificationSelection) -> Vec<i64> {
+    all.iter()
+        .filter(|notification| selection.holds(notification.id))
+        .filter(|notification| {
+            selection.topics.is_empty() || selection.topics.contains(&notification.event.topic)
+        })
+        .map(|notification| notification.id)
+        .take(selection.limit)
+        .collect()
+}

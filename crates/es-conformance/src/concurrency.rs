@@ -1,0 +1,171 @@
+//! The rules that hold for every recorder of events while others are at it: racing writers, reading
+//! meanwhile, dropped futures, closing.
+
+use std::{pin::pin, sync::Arc};
+
+use es_core::{AggregateRecorder, ErrorKind, EventRange, Recorder, StoredEvent, uuid::Uuid};
+use futures_util::future::{join, join_all, maybe_done};
+use tokio::task::yield_now;
+
+use crate::{
+    Fixture,
+    support::{event, events, insert, poll_once, poll_then_drop, select_all, versions, versions_of},
+};
+
+const WRITERS: usize = 8;
+
+/// Writers that race for the versions of one aggregate, each trying again after a conflict, lose no
+/// event that was acknowledged, and leave no version out.
+pub async fn racing_writers_lose_no_event(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+    const EACH: usize = 5;
+    let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
+    let id = Uuid::new_v4();
+    insert(&*recorders[0], events(id, [1])).await;
+
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| tokio::spawn(append_by_turns(Arc::clone(&recorders[writer % 2]), id, writer, EACH)))
+        .collect();
+    let mut acknowledged = events(id, [1]);
+    for writer in writers {
+        acknowledged.extend(writer.await.expect("a writer should finish"));
+    }
+
+    acknowledged.sort_by_key(|event| event.originator_version);
+    let recorded = select_all(&*recorders[0], id).await;
+    assert_eq!(versions_of(&recorded), (1..=(WRITERS * EACH) as i64 + 1).collect::<Vec<_>>());
+    assert_eq!(recorded, acknowledged, "what was acknowledged is not what is recorded");
+}
+
+/// Appends `count` events, each at the version after the last one that is recorded.
+async fn append_by_turns<R: AggregateRecorder>(
+    recorder: Arc<R>,
+    id: Uuid,
+    writer: usize,
+    count: usize,
+) -> Vec<StoredEvent> {
+    let recorder: &R = &recorder;
+    let mut acknowledged = Vec::new();
+    while acknowledged.len() < count {
+        let last = versions(recorder, id, EventRange::all().desc().limit(1)).await;
+        let next = last.first().map_or(1, |version| version + 1);
+        let state = format!("by writer {writer}").into();
+        let event = StoredEvent { state, ..event(id, next) };
+        match recorder.insert_events(vec![event.clone()]).await {
+            Ok(_) => acknowledged.push(event),
+            Err(error) if error.kind() == ErrorKind::Integrity => yield_now().await,
+            Err(error) => panic!("inserting should succeed or conflict: {error}"),
+        }
+    }
+    acknowledged
+}
+
+/// Who reads while others write finds each batch whole or not at all.
+pub async fn readers_see_whole_batches(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+    const BATCHES: i64 = 40;
+    let [writer, reader] = [fixture.open().await, fixture.open().await];
+    let id = Uuid::new_v4();
+    insert(&writer, events(id, [1, 2])).await;
+
+    let writing = tokio::spawn(async move {
+        for batch in 1..BATCHES {
+            insert(&writer, events(id, [2 * batch + 1, 2 * batch + 2])).await;
+        }
+    });
+    loop {
+        let finished = writing.is_finished();
+        let count = select_all(&reader, id).await.len();
+        assert!(count.is_multiple_of(2), "{count} events of batches of two are visible");
+        if finished {
+            break;
+        }
+        yield_now().await;
+    }
+    writing.await.expect("the writer should finish");
+    assert_eq!(select_all(&reader, id).await.len() as i64, 2 * BATCHES);
+}
+
+/// When the future of an insertion is dropped, at whatever point, its events are recorded whole or
+/// not at all.
+pub async fn a_dropped_insertion_is_whole_or_nothing(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+    let mut recorder = fixture.open().await;
+    let ids: Vec<Uuid> = (0..12).map(|_| Uuid::new_v4()).collect();
+    let beginnings = ids.iter().map(|id| event(*id, 1)).collect();
+    insert(&recorder, beginnings).await;
+    for (polls, id) in ids.iter().enumerate() {
+        poll_then_drop(recorder.insert_events(events(*id, [2, 3, 4, 5])), polls / 2).await;
+    }
+    if fixture.outlives_recorders() {
+        // Closing lets what was accepted finish: what is seen afterwards is final.
+        recorder.close().await.expect("closing should succeed");
+        recorder = fixture.open().await;
+    }
+    for id in ids {
+        let count = select_all(&recorder, id).await.len();
+        assert!(count == 1 || count == 5, "{} events of a batch of four are recorded", count - 1);
+    }
+}
+
+/// A recorder goes on working when futures of its methods were dropped.
+pub async fn dropped_futures_do_no_harm(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+    let recorder = fixture.open().await;
+    let id = Uuid::new_v4();
+    insert(&recorder, events(id, [1])).await;
+    for polls in 0..6 {
+        poll_then_drop(recorder.select_events(id, EventRange::all()), polls).await;
+        // A version that is taken: dropped before or after it is refused, it changes nothing.
+        poll_then_drop(recorder.insert_events(events(id, [1])), polls).await;
+    }
+    insert(&recorder, events(id, [2])).await;
+    assert_eq!(select_all(&recorder, id).await, events(id, [1, 2]));
+}
+
+/// Insertions that `close()` overtakes are recorded or refused, as each is told: none is
+/// acknowledged and lost, none refused and recorded.
+pub async fn closing_finishes_what_was_accepted(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+    if !fixture.outlives_recorders() {
+        return;
+    }
+    let recorder = fixture.open().await;
+    let ids: Vec<Uuid> = (0..16).map(|_| Uuid::new_v4()).collect();
+    insert(&recorder, ids.iter().map(|id| event(*id, 1)).collect()).await;
+
+    let mut insertions: Vec<_> =
+        ids.iter().map(|id| Box::pin(maybe_done(recorder.insert_events(events(*id, [2, 3]))))).collect();
+    for insertion in &mut insertions {
+        poll_once(insertion.as_mut()).await;
+    }
+    let (closed, _) = join(recorder.close(), join_all(insertions.iter_mut().map(|each| each.as_mut()))).await;
+    closed.expect("closing should succeed");
+    let acknowledged: Vec<bool> = insertions
+        .iter_mut()
+        .map(|insertion| match insertion.as_mut().take_output().expect("it was awaited") {
+            Ok(_) => true,
+            Err(error) if error.kind() == ErrorKind::Interface => false,
+            Err(error) => panic!("an insertion that closing overtakes fails as one of after it: {error}"),
+        })
+        .collect();
+    drop(insertions);
+    drop(recorder);
+
+    let reopened = fixture.open().await;
+    for (id, acknowledged) in ids.iter().zip(acknowledged) {
+        let recorded = if acknowledged { events(*id, 1..=3) } else { events(*id, [1]) };
+        assert_eq!(select_all(&reopened, *id).await, recorded, "acknowledged: {acknowledged}");
+    }
+}
+
+/// Reading does not wait for other readers: a read that was begun and not finished holds up none.
+pub async fn readers_do_not_wait_for_each_other(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+    let recorder = fixture.open().await;
+    let id = Uuid::new_v4();
+    insert(&recorder, events(id, 1..=3)).await;
+    let mut begun = Vec::new();
+    for _ in 0..WRITERS {
+        let mut reading = Box::pin(maybe_done(recorder.select_events(id, EventRange::all())));
+        poll_once(reading.as_mut()).await;
+        begun.push(reading);
+    }
+    let mut last = pin!(maybe_done(recorder.select_events(id, EventRange::all())));
+    last.as_mut().await;
+    assert_eq!(last.take_output().expect("it was awaited").expect("reading should succeed").len(), 3);
+}

@@ -1,0 +1,76 @@
+//! What a backend gives to its tests: a datastore of its own for each.
+
+use std::{future::Future, sync::Arc};
+
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, DynAggregateRecorder, DynApplicationRecorder,
+    DynProcessRecorder, DynTrackingRecorder, ProcessRecorder, Recorder, TrackingRecorder,
+};
+
+/// An empty datastore for one test, and recorders on it.
+///
+/// Dropping the fixture removes the datastore; where that takes waiting, [`clean_up`](Self::clean_up)
+/// is the place.
+pub trait Fixture: Send + Sync + 'static {
+    /// What is tested.
+    type Recorder: Recorder;
+
+    /// A recorder on the datastore. Each call gives another one, as another process would open it;
+    /// where recorders do not share a datastore, a clone of the first.
+    fn open(&self) -> impl Future<Output = Self::Recorder> + Send;
+
+    /// Whether what was recorded is there again after all recorders were closed. If not, the rules
+    /// about reopening hold by themselves.
+    fn outlives_recorders(&self) -> bool {
+        true
+    }
+
+    /// Removes the datastore; called after each test, passed or failed.
+    fn clean_up(self) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized,
+    {
+        async move { drop(self) }
+    }
+}
+
+macro_rules! boxed {
+    ($(#[$doc:meta])* $Boxed:ident, $Tier:ident, $DynTier:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $Boxed<F>(pub F);
+
+        impl<F: Fixture<Recorder: $Tier>> Fixture for $Boxed<F> {
+            type Recorder = Arc<dyn $DynTier>;
+
+            async fn open(&self) -> Self::Recorder {
+                Arc::new(self.0.open().await)
+            }
+
+            fn outlives_recorders(&self) -> bool {
+                self.0.outlives_recorders()
+            }
+
+            async fn clean_up(self) {
+                self.0.clean_up().await;
+            }
+        }
+    };
+}
+
+boxed! {
+    /// A fixture whose aggregate recorders are boxed.
+    BoxedAggregate, AggregateRecorder, DynAggregateRecorder
+}
+boxed! {
+    /// A fixture whose application recorders are boxed.
+    BoxedApplication, ApplicationRecorder, DynApplicationRecorder
+}
+boxed! {
+    /// A fixture whose tracking recorders are boxed.
+    BoxedTracking, TrackingRecorder, DynTrackingRecorder
+}
+boxed! {
+    /// A fixture whose process recorders are boxed.
+    BoxedProcess, ProcessRecorder, DynProcessRecorder
+}

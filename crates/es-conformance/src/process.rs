@@ -1,0 +1,182 @@
+//! The rules of every recorder that keeps events and tracking positions in one commit.
+
+use std::sync::Arc;
+
+use es_core::{
+    Conflict, ErrorKind, EventRange, PersistenceError, ProcessRecorder, Recorder, StoredEvent, TrackingRecorder,
+    uuid::Uuid,
+};
+use tokio::sync::Barrier;
+
+use crate::{
+    Fixture,
+    support::{
+        all_notifications, assert_closed, event, events, ids_of, insert, poll_then_drop, select_all,
+        tracking, versions,
+    },
+};
+
+const UPSTREAM: &str = "upstream";
+
+/// Events and position are recorded together.
+pub async fn events_and_position_are_recorded_together(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    let id = Uuid::new_v4();
+    process(&recorder, events(id, [1, 2]), 5).await;
+    assert_eq!(select_all(&recorder, id).await, events(id, [1, 2]));
+    assert_eq!(position(&recorder).await, Some(5));
+}
+
+/// The ids of the events come back in their order.
+pub async fn ids_come_back_with_tracking(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    let ids = process(&recorder, events(Uuid::new_v4(), 1..=3), 5).await;
+    assert_eq!(ids, ids_of(&all_notifications(&recorder).await));
+}
+
+/// A notification without consequences has been processed, too.
+pub async fn a_position_needs_no_events(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    assert!(process(&recorder, Vec::new(), 5).await.is_empty());
+    assert_eq!(position(&recorder).await, Some(5));
+    process_refused(&recorder, Vec::new(), 5).await;
+}
+
+/// When the position is refused, the events are not recorded.
+pub async fn a_refused_position_records_no_events(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    let id = Uuid::new_v4();
+    insert(&recorder, events(id, [1])).await;
+    recorder.insert_tracking(tracking(UPSTREAM, 5)).await.expect("tracking should succeed");
+    for refused in [5, 4] {
+        process_refused(&recorder, events(id, [2, 3]), refused).await;
+        assert_eq!(select_all(&recorder, id).await, events(id, [1]));
+    }
+}
+
+/// When the events are refused, the position is not recorded.
+pub async fn refused_events_record_no_position(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    let id = Uuid::new_v4();
+    insert(&recorder, events(id, [1])).await;
+    process_refused(&recorder, events(id, [2, 1]), 5).await;
+    assert_eq!(position(&recorder).await, None);
+    process(&recorder, events(id, [2]), 5).await;
+}
+
+/// A conflict names what collided, version or position.
+pub async fn a_conflict_names_what_collided(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    let originator_id = Uuid::new_v4();
+    process(&recorder, events(originator_id, [1]), 5).await;
+
+    let error = process_refused(&recorder, events(originator_id, [2]), 4).await;
+    let application_name = UPSTREAM.to_owned();
+    assert_eq!(error.conflict(), Some(&Conflict::Tracking { application_name, notification_id: 4 }));
+
+    let error = process_refused(&recorder, events(originator_id, [2, 1]), 6).await;
+    assert_eq!(error.conflict(), Some(&Conflict::Version { originator_id, originator_version: 1 }));
+}
+
+/// Of consumers that race to process one notification, one does; none of the others leaves a trace.
+pub async fn one_consumer_processes_a_notification(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    const CONSUMERS: usize = 6;
+    const NOTIFICATIONS: i64 = 10;
+    let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
+    let barrier = Arc::new(Barrier::new(CONSUMERS));
+    let consumers: Vec<_> = (0..CONSUMERS)
+        .map(|consumer| {
+            let recorder = Arc::clone(&recorders[consumer % 2]);
+            tokio::spawn(race(recorder, Arc::clone(&barrier), NOTIFICATIONS))
+        })
+        .collect();
+    let mut processed = Vec::new();
+    for consumer in consumers {
+        processed.extend(consumer.await.expect("a consumer should finish"));
+    }
+
+    // Each consumer writes to aggregates of its own, so that only the position can collide.
+    let all = all_notifications(&*recorders[0]).await;
+    let mut recorded: Vec<_> = all.into_iter().map(|notification| notification.event).collect();
+    processed.sort_by_key(|event: &StoredEvent| event.originator_version);
+    recorded.sort_by_key(|event| event.originator_version);
+    let versions: Vec<_> = recorded.iter().map(|event| event.originator_version).collect();
+    assert_eq!(versions, (1..=NOTIFICATIONS).collect::<Vec<_>>());
+    assert_eq!(recorded, processed, "what was acknowledged is not what is recorded");
+}
+
+/// The events that this consumer recorded: one for each notification that it was the first with.
+async fn race<R: ProcessRecorder>(
+    recorder: Arc<R>,
+    barrier: Arc<Barrier>,
+    notifications: i64,
+) -> Vec<StoredEvent> {
+    let recorder: &R = &recorder;
+    let mut recorded = Vec::new();
+    for notification in 1..=notifications {
+        let event = event(Uuid::new_v4(), notification);
+        barrier.wait().await;
+        let outcome =
+            recorder.insert_events_with_tracking(vec![event.clone()], tracking(UPSTREAM, notification));
+        match outcome.await {
+            Ok(_) => recorded.push(event),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Integrity, "{error}"),
+        }
+    }
+    recorded
+}
+
+/// When the future is dropped, at whatever point, events and position are both recorded or neither.
+pub async fn dropped_processing_is_whole_or_nothing(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let mut recorder = fixture.open().await;
+    let ids: Vec<Uuid> = (0..12).map(|_| Uuid::new_v4()).collect();
+    insert(&recorder, ids.iter().map(|id| event(*id, 1)).collect()).await;
+    for (polls, id) in ids.iter().enumerate() {
+        let insertion = recorder.insert_events_with_tracking(events(*id, [2]), tracking(&id.to_string(), 5));
+        poll_then_drop(insertion, polls / 2).await;
+    }
+    if fixture.outlives_recorders() {
+        recorder.close().await.expect("closing should succeed");
+        recorder = fixture.open().await;
+    }
+    for id in ids {
+        // The position first: what is written between the two reads is written whole.
+        let tracked = recorder.max_tracking_id(&id.to_string()).await.expect("reading should succeed");
+        let versions = versions(&recorder, id, EventRange::all()).await;
+        match tracked {
+            Some(_) => assert_eq!(versions, [1, 2], "the position is recorded without its events"),
+            None if fixture.outlives_recorders() => {
+                assert_eq!(versions, [1], "the events are recorded without their position");
+            }
+            None => {}
+        }
+    }
+}
+
+/// After `close()`, processing fails with an interface error.
+pub async fn a_closed_recorder_processes_nothing(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    recorder.close().await.expect("closing should succeed");
+    let outcome = recorder.insert_events_with_tracking(events(Uuid::new_v4(), [1]), tracking(UPSTREAM, 1));
+    assert_closed(outcome.await, "insert_events_with_tracking");
+}
+
+async fn process(recorder: &impl ProcessRecorder, events: Vec<StoredEvent>, notification_id: i64) -> Vec<i64> {
+    let ids = recorder.insert_events_with_tracking(events, tracking(UPSTREAM, notification_id)).await;
+    ids.expect("processing should succeed")
+}
+
+async fn process_refused(
+    recorder: &impl ProcessRecorder,
+    events: Vec<StoredEvent>,
+    notification_id: i64,
+) -> PersistenceError {
+    let refused = recorder.insert_events_with_tracking(events, tracking(UPSTREAM, notification_id)).await;
+    let error = refused.expect_err("processing what collides should fail");
+    assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
+    error
+}
+
+async fn position(recorder: &impl ProcessRecorder) -> Option<i64> {
+    recorder.max_tracking_id(UPSTREAM).await.expect("reading a position should succeed")
+}

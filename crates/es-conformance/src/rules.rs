@@ -1,0 +1,260 @@
+//! The list of the rules, and what runs them.
+
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::Pin,
+    time::Duration,
+};
+
+use tokio::{runtime, time::timeout};
+
+use crate::Fixture;
+
+/// How long a rule may take before it counts as hanging; rules take milliseconds to seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A rule, for a kind of fixture.
+#[derive(Debug)]
+pub struct Rule<F> {
+    /// What the rule says, such as `aggregate::inserting_nothing_is_fine`.
+    pub name: &'static str,
+    /// Panics when a recorder of the fixture does not keep the rule.
+    pub check: Check<F>,
+}
+
+/// The function of a [`Rule`].
+pub type Check<F> = for<'a> fn(&'a F) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// Checks one rule on a fixture of its own and cleans up afterwards, in a runtime of its own.
+///
+/// # Panics
+/// When the rule is broken, and when checking it takes more than two minutes.
+pub fn run<F: Fixture>(make_fixture: impl AsyncFnOnce() -> F, rule: impl AsyncFnOnce(&F)) {
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime should start");
+    let fixture = runtime.block_on(make_fixture());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async { timeout(PATIENCE, rule(&fixture)).await.expect("the rule should not hang") });
+    }));
+    runtime.block_on(fixture.clean_up());
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+}
+
+/// Every rule stands here, and nowhere else: the tests, and the proof that each rule can fail, are
+/// made from this list.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __rules {
+    (aggregate, $($then:tt)*) => { $crate::__each_rule! { aggregate, $($then)*,
+        inserting_nothing_is_fine
+        an_unknown_aggregate_has_no_events
+        topics_are_unicode
+        topics_may_be_long
+        a_state_may_be_empty
+        a_state_may_hold_every_byte
+        a_state_may_be_large
+        nil_and_max_are_ids
+        similar_ids_are_different
+        a_batch_may_span_aggregates
+        a_batch_may_be_large
+        versions_may_come_in_any_order
+        versions_are_any_bigint
+        gt_leaves_out_its_bound
+        lte_takes_in_its_bound
+        desc_reads_backwards
+        limit_ends_a_selection
+        limit_zero_selects_no_events
+        limit_may_be_any_usize
+        options_of_a_range_go_together
+        bounds_are_any_bigint
+        pages_of_events_join
+        a_taken_version_is_refused
+        a_version_twice_in_a_batch_is_refused
+        a_conflict_names_the_version
+        a_refused_batch_records_nothing
+        a_conflict_leaves_what_is_recorded
+        a_conflict_leaves_the_recorder_usable
+        a_closed_recorder_says_so
+        closing_twice_is_fine
+        events_outlive_the_recorder
+        another_recorder_reads_the_events
+    } };
+    (concurrency, $($then:tt)*) => { $crate::__each_rule! { concurrency, $($then)*,
+        racing_writers_lose_no_event
+        readers_see_whole_batches
+        readers_do_not_wait_for_each_other
+        a_dropped_insertion_is_whole_or_nothing
+        dropped_futures_do_no_harm
+        closing_finishes_what_was_accepted
+    } };
+    (application, $($then:tt)*) => { $crate::__each_rule! { application, $($then)*,
+        ids_come_back_in_the_order_of_events
+        ids_are_positive
+        ids_increase
+        ids_of_a_batch_are_contiguous
+        notifications_are_in_order
+        start_takes_in_its_bound
+        after_leaves_out_its_bound
+        stop_takes_in_its_bound
+        limit_ends_a_page
+        limit_zero_selects_no_notifications
+        a_page_may_be_of_any_usize
+        a_topic_selects_its_events
+        several_topics_select_their_events
+        an_unused_topic_selects_nothing
+        options_of_a_selection_go_together
+        starting_beyond_the_end_selects_nothing
+        stopping_before_the_start_selects_nothing
+        bounds_of_a_selection_are_any_bigint
+        pages_of_notifications_join
+        an_empty_recorder_has_no_highest_id
+        the_highest_id_is_that_of_the_last_event
+        refused_events_never_surface
+        a_closed_recorder_has_no_notifications
+        the_order_outlives_the_recorder
+        another_recorder_reads_the_notifications
+        tailing_readers_miss_nothing
+        batches_are_not_interleaved
+    } };
+    (tracking, $($then:tt)*) => { $crate::__each_rule! { tracking, $($then)*,
+        there_is_no_position_at_first
+        nothing_is_processed_at_first
+        positions_move_forward
+        what_is_up_to_the_position_is_processed
+        an_equal_position_is_refused
+        a_smaller_position_is_refused
+        a_conflict_names_the_position
+        a_refused_position_changes_nothing
+        applications_are_tracked_apart
+        names_are_compared_exactly
+        names_are_unicode
+        the_reserved_name_has_no_position
+        positions_are_any_bigint
+        one_consumer_wins_a_position
+        a_closed_recorder_tracks_nothing
+        positions_outlive_the_recorder
+    } };
+    (process, $($then:tt)*) => { $crate::__each_rule! { process, $($then)*,
+        events_and_position_are_recorded_together
+        ids_come_back_with_tracking
+        a_position_needs_no_events
+        a_refused_position_records_no_events
+        refused_events_record_no_position
+        a_conflict_names_what_collided
+        one_consumer_processes_a_notification
+        dropped_processing_is_whole_or_nothing
+        a_closed_recorder_processes_nothing
+    } };
+}
+
+/// Makes a test of each rule, or a list of them.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __each_rule {
+    ($rules:ident, tests of $fixture:path, $($rule:ident)*) => {
+        $(
+            #[test]
+            fn $rule() {
+                $crate::run($fixture, $crate::$rules::$rule);
+            }
+        )*
+    };
+    ($rules:ident, list, $($rule:ident)*) => {
+        [$(
+            $crate::Rule {
+                name: concat!(stringify!($rules), "::", stringify!($rule)),
+                check: |fixture| Box::pin($crate::$rules::$rule(fixture)),
+            },
+        )*]
+    };
+}
+
+/// The tests of a tier: its rules on the recorder itself and on its boxed twin.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __tier_tests {
+    ($fixture:expr, $Recorder:ident, $Boxed:ident, $($rules:ident)*) => {
+        async fn conformance_fixture()
+        -> impl $crate::Fixture<Recorder: $crate::es_core::$Recorder> {
+            ($fixture)().await
+        }
+
+        async fn boxed_conformance_fixture()
+        -> impl $crate::Fixture<Recorder: $crate::es_core::$Recorder> {
+            $crate::$Boxed(conformance_fixture().await)
+        }
+
+        mod concrete {
+            $(mod $rules {
+                $crate::__rules! { $rules, tests of super::super::conformance_fixture }
+            })*
+        }
+
+        mod boxed {
+            $(mod $rules {
+                $crate::__rules! { $rules, tests of super::super::boxed_conformance_fixture }
+            })*
+        }
+    };
+}
+
+/// One test for each rule of aggregate recorders, on the recorder itself and on its boxed twin.
+///
+/// See the [crate documentation](crate).
+#[macro_export]
+macro_rules! aggregate_recorder_tests {
+    ($fixture:expr $(,)?) => {
+        $crate::__tier_tests! { $fixture, AggregateRecorder, BoxedAggregate, aggregate concurrency }
+    };
+}
+
+/// One test for each rule of application recorders, those of aggregate recorders included.
+///
+/// See the [crate documentation](crate).
+#[macro_export]
+macro_rules! application_recorder_tests {
+    ($fixture:expr $(,)?) => {
+        $crate::__tier_tests! {
+            $fixture, ApplicationRecorder, BoxedApplication, aggregate concurrency application
+        }
+    };
+}
+
+/// One test for each rule of tracking recorders, on the recorder itself and on its boxed twin.
+///
+/// See the [crate documentation](crate).
+#[macro_export]
+macro_rules! tracking_recorder_tests {
+    ($fixture:expr $(,)?) => {
+        $crate::__tier_tests! { $fixture, TrackingRecorder, BoxedTracking, tracking }
+    };
+}
+
+/// One test for each rule of process recorders, those of all other tiers included.
+///
+/// See the [crate documentation](crate).
+#[macro_export]
+macro_rules! process_recorder_tests {
+    ($fixture:expr $(,)?) => {
+        $crate::__tier_tests! {
+            $fixture, ProcessRecorder, BoxedProcess, aggregate concurrency application tracking process
+        }
+    };
+}
+
+/// Every rule of all tiers, for a test harness of one's own.
+pub fn process_rules<F: Fixture<Recorder: es_core::ProcessRecorder>>() -> Vec<Rule<F>> {
+    let mut rules: Vec<Rule<F>> = Vec::new();
+    rules.extend(__rules! { aggregate, list });
+    rules.extend(__rules! { concurrency, list });
+    rules.extend(__rules! { application, list });
+    rules.extend(__rules! { tracking, list });
+    rules.extend(__rules! { process, list });
+    rules
+}

@@ -1,0 +1,118 @@
+//! What the rules share: events to record, and calls that are expected to succeed.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::Poll,
+};
+
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, Bytes, ErrorKind, EventRange, Notification,
+    NotificationSelection, PersistenceError, StoredEvent, Topic, Tracking, uuid::Uuid,
+};
+
+pub(crate) const TOPIC: Topic = Topic::from_static("conformance:Aggregate.Changed");
+
+/// More notifications than any rule records.
+const ALL: usize = 1_000_000;
+
+pub(crate) fn event(originator_id: Uuid, originator_version: i64) -> StoredEvent {
+    let state = Bytes::from(format!("state at {originator_version}"));
+    StoredEvent { originator_id, originator_version, topic: TOPIC, state }
+}
+
+pub(crate) fn events(originator_id: Uuid, versions: impl IntoIterator<Item = i64>) -> Vec<StoredEvent> {
+    versions.into_iter().map(|version| event(originator_id, version)).collect()
+}
+
+pub(crate) fn tracking(application_name: &str, notification_id: i64) -> Tracking {
+    Tracking::new(application_name, notification_id).expect("the name is one")
+}
+
+pub(crate) async fn insert(recorder: &impl AggregateRecorder, events: Vec<StoredEvent>) -> Vec<i64> {
+    recorder.insert_events(events).await.expect("inserting should succeed")
+}
+
+/// Inserts events of which a version is taken.
+pub(crate) async fn insert_refused(
+    recorder: &impl AggregateRecorder,
+    events: Vec<StoredEvent>,
+) -> PersistenceError {
+    let error = recorder.insert_events(events).await.expect_err("inserting a taken version should fail");
+    assert_eq!(error.kind(), ErrorKind::Integrity, "a taken version is an integrity error: {error}");
+    error
+}
+
+pub(crate) async fn select(
+    recorder: &impl AggregateRecorder,
+    originator_id: Uuid,
+    range: EventRange,
+) -> Vec<StoredEvent> {
+    recorder.select_events(originator_id, range).await.expect("selecting events should succeed")
+}
+
+pub(crate) async fn select_all(recorder: &impl AggregateRecorder, originator_id: Uuid) -> Vec<StoredEvent> {
+    select(recorder, originator_id, EventRange::all()).await
+}
+
+pub(crate) async fn versions(
+    recorder: &impl AggregateRecorder,
+    originator_id: Uuid,
+    range: EventRange,
+) -> Vec<i64> {
+    versions_of(&select(recorder, originator_id, range).await)
+}
+
+pub(crate) fn versions_of(events: &[StoredEvent]) -> Vec<i64> {
+    events.iter().map(|event| event.originator_version).collect()
+}
+
+pub(crate) async fn notifications(
+    recorder: &impl ApplicationRecorder,
+    selection: NotificationSelection,
+) -> Vec<Notification> {
+    recorder.select_notifications(selection).await.expect("selecting notifications should succeed")
+}
+
+/// Every notification, sorted by id: whether recorders sort is for one rule to say.
+pub(crate) async fn all_notifications(recorder: &impl ApplicationRecorder) -> Vec<Notification> {
+    let mut all = notifications(recorder, NotificationSelection::new(ALL)).await;
+    all.sort_by_key(|notification| notification.id);
+    all
+}
+
+pub(crate) async fn all_ids(recorder: &impl ApplicationRecorder) -> Vec<i64> {
+    ids_of(&all_notifications(recorder).await)
+}
+
+pub(crate) fn ids_of(notifications: &[Notification]) -> Vec<i64> {
+    notifications.iter().map(|notification| notification.id).collect()
+}
+
+pub(crate) fn events_of(notifications: Vec<Notification>) -> Vec<StoredEvent> {
+    notifications.into_iter().map(|notification| notification.event).collect()
+}
+
+/// Polls a future so many times, then drops it, as a timeout or a cancelled request would.
+pub(crate) async fn poll_then_drop(future: impl Future, polls: usize) {
+    let mut future = pin!(future);
+    for _ in 0..polls {
+        if poll_once(future.as_mut()).await {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Polls a future once; whether it is ready.
+pub(crate) async fn poll_once<T: Future>(mut future: Pin<&mut T>) -> bool {
+    std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await
+}
+
+pub(crate) fn assert_closed<T: std::fmt::Debug>(result: Result<T, PersistenceError>, method: &str) {
+    let error = match result {
+        Ok(value) => panic!("{method} of a closed recorder should fail and returned {value:?}"),
+        Err(error) => error,
+    };
+    assert_eq!(error.kind(), ErrorKind::Interface, "{method} of a closed recorder: {error}");
+}

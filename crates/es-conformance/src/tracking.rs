@@ -1,0 +1,213 @@
+//! The rules of every recorder that keeps tracking positions.
+
+use std::sync::Arc;
+
+use es_core::{Conflict, ErrorKind, PersistenceError, Recorder, Tracking, TrackingRecorder};
+use tokio::sync::Barrier;
+
+use crate::{
+    Fixture,
+    support::{assert_closed, tracking},
+};
+
+/// An application of which nothing was processed has no position.
+pub async fn there_is_no_position_at_first(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    track(&recorder, "other", 5).await;
+    assert_eq!(position(&recorder, "upstream").await, None);
+}
+
+/// Nothing has been processed of an application without a position.
+pub async fn nothing_is_processed_at_first(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    for id in [i64::MIN, 0, 1, i64::MAX] {
+        assert!(!processed(&recorder, "upstream", id).await, "notification {id}");
+    }
+}
+
+/// A greater position takes the place of the one before.
+pub async fn positions_move_forward(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    for id in [1, 2, 50] {
+        track(&recorder, "upstream", id).await;
+        assert_eq!(position(&recorder, "upstream").await, Some(id));
+    }
+}
+
+/// What is up to the position has been processed, gaps included; what is beyond it has not.
+pub async fn what_is_up_to_the_position_is_processed(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    track(&recorder, "upstream", 7).await;
+    for id in [i64::MIN, 1, 6, 7] {
+        assert!(processed(&recorder, "upstream", id).await, "notification {id}");
+    }
+    for id in [8, i64::MAX] {
+        assert!(!processed(&recorder, "upstream", id).await, "notification {id}");
+    }
+}
+
+/// The position that is recorded is refused.
+pub async fn an_equal_position_is_refused(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    track(&recorder, "upstream", 7).await;
+    track_refused(&recorder, "upstream", 7).await;
+}
+
+/// A position before the one that is recorded is refused, also where none was recorded there.
+pub async fn a_smaller_position_is_refused(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    track(&recorder, "upstream", 7).await;
+    track_refused(&recorder, "upstream", 6).await;
+    track_refused(&recorder, "upstream", 1).await;
+}
+
+/// A conflict names the application and the position that was refused.
+pub async fn a_conflict_names_the_position(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    track(&recorder, "upstream", 7).await;
+    for notification_id in [7, 3] {
+        let error = track_refused(&recorder, "upstream", notification_id).await;
+        let application_name = "upstream".to_owned();
+        assert_eq!(error.conflict(), Some(&Conflict::Tracking { application_name, notification_id }));
+    }
+}
+
+/// A position that was refused changes nothing.
+pub async fn a_refused_position_changes_nothing(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    track(&recorder, "upstream", 7).await;
+    track_refused(&recorder, "upstream", 3).await;
+    assert_eq!(position(&recorder, "upstream").await, Some(7));
+    track(&recorder, "upstream", 8).await;
+}
+
+/// Each application has a position of its own.
+pub async fn applications_are_tracked_apart(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    track(&recorder, "one", 10).await;
+    track(&recorder, "another", 3).await;
+    assert_eq!(position(&recorder, "one").await, Some(10));
+    assert_eq!(position(&recorder, "another").await, Some(3));
+}
+
+/// The names of applications are compared as they are written: case, spaces and accents count.
+pub async fn names_are_compared_exactly(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    let names = ["Upstream", "upstream", "upstream ", " upstream", "u\u{301}pstream", "úpstream"];
+    for (name, id) in names.iter().zip((1..=names.len() as i64).rev()) {
+        track(&recorder, name, id).await;
+    }
+    for (name, id) in names.iter().zip((1..=names.len() as i64).rev()) {
+        assert_eq!(position(&recorder, name).await, Some(id), "{name:?}");
+    }
+}
+
+/// A name may be of any script, and hold what means something to a database.
+pub async fn names_are_unicode(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    for (name, id) in ["銀行", "🏦", "O'Neil \"; -- \\ %_"].iter().zip(1..) {
+        track(&recorder, name, id).await;
+        assert_eq!(position(&recorder, name).await, Some(id), "{name:?}");
+    }
+}
+
+/// The name that the table keeps for its own mark has no position.
+pub async fn the_reserved_name_has_no_position(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    assert_eq!(position(&recorder, Tracking::RESERVED_NAME).await, None);
+    assert!(!processed(&recorder, Tracking::RESERVED_NAME, 1).await);
+}
+
+/// A position is any `bigint`.
+pub async fn positions_are_any_bigint(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    for id in [i64::MIN, -1, 0, 1 << 40, i64::MAX] {
+        track(&recorder, "upstream", id).await;
+        assert_eq!(position(&recorder, "upstream").await, Some(id));
+    }
+}
+
+/// Of consumers that race for one position, exactly one records it.
+pub async fn one_consumer_wins_a_position(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    const CONSUMERS: usize = 6;
+    const POSITIONS: i64 = 10;
+    let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
+    let barrier = Arc::new(Barrier::new(CONSUMERS));
+    let consumers: Vec<_> = (0..CONSUMERS)
+        .map(|consumer| {
+            let recorder = Arc::clone(&recorders[consumer % 2]);
+            tokio::spawn(race(recorder, Arc::clone(&barrier), POSITIONS))
+        })
+        .collect();
+    let mut winners = vec![0; POSITIONS as usize];
+    for consumer in consumers {
+        for position in consumer.await.expect("a consumer should finish") {
+            winners[position as usize] += 1;
+        }
+    }
+    assert_eq!(winners, vec![1; POSITIONS as usize]);
+}
+
+/// The positions that this consumer recorded.
+async fn race<R: TrackingRecorder>(recorder: Arc<R>, barrier: Arc<Barrier>, positions: i64) -> Vec<i64> {
+    let recorder: &R = &recorder;
+    let mut won = Vec::new();
+    for position in 0..positions {
+        barrier.wait().await;
+        match recorder.insert_tracking(tracking("upstream", position)).await {
+            Ok(()) => won.push(position),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Integrity, "{error}"),
+        }
+    }
+    won
+}
+
+/// After `close()`, reading and recording positions fails with an interface error.
+pub async fn a_closed_recorder_tracks_nothing(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    track(&recorder, "upstream", 1).await;
+    recorder.close().await.expect("closing should succeed");
+    assert_closed(recorder.insert_tracking(tracking("upstream", 2)).await, "insert_tracking");
+    assert_closed(recorder.max_tracking_id("upstream").await, "max_tracking_id");
+    assert_closed(recorder.has_tracking_id("upstream", 1).await, "has_tracking_id");
+}
+
+/// Positions that were recorded before `close()` are there when the datastore is opened again.
+pub async fn positions_outlive_the_recorder(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    if !fixture.outlives_recorders() {
+        return;
+    }
+    let recorder = fixture.open().await;
+    track(&recorder, "upstream", 7).await;
+    recorder.close().await.expect("closing should succeed");
+    drop(recorder);
+
+    let reopened = fixture.open().await;
+    assert_eq!(position(&reopened, "upstream").await, Some(7));
+    track_refused(&reopened, "upstream", 7).await;
+}
+
+async fn track(recorder: &impl TrackingRecorder, application_name: &str, notification_id: i64) {
+    let recorded = recorder.insert_tracking(tracking(application_name, notification_id)).await;
+    recorded.expect("recording a greater position should succeed");
+}
+
+async fn track_refused(
+    recorder: &impl TrackingRecorder,
+    application_name: &str,
+    notification_id: i64,
+) -> PersistenceError {
+    let refused = recorder.insert_tracking(tracking(application_name, notification_id)).await;
+    let error = refused.expect_err("recording a position that is not greater should fail");
+    assert_eq!(error.kind(), ErrorKind::Integrity, "a position that is not greater: {error}");
+    error
+}
+
+async fn position(recorder: &impl TrackingRecorder, application_name: &str) -> Option<i64> {
+    recorder.max_tracking_id(application_name).await.expect("reading a position should succeed")
+}
+
+async fn processed(recorder: &impl TrackingRecorder, application_name: &str, notification_id: i64) -> bool {
+    let processed = recorder.has_tracking_id(application_name, notification_id).await;
+    processed.expect("reading a position should succeed")
+}
