@@ -1,0 +1,72 @@
+//! What is asked of JSON text without decoding it.
+
+/// How deep arrays and objects may be nested, when written and when read: what serde_json reads.
+pub(crate) const MAX_DEPTH: usize = 127;
+
+/// How deep arrays and objects are nested in a JSON text.
+pub(crate) fn depth(json: &str) -> usize {
+    let mut depth: usize = 0;
+    let mut deepest = 0;
+    for (_, byte) in outside_strings(json) {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+/// The numbers of a JSON text as they are spelled there, in order.
+pub(crate) fn numbers(json: &str) -> impl Iterator<Item = &str> {
+    let mut bytes = outside_strings(json).peekable();
+    std::iter::from_fn(move || {
+        let (start, _) = bytes.by_ref().find(|(_, byte)| matches!(byte, b'-' | b'0'..=b'9'))?;
+        let mut end = start + 1;
+        while bytes
+            .next_if(|(_, byte)| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'))
+            .is_some()
+        {
+            end += 1;
+        }
+        json.get(start..end)
+    })
+}
+
+/// The bytes that stand outside of strings, with their positions.
+fn outside_strings(json: &str) -> impl Iterator<Item = (usize, u8)> {
+    let mut within = false;
+    let mut escaped = false;
+    json.bytes().enumerate().filter(move |(_, byte)| {
+        if !within {
+            within = *byte == b'"';
+            return !within;
+        }
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => within = false,
+            _ => {}
+        }
+        false
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_outside_of_strings() {
+        let json = r#"{"1":[-1, 2.5e+3,{"a\\":0,"b\"4":"5"}],"c":1180591620717411303424}"#;
+        let found: Vec<&str> = numbers(json).collect();
+        assert_eq!(found, ["-1", "2.5e+3", "0", "1180591620717411303424"]);
+    }
+
+    #[test]
+    fn depth_counts_arrays_and_objects_outside_of_strings() {
+        assert_eq!(depth("1"), 0);
+        assert_eq!(depth(r#"[{"[[":"\"[["},[[]]]"#), 3);
+    }
+}

@@ -1,0 +1,131 @@
+//! The registered transcodings: by type for writing, by name for reading.
+
+use std::{
+    any::{Any, TypeId, type_name},
+    collections::BTreeMap,
+    fmt::Debug,
+    sync::Arc,
+};
+
+use es_core::{PersistenceError, Transcoding};
+use serde::de::Error as _;
+
+use crate::scope::Scope;
+
+/// Ordered maps: registries are small, and a `TypeId` or a short name is compared faster than hashed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Registry {
+    by_type: BTreeMap<TypeId, Arc<dyn ErasedTranscoding>>,
+    /// One name may stand for values of several types; what is expected at a place decides.
+    by_name: BTreeMap<String, BTreeMap<TypeId, Arc<dyn ErasedTranscoding>>>,
+}
+
+impl Registry {
+    /// Adds a transcoding, in place of another for the same type.
+    ///
+    /// The other's name, if that is different, stays readable.
+    pub(crate) fn register<C: Transcoding>(&mut self, transcoding: C) {
+        let value_type = TypeId::of::<C::Value>();
+        let name = transcoding.name().to_owned();
+        let transcoding = Arc::new(transcoding);
+        self.by_name.entry(name).or_default().insert(value_type, transcoding.clone());
+        self.by_type.insert(value_type, transcoding);
+    }
+
+    /// The transcoding that writes values of type `T`.
+    pub(crate) fn writer<T: 'static>(&self) -> Result<&dyn ErasedTranscoding, PersistenceError> {
+        match self.by_type.get(&TypeId::of::<T>()) {
+            Some(transcoding) => Ok(&**transcoding),
+            None => Err(unregistered_type(type_name::<T>())),
+        }
+    }
+
+    /// The transcoding that reads a `T` from what was written under a name.
+    pub(crate) fn reader<T: 'static>(&self, name: &str) -> Result<&dyn ErasedTranscoding, PersistenceError> {
+        match self.named(name)?.get(&TypeId::of::<T>()) {
+            Some(transcoding) => Ok(&**transcoding),
+            None => Err(PersistenceError::data(format!(
+                "data serialized with name '{name}' stands where an object of type {} is expected",
+                type_name::<T>()
+            ))),
+        }
+    }
+
+    /// The transcodings of a name, by the type of their values.
+    pub(crate) fn named(
+        &self,
+        name: &str,
+    ) -> Result<&BTreeMap<TypeId, Arc<dyn ErasedTranscoding>>, PersistenceError> {
+        self.by_name.get(name).ok_or_else(|| {
+            PersistenceError::programming(format!(
+                "Data serialized with name '{name}' is not deserializable. \
+                 Please register a custom transcoding for this type."
+            ))
+        })
+    }
+}
+
+/// The error for a type that no transcoding writes, in the words that the Python library uses.
+pub(crate) fn unregistered_type(type_name: &str) -> PersistenceError {
+    PersistenceError::programming(format!(
+        "Object of type {type_name} is not serializable. \
+         Please define and register a custom transcoding for this type."
+    ))
+}
+
+/// A [`Transcoding`] whose types are erased, so that a registry can hold it.
+pub(crate) trait ErasedTranscoding: Debug + Send + Sync {
+    fn tag(&self) -> &str;
+
+    /// Gives `write` the representation of a value.
+    fn represent(
+        &self,
+        value: &dyn Any,
+        write: &mut dyn FnMut(&dyn erased_serde::Serialize),
+    ) -> Result<(), PersistenceError>;
+
+    /// Puts the value of a representation into `value`, an `Option` of the value's type.
+    fn restore(
+        &self,
+        representation: &mut dyn erased_serde::Deserializer<'_>,
+        value: &mut dyn Any,
+        scope: &Scope,
+    ) -> Result<(), erased_serde::Error>;
+}
+
+impl<C: Transcoding> ErasedTranscoding for C {
+    fn tag(&self) -> &str {
+        self.name()
+    }
+
+    fn represent(
+        &self,
+        value: &dyn Any,
+        write: &mut dyn FnMut(&dyn erased_serde::Serialize),
+    ) -> Result<(), PersistenceError> {
+        let value = value.downcast_ref().ok_or_else(|| wrong_type::<C>())?;
+        write(&self.encode(value)?);
+        Ok(())
+    }
+
+    fn restore(
+        &self,
+        representation: &mut dyn erased_serde::Deserializer<'_>,
+        value: &mut dyn Any,
+        scope: &Scope,
+    ) -> Result<(), erased_serde::Error> {
+        let fail = |error| erased_serde::Error::custom(scope.fail(error));
+        let place: &mut Option<C::Value> = value.downcast_mut().ok_or_else(|| fail(wrong_type::<C>()))?;
+        let representation = erased_serde::deserialize(representation)?;
+        *place = Some(self.decode(representation).map_err(fail)?);
+        Ok(())
+    }
+}
+
+/// The registry finds transcodings by the very type of their values, so this is not met.
+fn wrong_type<C: Transcoding>() -> PersistenceError {
+    PersistenceError::internal(format!(
+        "the transcoding for {} was given another type",
+        type_name::<C::Value>()
+    ))
+}

@@ -1,0 +1,173 @@
+//! Values whose types are known only when they are read.
+
+mod integer;
+mod read;
+
+use bigdecimal::BigDecimal;
+use es_core::PersistenceError;
+use serde::{
+    Serialize, Serializer,
+    ser::{Error as _, SerializeMap},
+};
+use serde_with::SerializeAs;
+use time::{OffsetDateTime, PrimitiveDateTime};
+use uuid::Uuid;
+
+pub use integer::Integer;
+
+use crate::{Registered, registered::Tagged, registry::unregistered_type, scope::Scope};
+
+/// A value whose type is known only when it is read, such as an element of a Python `list` of mixed
+/// content.
+///
+/// What was read is written again with the same meaning, and with the bytes that the Python library
+/// writes for it: integers of any size, the order of keys, exponents of decimals are kept.
+///
+/// It can be the type of a field, or be within one. Not through serde's `flatten`, `untagged` and
+/// `tag`, which lose large integers before this type sees them; that is an error, not a wrong value.
+///
+/// ```
+/// use es_core::Transcoder;
+/// use es_transcode::{JsonTranscoder, Value, uuid::Uuid};
+/// use std::marker::PhantomData;
+///
+/// let json = br#"[{"_type_":"uuid_hex","_data_":"00000000000000000000000000000005"},[1180591620717411303424]]"#;
+/// let transcoder = JsonTranscoder::new();
+/// let value = transcoder.decode(PhantomData::<Value>, json)?;
+/// assert_eq!(
+///     value,
+///     Value::List(vec![
+///         Value::Uuid(Uuid::from_u128(5)),
+///         Value::List(vec![Value::Int("1180591620717411303424".parse()?)]),
+///     ])
+/// );
+///
+/// let mut written = Vec::new();
+/// transcoder.encode(&value, &mut written)?;
+/// assert_eq!(written, json);
+/// # Ok::<(), es_core::PersistenceError>(())
+/// ```
+// Exhaustive: JSON and the standard transcodings have no other values, and matching all of them is
+// what this type is for.
+#[derive(Clone, Debug, Default, PartialEq)]
+
+pub enum Value {
+    /// Python's `None`.
+    #[default]
+    Null,
+    /// A Boolean.
+    Bool(bool),
+    /// An integer of any size.
+    Int(Integer),
+    /// A floating point number; only finite ones can be written.
+    Float(f64),
+    /// Text.
+    Str(String),
+    /// Values in order; a Python tuple is read as one.
+    List(Vec<Value>),
+    /// Values by name, in the order in which they stand.
+    ///
+    /// A map of exactly `_type_` and `_data_` cannot be written: it would be read as something else.
+    Map(Vec<(String, Value)>),
+    /// A UUID.
+    Uuid(Uuid),
+    /// A date and time with an offset from UTC.
+    Datetime(OffsetDateTime),
+    /// A date and time without an offset.
+    NaiveDatetime(PrimitiveDateTime),
+    /// A decimal.
+    Decimal(BigDecimal),
+    /// A value of another registered transcoding.
+    Custom {
+        /// The name of the transcoding; it must be registered.
+        name: String,
+        /// The representation.
+        data: Box<Value>,
+    },
+}
+
+impl Value {
+    /// The value of a name, when this is a map that has it; the last, as in Python, when several do.
+    ///
+    /// ```
+    /// # use es_transcode::Value;
+    /// let map = Value::Map(vec![("a".to_owned(), Value::Bool(true))]);
+    /// assert_eq!(map.get("a"), Some(&Value::Bool(true)));
+    /// assert_eq!(map.get("b"), None);
+    /// assert_eq!(Value::Null.get("a"), None);
+    /// ```
+    pub fn get(&self, name: &str) -> Option<&Self> {
+        let Self::Map(entries) = self else { return None };
+        entries.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Int(value) => value.serialize(serializer),
+            Self::Float(value) => serializer.serialize_f64(*value),
+            Self::Str(value) => serializer.serialize_str(value),
+            Self::List(values) => serializer.collect_seq(values),
+            Self::Map(entries) => write_map(entries, serializer),
+            Self::Uuid(value) => Registered::serialize_as(value, serializer),
+            Self::Datetime(value) => Registered::serialize_as(value, serializer),
+            Self::NaiveDatetime(value) => Registered::serialize_as(value, serializer),
+            Self::Decimal(value) => Registered::serialize_as(value, serializer),
+            Self::Custom { name, data } => write_custom(name, data, serializer),
+        }
+    }
+}
+
+fn write_map<S: Serializer>(entries: &[(String, Value)], serializer: S) -> Result<S::Ok, S::Error> {
+    if let [(first, _), (second, _)] = entries
+        && matches!((first.as_str(), second.as_str()), ("_type_", "_data_") | ("_data_", "_type_"))
+    {
+        return Err(S::Error::custom(
+            "a map of exactly `_type_` and `_data_` would be read as a value of a transcoding",
+        ));
+    }
+    let mut map = serializer.serialize_map(Some(entries.len()))?;
+    for (key, value) in entries {
+        map.serialize_entry(key, value)?;
+    }
+    map.end()
+}
+
+fn write_custom<S: Serializer>(name: &str, data: &Value, serializer: S) -> Result<S::Ok, S::Error> {
+    let scope = Scope::current().ok_or_else(|| S::Error::custom(Scope::MISSING))?;
+    if scope.registry().named(name).is_err() {
+        return Err(S::Error::custom(scope.fail(unregistered_type(name))));
+    }
+    Tagged { name, data }.serialize(serializer)
+}
+
+macro_rules! from {
+    ($($type:ty => $variant:ident),* $(,)?) => {$(
+        impl From<$type> for Value {
+            fn from(value: $type) -> Self {
+                Self::$variant(value.into())
+            }
+        }
+    )*};
+}
+
+from! {
+    bool => Bool,
+    i64 => Int,
+    u64 => Int,
+    f64 => Float,
+    &str => Str,
+    String => Str,
+    Uuid => Uuid,
+    OffsetDateTime => Datetime,
+    PrimitiveDateTime => NaiveDatetime,
+    BigDecimal => Decimal,
+}
+
+/// What all readers of numbers say.
+fn not_an_integer() -> PersistenceError {
+    PersistenceError::data(format!("not an integer of at most {} digits", Integer::MAX_DIGITS))
+}
