@@ -1,6 +1,6 @@
 //! The stored state of one event while it is decoded: the flat object, read in one pass.
 
-use std::{borrow::Cow, fmt, marker::PhantomData};
+use std::{borrow::Cow, error::Error, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
@@ -68,6 +68,22 @@ impl<'a, T: Transcoder> State<'a, T> {
         }
         self.timestamp = common.timestamp;
         decoded
+    }
+
+    /// Turns what an older class version wrote into what a later one writes.
+    ///
+    /// # Errors
+    /// [`Data`](crate::ErrorKind::Data) when the conversion fails, which is the source; a conversion
+    /// by [`From`] never does.
+    pub fn upcast<Old, New>(&self, old: Old) -> Result<New, PersistenceError>
+    where
+        Old: TryInto<New>,
+        Old::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        old.try_into().map_err(|error| {
+            let message = format!("the state of class version {} cannot be upcast", self.expected_version);
+            PersistenceError::data(message).with_source(error).at(&self.place)
+        })
     }
 
     /// The error for a topic that the event type does not have.

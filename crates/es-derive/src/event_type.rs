@@ -1,0 +1,145 @@
+//! The type that is to be an event, understood and checked.
+
+use std::collections::HashMap;
+
+use syn::{
+    Attribute, Data, DataEnum, DeriveInput, Error, Fields, Ident, LitStr, Result, Variant, ext::IdentExt,
+};
+
+use crate::{
+    attributes::{ENUM, EventAttributes, STRUCT, VARIANT},
+    crates::Crates,
+    layout::{Body, Layout, all, old_layouts},
+    serde_attributes::ContainerSerde,
+};
+
+/// The type that is to be an event.
+pub(crate) struct EventType {
+    pub(crate) ident: Ident,
+    pub(crate) crates: Crates,
+    pub(crate) shape: Shape,
+}
+
+/// One topic, or one for each variant.
+pub(crate) enum Shape {
+    Struct(Box<Layout>),
+    Enum(Vec<Layout>),
+}
+
+impl EventType {
+    pub(crate) fn of(input: DeriveInput) -> Result<Self> {
+        if !input.generics.params.is_empty() {
+            return Err(Error::new_spanned(
+                input.generics,
+                "derive(Event) takes no generic types: a topic says which one type its state holds",
+            ));
+        }
+        match input.data {
+            Data::Struct(data) => Self::of_struct(input.ident, &input.attrs, &data.fields),
+            Data::Enum(data) => Self::of_enum(input.ident, &input.attrs, &data),
+            Data::Union(data) => Err(Error::new_spanned(
+                data.union_token,
+                "derive(Event) takes structs and enums: what a union holds is not known",
+            )),
+        }
+    }
+
+    fn of_struct(ident: Ident, attributes: &[Attribute], fields: &Fields) -> Result<Self> {
+        let mut event = EventAttributes::parse(attributes, STRUCT)?;
+        let crates = Crates::find(event.crate_path.take())?;
+        let Some(topic) = event.topic.take() else {
+            return Err(Error::new(
+                ident.span(),
+                "an event needs a topic: `#[event(topic = \"module:Type\")]`",
+            ));
+        };
+        let serde = ContainerSerde::of_struct(attributes)?;
+        let layout = Layout {
+            old_layouts: old_layouts(&event)?,
+            body: Body::of(fields, &ident, &serde, &crates)?,
+            ident: ident.clone(),
+            topic,
+            aliases: event.aliases,
+            serde,
+        };
+        check_topics(std::slice::from_ref(&layout))?;
+        Ok(Self { ident, crates, shape: Shape::Struct(Box::new(layout)) })
+    }
+
+    fn of_enum(ident: Ident, attributes: &[Attribute], data: &DataEnum) -> Result<Self> {
+        if data.variants.is_empty() {
+            return Err(Error::new(ident.span(), "an enum of events needs a variant"));
+        }
+        let mut event = EventAttributes::parse(attributes, ENUM)?;
+        let crates = Crates::find(event.crate_path.take())?;
+        let serde = ContainerSerde::of_enum(attributes)?;
+        let layouts =
+            all(data.variants.iter().map(|variant| variant_layout(variant, &event, &serde, &crates)))?;
+        check_topics(&layouts)?;
+        Ok(Self { ident, crates, shape: Shape::Enum(layouts) })
+    }
+
+    /// The layouts of all topics.
+    pub(crate) fn layouts(&self) -> &[Layout] {
+        match &self.shape {
+            Shape::Struct(layout) => std::slice::from_ref(layout),
+            Shape::Enum(layouts) => layouts,
+        }
+    }
+}
+
+fn variant_layout(
+    variant: &Variant,
+    of_enum: &EventAttributes,
+    enum_serde: &ContainerSerde,
+    crates: &Crates,
+) -> Result<Layout> {
+    let event = EventAttributes::parse(&variant.attrs, VARIANT)?;
+    let serde = ContainerSerde::of_variant(&variant.attrs, enum_serde)?;
+    let (topic, inherited) = match (&event.topic, &of_enum.topic) {
+        (Some(own), _) => (own.clone(), Vec::new()),
+        (None, Some(prefix)) => {
+            let aliases = of_enum.aliases.iter().map(|alias| extended(alias, &variant.ident)).collect();
+            (extended(prefix, &variant.ident), aliases)
+        }
+        (None, None) => return Err(no_topic(&variant.ident)),
+    };
+    Ok(Layout {
+        ident: variant.ident.clone(),
+        topic,
+        old_layouts: old_layouts(&event)?,
+        body: Body::of(&variant.fields, &variant.ident, &serde, crates)?,
+        aliases: inherited.into_iter().chain(event.aliases).collect(),
+        serde,
+    })
+}
+
+fn no_topic(variant: &Ident) -> Error {
+    Error::new(
+        variant.span(),
+        format!(
+            "an event needs a topic: `#[event(topic = \"module:Type\")]` on the enum makes this one \
+             \"module:Type.{variant}\", on the variant it is the whole topic"
+        ),
+    )
+}
+
+/// `bank:Account` and `Opened` make `bank:Account.Opened`; mistakes are shown at the variant.
+fn extended(prefix: &LitStr, variant: &Ident) -> LitStr {
+    LitStr::new(&format!("{}.{}", prefix.value(), variant.unraw()), variant.span())
+}
+
+/// Each topic must lead to one layout.
+fn check_topics(layouts: &[Layout]) -> Result<()> {
+    let mut owners = HashMap::new();
+    let topics = layouts.iter().flat_map(|layout| {
+        [&layout.topic].into_iter().chain(&layout.aliases).map(|topic| (topic, &layout.ident))
+    });
+    let checked = topics.map(|(topic, owner)| match owners.insert(topic.value(), owner) {
+        None => Ok(()),
+        Some(first) => {
+            Err(Error::new(topic.span(), format!("topic \"{}\" already leads to `{first}`", topic.value())))
+        }
+    });
+    all(checked).map(drop)
+}

@@ -1,0 +1,292 @@
+//! The code that is generated.
+//!
+//! serde itself writes and reads the attributes, so that its own field attributes mean what they
+//! mean: the type is mirrored by one that derives `Serialize` in its place
+//! (`#[serde(remote = "…")]`), and each layout by a struct that derives `Deserialize`.
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{Ident, LitStr, Type, spanned::Spanned};
+
+use crate::{
+    event_type::{EventType, Shape},
+    layout::{Attributes, Body, Layout},
+    serde_attributes::ContainerDefault,
+};
+
+pub(crate) fn expand(event: &EventType) -> TokenStream {
+    let written = written_mirror(event);
+    let read = event.layouts().iter().map(|layout| read_mirror(event, layout));
+    let implementation = implementation(event);
+    quote! {
+        const _: () = {
+            #written
+            #(#read)*
+            #implementation
+        };
+    }
+}
+
+fn implementation(event: &EventType) -> TokenStream {
+    let EventType { ident, crates, .. } = event;
+    let core = &crates.core;
+    let known = event.layouts().iter().flat_map(|layout| [&layout.topic].into_iter().chain(&layout.aliases));
+    let topics = event.layouts().iter().map(|layout| {
+        let (pattern, topic) = (pattern(event, layout), &layout.topic);
+        quote!(#pattern => const { #core::Topic::from_static(#topic) })
+    });
+    let versions = event.layouts().iter().map(|layout| {
+        let (pattern, version) = (pattern(event, layout), layout.version());
+        quote!(#pattern => #version)
+    });
+    let decoders = event.layouts().iter().map(|layout| {
+        let (topic, aliases, decoder) = (&layout.topic, &layout.aliases, decoder(event, layout));
+        quote!(#topic #(| #aliases)* => #decoder)
+    });
+    quote! {
+        #[automatically_derived]
+        impl #core::Event for #ident {
+            const TOPICS: &[#core::Topic] = &[#(#core::Topic::from_static(#known)),*];
+
+            fn topic(&self) -> #core::Topic {
+                match self { #(#topics,)* }
+            }
+
+            fn class_version(&self) -> u32 {
+                match self { #(#versions,)* }
+            }
+
+            fn encode<__State: #core::serde::ser::SerializeMap>(
+                &self,
+                state: &mut __State,
+            ) -> ::core::result::Result<(), __State::Error> {
+                #core::encode_attributes(&__Written(self), state)
+            }
+
+            fn decode<__Transcoder: #core::Transcoder>(
+                topic: &str,
+                state: &mut #core::State<'_, __Transcoder>,
+            ) -> ::core::result::Result<Self, #core::PersistenceError> {
+                match topic {
+                    #(#decoders,)*
+                    _ => ::core::result::Result::Err(state.unknown_topic()),
+                }
+            }
+        }
+    }
+}
+
+/// What serde writes in the place of the type.
+fn written_mirror(event: &EventType) -> TokenStream {
+    let EventType { ident, crates, shape } = event;
+    let core = &crates.core;
+    let remote = ident.to_string();
+    let serde_crate = serde_crate(event);
+    let mirror = match shape {
+        Shape::Struct(layout) => {
+            let (attributes, body) = (container_attributes(layout), body(&layout.body));
+            let semicolon = matches!(layout.body, Body::Newtype(_)).then(|| quote!(;));
+            quote!(#attributes struct __Mirror #body #semicolon)
+        }
+        Shape::Enum(layouts) => {
+            let variants = layouts.iter().map(|layout| {
+                let Layout { ident, serde, .. } = layout;
+                let rename_all = serde.rename_all.as_ref().map(|rule| quote!(#[serde(rename_all #rule)]));
+                let body = body(&layout.body);
+                quote!(#rename_all #ident #body)
+            });
+            quote!(#[serde(untagged)] enum __Mirror { #(#variants,)* })
+        }
+    };
+    quote! {
+        #[derive(#core::serde::Serialize)]
+        #[serde(crate = #serde_crate, remote = #remote)]
+        #mirror
+
+        struct __Written<'a>(&'a #ident);
+
+        impl #core::serde::Serialize for __Written<'_> {
+            fn serialize<__Serializer: #core::serde::Serializer>(
+                &self,
+                serializer: __Serializer,
+            ) -> ::core::result::Result<__Serializer::Ok, __Serializer::Error> {
+                __Mirror::serialize(self.0, serializer)
+            }
+        }
+    }
+}
+
+/// What serde reads for one layout, and how the event is made of it.
+fn read_mirror(event: &EventType, layout: &Layout) -> TokenStream {
+    let core = &event.crates.core;
+    let (ident, name) = (&event.ident, mirror_name(layout));
+    let (serde_crate, attributes, body) =
+        (serde_crate(event), container_attributes(layout), body(&layout.body));
+    let semicolon = matches!(layout.body, Body::Newtype(_)).then(|| quote!(;));
+    let expecting = format!("the attributes of {}", described(event, layout));
+    let pattern = pattern_with_fields(event, layout);
+    let fields = named_fields(&layout.body);
+    let itself = match &layout.body {
+        Body::Newtype(_) => quote!(#name(inside)),
+        Body::Named(_) | Body::Unit => quote!(#name { #(#fields),* }),
+    };
+    let default = default(event, layout, &pattern, &itself);
+    quote! {
+        #[derive(#core::serde::Deserialize)]
+        #[serde(crate = #serde_crate, expecting = #expecting)]
+        #attributes
+        struct #name #body #semicolon
+
+        impl #name {
+            fn into_event(self) -> #ident {
+                let #itself = self;
+                #pattern
+            }
+        }
+
+        #default
+    }
+}
+
+/// For `#[serde(default)]` on a struct: missing attributes are those of the struct's own default.
+fn default(
+    event: &EventType,
+    layout: &Layout,
+    pattern: &TokenStream,
+    itself: &TokenStream,
+) -> Option<TokenStream> {
+    let (ident, name) = (&event.ident, mirror_name(layout));
+    let default = match layout.serde.default.as_ref()? {
+        ContainerDefault::Trait => quote!(<#ident as ::core::default::Default>::default()),
+        ContainerDefault::Function(path) => quote!(#path()),
+    };
+    Some(quote! {
+        impl ::core::default::Default for #name {
+            fn default() -> Self {
+                let #pattern: #ident = #default;
+                #itself
+            }
+        }
+    })
+}
+
+/// The serde attributes of a struct that mirrors the layout.
+fn container_attributes(layout: &Layout) -> TokenStream {
+    if matches!(layout.body, Body::Newtype(_)) {
+        return quote!(#[serde(transparent)]);
+    }
+    let serde = &layout.serde;
+    let rename_all = serde.rename_all.as_ref().map(|rule| quote!(#[serde(rename_all #rule)]));
+    let deny_unknown_fields = serde.deny_unknown_fields.then(|| quote!(#[serde(deny_unknown_fields)]));
+    let default = serde.default.as_ref().map(|_| quote!(#[serde(default)]));
+    quote!(#rename_all #deny_unknown_fields #default)
+}
+
+/// The body of a mirror. Unit layouts have empty braces: serde writes and reads those as objects.
+fn body(body: &Body) -> TokenStream {
+    match body {
+        Body::Named(attributes) => quote!({ #(#attributes,)* }),
+        Body::Newtype(inside) => quote!((#inside)),
+        Body::Unit => quote!({}),
+    }
+}
+
+impl ToTokens for Attributes {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        let Self { ident, ty, serde } = self;
+        let name = ident.as_ref().map(|ident| quote!(#ident:));
+        tokens.extend(quote!(#(#serde)* #name #ty));
+    }
+}
+
+/// What decodes the state of a topic, whichever class version wrote it.
+fn decoder(event: &EventType, layout: &Layout) -> TokenStream {
+    let mirror = mirror_name(layout);
+    let decode = quote!(state.decode::<#mirror>().map(#mirror::into_event));
+    if layout.old_layouts.is_empty() {
+        return decode;
+    }
+    let version = layout.version();
+    let old_versions = (1_u32..).zip(0..layout.old_layouts.len()).map(|(version, index)| {
+        let upcast = upcast(event, layout, &layout.old_layouts[index..]).unwrap_or_else(|| decode.clone());
+        quote!(#version => #upcast)
+    });
+    quote! {
+        match state.class_version()? {
+            #(#old_versions,)*
+            #version => #decode,
+            unknown => ::core::result::Result::Err(state.unsupported_class_version(unknown)),
+        }
+    }
+}
+
+/// Decodes the first of the layouts that has a type, and upcasts it through the others; nothing
+/// where none has, and the present layout reads them all.
+fn upcast(event: &EventType, layout: &Layout, old_layouts: &[Type]) -> Option<TokenStream> {
+    let mut typed = old_layouts.iter().filter(|layout| !matches!(layout, Type::Infer(_)));
+    let first = typed.next()?;
+    let target = layout.upcast_target();
+    let steps = typed.chain([&target]).scan(first, |from, to| {
+        let span = std::mem::replace(from, to).span();
+        Some(quote_spanned!(span=> let event: #to = state.upcast(event)?;))
+    });
+    let present = match &layout.body {
+        Body::Newtype(_) => {
+            let path = path(event, layout);
+            quote!(#path(event))
+        }
+        Body::Named(_) | Body::Unit => quote!(event),
+    };
+    Some(quote!({
+        let event: #first = state.decode()?;
+        #(#steps)*
+        ::core::result::Result::Ok(#present)
+    }))
+}
+
+/// `Opened`, or `AccountEvent::Opened`.
+fn path(event: &EventType, layout: &Layout) -> TokenStream {
+    let (ident, variant) = (&event.ident, &layout.ident);
+    match &event.shape {
+        Shape::Struct(_) => quote!(#ident),
+        Shape::Enum(_) => quote!(#ident::#variant),
+    }
+}
+
+fn described(event: &EventType, layout: &Layout) -> String {
+    path(event, layout).to_string().replace(' ', "")
+}
+
+/// Matches any value of the layout.
+fn pattern(event: &EventType, layout: &Layout) -> TokenStream {
+    let path = path(event, layout);
+    quote!(#path { .. })
+}
+
+/// Takes a value of the layout apart, or makes one.
+fn pattern_with_fields(event: &EventType, layout: &Layout) -> TokenStream {
+    let (path, fields) = (path(event, layout), named_fields(&layout.body));
+    match &layout.body {
+        Body::Newtype(_) => quote!(#path(inside)),
+        Body::Named(_) | Body::Unit => quote!(#path { #(#fields),* }),
+    }
+}
+
+fn named_fields(body: &Body) -> Vec<&Ident> {
+    match body {
+        Body::Named(attributes) => {
+            attributes.iter().filter_map(|attribute| attribute.ident.as_ref()).collect()
+        }
+        Body::Newtype(_) | Body::Unit => Vec::new(),
+    }
+}
+
+/// Cannot be a name that the program's types in the fields mean.
+fn mirror_name(layout: &Layout) -> Ident {
+    format_ident!("__Read{}", layout.ident)
+}
+
+fn serde_crate(event: &EventType) -> LitStr {
+    let core = &event.crates.core;
+    LitStr::new(&quote!(#core::serde).to_string().replace(' ', ""), proc_macro2::Span::call_site())
+}

@@ -1,0 +1,166 @@
+//! What a derived event is stored as, byte for byte, and what is read back.
+
+mod support;
+
+use es_core::{ErrorKind, Event, NotificationSelection};
+use es_derive::Event;
+use serde::{Deserialize, Serialize};
+use support::{read, state, stored, written};
+use uuid::Uuid;
+
+#[derive(Clone, Debug, PartialEq, Event)]
+#[event(topic = "bank:Account", alias = "bank:OldAccount")]
+enum AccountEvent {
+    Opened {
+        owner: String,
+        #[event(registered)]
+        owner_id: Uuid,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        remark: Option<String>,
+    },
+    #[event(topic = "bank:Account.Credited", alias = "bank:Account.Deposited", alias = "bank:Paid")]
+    Credited(Credited),
+    Blocked {
+        #[event(as = Vec<Registered>)]
+        by: Vec<Uuid>,
+        #[event(as = Option<(_, Registered)>)]
+        case: Option<(u32, Uuid)>,
+    },
+    r#Reopened {},
+    Closed,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Credited {
+    cents: i64,
+    note: String,
+}
+
+const OWNER: Uuid = Uuid::from_u128(1);
+
+fn opened() -> AccountEvent {
+    AccountEvent::Opened { owner: "名前 🎉".to_owned(), owner_id: OWNER, remark: None }
+}
+
+fn all() -> Vec<(AccountEvent, &'static str, &'static str)> {
+    use AccountEvent::{Blocked, Closed, Credited as Paid, Opened, Reopened};
+    vec![
+        (
+            opened(),
+            "bank:Account.Opened",
+            r#","owner":"名前 🎉","owner_id":{"_type_":"uuid_hex","_data_":"00000000000000000000000000000001"}"#,
+        ),
+        (
+            Opened { owner: "a\"\n".to_owned(), owner_id: OWNER, remark: Some(String::new()) },
+            "bank:Account.Opened",
+            r#","owner":"a\"\n","owner_id":{"_type_":"uuid_hex","_data_":"00000000000000000000000000000001"},"remark":"""#,
+        ),
+        (
+            Paid(Credited { cents: -5, note: "x".to_owned() }),
+            "bank:Account.Credited",
+            r#","cents":-5,"note":"x""#,
+        ),
+        (
+            Blocked { by: vec![OWNER], case: Some((7, OWNER)) },
+            "bank:Account.Blocked",
+            concat!(
+                r#","by":[{"_type_":"uuid_hex","_data_":"00000000000000000000000000000001"}]"#,
+                r#","case":[7,{"_type_":"uuid_hex","_data_":"00000000000000000000000000000001"}]"#,
+            ),
+        ),
+        (Blocked { by: vec![], case: None }, "bank:Account.Blocked", r#","by":[],"case":null"#),
+        (Reopened {}, "bank:Account.Reopened", ""),
+        (Closed, "bank:Account.Closed", ""),
+    ]
+}
+
+#[test]
+fn every_shape_is_one_flat_object_under_its_topic() {
+    for (event, topic, attributes) in all() {
+        assert_eq!(written(&event), (topic.to_owned(), state(attributes)));
+    }
+}
+
+#[test]
+fn what_was_written_is_read_back() {
+    for (event, topic, attributes) in all() {
+        assert_eq!(read::<AccountEvent>(&stored(topic, &state(attributes))).unwrap(), event);
+    }
+}
+
+#[test]
+fn aliases_lead_to_the_same_variant() {
+    let attributes = state(r#","cents":1,"note":"""#);
+    for topic in ["bank:Account.Deposited", "bank:Paid"] {
+        let event: AccountEvent = read(&stored(topic, &attributes)).unwrap();
+        assert_eq!(event, AccountEvent::Credited(Credited { cents: 1, note: String::new() }));
+    }
+    assert_eq!(read::<AccountEvent>(&stored("bank:OldAccount.Closed", &state(""))).unwrap(), AccountEvent::Closed);
+}
+
+#[test]
+fn an_alias_of_the_enum_is_none_of_a_variant_with_a_topic_of_its_own() {
+    let event = stored("bank:OldAccount.Credited", &state(r#","cents":1,"note":"""#));
+    assert!(read::<AccountEvent>(&event).is_err());
+}
+
+#[test]
+fn topics_are_all_that_can_be_read() {
+    let expected = [
+        "bank:Account.Opened",
+        "bank:OldAccount.Opened",
+        "bank:Account.Credited",
+        "bank:Account.Deposited",
+        "bank:Paid",
+        "bank:Account.Blocked",
+        "bank:OldAccount.Blocked",
+        "bank:Account.Reopened",
+        "bank:OldAccount.Reopened",
+        "bank:Account.Closed",
+        "bank:OldAccount.Closed",
+    ];
+    assert_eq!(AccountEvent::TOPICS, expected);
+    assert_eq!(NotificationSelection::new(1).topics(AccountEvent::TOPICS.to_vec()).topics, expected);
+}
+
+#[test]
+fn an_unknown_topic_is_an_error_that_names_it() {
+    let error = read::<AccountEvent>(&stored("bank:Account.Burnt", &state(""))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Programming);
+    assert!(error.to_string().contains("\"bank:Account.Burnt\""), "{error}");
+}
+
+#[test]
+fn a_missing_attribute_is_an_error_that_names_it_and_the_event() {
+    let error = read::<AccountEvent>(&stored("bank:Paid", &state(r#","cents":1"#))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    let told = support::whole_message(&error);
+    assert!(told.contains("missing field `note`") && told.contains("bank:Paid"), "{told}");
+}
+
+#[test]
+fn a_missing_option_behind_an_adapter_is_none() {
+    let event: AccountEvent = read(&stored("bank:Account.Blocked", &state(r#","by":[]"#))).unwrap();
+    assert_eq!(event, AccountEvent::Blocked { by: vec![], case: None });
+}
+
+#[test]
+fn attributes_that_are_not_known_are_ignored() {
+    let event = stored("bank:Account.Closed", &state(r#","originator_topic":"bank:Account","x":{"y":[1]}"#));
+    assert_eq!(read::<AccountEvent>(&event).unwrap(), AccountEvent::Closed);
+}
+
+#[test]
+fn a_state_that_is_no_object_is_an_error() {
+    for text in ["", "null", "[]", "\"\"", "{", r#"{"timestamp":1}"#] {
+        let error = read::<AccountEvent>(&stored("bank:Account.Closed", text)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data, "{text}: {error}");
+    }
+}
+
+#[test]
+fn attributes_may_come_in_any_order_around_the_timestamp() {
+    let text = state(r#","note":"n""#).replacen('{', r#"{"cents":3,"#, 1);
+    let event: AccountEvent = read(&stored("bank:Paid", &text)).unwrap();
+    assert_eq!(event, AccountEvent::Credited(Credited { cents: 3, note: "n".to_owned() }));
+}
