@@ -1,1 +1,70 @@
-//! Recorders on SQLite.
+//! Recorders on SQLite: a file or `:memory:`, the same tables as the Python library's.
+//!
+//! A [`SqliteDatastore`] is one open database. Its recorders share one writer thread, which commits
+//! what waits in groups, and a small pool of reader threads:
+//!
+//! - [`SqliteAggregateRecorder`] keeps events, or snapshots, of aggregates by version,
+//! - [`SqliteApplicationRecorder`] also keeps them in one total order,
+//! - [`SqliteProcessRecorder`] also keeps tracking records, in the same commit,
+//! - [`SqliteTrackingRecorder`] keeps tracking records alone.
+//!
+//! The surface is asynchronous and needs no particular runtime; no call ever blocks the thread that
+//! polls it. An acknowledged event is on the disk ([`Synchronous::Full`]), and any number of
+//! processes, in Rust or Python, may share a file.
+//!
+//! # Example
+//! ```
+//! use es_core::{AggregateRecorder, ApplicationRecorder, Bytes, EventRange, NotificationSelection};
+//! use es_core::{PersistenceError, Recorder, StoredEvent, Topic, uuid::Uuid};
+//! use es_sqlite::SqliteOptions;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), PersistenceError> {
+//! let datastore = SqliteOptions::new(":memory:").open().await?;
+//! let recorder = datastore.application_recorder().await?;
+//!
+//! let opened = StoredEvent {
+//!     originator_id: Uuid::from_u128(1),
+//!     originator_version: 1,
+//!     topic: Topic::from_static("bank:Account.Opened"),
+//!     state: Bytes::from_static(br#"{"owner":"Alice"}"#),
+//! };
+//! assert_eq!(recorder.insert_events(vec![opened.clone()]).await?, [1]);
+//! assert_eq!(recorder.select_events(opened.originator_id, EventRange::all()).await?, [opened.clone()]);
+//!
+//! // The same version again is a conflict that says what collided.
+//! let refused = recorder.insert_events(vec![opened.clone()]).await.unwrap_err();
+//! assert!(refused.is_conflict());
+//!
+//! let page = recorder.select_notifications(NotificationSelection::new(100)).await?;
+//! assert_eq!((page[0].id, &page[0].event), (1, &opened));
+//! recorder.close().await
+//! # }
+//! ```
+//!
+//! # Why threads of its own
+//! SQLite is a library of blocking calls with one writer at a time. A thread that owns the only
+//! writing connection puts every request that waits into one transaction, so that many tasks share
+//! one flush of the disk, and a request costs one hop to that thread however many statements it
+//! takes. A conflict rolls back the request that met it and no other.
+
+mod append;
+mod datastore;
+mod error;
+mod hooks;
+mod options;
+mod reader;
+mod recorder;
+mod rows;
+mod schema;
+mod threads;
+#[cfg(feature = "sqlx")]
+mod transaction;
+mod writer;
+
+pub use datastore::SqliteDatastore;
+pub use hooks::{Fault, WriterHooks, WriterStep};
+pub use options::{SqliteOptions, Synchronous};
+pub use recorder::{
+    SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteProcessRecorder, SqliteTrackingRecorder,
+};

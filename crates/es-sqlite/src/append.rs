@@ -1,0 +1,157 @@
+//! What one request writes, within a transaction that somebody else commits.
+
+use es_core::{Conflict, PersistenceError, StoredEvent, Tracking, uuid::Uuid};
+use rusqlite::{CachedStatement, Connection};
+
+use crate::{
+    error::{from_sqlite, is_taken_key, is_too_big},
+    schema::{EventTable, tracking},
+};
+
+/// Appends events and a tracking record, all or nothing, and returns the notification ids.
+pub(crate) fn append(
+    connection: &Connection,
+    table: &EventTable,
+    events: &[StoredEvent],
+    tracking: Option<&Tracking>,
+) -> Result<Vec<i64>, PersistenceError> {
+    // A statement is all or nothing by itself.
+    if events.len() + usize::from(tracking.is_some()) == 1 {
+        return append_unguarded(connection, table, events, tracking);
+    }
+    execute(connection, "SAVEPOINT request").map_err(from_sqlite)?;
+    let result = append_unguarded(connection, table, events, tracking);
+    // Some errors (a full disk among them) may make SQLite roll the whole transaction back, and the
+    // savepoint with it.
+    if result.is_err() && !connection.is_autocommit() {
+        execute(connection, "ROLLBACK TO request").map_err(from_sqlite)?;
+    }
+    if !connection.is_autocommit() {
+        execute(connection, "RELEASE request").map_err(from_sqlite)?;
+    }
+    result
+}
+
+/// Whether exactly these events stand in the table.
+pub(crate) fn are_recorded(
+    connection: &Connection,
+    table: &EventTable,
+    events: &[StoredEvent],
+    ids: &[i64],
+) -> rusqlite::Result<bool> {
+    let mut select = connection.prepare_cached(&table.select_same)?;
+    for (index, event) in events.iter().enumerate() {
+        bind_event(&mut select, event)?;
+        if table.is_numbered {
+            select.raw_bind_parameter(5, ids.get(index))?;
+        }
+        if select.raw_query().next()?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The position that is recorded for an application.
+pub(crate) fn max_tracking_id(
+    connection: &Connection,
+    application_name: &str,
+) -> rusqlite::Result<Option<i64>> {
+    connection.prepare_cached(tracking::SELECT_MAX)?.query_row((application_name,), |row| row.get(0))
+}
+
+/// A UUID as it is stored: 32 hex digits.
+pub(crate) fn with_stored_id<T>(id: Uuid, usage: impl FnOnce(&str) -> T) -> T {
+    usage(id.simple().encode_lower(&mut Uuid::encode_buffer()))
+}
+
+fn append_unguarded(
+    connection: &Connection,
+    table: &EventTable,
+    events: &[StoredEvent],
+    tracking: Option<&Tracking>,
+) -> Result<Vec<i64>, PersistenceError> {
+    if let Some(tracking) = tracking {
+        insert_tracking(connection, tracking)?;
+    }
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !table.is_numbered {
+        insert_events(connection, table, events, |_, _| Ok(()))?;
+        return Ok(Vec::new());
+    }
+    let ids = next_ids(connection, table, events.len())?;
+    insert_events(connection, table, events, |insert, index| insert.raw_bind_parameter(5, ids.get(index)))?;
+    Ok(ids)
+}
+
+fn insert_tracking(connection: &Connection, tracking: &Tracking) -> Result<(), PersistenceError> {
+    let (application_name, notification_id) = (tracking.application_name(), tracking.notification_id());
+    let inserted = connection
+        .prepare_cached(tracking::INSERT)
+        .and_then(|mut insert| insert.execute((application_name, notification_id)))
+        .map_err(from_sqlite)?;
+    if inserted == 1 {
+        return Ok(());
+    }
+    Err(Conflict::Tracking { application_name: application_name.to_owned(), notification_id }.into())
+}
+
+/// The notification ids of the next `count` events.
+///
+/// They are given, not left to SQLite, which would choose at random once the highest is taken and so
+/// break the order.
+fn next_ids(connection: &Connection, table: &EventTable, count: usize) -> Result<Vec<i64>, PersistenceError> {
+    let highest: Option<i64> = connection
+        .prepare_cached(&table.select_max_id)
+        .and_then(|mut select| select.query_row((), |row| row.get(0)))
+        .map_err(from_sqlite)?;
+    let highest = highest.unwrap_or(0);
+    let last = i64::try_from(count).ok().and_then(|count| highest.checked_add(count));
+    let Some(last) = last else {
+        return Err(PersistenceError::operational(format!(
+            "table {:?} has no notification ids left after {highest}",
+            table.name
+        )));
+    };
+    Ok((highest + 1..=last).collect())
+}
+
+fn insert_events(
+    connection: &Connection,
+    table: &EventTable,
+    events: &[StoredEvent],
+    bind_id: impl Fn(&mut CachedStatement<'_>, usize) -> rusqlite::Result<()>,
+) -> Result<(), PersistenceError> {
+    let mut insert = connection.prepare_cached(&table.insert).map_err(from_sqlite)?;
+    for (index, event) in events.iter().enumerate() {
+        bind_event(&mut insert, event)
+            .and_then(|()| bind_id(&mut insert, index))
+            .and_then(|()| insert.raw_execute())
+            .map_err(|error| refusal(event, error))?;
+    }
+    Ok(())
+}
+
+fn bind_event(statement: &mut CachedStatement<'_>, event: &StoredEvent) -> rusqlite::Result<()> {
+    with_stored_id(event.originator_id, |id| statement.raw_bind_parameter(1, id))?;
+    statement.raw_bind_parameter(2, event.originator_version)?;
+    statement.raw_bind_parameter(3, event.topic.as_str())?;
+    statement.raw_bind_parameter(4, &*event.state)
+}
+
+/// Why an event was not inserted.
+fn refusal(event: &StoredEvent, error: rusqlite::Error) -> PersistenceError {
+    if is_taken_key(&error) {
+        let StoredEvent { originator_id, originator_version, .. } = *event;
+        return Conflict::Version { originator_id, originator_version }.into();
+    }
+    let is_about_the_event = is_too_big(&error);
+    let refusal = from_sqlite(error);
+    if is_about_the_event { refusal.at(&event.place()) } else { refusal }
+}
+
+fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute(()).map(drop)
+}

@@ -1,0 +1,330 @@
+//! One open database: its connections, its threads, and the way to them.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use async_channel::Sender;
+use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
+use rusqlite::{Connection, OpenFlags, limits::Limit, vtab::array};
+use tokio::sync::{
+    Semaphore,
+    mpsc::{self, UnboundedSender},
+    oneshot,
+};
+
+use crate::{
+    SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder,
+    SqliteTrackingRecorder,
+    error::{from_opening, is_locked},
+    reader::{self, Job, Session},
+    schema::{self, EventTable},
+    threads::{Ended, Threads},
+    writer::{Command, Outcome, Request, Writer, weight},
+};
+
+/// More than all statements of all recorders that share a datastore, so that none is prepared twice.
+const STATEMENTS_KEPT: usize = 128;
+
+/// How long to wait before asking again for a lock that SQLite itself does not wait for.
+const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// One open database, shared by the recorders made from it.
+///
+/// Cloning gives another handle to the same database. When the last handle is gone, recorders
+/// included, what was accepted is finished in the background and the database is closed.
+///
+/// ```
+/// # use es_core::PersistenceError;
+/// use es_sqlite::SqliteOptions;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), PersistenceError> {
+/// let datastore = SqliteOptions::new(":memory:").open().await?;
+/// let events = datastore.application_recorder().await?;
+/// let snapshots = datastore.aggregate_recorder("snapshots").await?;
+/// # let _ = (events, snapshots);
+/// datastore.close().await
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SqliteDatastore(Arc<Shared>);
+
+struct Shared {
+    path: PathBuf,
+    create_table: bool,
+    commands: UnboundedSender<Command>,
+    /// Bytes of events that may still be accepted; closed with the datastore.
+    room: Arc<Semaphore>,
+    queue_bytes: u32,
+    /// The queue of the reader threads; nothing when the writer's connection is the only one.
+    jobs: Option<Sender<Job>>,
+    ended: Ended,
+}
+
+/// The connections of a database that was opened.
+struct Connections {
+    writer: Connection,
+    readers: Vec<Connection>,
+}
+
+impl SqliteDatastore {
+    pub(crate) async fn open(options: SqliteOptions) -> Result<Self, PersistenceError> {
+        let threads = Threads::new();
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let (reply, opened) = oneshot::channel();
+        let SqliteOptions { database, create_table, queue_bytes, .. } = options.clone();
+        threads.spawn("es-sqlite-writer", move || {
+            let connections = match Connections::open(&options) {
+                Ok(connections) => connections,
+                Err(error) => return drop(reply.send(Err(error))),
+            };
+            if reply.send(Ok(connections.readers)).is_ok() {
+                Writer::new(connections.writer, receiver, options.group, options.hooks).run();
+            }
+        })?;
+        let readers = opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
+        let jobs = if readers.is_empty() { None } else { Some(reader::start(readers, &threads)?) };
+        let room = Arc::new(Semaphore::new(queue_bytes.get() as usize));
+        let (path, queue_bytes, ended) = (database, queue_bytes.get(), threads.ended());
+        Ok(Self(Arc::new(Shared { path, create_table, commands, room, queue_bytes, jobs, ended })))
+    }
+
+    /// A recorder of events in a table of their own, `stored_` and the purpose: `"events"` or
+    /// `"snapshots"` by convention. Its events have no notification ids.
+    ///
+    /// # Errors
+    /// [`Programming`](ErrorKind::Programming) when the purpose is empty or has other characters
+    /// than letters, digits, `_`, `-` and `.`; when the table cannot be created.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does no harm.
+    pub async fn aggregate_recorder(
+        &self,
+        purpose: &str,
+    ) -> Result<SqliteAggregateRecorder, PersistenceError> {
+        let table = self.events_table(EventTable::for_purpose(purpose)?).await?;
+        Ok(SqliteAggregateRecorder::new(self.clone(), table))
+    }
+
+    /// A recorder of an application's events, in the table `stored_events`.
+    ///
+    /// # Errors
+    /// When the table cannot be created.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does no harm.
+    pub async fn application_recorder(&self) -> Result<SqliteApplicationRecorder, PersistenceError> {
+        let table = self.events_table(EventTable::of_application()).await?;
+        Ok(SqliteApplicationRecorder::new(self.clone(), table))
+    }
+
+    /// A recorder of an application's events and of its tracking records, in the tables
+    /// `stored_events` and `tracking`.
+    ///
+    /// # Errors
+    /// When the tables cannot be created.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does no harm.
+    pub async fn process_recorder(&self) -> Result<SqliteProcessRecorder, PersistenceError> {
+        let table = self.events_table(EventTable::of_application()).await?;
+        self.create_tracking_table().await?;
+        Ok(SqliteProcessRecorder::new(self.clone(), table))
+    }
+
+    /// A recorder of tracking records alone, in the table `tracking`.
+    ///
+    /// # Errors
+    /// When the table cannot be created.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does no harm.
+    pub async fn tracking_recorder(&self) -> Result<SqliteTrackingRecorder, PersistenceError> {
+        self.create_tracking_table().await?;
+        // Nothing is ever recorded in this table; a request names one.
+        Ok(SqliteTrackingRecorder::new(self.clone(), Arc::new(EventTable::of_application())))
+    }
+
+    /// The database, as it was named when it was opened.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Lets what was accepted finish, then closes the database, for all recorders that share it.
+    ///
+    /// Later calls of other methods, and of the recorders', fail with an
+    /// [`Interface`](ErrorKind::Interface) error; closing again is fine.
+    ///
+    /// # Errors
+    /// None at present.
+    ///
+    /// # Cancel safety
+    /// A dropped future does not stop the closing.
+    pub async fn close(&self) -> Result<(), PersistenceError> {
+        self.0.room.close();
+        if let Some(jobs) = &self.0.jobs {
+            jobs.close();
+        }
+        // When nobody receives it, the datastore is closed already.
+        let _ = self.0.commands.send(Command::Close);
+        self.0.ended.clone().wait().await;
+        Ok(())
+    }
+
+    /// Appends events and a tracking record as one, in a group with others.
+    pub(crate) async fn append(
+        &self,
+        table: &Arc<EventTable>,
+        events: Vec<StoredEvent>,
+        tracking: Option<Tracking>,
+    ) -> Outcome {
+        // A request of more than the queue holds waits until it has the queue to itself.
+        let places = u32::try_from(weight(&events)).unwrap_or(u32::MAX).min(self.0.queue_bytes);
+        let room = Arc::clone(&self.0.room).acquire_many_owned(places).await;
+        let permit = room.map_err(|_| self.closed())?;
+        if events.is_empty() && tracking.is_none() {
+            return Ok(Vec::new());
+        }
+        let (reply, outcome) = oneshot::channel();
+        let request = Request { table: Arc::clone(table), events, tracking, reply, permit };
+        self.0.commands.send(Command::Append(request)).map_err(|_| self.closed())?;
+        outcome.await.unwrap_or_else(|_| Err(outcome_lost()))
+    }
+
+    /// Reads on a thread and a connection that are free.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
+    ) -> Result<T, PersistenceError> {
+        let Some(jobs) = &self.0.jobs else { return self.run_on_writer(read).await };
+        let (job, result) = job(read);
+        jobs.send(job).await.map_err(|_| self.closed())?;
+        result.await.unwrap_or_else(|_| Err(thread_lost()))
+    }
+
+    /// Does something on the writer's connection, between groups.
+    async fn run_on_writer<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
+    ) -> Result<T, PersistenceError> {
+        let (job, result) = job(work);
+        self.0.commands.send(Command::Run(job)).map_err(|_| self.closed())?;
+        result.await.unwrap_or_else(|_| Err(thread_lost()))
+    }
+
+    async fn events_table(&self, table: EventTable) -> Result<Arc<EventTable>, PersistenceError> {
+        let table = Arc::new(table);
+        if self.0.create_table {
+            let table = Arc::clone(&table);
+            self.run_on_writer(move |session| schema::create_events(&mut session.connection, &table)).await?;
+        }
+        Ok(table)
+    }
+
+    async fn create_tracking_table(&self) -> Result<(), PersistenceError> {
+        if !self.0.create_table {
+            return Ok(());
+        }
+        self.run_on_writer(|session| schema::create_tracking(&mut session.connection)).await
+    }
+
+    fn closed(&self) -> PersistenceError {
+        PersistenceError::interface(format!("database {:?} is closed", self.0.path))
+    }
+}
+
+impl fmt::Debug for SqliteDatastore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteDatastore").field("path", &self.0.path).finish_non_exhaustive()
+    }
+}
+
+impl Connections {
+    fn open(options: &SqliteOptions) -> Result<Self, PersistenceError> {
+        if options.database.as_os_str().is_empty() {
+            return Err(PersistenceError::programming("a database needs a name: a path, or \":memory:\""));
+        }
+        Self::open_named(options).map_err(|error| from_opening(&options.database, error))
+    }
+
+    fn open_named(options: &SqliteOptions) -> rusqlite::Result<Self> {
+        let create = if options.create_table { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
+        let writer = connect(options, create)?;
+        // A database in memory belongs to the connection that made it.
+        if writer.path().is_none_or(str::is_empty) {
+            return Ok(Self { writer, readers: Vec::new() });
+        }
+        if !writer.is_readonly("main")? {
+            use_write_ahead_log(&writer, options.lock_timeout)?;
+        }
+        let readers = (0..options.readers.get()).map(|_| connect_reader(options)).collect::<Result<_, _>>()?;
+        Ok(Self { writer, readers })
+    }
+}
+
+fn connect(options: &SqliteOptions, create: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | create;
+    let connection = Connection::open_with_flags(&options.database, flags)?;
+    connection.busy_timeout(options.lock_timeout)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.pragma_update(None, "synchronous", options.synchronous.pragma_value())?;
+    array::load_module(&connection)?;
+    if let Some(bytes) = options.event_bytes {
+        let bytes = i32::try_from(bytes.get()).unwrap_or(i32::MAX);
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes)?;
+    }
+    if let Some(bytes) = options.database_bytes {
+        let page_size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        let pages = bytes.get() / u64::from(page_size.max(1));
+        connection.pragma_query_value(Some("main"), &format!("max_page_count = {pages}"), |_| Ok(()))?;
+    }
+    Ok(connection)
+}
+
+fn connect_reader(options: &SqliteOptions) -> rusqlite::Result<Connection> {
+    let connection = connect(options, OpenFlags::empty())?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// Readers and the writer then do not wait for each other. The database keeps the setting.
+fn use_write_ahead_log(connection: &Connection, lock_timeout: Duration) -> rusqlite::Result<()> {
+    let deadline = Instant::now() + lock_timeout;
+    loop {
+        // SQLite does not wait here when another connection is about to do the same.
+        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())) {
+            Err(error) if is_locked(&error) && Instant::now() < deadline => thread::sleep(LOCK_RETRY_PAUSE),
+            result => return result,
+        }
+    }
+}
+
+/// A job that hands back what `work` results in.
+fn job<T: Send + 'static>(
+    work: impl FnOnce(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
+) -> (Job, oneshot::Receiver<Result<T, PersistenceError>>) {
+    let (reply, result) = oneshot::channel();
+    let job = move |session: &mut Session| {
+        // Nobody waits any more when the caller's future was dropped.
+        if !reply.is_closed() {
+            let _ = reply.send(work(session));
+        }
+    };
+    (Box::new(job), result)
+}
+
+fn thread_lost() -> PersistenceError {
+    PersistenceError::internal("a thread of the database ended without a result")
+}
+
+fn outcome_lost() -> PersistenceError {
+    PersistenceError::new(ErrorKind::OutcomeUnknown, "the writer thread ended without a result")
+}

@@ -1,0 +1,92 @@
+//! What SQLite's errors mean to users of recorders.
+
+use std::path::Path;
+
+use es_core::{ErrorKind, PersistenceError};
+use rusqlite::{Error, ErrorCode, ffi};
+
+/// The error of a recorder for one of SQLite's, which stays behind it as the source.
+pub(crate) fn from_sqlite(error: Error) -> PersistenceError {
+    let (kind, message) = describe(&error);
+    let translated = PersistenceError::new(kind, message);
+    let translated = if is_locked(&error) { translated.transient() } else { translated };
+    translated.with_source(error)
+}
+
+/// The same for opening the database `path`.
+pub(crate) fn from_opening(path: &Path, error: Error) -> PersistenceError {
+    let (kind, message) = describe(&error);
+    let translated = PersistenceError::new(kind, format!("database {path:?}: {message}"));
+    let translated = if is_locked(&error) { translated.transient() } else { translated };
+    translated.with_source(error)
+}
+
+/// Whether another connection was in the way.
+pub(crate) fn is_locked(error: &Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// Whether there was no room for what was to be written: less may still fit.
+pub(crate) fn is_full(error: &Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::OutOfMemory))
+}
+
+/// Whether the value is larger than SQLite holds.
+pub(crate) fn is_too_big(error: &Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::TooBig)
+}
+
+/// Whether a row with this primary key exists.
+pub(crate) fn is_taken_key(error: &Error) -> bool {
+    error.sqlite_error().is_some_and(|cause| cause.extended_code == ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
+}
+
+/// Whether a commit that failed so has certainly left nothing behind.
+///
+/// SQLite is told to wait, or finds no room, before the record that makes a commit count. After a
+/// failure of the disk that record may stand in the log, to come back when the log is recovered.
+pub(crate) fn leaves_nothing(error: &Error) -> bool {
+    is_locked(error) || is_full(error) || error.sqlite_error_code() == Some(ErrorCode::ReadOnly)
+}
+
+fn describe(error: &Error) -> (ErrorKind, String) {
+    if let Some(table) = missing_table(error) {
+        return (ErrorKind::Programming, format!("table {table:?} does not exist"));
+    }
+    let (kind, message) = match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => (ErrorKind::Database, "the file is not a database"),
+        Some(ErrorCode::DatabaseCorrupt) => (ErrorKind::Database, "the database is damaged"),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            (ErrorKind::Operational, "another connection held its lock beyond the lock timeout")
+        }
+        Some(ErrorCode::DiskFull) => (ErrorKind::Operational, "there is no room for what is to be written"),
+        Some(ErrorCode::ReadOnly) => (ErrorKind::Operational, "the database cannot be written"),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            (ErrorKind::Operational, "the database cannot be opened")
+        }
+        Some(ErrorCode::SystemIoFailure) => (ErrorKind::Operational, "the disk failed"),
+        Some(ErrorCode::OutOfMemory) => (ErrorKind::Operational, "SQLite is out of memory"),
+        Some(ErrorCode::OperationInterrupted | ErrorCode::OperationAborted) => {
+            (ErrorKind::Operational, "SQLite stopped the operation")
+        }
+        Some(ErrorCode::TooBig) => (ErrorKind::Data, "a value is larger than the database holds"),
+        Some(ErrorCode::TypeMismatch) => (ErrorKind::Data, "a value is not of its column's type"),
+        Some(ErrorCode::ConstraintViolation) => (ErrorKind::Integrity, "a constraint was violated"),
+        Some(ErrorCode::InternalMalfunction | ErrorCode::ApiMisuse) => {
+            (ErrorKind::Internal, "SQLite was misused")
+        }
+        Some(ErrorCode::Unknown) => (ErrorKind::Programming, "SQLite refused a statement"),
+        _ => (ErrorKind::Database, "SQLite failed"),
+    };
+    (kind, message.to_owned())
+}
+
+/// The table that a statement needs and the database lacks. SQLite tells it in words alone.
+fn missing_table(error: &Error) -> Option<&str> {
+    let message = match error {
+        Error::SqliteFailure(_, Some(message)) => message,
+        Error::SqlInputError { msg, .. } => msg,
+        _ => return None,
+    };
+    message.strip_prefix("no such table: ")
+}

@@ -1,0 +1,95 @@
+//! A seam for tests of faults: what the writer thread is about to do, and a chance to hold or fail it.
+//!
+//! Crashes, failed commits and slow disks are rules of this crate's contract; a test that hopes to
+//! meet them by timing proves nothing. Programs in production leave this alone.
+
+use std::{fmt, sync::Arc};
+
+use rusqlite::ffi;
+
+/// Is told each step of the writer thread; blocking here holds the writer.
+///
+/// ```
+/// use es_sqlite::{Fault, SqliteOptions, WriterHooks, WriterStep};
+///
+/// /// Every commit fails as on a failing disk.
+/// struct FailingDisk;
+///
+/// impl WriterHooks for FailingDisk {
+///     fn before(&self, step: WriterStep) -> Result<(), Fault> {
+///         if step == WriterStep::Commit { Err(Fault::Io) } else { Ok(()) }
+///     }
+/// }
+/// let options = SqliteOptions::new("events.db").hooks(FailingDisk);
+/// # let _ = options;
+/// ```
+pub trait WriterHooks: Send + Sync + 'static {
+    /// Called on the writer thread before each step.
+    ///
+    /// # Errors
+    /// A fault makes the step fail as if SQLite had failed so.
+    fn before(&self, step: WriterStep) -> Result<(), Fault>;
+}
+
+/// A step of the writer thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WriterStep {
+    /// The group's transaction begins.
+    Begin,
+    /// One request of the group is appended.
+    Append,
+    /// The group commits. A fault leaves it uncommitted.
+    Commit,
+    /// The commit has taken effect and is about to be reported. A fault makes the writer believe
+    /// that it failed.
+    Report,
+    /// The callers are about to be told their results. A fault means nothing here.
+    Reply,
+}
+
+/// How a step fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Another connection holds the lock beyond the timeout.
+    Busy,
+    /// The disk is full.
+    Full,
+    /// The disk fails.
+    Io,
+}
+
+impl Fault {
+    fn into_error(self) -> rusqlite::Error {
+        let code = match self {
+            Self::Busy => ffi::SQLITE_BUSY,
+            Self::Full => ffi::SQLITE_FULL,
+            Self::Io => ffi::SQLITE_IOERR_FSYNC,
+        };
+        rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
+    }
+}
+
+/// The hooks of a datastore; none unless a test sets them.
+#[derive(Clone, Default)]
+pub(crate) struct Hooks(Option<Arc<dyn WriterHooks>>);
+
+impl Hooks {
+    pub(crate) fn new(hooks: impl WriterHooks) -> Self {
+        Self(Some(Arc::new(hooks)))
+    }
+
+    pub(crate) fn before(&self, step: WriterStep) -> rusqlite::Result<()> {
+        match &self.0 {
+            None => Ok(()),
+            Some(hooks) => hooks.before(step).map_err(Fault::into_error),
+        }
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "set" } else { "none" })
+    }
+}

@@ -1,0 +1,185 @@
+//! How a database is opened.
+
+use std::{
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use es_core::PersistenceError;
+
+use crate::{
+    SqliteDatastore,
+    hooks::{Hooks, WriterHooks},
+};
+
+/// How a database is opened; every setting has a default that suits most programs.
+///
+/// ```
+/// use std::time::Duration;
+/// use es_sqlite::{SqliteOptions, Synchronous};
+///
+/// let options = SqliteOptions::new("events.db")
+///     .lock_timeout(Duration::from_secs(10))
+///     .synchronous(Synchronous::Full);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    pub(crate) database: PathBuf,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) create_table: bool,
+    pub(crate) synchronous: Synchronous,
+    pub(crate) readers: NonZeroUsize,
+    pub(crate) group: GroupBounds,
+    pub(crate) queue_bytes: NonZeroU32,
+    pub(crate) event_bytes: Option<NonZeroU32>,
+    pub(crate) database_bytes: Option<NonZeroU64>,
+    pub(crate) hooks: Hooks,
+}
+
+/// What one group commit takes at most; a larger request is a group of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GroupBounds {
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+}
+
+/// When an acknowledged event is safe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Synchronous {
+    /// It survives a loss of power: each group commit is flushed to the disk.
+    #[default]
+    Full,
+    /// It survives a crash of the program; a loss of power may take the latest commits back.
+    Normal,
+    /// It survives a crash of the program; a loss of power may damage the database.
+    Off,
+}
+
+impl Synchronous {
+    pub(crate) const fn pragma_value(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Normal => "NORMAL",
+            Self::Off => "OFF",
+        }
+    }
+}
+
+impl SqliteOptions {
+    /// Opens `database`: a path, `:memory:`, or a `file:` URI.
+    ///
+    /// A file that does not exist is created, unless [`create_table`](Self::create_table) is off.
+    pub fn new(database: impl AsRef<Path>) -> Self {
+        Self {
+            database: database.as_ref().to_owned(),
+            lock_timeout: Duration::from_secs(5),
+            create_table: true,
+            synchronous: Synchronous::default(),
+            readers: const { NonZeroUsize::new(2).unwrap() },
+            group: GroupBounds { rows: 4_096, bytes: 4 << 20 },
+            queue_bytes: const { NonZeroU32::new(64 << 20).unwrap() },
+            event_bytes: None,
+            database_bytes: None,
+            hooks: Hooks::default(),
+        }
+    }
+
+    /// How long to wait for another connection's lock before an operation fails with a transient
+    /// error; 5 seconds by default, as in the Python library.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// Whether missing tables are created when a recorder is made; yes by default. Without, an
+    /// operation on a missing table fails with an error that names it.
+    #[must_use]
+    pub fn create_table(mut self, create: bool) -> Self {
+        self.create_table = create;
+        self
+    }
+
+    /// When an acknowledged event is safe; [`Synchronous::Full`] by default, because the first
+    /// promise is that it is never lost.
+    #[must_use]
+    pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
+    /// How many threads read, each with a connection of its own; 2 by default. A database in memory
+    /// has one connection and no such threads.
+    #[must_use]
+    pub fn readers(mut self, threads: NonZeroUsize) -> Self {
+        self.readers = threads;
+        self
+    }
+
+    /// How many events one group commit takes at most; 4,096 by default, some tens of milliseconds
+    /// of inserting. A request that has more is a group of its own.
+    #[must_use]
+    pub fn group_rows(mut self, rows: NonZeroUsize) -> Self {
+        self.group.rows = rows.get();
+        self
+    }
+
+    /// How many bytes of events one group commit takes at most; 4 MiB by default, the size to which
+    /// SQLite lets its write-ahead log grow. A request that has more is a group of its own.
+    #[must_use]
+    pub fn group_bytes(mut self, bytes: NonZeroUsize) -> Self {
+        self.group.bytes = bytes.get();
+        self
+    }
+
+    /// How many bytes of events may wait for the writer or be on their way; 64 MiB by default.
+    /// Callers wait beyond that. Each event counts 128 bytes more than its topic and state, so that
+    /// this bounds the number of events too.
+    #[must_use]
+    pub fn queue_bytes(mut self, bytes: NonZeroU32) -> Self {
+        self.queue_bytes = bytes;
+        self
+    }
+
+    /// How many bytes an event may take as a row; by default what SQLite can hold, 1,000,000,000.
+    /// A larger one is an error that names it, when recorded and when read.
+    #[must_use]
+    pub fn max_event_bytes(mut self, bytes: NonZeroU32) -> Self {
+        self.event_bytes = Some(bytes);
+        self
+    }
+
+    /// How large the database may grow, to whole pages; no bound by default. Beyond, recording
+    /// fails as on a full disk.
+    #[must_use]
+    pub fn max_database_bytes(mut self, bytes: NonZeroU64) -> Self {
+        self.database_bytes = Some(bytes);
+        self
+    }
+
+    /// Tells `hooks` each step of the writer: for tests of faults.
+    #[must_use]
+    pub fn hooks(mut self, hooks: impl WriterHooks) -> Self {
+        self.hooks = Hooks::new(hooks);
+        self
+    }
+
+    /// Opens the database and starts its threads.
+    ///
+    /// A file is switched to SQLite's write-ahead log, in which readers and the writer do not wait
+    /// for each other. One that cannot be written is opened for reading.
+    ///
+    /// # Errors
+    /// [`Database`](es_core::ErrorKind::Database) when the file is not a database;
+    /// [`Operational`](es_core::ErrorKind::Operational) when it cannot be opened, or is locked
+    /// beyond the timeout.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was opened.
+    pub async fn open(self) -> Result<SqliteDatastore, PersistenceError> {
+        SqliteDatastore::open(self).await
+    }
+}

@@ -1,0 +1,134 @@
+//! What is read, and the threads that read it.
+
+use std::rc::Rc;
+
+use async_channel::{Receiver, Sender};
+use es_core::{
+    EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent, Tracking, uuid::Uuid,
+};
+use rusqlite::{Connection, types::Value};
+
+use crate::{
+    append::{self, with_stored_id},
+    error::from_sqlite,
+    rows::{RowReader, Topics},
+    schema::EventTable,
+    threads::Threads,
+};
+
+/// How many reads wait for a thread before callers do.
+const JOBS_WAITING: usize = 1_024;
+
+/// A connection with what reading keeps between queries.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    topics: Topics,
+}
+
+/// Something to do with a session, on the thread that owns it.
+pub(crate) type Job = Box<dyn FnOnce(&mut Session) + Send>;
+
+impl Session {
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self { connection, topics: Topics::default() }
+    }
+
+    pub(crate) fn select_events(
+        &mut self,
+        table: &EventTable,
+        originator_id: Uuid,
+        range: EventRange,
+    ) -> Result<Vec<StoredEvent>, PersistenceError> {
+        let mut select = self.connection.prepare_cached(table.select(&range)).map_err(from_sqlite)?;
+        with_stored_id(originator_id, |id| select.raw_bind_parameter(1, id)).map_err(from_sqlite)?;
+        for (parameter, bound) in [(2, range.gt), (3, range.lte), (4, Some(sql_limit(range.limit)))] {
+            select.raw_bind_parameter(parameter, bound).map_err(from_sqlite)?;
+        }
+        let mut reader = RowReader { table: &table.name, topics: &mut self.topics };
+        let mut rows = select.raw_query();
+        let mut events = Vec::new();
+        while let Some(row) = rows.next().map_err(from_sqlite)? {
+            events.push(reader.event(row, 0, originator_id)?);
+        }
+        Ok(events)
+    }
+
+    pub(crate) fn select_notifications(
+        &mut self,
+        table: &EventTable,
+        selection: &NotificationSelection,
+    ) -> Result<Vec<Notification>, PersistenceError> {
+        let Some(first) = first_id(selection) else { return Ok(Vec::new()) };
+        let statement = match selection.topics.as_slice() {
+            [] => &table.select_notifications,
+            _ => &table.select_notifications_of_topics,
+        };
+        let mut select = self.connection.prepare_cached(statement).map_err(from_sqlite)?;
+        let last = selection.stop.unwrap_or(i64::MAX);
+        for (parameter, value) in [(1, first), (2, last), (3, sql_limit(Some(selection.limit)))] {
+            select.raw_bind_parameter(parameter, value).map_err(from_sqlite)?;
+        }
+        if !selection.topics.is_empty() {
+            let topics = selection.topics.iter().map(|topic| Value::from(topic.to_string())).collect();
+            select.raw_bind_parameter(4, Rc::<Vec<Value>>::new(topics)).map_err(from_sqlite)?;
+        }
+        let mut reader = RowReader { table: &table.name, topics: &mut self.topics };
+        let mut rows = select.raw_query();
+        let mut notifications = Vec::new();
+        while let Some(row) = rows.next().map_err(from_sqlite)? {
+            let id = row.get(0).map_err(from_sqlite)?;
+            let originator_id = reader.originator_id(row, 1, id)?;
+            notifications.push(Notification { id, event: reader.event(row, 2, originator_id)? });
+        }
+        Ok(notifications)
+    }
+
+    pub(crate) fn max_notification_id(&self, table: &EventTable) -> Result<Option<i64>, PersistenceError> {
+        self.connection
+            .prepare_cached(&table.select_max_id)
+            .and_then(|mut select| select.query_row((), |row| row.get(0)))
+            .map_err(from_sqlite)
+    }
+
+    pub(crate) fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
+        // The Python library's mark is no application.
+        if application_name == Tracking::RESERVED_NAME {
+            return Ok(None);
+        }
+        append::max_tracking_id(&self.connection, application_name).map_err(from_sqlite)
+    }
+}
+
+/// Starts a thread for each connection; they take jobs until the queue is closed and empty.
+///
+/// # Errors
+/// When a thread cannot be started.
+pub(crate) fn start(connections: Vec<Connection>, threads: &Threads) -> Result<Sender<Job>, PersistenceError> {
+    let (sender, receiver) = async_channel::bounded(JOBS_WAITING);
+    for connection in connections {
+        let jobs: Receiver<Job> = receiver.clone();
+        threads.spawn("es-sqlite-reader", move || {
+            let mut session = Session::new(connection);
+            while let Ok(job) = jobs.recv_blocking() {
+                job(&mut session);
+            }
+        })?;
+    }
+    Ok(sender)
+}
+
+/// The first id to select; nothing when no id can be after the start, or nothing is asked for.
+fn first_id(selection: &NotificationSelection) -> Option<i64> {
+    match selection.start {
+        _ if selection.limit == 0 => None,
+        None => Some(i64::MIN),
+        Some(start) if selection.inclusive_of_start => Some(start),
+        Some(start) => start.checked_add(1),
+    }
+}
+
+/// SQLite's limit, where a negative number means none.
+fn sql_limit(limit: Option<usize>) -> i64 {
+    limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
+}

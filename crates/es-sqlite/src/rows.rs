@@ -1,0 +1,118 @@
+//! Rows to events. A row that cannot be an event is an error that names it, never skipped.
+
+use std::{borrow::Cow, collections::HashSet};
+
+use es_core::{Bytes, EventPlace, PersistenceError, StoredEvent, Topic, uuid::Uuid};
+use rusqlite::{Row, types::ValueRef};
+
+use crate::error::from_sqlite;
+
+/// More topics than any program has event types; beyond, the rows are not a program's.
+const TOPICS_KEPT: usize = 1_024;
+
+/// The topics met so far, so that rows of one topic share its text.
+#[derive(Debug, Default)]
+pub(crate) struct Topics {
+    latest: Option<Topic>,
+    known: HashSet<Topic>,
+}
+
+/// Reads rows of one table.
+pub(crate) struct RowReader<'a> {
+    pub(crate) table: &'a str,
+    pub(crate) topics: &'a mut Topics,
+}
+
+impl RowReader<'_> {
+    /// The event of a row whose columns from `first` on are version, topic and state.
+    pub(crate) fn event(
+        &mut self,
+        row: &Row<'_>,
+        first: usize,
+        originator_id: Uuid,
+    ) -> Result<StoredEvent, PersistenceError> {
+        let version = value(row, first)?;
+        let ValueRef::Integer(originator_version) = version else {
+            return Err(self.flaw(&format!("originator {originator_id}"), "originator_version", version));
+        };
+        let topic = value(row, first + 1)?;
+        let Some(topic) = text(topic).and_then(|text| self.topics.intern(text)) else {
+            let place = format!("version {originator_version} of originator {originator_id}");
+            return Err(self.flaw(&place, "topic", topic));
+        };
+        let state = match value(row, first + 2)? {
+            ValueRef::Blob(state) | ValueRef::Text(state) => Bytes::copy_from_slice(state),
+            other => {
+                let place = EventPlace { originator_id, originator_version, topic: &topic };
+                let flaw = format!("the state is {} in table {:?}", describe(other), self.table);
+                return Err(PersistenceError::data(flaw).at(&place));
+            }
+        };
+        Ok(StoredEvent { originator_id, originator_version, topic, state })
+    }
+
+    /// The originator of the row that is notification `id`.
+    pub(crate) fn originator_id(
+        &self,
+        row: &Row<'_>,
+        column: usize,
+        id: i64,
+    ) -> Result<Uuid, PersistenceError> {
+        let stored = value(row, column)?;
+        text(stored)
+            .and_then(|text| Uuid::try_parse(text).ok())
+            .ok_or_else(|| self.flaw(&format!("notification {id}"), "originator_id", stored))
+    }
+
+    fn flaw(&self, row: &str, column: &str, found: ValueRef<'_>) -> PersistenceError {
+        let Self { table, .. } = self;
+        let found = describe(found);
+        PersistenceError::data(format!("{row} in table {table:?} cannot be read: its {column} is {found}"))
+    }
+}
+
+impl Topics {
+    /// The topic of this text; nothing when the text is none.
+    fn intern(&mut self, text: &str) -> Option<Topic> {
+        if let Some(latest) = self.latest.as_ref().filter(|latest| latest.as_str() == text) {
+            return Some(latest.clone());
+        }
+        let topic = match self.known.get(text) {
+            Some(known) => known.clone(),
+            None => self.learn(text)?,
+        };
+        self.latest = Some(topic.clone());
+        Some(topic)
+    }
+
+    fn learn(&mut self, text: &str) -> Option<Topic> {
+        let topic = Topic::new(text).ok()?;
+        if self.known.len() == TOPICS_KEPT {
+            self.known.clear();
+        }
+        self.known.insert(topic.clone());
+        Some(topic)
+    }
+}
+
+fn value<'row>(row: &'row Row<'_>, column: usize) -> Result<ValueRef<'row>, PersistenceError> {
+    row.get_ref(column).map_err(from_sqlite)
+}
+
+fn text(value: ValueRef<'_>) -> Option<&str> {
+    match value {
+        ValueRef::Text(text) => std::str::from_utf8(text).ok(),
+        _ => None,
+    }
+}
+
+/// What stands in a column, in words; bytes are not shown.
+fn describe(value: ValueRef<'_>) -> Cow<'static, str> {
+    match value {
+        ValueRef::Null => "NULL".into(),
+        ValueRef::Integer(number) => format!("the integer {number}").into(),
+        ValueRef::Real(number) => format!("the real number {number}").into(),
+        ValueRef::Blob(_) => "bytes".into(),
+        ValueRef::Text(text) => format!("{:?}", String::from_utf8_lossy(text)).into(),
+    }
+}

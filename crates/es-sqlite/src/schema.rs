@@ -1,0 +1,144 @@
+//! The tables, which are the Python library's, and the statements on them.
+
+use es_core::{EventRange, PersistenceError};
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::error::from_sqlite;
+
+/// The table of an application's events.
+const APPLICATION_EVENTS: &str = "stored_events";
+
+/// A table of events, with its statements ready, so that using it formats nothing.
+#[derive(Debug)]
+pub(crate) struct EventTable {
+    pub(crate) name: String,
+    /// Whether the rowid numbers the events: the notification id.
+    pub(crate) is_numbered: bool,
+    pub(crate) create: String,
+    pub(crate) insert: String,
+    pub(crate) select_max_id: String,
+    pub(crate) select_notifications: String,
+    pub(crate) select_notifications_of_topics: String,
+    pub(crate) select_same: String,
+    select: [String; 8],
+}
+
+impl EventTable {
+    /// The table of an application or process recorder; the rowid is the notification id.
+    pub(crate) fn of_application() -> Self {
+        Self::new(APPLICATION_EVENTS.to_owned(), true)
+    }
+
+    /// The table of an aggregate recorder for `purpose`.
+    pub(crate) fn for_purpose(purpose: &str) -> Result<Self, PersistenceError> {
+        let is_allowed = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.');
+        if purpose.is_empty() || !purpose.chars().all(is_allowed) {
+            return Err(PersistenceError::programming(format!(
+                "purpose {purpose:?} names no table: it must have letters, digits, '_', '-' and '.' only"
+            )));
+        }
+        Ok(Self::new(format!("stored_{purpose}"), false))
+    }
+
+    fn new(name: String, is_numbered: bool) -> Self {
+        let table = format!("\"{name}\"");
+        let (number, values) = if is_numbered { ("rowid, ", "?5, ") } else { ("", "") };
+        let notifications = format!(
+            "SELECT rowid, originator_id, originator_version, topic, state FROM {table} \
+             WHERE rowid >= ?1 AND rowid <= ?2"
+        );
+        let same_number = if is_numbered { " AND rowid = ?5" } else { "" };
+        Self {
+            create: format!(
+                "CREATE TABLE IF NOT EXISTS {table} (originator_id TEXT, originator_version INTEGER, \
+                 topic TEXT, state BLOB, PRIMARY KEY (originator_id, originator_version)){}",
+                if is_numbered { "" } else { " WITHOUT ROWID" }
+            ),
+            insert: format!(
+                "INSERT INTO {table} ({number}originator_id, originator_version, topic, state) \
+                 VALUES ({values}?1, ?2, ?3, ?4)"
+            ),
+            select_max_id: format!("SELECT MAX(rowid) FROM {table}"),
+            select_notifications: format!("{notifications} ORDER BY rowid LIMIT ?3"),
+            select_notifications_of_topics: format!(
+                "{notifications} AND topic IN rarray(?4) ORDER BY rowid LIMIT ?3"
+            ),
+            select_same: format!(
+                "SELECT 1 FROM {table} WHERE originator_id = ?1 AND originator_version = ?2 \
+                 AND topic = ?3 AND state = ?4{same_number}"
+            ),
+            select: std::array::from_fn(|choice| select_events(&table, choice)),
+            name,
+            is_numbered,
+        }
+    }
+
+    /// The statement that selects events within `range`: ?1 the originator, ?2 `gt`, ?3 `lte`, ?4
+    /// the limit.
+    pub(crate) fn select(&self, range: &EventRange) -> &str {
+        let choice = usize::from(range.gt.is_some())
+            | usize::from(range.lte.is_some()) << 1
+            | usize::from(range.desc) << 2;
+        &self.select[choice]
+    }
+}
+
+/// A bound that was not asked for is left out, not replaced by the lowest or highest version: a row
+/// whose version is no integer must be met, and told, rather than passed over.
+fn select_events(table: &str, choice: usize) -> String {
+    let gt = if choice & 1 == 0 { "" } else { " AND originator_version > ?2" };
+    let lte = if choice & 2 == 0 { "" } else { " AND originator_version <= ?3" };
+    let direction = if choice & 4 == 0 { "ASC" } else { "DESC" };
+    format!(
+        "SELECT originator_version, topic, state FROM {table} WHERE originator_id = ?1{gt}{lte} \
+         ORDER BY originator_version {direction} LIMIT ?4"
+    )
+}
+
+/// The statements on the tracking table. They serve both of its layouts, one row per position
+/// (Python library 9.1) and one per application (9.5), and go on to serve when a Python process
+/// migrates the table meanwhile.
+pub(crate) mod tracking {
+    /// The layout of 9.5, which new databases get.
+    pub(super) const CREATE: &str = "CREATE TABLE tracking (application_name TEXT, notification_id INTEGER, \
+         PRIMARY KEY (application_name)) WITHOUT ROWID";
+    /// Tells the Python library that the layout is the new one; otherwise it would migrate it.
+    pub(super) const MARK: &str = "INSERT INTO tracking VALUES ('__migration__', 1)";
+    pub(crate) const SELECT_MAX: &str = "SELECT MAX(notification_id) FROM tracking WHERE application_name = ?1";
+    /// Replaces the row where the layout has one per application, adds one where it has one per
+    /// position, and does nothing when the position is not greater than all that are recorded.
+    pub(crate) const INSERT: &str = "INSERT OR REPLACE INTO tracking (application_name, notification_id) \
+         SELECT ?1, ?2 WHERE NOT EXISTS \
+         (SELECT 1 FROM tracking WHERE application_name = ?1 AND notification_id >= ?2)";
+}
+
+/// Creates the table of events if it is missing.
+pub(crate) fn create_events(connection: &mut Connection, table: &EventTable) -> Result<(), PersistenceError> {
+    if exists(connection, &table.name).map_err(from_sqlite)? {
+        return Ok(());
+    }
+    connection.execute_batch(&table.create).map_err(from_sqlite)
+}
+
+/// Creates the tracking table if it is missing; one that stands is used as it is.
+pub(crate) fn create_tracking(connection: &mut Connection) -> Result<(), PersistenceError> {
+    create_tracking_if_missing(connection).map_err(from_sqlite)
+}
+
+fn create_tracking_if_missing(connection: &mut Connection) -> rusqlite::Result<()> {
+    if exists(connection, "tracking")? {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been faster.
+    if !exists(&transaction, "tracking")? {
+        transaction.execute(tracking::CREATE, ())?;
+        transaction.execute(tracking::MARK, ())?;
+    }
+    transaction.commit()
+}
+
+/// Looked up first, because a database that cannot be written, or is locked, may have its tables.
+fn exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    connection.table_exists(None, table)
+}

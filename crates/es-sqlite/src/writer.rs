@@ -1,0 +1,304 @@
+//! The thread that owns the writing connection, and commits what waits for it in groups.
+//!
+//! A group is one transaction: every request that waits, each all or nothing by itself, then one
+//! commit, then the replies. A writer without work commits the next request at once; groups grow
+//! while a commit keeps the disk busy, so that batching adds no wait of its own.
+
+use std::sync::Arc;
+
+use es_core::{PersistenceError, StoredEvent, Tracking};
+use rusqlite::Connection;
+use tokio::sync::{
+    OwnedSemaphorePermit,
+    mpsc::{UnboundedReceiver, error::TryRecvError},
+    oneshot,
+};
+
+use crate::{
+    append,
+    error::{from_sqlite, is_full, leaves_nothing},
+    hooks::{Hooks, WriterStep},
+    options::GroupBounds,
+    reader::{Job, Session},
+    schema::EventTable,
+};
+
+/// What an event takes in memory beside its topic and state, roughly.
+const EVENT_OVERHEAD: usize = 128;
+
+/// What callers ask of the writer thread.
+pub(crate) enum Command {
+    Append(Request),
+    /// Something else to do with the writing connection, between groups.
+    Run(Job),
+    /// Do what was accepted, then end.
+    Close,
+}
+
+/// Events and a tracking record to append as one.
+pub(crate) struct Request {
+    pub(crate) table: Arc<EventTable>,
+    pub(crate) events: Vec<StoredEvent>,
+    pub(crate) tracking: Option<Tracking>,
+    pub(crate) reply: oneshot::Sender<Outcome>,
+    /// The request's place in the queue, given back when it is done.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// The notification ids, or why nothing was recorded.
+pub(crate) type Outcome = Result<Vec<i64>, PersistenceError>;
+
+/// The writer thread's work.
+pub(crate) struct Writer {
+    session: Session,
+    commands: UnboundedReceiver<Command>,
+    /// A command that was taken while a group was gathered and belongs to no group, or the next.
+    held_back: Option<Command>,
+    bounds: GroupBounds,
+    hooks: Hooks,
+}
+
+/// Requests on their way to one commit.
+#[derive(Default)]
+struct Group {
+    requests: Vec<Request>,
+    rows: usize,
+    bytes: usize,
+}
+
+/// What a transaction came to.
+enum Commit {
+    /// It is committed; each request has an outcome of its own.
+    Done(Vec<Outcome>),
+    /// Nothing was recorded, and each request alone may fare better: there was no room for all, or
+    /// one of them made SQLite roll everything back.
+    TogetherFailed(PersistenceError),
+    /// Nothing was recorded, or that is unknown.
+    Failed(PersistenceError),
+}
+
+impl Writer {
+    pub(crate) fn new(
+        connection: Connection,
+        commands: UnboundedReceiver<Command>,
+        bounds: GroupBounds,
+        hooks: Hooks,
+    ) -> Self {
+        Self { session: Session::new(connection), commands, held_back: None, bounds, hooks }
+    }
+
+    /// Works until the last handle is gone, or told to close, and everything accepted is done.
+    pub(crate) fn run(mut self) {
+        while let Some(command) = self.held_back.take().or_else(|| self.commands.blocking_recv()) {
+            match command {
+                Command::Append(request) => self.write(request),
+                Command::Run(job) => job(&mut self.session),
+                Command::Close => self.commands.close(),
+            }
+        }
+    }
+
+    /// Writes a request and those that wait behind it.
+    fn write(&mut self, first: Request) {
+        let mut group = Group::of(first);
+        self.gather(&mut group);
+        match self.transact(&mut group, true) {
+            Commit::Done(outcomes) => self.reply(group, outcomes),
+            Commit::TogetherFailed(_) if group.requests.len() > 1 => self.write_one_by_one(group),
+            Commit::TogetherFailed(error) | Commit::Failed(error) => self.refuse(group, &error),
+        }
+    }
+
+    fn write_one_by_one(&mut self, group: Group) {
+        for request in group.requests {
+            let mut alone = Group::of(request);
+            match self.transact(&mut alone, false) {
+                Commit::Done(outcomes) => self.reply(alone, outcomes),
+                Commit::TogetherFailed(error) | Commit::Failed(error) => self.refuse(alone, &error),
+            }
+        }
+    }
+
+    /// Adds the requests that wait, as far as the bounds allow.
+    fn gather(&mut self, group: &mut Group) {
+        while self.held_back.is_none() {
+            match self.commands.try_recv() {
+                Ok(Command::Append(request)) if group.has_room_for(&request, self.bounds) => group.add(request),
+                Ok(other) => self.held_back = Some(other),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Appends and commits a group, which grows by what arrives meanwhile if `may_grow`.
+    fn transact(&mut self, group: &mut Group, may_grow: bool) -> Commit {
+        if let Err(error) = self.begin() {
+            return Commit::Failed(from_sqlite(error));
+        }
+        let mut outcomes = Vec::with_capacity(group.requests.len());
+        while let Some(request) = group.requests.get(outcomes.len()) {
+            let outcome = self.append(request);
+            if let Err(error) = &outcome
+                && self.connection().is_autocommit()
+            {
+                return Commit::TogetherFailed(error.clone());
+            }
+            outcomes.push(outcome);
+            if may_grow && outcomes.len() == group.requests.len() {
+                self.gather(group);
+            }
+        }
+        match self.commit() {
+            Ok(()) => Commit::Done(outcomes),
+            Err(error) => self.find_out(group, outcomes, error),
+        }
+    }
+
+    fn begin(&self) -> rusqlite::Result<()> {
+        self.hooks.before(WriterStep::Begin)?;
+        self.roll_back()?;
+        execute(self.connection(), "BEGIN IMMEDIATE")
+    }
+
+    fn append(&self, request: &Request) -> Outcome {
+        self.hooks.before(WriterStep::Append).map_err(from_sqlite)?;
+        append::append(self.connection(), &request.table, &request.events, request.tracking.as_ref())
+    }
+
+    fn commit(&self) -> rusqlite::Result<()> {
+        self.hooks.before(WriterStep::Commit)?;
+        execute(self.connection(), "COMMIT")?;
+        self.hooks.before(WriterStep::Report)
+    }
+
+    /// Rolls back the transaction that is open, if one is.
+    fn roll_back(&self) -> rusqlite::Result<()> {
+        if self.connection().is_autocommit() { Ok(()) } else { execute(self.connection(), "ROLLBACK") }
+    }
+
+    /// Finds out what became of a commit that was reported as failed.
+    fn find_out(&self, group: &Group, outcomes: Vec<Outcome>, error: rusqlite::Error) -> Commit {
+        tracing::warn!(%error, requests = group.requests.len(), "a commit failed; looking for its rows");
+        let found = self.roll_back().and_then(|()| recovery::is_committed(self.connection(), group, &outcomes));
+        match found {
+            Ok(Some(true)) => Commit::Done(outcomes),
+            Ok(Some(false)) if is_full(&error) => Commit::TogetherFailed(from_sqlite(error)),
+            Ok(Some(false)) if leaves_nothing(&error) => Commit::Failed(from_sqlite(error)),
+            Ok(Some(false)) if recovery::overwrite_log(self.connection()).is_ok() => {
+                Commit::Failed(from_sqlite(error))
+            }
+            _ => Commit::Failed(recovery::outcome_unknown(error)),
+        }
+    }
+
+    fn reply(&self, group: Group, outcomes: Vec<Outcome>) {
+        // The results stand; a fault cannot change them any more.
+        let _ = self.hooks.before(WriterStep::Reply);
+        for (request, outcome) in group.requests.into_iter().zip(outcomes) {
+            request.reply(outcome);
+        }
+    }
+
+    fn refuse(&self, group: Group, error: &PersistenceError) {
+        let outcomes = group.requests.iter().map(|_| Err(error.clone())).collect();
+        self.reply(group, outcomes);
+    }
+
+    fn connection(&self) -> &Connection {
+        &self.session.connection
+    }
+}
+
+impl Group {
+    fn of(request: Request) -> Self {
+        let mut group = Self::default();
+        group.add(request);
+        group
+    }
+
+    fn add(&mut self, request: Request) {
+        self.rows += request.events.len();
+        self.bytes += weight(&request.events);
+        self.requests.push(request);
+    }
+
+    fn has_room_for(&self, request: &Request, bounds: GroupBounds) -> bool {
+        self.rows + request.events.len() <= bounds.rows && self.bytes + weight(&request.events) <= bounds.bytes
+    }
+}
+
+impl Request {
+    /// Gives the place in the queue back, and tells the caller, who may be gone.
+    fn reply(self, outcome: Outcome) {
+        drop(self.permit);
+        let _ = self.reply.send(outcome);
+    }
+}
+
+/// What events count in the queue and in a group, in bytes.
+pub(crate) fn weight(events: &[StoredEvent]) -> usize {
+    events.iter().map(|event| EVENT_OVERHEAD + event.topic.len() + event.state.len()).sum()
+}
+
+fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute(()).map(drop)
+}
+
+/// What became of a commit whose success was not reported.
+mod recovery {
+    use es_core::{ErrorKind, PersistenceError};
+    use rusqlite::Connection;
+
+    use super::{Group, Outcome, Request, execute};
+    use crate::append;
+
+    /// Whether the group stands in the database: exactly its rows. Nothing when that cannot be said.
+    ///
+    /// A group is committed whole or not at all, so all signs must agree.
+    pub(super) fn is_committed(
+        connection: &Connection,
+        group: &Group,
+        outcomes: &[Outcome],
+    ) -> rusqlite::Result<Option<bool>> {
+        let mut committed = None;
+        let mut has_appended = false;
+        for (request, outcome) in group.requests.iter().zip(outcomes) {
+            let Ok(ids) = outcome else { continue };
+            has_appended = true;
+            let Some(sign) = is_recorded(connection, request, ids)? else { continue };
+            if committed.is_some_and(|committed| committed != sign) {
+                return Ok(None);
+            }
+            committed = Some(sign);
+        }
+        // Without a request that appended anything, there was nothing to commit.
+        Ok(if has_appended { committed } else { Some(true) })
+    }
+
+    /// A tracking record alone may be another process's, recorded since: it says nothing when it is
+    /// there, only when it is missing.
+    fn is_recorded(connection: &Connection, request: &Request, ids: &[i64]) -> rusqlite::Result<Option<bool>> {
+        if !request.events.is_empty() {
+            return append::are_recorded(connection, &request.table, &request.events, ids).map(Some);
+        }
+        let Some(tracking) = &request.tracking else { return Ok(None) };
+        let recorded = append::max_tracking_id(connection, tracking.application_name())?;
+        Ok(if recorded < Some(tracking.notification_id()) { Some(false) } else { None })
+    }
+
+    /// Commits a change that changes nothing, over whatever the failed commit left in the log.
+    ///
+    /// Otherwise its records, if they reached the disk after all, would be recovered after a crash,
+    /// and events appear that were reported as not recorded.
+    pub(super) fn overwrite_log(connection: &Connection) -> rusqlite::Result<()> {
+        execute(connection, "BEGIN IMMEDIATE")?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        connection.pragma_update(None, "user_version", version)?;
+        execute(connection, "COMMIT")
+    }
+
+    pub(super) fn outcome_unknown(error: rusqlite::Error) -> PersistenceError {
+        let message = "the commit failed, and it cannot be found out whether it took effect";
+        PersistenceError::new(ErrorKind::OutcomeUnknown, message).with_source(error)
+    }
+}
