@@ -1,0 +1,173 @@
+//! Settings by name: an application's own before the common ones.
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use es_core::PersistenceError;
+
+/// The settings that an application reads, by name.
+///
+/// `get("CIPHER_KEY")` of the application `Bank` looks for `BANK_CIPHER_KEY`, then `CIPHER_KEY`.
+///
+/// The values may hold secrets: `Debug` shows names only, and an error shows a value only where the
+/// setting is not secret.
+///
+/// | variable | default | meaning |
+/// |---|---|---|
+/// | `SQLITE_DBNAME` | required | path, `:memory:`, or a `file:` URI |
+/// | `SQLITE_LOCK_TIMEOUT` | 5 | seconds to wait for a lock of another process |
+/// | `POSTGRES_DBNAME`, `POSTGRES_HOST`, `POSTGRES_USER`, `POSTGRES_PASSWORD` | required | host and port may be lists, separated by commas |
+/// | `POSTGRES_PORT` | 5432 | |
+/// | `POSTGRES_SCHEMA` | `public` | where the tables stand |
+/// | `POSTGRES_CONN_MAX_AGE` | never | seconds after which a connection is replaced; 0: each serves one transaction |
+/// | `POSTGRES_PRE_PING` | no | whether a connection is tried before it is used |
+/// | `POSTGRES_LOCK_TIMEOUT` | 0, wait for ever | whole seconds to wait for the lock on the events table |
+/// | `POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT` | 0, never | whole seconds |
+/// | `POSTGRES_CONNECT_TIMEOUT` | 30 | seconds to wait for a connection |
+/// | `POSTGRES_POOL_SIZE`, `POSTGRES_MAX_OVERFLOW`, `POSTGRES_MAX_WAITING` | see `es-postgres` | bounds of the connection pool |
+/// | `POSTGRES_ORDERING` | `table-lock` | or `parallel`, when all readers use this library |
+#[derive(Clone, Default)]
+pub struct Environment {
+    application_name: String,
+    variables: HashMap<String, String>,
+}
+
+impl Environment {
+    /// The environment of this process.
+    ///
+    /// Variables that are not Unicode are left out.
+    pub fn of_process(application_name: impl Into<String>) -> Self {
+        let unicode = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self {
+            application_name: application_name.into(),
+            variables: std::env::vars_os().filter_map(unicode).collect(),
+        }
+    }
+
+    /// An environment of these variables alone.
+    pub fn new<N: Into<String>, V: Into<String>>(
+        application_name: impl Into<String>,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        Self {
+            application_name: application_name.into(),
+            variables: variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        }
+    }
+
+    /// The name of the application; empty when it has none.
+    pub fn application_name(&self) -> &str {
+        &self.application_name
+    }
+
+    /// The value of a setting, the application's own before the common one; an empty value counts as
+    /// not set.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let (_, value) = self.entry(key)?;
+        (!value.is_empty()).then_some(value)
+    }
+
+    /// The value of a setting that has no default.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) when it is not set, naming what was looked for.
+    pub fn required(&self, key: &str) -> Result<&str, PersistenceError> {
+        self.get(key).ok_or_else(|| {
+            PersistenceError::programming(format!("environment variable {} is required and not set", self.named(key)))
+        })
+    }
+
+    /// A setting that is yes or no: `y`, `yes`, `t`, `true`, `on`, `1`, or `n`, `no`, `f`, `false`,
+    /// `off`, `0`, in any case.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) for any other value, naming key and value.
+    pub fn boolean(&self, key: &str, default: bool) -> Result<bool, PersistenceError> {
+        self.parsed(key, "y, yes, t, true, on, 1, n, no, f, false, off or 0", |value| {
+            match value.to_ascii_lowercase().as_str() {
+                "y" | "yes" | "t" | "true" | "on" | "1" => Some(true),
+                "n" | "no" | "f" | "false" | "off" | "0" => Some(false),
+                _ => None,
+            }
+        })
+        .map(|value| value.unwrap_or(default))
+    }
+
+    /// A setting in seconds, with fractions.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) for anything else, naming key and value.
+    pub fn seconds(&self, key: &str) -> Result<Option<Duration>, PersistenceError> {
+        self.parsed(key, "a number of seconds, 0 or more", |value| {
+            value.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        })
+    }
+
+    /// A setting in whole seconds.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) for anything else, naming key and value.
+    pub fn whole_seconds(&self, key: &str) -> Result<Option<Duration>, PersistenceError> {
+        self.parsed(key, "a whole number of seconds, 0 or more", |value| {
+            value.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()))
+        })
+    }
+
+    /// A setting that counts something.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) for anything else, naming key and value.
+    pub fn count(&self, key: &str) -> Result<Option<u32>, PersistenceError> {
+        self.parsed(key, "a whole number, 0 or more", |value| value.parse().ok())
+    }
+
+    /// The error for a value that cannot be read. Not for secrets: it shows the value.
+    pub fn unreadable(&self, key: &str, value: &str, expected: &str) -> PersistenceError {
+        let name = self.entry(key).map_or_else(|| key.to_owned(), |(name, _)| name);
+        PersistenceError::programming(format!(
+            "environment variable {name} has the value {value:?}, expected {expected}"
+        ))
+    }
+
+    fn parsed<V>(
+        &self,
+        key: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<V>,
+    ) -> Result<Option<V>, PersistenceError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        parse(value.trim()).map(Some).ok_or_else(|| self.unreadable(key, value, expected))
+    }
+
+    /// The variable that decides a setting: its full name and its value.
+    fn entry(&self, key: &str) -> Option<(String, &str)> {
+        self.names(key).find_map(|name| {
+            let value = self.variables.get(&name)?;
+            Some((name, value.as_str()))
+        })
+    }
+
+    /// The names that a setting is looked up by, in order.
+    fn names<'a>(&'a self, key: &'a str) -> impl Iterator<Item = String> + 'a {
+        let own = (!self.application_name.is_empty())
+            .then(|| format!("{}_{key}", self.application_name.to_uppercase()));
+        own.into_iter().chain([key.to_owned()])
+    }
+
+    /// The names that a setting is looked up by, for an error.
+    fn named(&self, key: &str) -> String {
+        self.names(key).collect::<Vec<_>>().join(" or ")
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names: Vec<_> = self.variables.keys().collect();
+        names.sort();
+        f.debug_struct("Environment")
+            .field("application_name", &self.application_name)
+            .field("names", &names)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,227 @@
+//! Environment -> recorders, mapper, event store.
+
+use std::sync::Arc;
+
+use es_core::{
+    Cipher, Compressor, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
+    EventStore, Mapper, PersistenceError,
+};
+use es_transcode::JsonTranscoder;
+
+use crate::{Backend, Environment, Registry};
+
+/// The purpose of the table that snapshots stand in.
+const SNAPSHOTS: &str = "snapshots";
+
+/// Builds the parts of an application's event store, as its environment says.
+///
+/// The recorders of one factory share one datastore: a connection pool, a writer, or a memory.
+#[derive(Debug)]
+pub struct InfrastructureFactory {
+    environment: Environment,
+    registry: Registry,
+    transcoder: JsonTranscoder,
+    backend: Arc<dyn Backend>,
+}
+
+impl InfrastructureFactory {
+    /// A factory for an application, by the environment of this process.
+    ///
+    /// An empty name stands for an application without one: its settings are the common ones.
+    ///
+    /// # Errors
+    /// As [`FactoryBuilder::build`].
+    pub fn construct(application_name: impl Into<String>) -> Result<Self, PersistenceError> {
+        Self::builder(application_name).build()
+    }
+
+    /// Begins a factory for an application, with more to say about it.
+    pub fn builder(application_name: impl Into<String>) -> FactoryBuilder {
+        FactoryBuilder {
+            application_name: application_name.into(),
+            environment: None,
+            registry: Registry::standard(),
+            transcoder: JsonTranscoder::default(),
+        }
+    }
+
+    /// The settings that the factory reads.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// A recorder of the events of aggregates for a purpose, in a table of their own: `stored_P` on
+    /// SQLite, `<application>_P` on PostgreSQL.
+    ///
+    /// # Errors
+    /// When the datastore cannot be opened, or the purpose cannot be part of a table's name.
+    pub async fn aggregate_recorder(
+        &self,
+        purpose: &str,
+    ) -> Result<Arc<dyn DynAggregateRecorder>, PersistenceError> {
+        self.backend.aggregate_recorder(purpose).await
+    }
+
+    /// A recorder of the application's events.
+    ///
+    /// # Errors
+    /// When the datastore cannot be opened.
+    pub async fn application_recorder(&self) -> Result<Arc<dyn DynApplicationRecorder>, PersistenceError> {
+        self.backend.application_recorder().await
+    }
+
+    /// A recorder of tracking positions.
+    ///
+    /// # Errors
+    /// When the datastore cannot be opened.
+    pub async fn tracking_recorder(&self) -> Result<Arc<dyn DynTrackingRecorder>, PersistenceError> {
+        self.backend.tracking_recorder().await
+    }
+
+    /// A recorder of the application's events and its tracking positions.
+    ///
+    /// # Errors
+    /// When the datastore cannot be opened.
+    pub async fn process_recorder(&self) -> Result<Arc<dyn DynProcessRecorder>, PersistenceError> {
+        self.backend.process_recorder().await
+    }
+
+    /// The cipher, if one is set.
+    ///
+    /// # Errors
+    /// When the setting names no known cipher, or its key is missing or unusable.
+    pub fn cipher(&self) -> Result<Option<Arc<dyn Cipher>>, PersistenceError> {
+        self.registry.cipher(&self.environment)
+    }
+
+    /// The compressor, if one is set.
+    ///
+    /// # Errors
+    /// When the setting names no known compressor.
+    pub fn compressor(&self) -> Result<Option<Arc<dyn Compressor>>, PersistenceError> {
+        self.registry.compressor(&self.environment)
+    }
+
+    /// A mapper of the builder's transcoder, and of compressor and cipher as set.
+    ///
+    /// # Errors
+    /// As [`compressor`](Self::compressor) and [`cipher`](Self::cipher).
+    pub fn mapper(&self) -> Result<Mapper<JsonTranscoder>, PersistenceError> {
+        let mut mapper = Mapper::new(self.transcoder.clone());
+        if let Some(compressor) = self.compressor()? {
+            mapper = mapper.with_compressor(compressor);
+        }
+        if let Some(cipher) = self.cipher()? {
+            mapper = mapper.with_cipher(cipher);
+        }
+        Ok(mapper)
+    }
+
+    /// A store of the application's events.
+    ///
+    /// For one that also tracks, put a [`mapper`](Self::mapper) in front of a
+    /// [`process_recorder`](Self::process_recorder).
+    ///
+    /// # Errors
+    /// As [`mapper`](Self::mapper) and [`application_recorder`](Self::application_recorder).
+    pub async fn event_store(
+        &self,
+    ) -> Result<EventStore<Arc<dyn DynApplicationRecorder>, JsonTranscoder>, PersistenceError> {
+        Ok(EventStore::new(self.application_recorder().await?, self.mapper()?))
+    }
+
+    /// A store of the application's snapshots, if snapshotting is enabled.
+    ///
+    /// # Errors
+    /// As [`mapper`](Self::mapper), [`aggregate_recorder`](Self::aggregate_recorder) and
+    /// [`is_snapshotting_enabled`](Self::is_snapshotting_enabled).
+    pub async fn snapshot_store(
+        &self,
+    ) -> Result<Option<EventStore<Arc<dyn DynAggregateRecorder>, JsonTranscoder>>, PersistenceError> {
+        if !self.is_snapshotting_enabled()? {
+            return Ok(None);
+        }
+        Ok(Some(EventStore::new(self.aggregate_recorder(SNAPSHOTS).await?, self.mapper()?)))
+    }
+
+    /// Whether `IS_SNAPSHOTTING_ENABLED` says yes; no by default.
+    ///
+    /// # Errors
+    /// When the setting is neither yes nor no.
+    pub fn is_snapshotting_enabled(&self) -> Result<bool, PersistenceError> {
+        self.environment.boolean("IS_SNAPSHOTTING_ENABLED", false)
+    }
+
+    /// Lets what recorders of this factory accepted finish, then closes the datastore.
+    ///
+    /// # Errors
+    /// When the datastore cannot be closed in order.
+    ///
+    /// # Cancel safety
+    /// A dropped future does not stop the closing.
+    pub async fn close(&self) -> Result<(), PersistenceError> {
+        self.backend.close().await
+    }
+}
+
+/// A factory that is about to be built.
+#[derive(Debug)]
+#[must_use = "build the factory"]
+pub struct FactoryBuilder {
+    application_name: String,
+    environment: Option<Environment>,
+    registry: Registry,
+    transcoder: JsonTranscoder,
+}
+
+impl FactoryBuilder {
+    /// Reads these variables instead of the environment of the process.
+    pub fn environment<N: Into<String>, V: Into<String>>(
+        mut self,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        self.environment = Some(Environment::new(self.application_name.clone(), variables));
+        self
+    }
+
+    /// Knows parts by the names of this registry.
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// Encodes with this transcoder, for example one with transcodings of the application's own.
+    pub fn transcoder(mut self, transcoder: JsonTranscoder) -> Self {
+        self.transcoder = transcoder;
+        self
+    }
+
+    /// The factory. Nothing is opened yet.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) when a setting is missing or cannot be read,
+    /// naming it; [`NotSupported`](es_core::ErrorKind::NotSupported) when it asks for a part that is
+    /// not compiled in.
+    pub fn build(self) -> Result<InfrastructureFactory, PersistenceError> {
+        let environment = self.environment.unwrap_or_else(|| Environment::of_process(self.application_name));
+        require_uuid_ids(&environment)?;
+        let backend = self.registry.backend(&environment)?;
+        let factory =
+            InfrastructureFactory { environment, registry: self.registry, transcoder: self.transcoder, backend };
+        // A wrong setting is told now, not when the first event is put.
+        factory.mapper()?;
+        factory.is_snapshotting_enabled()?;
+        Ok(factory)
+    }
+}
+
+fn require_uuid_ids(environment: &Environment) -> Result<(), PersistenceError> {
+    const KEY: &str = "ORIGINATOR_ID_TYPE";
+    match environment.get(KEY) {
+        None | Some("uuid") => Ok(()),
+        Some("text") => {
+            Err(PersistenceError::not_supported("originator ids of type text (ORIGINATOR_ID_TYPE) are not supported"))
+        }
+        Some(other) => Err(environment.unreadable(KEY, other, "uuid")),
+    }
+}

@@ -1,0 +1,60 @@
+//! The backend on SQLite.
+
+use std::sync::Arc;
+
+use es_core::{
+    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
+    PersistenceError,
+};
+use es_sqlite::{SqliteDatastore, SqliteOptions};
+use tokio::sync::OnceCell;
+
+use crate::{Backend, Environment};
+
+#[derive(Debug)]
+pub(crate) struct Sqlite {
+    options: SqliteOptions,
+    datastore: OnceCell<SqliteDatastore>,
+}
+
+impl Sqlite {
+    pub(crate) fn new(environment: &Environment) -> Result<Self, PersistenceError> {
+        let mut options = SqliteOptions::new(environment.required("SQLITE_DBNAME")?)
+            .create_table(environment.boolean("CREATE_TABLE", true)?);
+        if let Some(timeout) = environment.seconds("SQLITE_LOCK_TIMEOUT")? {
+            options = options.lock_timeout(timeout);
+        }
+        Ok(Self { options, datastore: OnceCell::new() })
+    }
+
+    async fn datastore(&self) -> Result<&SqliteDatastore, PersistenceError> {
+        self.datastore.get_or_try_init(|| self.options.clone().open()).await
+    }
+}
+
+impl Backend for Sqlite {
+    fn aggregate_recorder<'a>(&'a self, purpose: &'a str) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>> {
+        Box::pin(async move { Ok(Arc::new(self.datastore().await?.aggregate_recorder(purpose).await?) as _) })
+    }
+
+    fn application_recorder(&self) -> BoxFuture<'_, Arc<dyn DynApplicationRecorder>> {
+        Box::pin(async { Ok(Arc::new(self.datastore().await?.application_recorder().await?) as _) })
+    }
+
+    fn tracking_recorder(&self) -> BoxFuture<'_, Arc<dyn DynTrackingRecorder>> {
+        Box::pin(async { Ok(Arc::new(self.datastore().await?.tracking_recorder().await?) as _) })
+    }
+
+    fn process_recorder(&self) -> BoxFuture<'_, Arc<dyn DynProcessRecorder>> {
+        Box::pin(async { Ok(Arc::new(self.datastore().await?.process_recorder().await?) as _) })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            match self.datastore.get() {
+                Some(datastore) => datastore.close().await,
+                None => Ok(()),
+            }
+        })
+    }
+}
