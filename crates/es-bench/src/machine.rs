@@ -1,0 +1,77 @@
+//! What the figures were measured on: without it they say nothing.
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// The machine, as far as it tells.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) threads: usize,
+    pub(crate) memory_mebibytes: Option<u64>,
+    pub(crate) system: String,
+    /// How many processes wanted to run in the minute before: other people's work is in the figures.
+    pub(crate) load_before: Option<f64>,
+    pub(crate) load_after: Option<f64>,
+}
+
+impl Machine {
+    pub(crate) fn describe() -> Self {
+        Self {
+            processor: field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.into()),
+            threads: thread::available_parallelism().map_or(1, usize::from),
+            memory_mebibytes: kibibytes("/proc/meminfo", "MemTotal").map(|kibibytes| kibibytes / 1024),
+            system: system(),
+            load_before: load(),
+            load_after: None,
+        }
+    }
+}
+
+/// The load average of the last minute.
+pub(crate) fn load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}
+
+/// The memory that this process occupies, in KiB.
+pub(crate) fn resident() -> Result<u64> {
+    kibibytes("/proc/self/status", "VmRSS").context("the memory in use is told on Linux only")
+}
+
+/// The most memory that this process ever occupied, in KiB.
+pub(crate) fn peak_resident() -> Result<u64> {
+    kibibytes("/proc/self/status", "VmHWM").context("the memory in use is told on Linux only")
+}
+
+/// The commit that was measured, and whether the sources differ from it.
+pub(crate) fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output =
+            Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        String::from_utf8(output.stdout).ok()
+    };
+    let Some(commit) = git(&["rev-parse", "HEAD"]) else { return "unknown".into() };
+    let is_changed =
+        git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|changes| !changes.is_empty());
+    format!("{}{}", commit.trim(), if is_changed { " with changes" } else { "" })
+}
+
+fn system() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{} {}", std::env::consts::OS, release.trim()).trim().to_owned()
+}
+
+fn kibibytes(file: &str, name: &str) -> Option<u64> {
+    field(file, name)?.split_whitespace().next()?.parse().ok()
+}
+
+/// The value of the first line `name: value`.
+fn field(file: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(file).ok()?;
+    let values = text.lines().filter_map(|line| line.split_once(':'));
+    values.into_iter().find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned())
+}

@@ -1,0 +1,126 @@
+//! Benchmarks: what this library costs beside the bare drivers. Run by `cargo xtask bench`.
+//!
+//! A workload is defined once (`workload`), a measured system is one adapter (`systems`), and an experiment (`suites`)
+//! lets several systems do the same work in turns (`bench`). What came of it is told to people (`table`) and written
+//! for programs (`report`). Figures of different runs are not comparable, so targets are ratios within one run.
+
+// A command-line program talks to people by printing.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bench;
+mod child;
+mod data;
+mod machine;
+mod report;
+mod statistics;
+mod suites;
+mod systems;
+mod table;
+mod workload;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::bench::{Bench, Scale};
+use crate::child::Job;
+use crate::machine::Machine;
+use crate::report::{FORMAT, Report};
+
+/// Measure this library beside the bare drivers
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench")]
+struct Arguments {
+    /// Every workload once, with small sizes and without verdicts
+    #[arg(long)]
+    quick: bool,
+    /// Leave PostgreSQL out; otherwise POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name the server
+    #[arg(long)]
+    without_postgres: bool,
+    /// Only the experiments whose names contain this, in any case
+    #[arg(long, value_name = "NAME", default_value = "")]
+    filter: String,
+    /// Be a process of an experiment
+    #[arg(long, hide = true, value_name = "JSON")]
+    child: Option<String>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match &arguments.child {
+        Some(job) => runtime.block_on(be_child(serde_json::from_str(job)?)),
+        None => runtime.block_on(run(&arguments)),
+    }
+}
+
+async fn be_child(job: Job) -> Result<()> {
+    match job {
+        Job::Sqlite(job) => job.serve().await,
+        Job::Postgres(job) => job.serve().await,
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let directory = directory()?;
+    let date = OffsetDateTime::now_utc().format(&Rfc3339)?;
+    let mut machine = Machine::describe();
+    let scale = if arguments.quick { Scale::Quick } else { Scale::Full };
+    let mut bench = Bench::new(scale, &arguments.filter);
+
+    suites::mapper::run(&mut bench).await?;
+    suites::popo::run(&mut bench).await?;
+    // On the disk that the target directory is on: a temporary directory may be in memory.
+    let databases = tempfile::Builder::new().prefix("databases-").tempdir_in(&directory)?;
+    suites::sqlite::run(&mut bench, databases.path()).await?;
+    if arguments.without_postgres {
+        bench.is_missing("PostgreSQL", "left out by --without-postgres");
+    } else {
+        suites::postgres::run(&mut bench).await?;
+    }
+
+    machine.load_after = machine::load();
+    let Bench { durability, experiments, missing, .. } = bench;
+    let report = Report {
+        format: FORMAT,
+        date,
+        commit: machine::commit(),
+        is_quick: arguments.quick,
+        machine,
+        durability,
+        experiments,
+        missing,
+    };
+    let results = directory.join("results.json");
+    fs::write(&results, serde_json::to_string_pretty(&report)?)
+        .with_context(|| format!("cannot write {}", results.display()))?;
+    print!("{}{}", table::Circumstances(&report), table::Targets(&report));
+    println!("\nwritten to {}", results.display());
+    Ok(())
+}
+
+/// `target/bench`, beside the profile's directory that this program was built into.
+fn directory() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target =
+        program.parent().and_then(Path::parent).ok_or_else(|| anyhow!("there is no target directory"))?;
+    let directory = target.join("bench");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    Ok(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,232 @@
+//! What came of it, for programs: the shape of `results.json`.
+
+use serde::Serialize;
+
+use crate::machine::Machine;
+use crate::statistics::Summary;
+
+/// Changes when a field changes its name or meaning.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Everything that one run measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) format: u32,
+    /// When the run began, RFC 3339, UTC.
+    pub(crate) date: String,
+    pub(crate) commit: String,
+    /// A short run: every workload once, nothing to quote.
+    pub(crate) is_quick: bool,
+    pub(crate) machine: Machine,
+    /// The durability that each datastore was measured with.
+    pub(crate) durability: Vec<Durability>,
+    pub(crate) experiments: Vec<Experiment>,
+    /// What was asked for and could not be measured.
+    pub(crate) missing: Vec<Missing>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Durability {
+    pub(crate) datastore: String,
+    pub(crate) settings: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Missing {
+    pub(crate) what: String,
+    pub(crate) reason: String,
+}
+
+/// One workload on several systems, round by round in turns.
+#[derive(Debug, Serialize)]
+pub(crate) struct Experiment {
+    pub(crate) name: String,
+    pub(crate) rounds: usize,
+    pub(crate) results: Vec<SystemResult>,
+    pub(crate) comparisons: Vec<Comparison>,
+}
+
+/// What one system did.
+#[derive(Debug, Serialize)]
+pub(crate) struct SystemResult {
+    pub(crate) system: String,
+    #[serde(flatten)]
+    pub(crate) figures: Figures,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Figures {
+    Speed {
+        events_per_second: Summary,
+        microseconds_per_event: Summary,
+        /// How long single calls took; only where they were timed one by one.
+        latency: Option<LatencySummary>,
+    },
+    Memory {
+        /// The peak of the resident memory above that of the idle process.
+        mebibytes_above_idle: Summary,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct LatencySummary {
+    pub(crate) p50_microseconds: Summary,
+    pub(crate) p99_microseconds: Summary,
+}
+
+/// One system beside another, or beside a bound.
+#[derive(Debug, Serialize)]
+pub(crate) struct Comparison {
+    pub(crate) system: String,
+    /// The other system; absent where a figure is held against a bound as it is.
+    pub(crate) beside: Option<String>,
+    pub(crate) measure: Measure,
+    /// The ratios of the rounds (this system's figure by the other's in the same round), or the figure itself.
+    pub(crate) value: Summary,
+    pub(crate) target: Option<Target>,
+    /// Whether the median reaches the target; absent without a target, and in a quick run.
+    pub(crate) is_met: Option<bool>,
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Measure {
+    /// Time for the same work.
+    Time,
+    /// Work in the same time.
+    Speed,
+    /// The time that 99 of 100 calls stay below.
+    P99,
+    /// MiB above idle.
+    Memory,
+}
+
+/// What is to be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Target {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Target {
+    pub(crate) fn is_met_by(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(bound) => value <= bound,
+            Self::AtLeast(bound) => value >= bound,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::{
+        Comparison, Durability, Experiment, FORMAT, Figures, LatencySummary, Measure, Missing, Report,
+        SystemResult, Target,
+    };
+    use crate::machine::Machine;
+    use crate::statistics::Summary;
+
+    pub(crate) fn example() -> Report {
+        let around = |median: f64| Summary { low: median / 2.0, median, high: median * 2.0 };
+        let latency = LatencySummary { p50_microseconds: around(8.0), p99_microseconds: around(64.0) };
+        let speed = Figures::Speed {
+            events_per_second: around(1000.0),
+            microseconds_per_event: around(1000.0),
+            latency: Some(latency),
+        };
+        let memory = Figures::Memory { mebibytes_above_idle: around(4.0) };
+        let append = Experiment {
+            name: "sqlite append, 64 tasks, 1 event per commit".into(),
+            rounds: 3,
+            results: vec![SystemResult { system: "es-sqlite".into(), figures: speed }],
+            comparisons: vec![Comparison {
+                system: "es-sqlite".into(),
+                beside: Some("bare rusqlite".into()),
+                measure: Measure::Speed,
+                value: around(12.0),
+                target: Some(Target::AtLeast(10.0)),
+                is_met: Some(true),
+            }],
+        };
+        let stream = Experiment {
+            name: "sqlite stream, memory".into(),
+            rounds: 1,
+            results: vec![SystemResult { system: "es-sqlite".into(), figures: memory }],
+            comparisons: vec![],
+        };
+        Report {
+            format: FORMAT,
+            date: "2026-01-31T12:00:00Z".into(),
+            commit: "0123abc".into(),
+            is_quick: false,
+            machine: Machine {
+                processor: "a processor".into(),
+                threads: 2,
+                memory_mebibytes: Some(1024),
+                system: "linux 6".into(),
+                load_before: Some(0.5),
+                load_after: None,
+            },
+            durability: vec![Durability { datastore: "SQLite".into(), settings: "synchronous=FULL".into() }],
+            experiments: vec![append, stream],
+            missing: vec![Missing { what: "PostgreSQL".into(), reason: "left out".into() }],
+        }
+    }
+
+    #[test]
+    fn the_results_have_the_shape_that_readers_of_the_file_rely_on() {
+        let summary = |median: f64| json!({"low": median / 2.0, "median": median, "high": median * 2.0});
+        let expected = json!({
+            "format": 1,
+            "date": "2026-01-31T12:00:00Z",
+            "commit": "0123abc",
+            "is_quick": false,
+            "machine": {
+                "processor": "a processor", "threads": 2, "memory_mebibytes": 1024, "system": "linux 6",
+                "load_before": 0.5, "load_after": null,
+            },
+            "durability": [{"datastore": "SQLite", "settings": "synchronous=FULL"}],
+            "experiments": [
+                {
+                    "name": "sqlite append, 64 tasks, 1 event per commit",
+                    "rounds": 3,
+                    "results": [{
+                        "system": "es-sqlite",
+                        "events_per_second": summary(1000.0),
+                        "microseconds_per_event": summary(1000.0),
+                        "latency": {"p50_microseconds": summary(8.0), "p99_microseconds": summary(64.0)},
+                    }],
+                    "comparisons": [{
+                        "system": "es-sqlite",
+                        "beside": "bare rusqlite",
+                        "measure": "speed",
+                        "value": summary(12.0),
+                        "target": {"at_least": 10.0},
+                        "is_met": true,
+                    }],
+                },
+                {
+                    "name": "sqlite stream, memory",
+                    "rounds": 1,
+                    "results": [{"system": "es-sqlite", "mebibytes_above_idle": summary(4.0)}],
+                    "comparisons": [],
+                },
+            ],
+            "missing": [{"what": "PostgreSQL", "reason": "left out"}],
+        });
+        assert_eq!(serde_json::to_value(example()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_bound_is_part_of_what_reaches_it() {
+        assert!(Target::AtMost(1.2).is_met_by(1.2));
+        assert!(!Target::AtMost(1.2).is_met_by(1.21));
+        assert!(Target::AtLeast(10.0).is_met_by(10.0));
+        assert!(!Target::AtLeast(10.0).is_met_by(9.9));
+    }
+}

@@ -1,0 +1,55 @@
+//! The events that reads find: the same ones in every datastore.
+
+use es_core::StoredEvent;
+use uuid::Uuid;
+
+use crate::bench::Scale;
+use crate::data::{events, originator};
+
+/// Far from the aggregates that appends make.
+const FIRST: u64 = 1 << 40;
+/// Events of each of the aggregates that fill the store up.
+const FILLER: usize = 100;
+
+/// How many events there are, and which aggregates are loaded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fixture {
+    pub(crate) events: usize,
+    pub(crate) sizes: [usize; 3],
+}
+
+impl Fixture {
+    pub(crate) fn new(scale: Scale) -> Self {
+        let (events, largest) = scale.pick((1_000_000, 100_000), (20_000, 10_000));
+        Self { events, sizes: [10, 1_000, largest] }
+    }
+
+    /// The aggregate that has the size at this place of `sizes`.
+    pub(crate) fn originator(index: usize) -> Uuid {
+        originator(FIRST + index as u64)
+    }
+
+    /// All events.
+    pub(crate) fn stored(self) -> impl Iterator<Item = StoredEvent> {
+        let rest = self.events - self.sizes.iter().sum::<usize>();
+        let sizes = self.sizes.into_iter().chain(std::iter::repeat_n(FILLER, rest.div_ceil(FILLER)));
+        let aggregates = sizes.enumerate().map(|(index, size)| events(Self::originator(index), size));
+        aggregates.flatten().take(self.events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Fixture;
+    use crate::bench::Scale;
+
+    #[test]
+    fn the_fixture_has_as_many_events_as_it_says() {
+        let fixture = Fixture::new(Scale::Quick);
+        assert_eq!(fixture.stored().count(), fixture.events);
+        for (index, size) in fixture.sizes.into_iter().enumerate() {
+            let id = Fixture::originator(index);
+            assert_eq!(fixture.stored().filter(|event| event.originator_id == id).count(), size);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Bare sqlx, as a careful programmer would write it: prepared statements, each call on a connection that is ready
+//! (sqlx's own pool asks the server for a sign of life with every use), rows decoded into owned values.
+
+use std::hint::black_box;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use es_core::StoredEvent;
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use uuid::Uuid;
+
+use crate::workload::{Page, Store};
+
+const CREATE: &str = "
+    CREATE TABLE stored_events (originator_id uuid NOT NULL, originator_version bigint NOT NULL, topic text,
+        state bytea, notification_id bigserial, PRIMARY KEY (originator_id, originator_version));
+    CREATE UNIQUE INDEX stored_events_notification_id_idx ON stored_events (notification_id ASC)";
+const INSERT: &str = "INSERT INTO stored_events (originator_id, originator_version, topic, state) \
+     VALUES ($1, $2, $3, $4) RETURNING notification_id";
+const COPY: &str =
+    "COPY stored_events (originator_id, originator_version, topic, state) FROM STDIN (FORMAT binary)";
+const SELECT_EVENTS: &str = "SELECT originator_id, originator_version, topic, state FROM stored_events \
+     WHERE originator_id = $1 ORDER BY originator_version";
+const SELECT_NOTIFICATIONS: &str = "SELECT originator_id, originator_version, topic, state, notification_id \
+     FROM stored_events WHERE notification_id > $1 ORDER BY notification_id LIMIT $2";
+
+/// Bytes that are sent at once.
+const COPY_BUFFER: usize = 64 * 1024;
+
+/// The settings that decide what a commit costs.
+const DURABILITY: [&str; 7] = [
+    "server_version",
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "wal_sync_method",
+    "shared_buffers",
+    "max_wal_size",
+];
+
+/// A schema of its own on the server that the environment names, deleted when the measuring is done.
+#[derive(Clone, Debug)]
+pub(crate) struct Schema {
+    server: PgConnectOptions,
+    name: String,
+}
+
+impl Schema {
+    /// An empty schema, in place of what an earlier run may have left.
+    pub(crate) async fn create(name: &str) -> Result<Self> {
+        let schema = Self::existing(name)?;
+        schema.drop().await?;
+        schema.execute(format!("CREATE SCHEMA \"{name}\"")).await?;
+        Ok(schema)
+    }
+
+    /// The schema that another process has created.
+    pub(crate) fn existing(name: &str) -> Result<Self> {
+        let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
+        let server = PgConnectOptions::new_without_pgpass()
+            .host(&variable("POSTGRES_HOST")?)
+            .port(variable("POSTGRES_PORT")?.parse().context("POSTGRES_PORT is not a port")?)
+            .database(&variable("POSTGRES_DBNAME")?)
+            .username(&variable("POSTGRES_USER")?)
+            .password(&variable("POSTGRES_PASSWORD")?);
+        Ok(Self { server, name: name.to_owned() })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) async fn create_table(&self) -> Result<()> {
+        self.execute(CREATE.to_owned()).await
+    }
+
+    /// Stores events in one transaction, and leaves the table as autovacuum would in time.
+    pub(crate) async fn fill(&self, events: impl Iterator<Item = StoredEvent>) -> Result<()> {
+        copy(&mut self.connect().await?, events).await?;
+        self.execute("VACUUM (ANALYZE) stored_events".to_owned()).await?;
+        self.execute("CHECKPOINT".to_owned()).await
+    }
+
+    pub(crate) async fn durability(&self) -> Result<String> {
+        let mut connection = self.connect().await?;
+        let mut settings = Vec::new();
+        for name in DURABILITY {
+            let select = sqlx::query_scalar("SELECT current_setting($1)").bind(name);
+            let value: String = select.fetch_one(&mut connection).await?;
+            settings.push(format!("{name}={value}"));
+        }
+        Ok(settings.join(", "))
+    }
+
+    pub(crate) async fn drop(&self) -> Result<()> {
+        self.execute(format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", self.name)).await
+    }
+
+    async fn connect(&self) -> Result<PgConnection> {
+        let options = self.server.clone().options([("search_path", self.name.as_str())]);
+        let options = options.options([("client_min_messages", "warning")]);
+        options.disable_statement_logging().connect().await.context("cannot connect to PostgreSQL")
+    }
+
+    async fn execute(&self, statements: String) -> Result<()> {
+        let mut connection = self.connect().await?;
+        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    }
+}
+
+/// A fixed number of connections, which tasks take turns in using.
+pub(crate) struct Connections {
+    free: Mutex<Vec<PgConnection>>,
+    permits: Semaphore,
+}
+
+impl Connections {
+    pub(crate) async fn open(schema: &Schema, count: usize) -> Result<Self> {
+        let mut free = Vec::with_capacity(count);
+        for _ in 0..count {
+            free.push(schema.connect().await?);
+        }
+        Ok(Self { free: Mutex::new(free), permits: Semaphore::new(count) })
+    }
+
+    /// A connection that nobody else uses until it is dropped.
+    async fn take(&self) -> Result<Taken<'_>> {
+        let permit = self.permits.acquire().await?;
+        let connection = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Ok(Taken { connection, connections: self, _permit: permit })
+    }
+}
+
+struct Taken<'a> {
+    connection: Option<PgConnection>,
+    connections: &'a Connections,
+    /// Given back after the connection, since fields are dropped after `drop`.
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Taken<'_> {
+    fn get(&mut self) -> Result<&mut PgConnection> {
+        self.connection.as_mut().context("there are fewer connections than permits")
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut free = self.connections.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.extend(self.connection.take());
+    }
+}
+
+impl Store for Connections {
+    async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
+        let mut connection = self.take().await?;
+        if events.len() > 1 {
+            return copy(connection.get()?, events.into_iter()).await;
+        }
+        for event in events {
+            let insert = sqlx::query_scalar(INSERT)
+                .bind(event.originator_id)
+                .bind(event.originator_version)
+                .bind(event.topic.as_str())
+                .bind(&*event.state);
+            black_box::<i64>(insert.fetch_one(connection.get()?).await?);
+        }
+        Ok(())
+    }
+
+    async fn load(&self, originator_id: Uuid) -> Result<usize> {
+        let mut connection = self.take().await?;
+        let select = sqlx::query(SELECT_EVENTS).bind(originator_id).try_map(decode);
+        let events = select.fetch_all(connection.get()?).await?;
+        Ok(black_box(events).len())
+    }
+
+    async fn page(&self, after: i64, limit: usize) -> Result<Page> {
+        let mut connection = self.take().await?;
+        let select = sqlx::query(SELECT_NOTIFICATIONS)
+            .bind(after)
+            .bind(i64::try_from(limit)?)
+            .try_map(|row: PgRow| Ok((row.try_get::<i64, _>(4)?, decode(row)?)));
+        let notifications = black_box(select.fetch_all(connection.get()?).await?);
+        Ok(Page { count: notifications.len(), last: notifications.last().map_or(0, |(id, _)| *id) })
+    }
+}
+
+/// An event with values of its own.
+struct OwnedEvent {
+    #[expect(dead_code, reason = "decoding it is part of the work")]
+    originator_id: Uuid,
+    #[expect(dead_code, reason = "decoding it is part of the work")]
+    originator_version: i64,
+    #[expect(dead_code, reason = "decoding it is part of the work")]
+    topic: String,
+    #[expect(dead_code, reason = "decoding it is part of the work")]
+    state: Vec<u8>,
+}
+
+fn decode(row: PgRow) -> Result<OwnedEvent, sqlx::Error> {
+    Ok(OwnedEvent {
+        originator_id: row.try_get(0)?,
+        originator_version: row.try_get(1)?,
+        topic: row.try_get(2)?,
+        state: row.try_get(3)?,
+    })
+}
+
+/// `COPY` in its binary format: the fastest way into a table.
+async fn copy(connection: &mut PgConnection, events: impl Iterator<Item = StoredEvent>) -> Result<()> {
+    let mut copy = connection.copy_in_raw(COPY).await?;
+    let mut buffer = b"PGCOPY\n\xff\r\n\0".to_vec();
+    // No flags, no further header.
+    buffer.extend_from_slice(&[0; 8]);
+    for event in events {
+        write_row(&mut buffer, &event)?;
+        if buffer.len() >= COPY_BUFFER {
+            copy.send(buffer.as_slice()).await?;
+            buffer.clear();
+        }
+    }
+    buffer.extend_from_slice(&(-1_i16).to_be_bytes());
+    copy.send(buffer.as_slice()).await?;
+    copy.finish().await?;
+    Ok(())
+}
+
+fn write_row(buffer: &mut Vec<u8>, event: &StoredEvent) -> Result<()> {
+    let version = event.originator_version.to_be_bytes();
+    let fields: [&[u8]; 4] = [event.originator_id.as_bytes(), &version, event.topic.as_bytes(), &event.state];
+    buffer.extend_from_slice(&4_i16.to_be_bytes());
+    for field in fields {
+        buffer.extend_from_slice(&i32::try_from(field.len())?.to_be_bytes());
+        buffer.extend_from_slice(field);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Connections, Schema};
+    use crate::data::Supply;
+    use crate::workload::{Work, do_work};
+
+    #[tokio::test]
+    async fn single_inserts_and_copies_are_read_back() {
+        if std::env::var_os("ES_TEST_WITHOUT_POSTGRES").is_some() {
+            return;
+        }
+        let schema = Schema::create("es_bench_test").await.unwrap();
+        schema.create_table().await.unwrap();
+        let store = Arc::new(Connections::open(&schema, 2).await.unwrap());
+        let supply = Supply::default();
+        do_work(&store, &Work::Append { tasks: 4, commits: 5, events: 1 }, &supply).await.unwrap();
+        do_work(&store, &Work::Append { tasks: 1, commits: 2, events: 10 }, &supply).await.unwrap();
+        do_work(&store, &Work::AppendAndLoad { aggregates: 2, events: 3 }, &supply).await.unwrap();
+        do_work(&store, &Work::Page { events: 46, page: 7 }, &supply).await.unwrap();
+        schema.drop().await.unwrap();
+    }
+}
