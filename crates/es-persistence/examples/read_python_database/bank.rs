@@ -1,0 +1,173 @@
+//! The bank whose Python half is `testdata/python/bank.py`: its events, its snapshots, and the
+//! transcodings of its own value objects.
+
+use bigdecimal::BigDecimal;
+use es_persistence::{
+    Event, PersistenceError, SnapshotState, Transcoding,
+    transcode::{
+        JsonTranscoder, Registered, Value,
+        serde_with::{serde_as, skip_serializing_none},
+    },
+};
+use serde::{Deserialize, Serialize};
+use time::{Date, OffsetDateTime, macros::format_description};
+use uuid::Uuid;
+
+/// What happens to an account.
+#[derive(Clone, Debug, PartialEq, Event)]
+#[event(topic = "bank:Account")]
+pub(crate) enum AccountEvent {
+    Opened {
+        originator_topic: String,
+        owner: String,
+        #[event(registered)]
+        owner_id: Uuid,
+        #[event(registered)]
+        birthday: Date,
+        #[event(registered)]
+        limit: BigDecimal,
+    },
+    Credited {
+        #[event(registered)]
+        amount: BigDecimal,
+        note: String,
+        /// Python says no more than `list`: what is in it is known when it is read.
+        tags: Vec<Value>,
+        /// With an offset or without one.
+        booked_at: Value,
+    },
+    Verified {
+        #[event(registered)]
+        proof: ComplexCustomValue,
+        score: f64,
+        /// Python's integers have any size; `Integer` holds those too large for this.
+        attempts: i128,
+        passed: bool,
+        remark: Value,
+    },
+    Closed,
+}
+
+/// What a snapshot keeps of an account.
+#[serde_as(crate = "es_persistence::transcode::serde_with")]
+#[skip_serializing_none]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Account {
+    #[serde(rename = "_created_on")]
+    #[serde_as(as = "Registered")]
+    pub(crate) created_on: OffsetDateTime,
+    #[serde(rename = "_modified_on")]
+    #[serde_as(as = "Registered")]
+    pub(crate) modified_on: OffsetDateTime,
+    pub(crate) owner: String,
+    #[serde_as(as = "Registered")]
+    pub(crate) owner_id: Uuid,
+    #[serde_as(as = "Registered")]
+    pub(crate) birthday: Date,
+    #[serde_as(as = "Registered")]
+    pub(crate) limit: BigDecimal,
+    #[serde_as(as = "Registered")]
+    pub(crate) balance: BigDecimal,
+    pub(crate) notes: Vec<String>,
+    #[serde(default)]
+    #[serde_as(as = "Option<Registered>")]
+    pub(crate) proof: Option<ComplexCustomValue>,
+    #[serde(default)]
+    pub(crate) closed: Option<bool>,
+}
+
+impl SnapshotState for Account {
+    const AGGREGATE_TOPIC: &str = "bank:Account";
+}
+
+/// A value object. What it is written as holds values that have transcodings themselves.
+#[serde_as(crate = "es_persistence::transcode::serde_with")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SimpleCustomValue {
+    #[serde_as(as = "Registered")]
+    pub(crate) id: Uuid,
+    #[serde_as(as = "Registered")]
+    pub(crate) date: Date,
+}
+
+/// A value object that is written as the one it holds.
+#[serde_as(crate = "es_persistence::transcode::serde_with")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct ComplexCustomValue {
+    #[serde_as(as = "Registered")]
+    pub(crate) value: SimpleCustomValue,
+}
+
+/// A transcoder that knows the bank's own types beside the standard ones.
+pub(crate) fn transcoder() -> JsonTranscoder {
+    let mut transcoder = JsonTranscoder::new();
+    transcoder.register(DateAsIso);
+    transcoder.register(SimpleCustomValueAsDict);
+    transcoder.register(ComplexCustomValueAsDict);
+    transcoder
+}
+
+#[derive(Debug)]
+struct DateAsIso;
+
+impl Transcoding for DateAsIso {
+    type Value = Date;
+    type Encoded<'a> = String;
+    type Decoded = String;
+
+    fn name(&self) -> &str {
+        "date_iso"
+    }
+
+    fn encode<'a>(&'a self, date: &'a Date) -> Result<String, PersistenceError> {
+        Ok(date.to_string())
+    }
+
+    fn decode(&self, iso: String) -> Result<Date, PersistenceError> {
+        Date::parse(&iso, format_description!("[year]-[month]-[day]"))
+            .map_err(|error| PersistenceError::data(format!("{iso:?} is not a date")).with_source(error))
+    }
+}
+
+#[derive(Debug)]
+struct SimpleCustomValueAsDict;
+
+impl Transcoding for SimpleCustomValueAsDict {
+    type Value = SimpleCustomValue;
+    type Encoded<'a> = &'a SimpleCustomValue;
+    type Decoded = SimpleCustomValue;
+
+    fn name(&self) -> &str {
+        "simple_custom_value"
+    }
+
+    fn encode<'a>(&'a self, value: &'a SimpleCustomValue) -> Result<&'a SimpleCustomValue, PersistenceError> {
+        Ok(value)
+    }
+
+    fn decode(&self, value: SimpleCustomValue) -> Result<SimpleCustomValue, PersistenceError> {
+        Ok(value)
+    }
+}
+
+#[derive(Debug)]
+struct ComplexCustomValueAsDict;
+
+impl Transcoding for ComplexCustomValueAsDict {
+    type Value = ComplexCustomValue;
+    type Encoded<'a> = &'a ComplexCustomValue;
+    type Decoded = ComplexCustomValue;
+
+    fn name(&self) -> &str {
+        "complex_custom_value"
+    }
+
+    fn encode<'a>(&'a self, value: &'a ComplexCustomValue) -> Result<&'a ComplexCustomValue, PersistenceError> {
+        Ok(value)
+    }
+
+    fn decode(&self, value: ComplexCustomValue) -> Result<ComplexCustomValue, PersistenceError> {
+        Ok(value)
+    }
+}
