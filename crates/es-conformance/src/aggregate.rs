@@ -11,7 +11,8 @@ use futures_util::TryStreamExt;
 use crate::{
     Fixture,
     support::{
-        assert_closed, event, events, insert, insert_refused, select, select_all, versions, versions_of,
+        assert_closed, event, events, insert, insert_refused, late_event, select, select_all, versions,
+        versions_of,
     },
 };
 
@@ -30,7 +31,8 @@ pub async fn an_unknown_aggregate_has_no_events(fixture: &impl Fixture<Recorder:
 
 /// A topic of any script is read back as it was.
 pub async fn topics_are_unicode(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
-    for text in ["konto:Übertrag.Gebucht", "銀行:口座.開設", "bank:🏦", "e\u{301}", "' \" ; -- \\ % _"] {
+    for text in ["konto:Übertrag.Gebucht", "銀行:口座.開設", "bank:🏦", "e\u{301}", "' \" ; -- \\ % _"]
+    {
         assert_kept(fixture, text, b"state").await;
     }
 }
@@ -194,11 +196,12 @@ pub async fn pages_of_events_join(fixture: &impl Fixture<Recorder: AggregateReco
     }
 }
 
-/// A version that is taken is refused.
+/// A version that is taken is refused, even to the very event that has it.
 pub async fn a_taken_version_is_refused(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [1, 2])).await;
+    insert_refused(&recorder, vec![late_event(id, 2)]).await;
     insert_refused(&recorder, events(id, [2])).await;
 }
 
@@ -218,7 +221,7 @@ pub async fn a_conflict_names_the_version(fixture: &impl Fixture<Recorder: Aggre
     insert(&recorder, events(one, [5])).await;
     insert(&recorder, events(other, [6, i64::MAX])).await;
     let attempts = [
-        (vec![event(one, 5)], one, 5),
+        (vec![late_event(one, 5)], one, 5),
         (vec![event(one, 6), event(other, 6), event(one, 7)], other, 6),
         (vec![event(one, 8), event(other, i64::MAX)], other, i64::MAX),
     ];
@@ -250,8 +253,7 @@ pub async fn a_conflict_leaves_what_is_recorded(fixture: &impl Fixture<Recorder:
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [1])).await;
-    let late = StoredEvent { state: Bytes::from_static(b"late"), ..event(id, 1) };
-    insert_refused(&recorder, vec![late]).await;
+    insert_refused(&recorder, vec![late_event(id, 1)]).await;
     assert_eq!(select_all(&recorder, id).await, events(id, [1]));
 }
 
@@ -260,7 +262,7 @@ pub async fn a_conflict_leaves_the_recorder_usable(fixture: &impl Fixture<Record
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [1])).await;
-    insert_refused(&recorder, events(id, [1])).await;
+    insert_refused(&recorder, vec![late_event(id, 1)]).await;
     insert(&recorder, events(id, [2, 3])).await;
     insert_refused(&recorder, events(id, [4, 3])).await;
     insert(&recorder, events(id, [4])).await;

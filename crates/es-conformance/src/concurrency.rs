@@ -1,7 +1,13 @@
 //! The rules that hold for every recorder of events while others are at it: racing writers, reading
 //! meanwhile, dropped futures, closing.
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use es_core::{AggregateRecorder, ErrorKind, EventRange, Recorder, StoredEvent, uuid::Uuid};
 use futures_util::future::{join, join_all, maybe_done};
@@ -62,26 +68,39 @@ async fn append_by_turns<R: AggregateRecorder>(
 /// Who reads while others write finds each batch whole or not at all.
 pub async fn readers_see_whole_batches(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     const BATCHES: i64 = 40;
-    let [writer, reader] = [fixture.open().await, fixture.open().await];
+    let writer = fixture.open().await;
+    let readers = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
     let id = Uuid::new_v4();
     insert(&writer, events(id, [1, 2])).await;
 
-    let writing = tokio::spawn(async move {
-        for batch in 1..BATCHES {
-            insert(&writer, events(id, [2 * batch + 1, 2 * batch + 2])).await;
+    let finished = Arc::new(AtomicBool::new(false));
+    let reading = tokio::spawn(read_whole_batches(Arc::clone(&readers[0]), id, Arc::clone(&finished)));
+    for batch in 1..BATCHES {
+        let insertion = writer.insert_events(events(id, [2 * batch + 1, 2 * batch + 2]));
+        let mut insertion = pin!(maybe_done(insertion));
+        // Reads between any two steps of the insertion, beside the other reader's at any time.
+        while !poll_once(insertion.as_mut()).await {
+            assert_whole_batches(&*readers[1], id).await;
         }
-    });
-    loop {
-        let finished = writing.is_finished();
-        let count = select_all(&reader, id).await.len();
-        assert!(count.is_multiple_of(2), "{count} events of batches of two are visible");
-        if finished {
-            break;
-        }
+        insertion.take_output().expect("it is done").expect("inserting should succeed");
+    }
+    finished.store(true, Ordering::Release);
+    reading.await.expect("the reader should finish");
+    assert_eq!(assert_whole_batches(&writer, id).await as i64, 2 * BATCHES);
+}
+
+async fn read_whole_batches<R: AggregateRecorder>(recorder: Arc<R>, id: Uuid, finished: Arc<AtomicBool>) {
+    while !finished.load(Ordering::Acquire) {
+        assert_whole_batches(&*recorder, id).await;
         yield_now().await;
     }
-    writing.await.expect("the writer should finish");
-    assert_eq!(select_all(&reader, id).await.len() as i64, 2 * BATCHES);
+}
+
+/// Returns how many events are visible, which is an even number: all batches are of two.
+async fn assert_whole_batches(recorder: &impl AggregateRecorder, id: Uuid) -> usize {
+    let count = select_all(recorder, id).await.len();
+    assert!(count.is_multiple_of(2), "{count} events of batches of two are visible");
+    count
 }
 
 /// When the future of an insertion is dropped, at whatever point, its events are recorded whole or
@@ -152,20 +171,4 @@ pub async fn closing_finishes_what_was_accepted(fixture: &impl Fixture<Recorder:
         let recorded = if acknowledged { events(*id, 1..=3) } else { events(*id, [1]) };
         assert_eq!(select_all(&reopened, *id).await, recorded, "acknowledged: {acknowledged}");
     }
-}
-
-/// Reading does not wait for other readers: a read that was begun and not finished holds up none.
-pub async fn readers_do_not_wait_for_each_other(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
-    let recorder = fixture.open().await;
-    let id = Uuid::new_v4();
-    insert(&recorder, events(id, 1..=3)).await;
-    let mut begun = Vec::new();
-    for _ in 0..WRITERS {
-        let mut reading = Box::pin(maybe_done(recorder.select_events(id, EventRange::all())));
-        poll_once(reading.as_mut()).await;
-        begun.push(reading);
-    }
-    let mut last = pin!(maybe_done(recorder.select_events(id, EventRange::all())));
-    last.as_mut().await;
-    assert_eq!(last.take_output().expect("it was awaited").expect("reading should succeed").len(), 3);
 }

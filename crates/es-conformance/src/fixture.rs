@@ -3,8 +3,8 @@
 use std::{future::Future, sync::Arc};
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, DynAggregateRecorder, DynApplicationRecorder,
-    DynProcessRecorder, DynTrackingRecorder, ProcessRecorder, Recorder, TrackingRecorder,
+    AggregateRecorder, ApplicationRecorder, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder,
+    DynTrackingRecorder, ProcessRecorder, Recorder, TrackingRecorder,
 };
 
 /// An empty datastore for one test, and recorders on it.

@@ -38,7 +38,8 @@ pub fn run<F: Fixture>(make_fixture: impl AsyncFnOnce() -> F, rule: impl AsyncFn
         .expect("a runtime should start");
     let fixture = runtime.block_on(make_fixture());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(async { timeout(PATIENCE, rule(&fixture)).await.expect("the rule should not hang") });
+        runtime
+            .block_on(async { timeout(PATIENCE, rule(&fixture)).await.expect("the rule should not hang") });
     }));
     runtime.block_on(fixture.clean_up());
     if let Err(panic) = outcome {
@@ -88,7 +89,6 @@ macro_rules! __rules {
     (concurrency, $($then:tt)*) => { $crate::__each_rule! { concurrency, $($then)*,
         racing_writers_lose_no_event
         readers_see_whole_batches
-        readers_do_not_wait_for_each_other
         a_dropped_insertion_is_whole_or_nothing
         dropped_futures_do_no_harm
         closing_finishes_what_was_accepted

@@ -21,6 +21,11 @@ pub(crate) fn event(originator_id: Uuid, originator_version: i64) -> StoredEvent
     StoredEvent { originator_id, originator_version, topic: TOPIC, state }
 }
 
+/// Another event than [`event`] gives, for the same place.
+pub(crate) fn late_event(originator_id: Uuid, originator_version: i64) -> StoredEvent {
+    StoredEvent { state: Bytes::from_static(b"late"), ..event(originator_id, originator_version) }
+}
+
 pub(crate) fn events(originator_id: Uuid, versions: impl IntoIterator<Item = i64>) -> Vec<StoredEvent> {
     versions.into_iter().map(|version| event(originator_id, version)).collect()
 }

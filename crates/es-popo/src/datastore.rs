@@ -69,7 +69,9 @@ impl Datastore {
                 let run = contents.log.run(wanted.start, wanted.end);
                 let matching = (wanted.start..)
                     .zip(run)
-                    .filter(|(_, event)| selection.topics.is_empty() || selection.topics.contains(&event.topic))
+                    .filter(|(_, event)| {
+                        selection.topics.is_empty() || selection.topics.contains(&event.topic)
+                    })
                     .map(|(position, event)| Notification { id: id_at(position), event: event.clone() });
                 selected.extend(matching.take(room));
                 wanted.start + run.len()

@@ -18,7 +18,9 @@ impl<R: es_core::Recorder + Clone> Fixture for InMemory<R> {
 }
 
 mod aggregate_recorder {
-    es_conformance::aggregate_recorder_tests!(async || crate::InMemory(es_popo::PopoAggregateRecorder::new()));
+    es_conformance::aggregate_recorder_tests!(
+        async || crate::InMemory(es_popo::PopoAggregateRecorder::new())
+    );
 }
 
 mod application_recorder {

@@ -1,0 +1,151 @@
+//! A recorder with one defect of choice.
+//!
+//! Each defect is a mistake that a recorder could have, made so small that it breaks one rule only:
+//! one statement among several, one size of batch, one moment.
+
+mod defect;
+mod reading;
+mod writing;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use es_conformance::Fixture;
+use es_core::{Notification, PersistenceError, Recorder, StoredEvent, uuid::Uuid};
+use es_popo::PopoProcessRecorder;
+
+pub(crate) use self::defect::Defect;
+
+/// A datastore, and recorders on it that have the defect; none when there is no defect.
+pub(crate) struct BrokenFixture {
+    pub(crate) defect: Option<Defect>,
+    datastore: Arc<Datastore>,
+}
+
+/// What the recorders of one fixture share.
+#[derive(Debug, Default)]
+struct Datastore {
+    popo: PopoProcessRecorder,
+    recorders: AtomicUsize,
+    closings: AtomicUsize,
+    notes: Mutex<Notes>,
+}
+
+/// What some of the defects remember.
+#[derive(Debug, Default)]
+struct Notes {
+    insertions_fail: bool,
+    skipped: bool,
+    last_batch: i64,
+    overwritten: HashMap<(Uuid, i64), StoredEvent>,
+    phantoms: Vec<Notification>,
+    /// The positions that were recorded without events, in their order, by application.
+    tracked: BTreeMap<String, Vec<i64>>,
+    refused: HashMap<String, i64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct BrokenRecorder {
+    defect: Option<Defect>,
+    datastore: Arc<Datastore>,
+    /// How many recorders were opened before.
+    number: usize,
+    reopened: bool,
+    closed: AtomicBool,
+}
+
+impl BrokenFixture {
+    pub(crate) fn new(defect: Option<Defect>) -> Self {
+        Self { defect, datastore: Arc::default() }
+    }
+}
+
+impl Fixture for BrokenFixture {
+    type Recorder = BrokenRecorder;
+
+    async fn open(&self) -> BrokenRecorder {
+        BrokenRecorder {
+            defect: self.defect,
+            datastore: Arc::clone(&self.datastore),
+            number: self.datastore.recorders.fetch_add(1, Ordering::Relaxed),
+            reopened: self.datastore.closings.load(Ordering::Relaxed) > 0,
+            closed: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Recorder for BrokenRecorder {
+    async fn close(&self) -> Result<(), PersistenceError> {
+        self.datastore.closings.fetch_add(1, Ordering::Relaxed);
+        let again = self.closed.swap(true, Ordering::Relaxed);
+        if again && self.has(Defect::ClosingAgainFails) { Err(closed()) } else { Ok(()) }
+    }
+}
+
+impl BrokenRecorder {
+    fn has(&self, defect: Defect) -> bool {
+        self.defect == Some(defect)
+    }
+
+    fn popo(&self) -> &PopoProcessRecorder {
+        &self.datastore.popo
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.datastore.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Fails when it is closed, unless the defect is to work on.
+    fn check_open(&self, working_on: Defect) -> Result<(), PersistenceError> {
+        if self.is_closed() && !self.has(working_on) { Err(closed()) } else { Ok(()) }
+    }
+}
+
+fn closed() -> PersistenceError {
+    PersistenceError::interface("the recorder is closed")
+}
+
+/// The same error without saying what collided.
+fn unnamed(error: &PersistenceError) -> PersistenceError {
+    PersistenceError::new(error.kind(), "something collided")
+}
+
+/// Lets others run, long enough that who races gets in between.
+async fn pause() {
+    for _ in 0..32 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Runs a future; when it is dropped before its end, does something else instead.
+async fn or_when_dropped<T>(future: impl Future<Output = T>, when_dropped: impl FnOnce()) -> T {
+    struct Guard<F: FnOnce()>(Option<F>);
+    impl<F: FnOnce()> Drop for Guard<F> {
+        fn drop(&mut self) {
+            if let Some(when_dropped) = self.0.take() {
+                when_dropped();
+            }
+        }
+    }
+    let mut guard = Guard(Some(when_dropped));
+    tokio::task::yield_now().await;
+    let output = future.await;
+    guard.0 = None;
+    output
+}
+
+/// What a recorder in memory answers, for code that cannot await.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    use futures_util::FutureExt;
+    future.now_or_never().expect("recorders in memory do not wait")
+}

@@ -1,0 +1,87 @@
+//! Each rule is proven by a recorder with a defect that breaks that rule and no other.
+//!
+//! A rule that no defect breaks, or that breaks together with another one, is not proven, and fails
+//! these tests.
+
+mod broken;
+
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use broken::{BrokenFixture, Defect};
+use es_conformance::{process_rules, run};
+
+/// The rules that a recorder with this defect breaks.
+fn broken_rules(defect: Option<Defect>) -> Vec<&'static str> {
+    let breaks = |check: es_conformance::Check<BrokenFixture>| {
+        let make_fixture = async || BrokenFixture::new(defect);
+        let checking = AssertUnwindSafe(|| run(make_fixture, async |fixture| check(fixture).await));
+        catch_unwind(checking).is_err()
+    };
+    process_rules().into_iter().filter(|rule| breaks(rule.check)).map(|rule| rule.name).collect()
+}
+
+fn assert_defects_break_their_rules(rules: &str) {
+    let defects = Defect::ALL.iter().filter(|defect| defect.broken_rule().starts_with(rules));
+    let mut unproven = Vec::new();
+    for defect in defects {
+        let broken = broken_rules(Some(*defect));
+        if broken != [defect.broken_rule()] {
+            unproven.push(format!("{defect:?} should break {}, and breaks {broken:?}", defect.broken_rule()));
+        }
+    }
+    assert!(unproven.is_empty(), "{}", unproven.join("\n"));
+}
+
+#[test]
+fn a_recorder_without_defect_breaks_no_rule() {
+    assert!(broken_rules(None).is_empty());
+}
+
+#[test]
+fn every_rule_has_a_defect_that_breaks_it() {
+    let rules: BTreeSet<_> = process_rules::<BrokenFixture>().iter().map(|rule| rule.name).collect();
+    let broken: BTreeSet<_> = Defect::ALL.iter().map(|defect| defect.broken_rule()).collect();
+    assert_eq!(rules, broken);
+    assert_eq!(broken.len(), Defect::ALL.len(), "two defects break one rule");
+}
+
+#[test]
+fn every_public_rule_is_in_the_list() {
+    let sources = [
+        include_str!("../src/aggregate.rs"),
+        include_str!("../src/application.rs"),
+        include_str!("../src/concurrency.rs"),
+        include_str!("../src/process.rs"),
+        include_str!("../src/tracking.rs"),
+    ];
+    let written: usize = sources.iter().map(|source| source.matches("\npub async fn ").count()).sum();
+    assert_eq!(written, process_rules::<BrokenFixture>().len());
+}
+
+#[test]
+fn defects_of_aggregate_recorders_break_their_rules() {
+    assert_defects_break_their_rules("aggregate::");
+}
+
+#[test]
+fn defects_under_concurrency_break_their_rules() {
+    assert_defects_break_their_rules("concurrency::");
+}
+
+#[test]
+fn defects_of_application_recorders_break_their_rules() {
+    assert_defects_break_their_rules("application::");
+}
+
+#[test]
+fn defects_of_tracking_recorders_break_their_rules() {
+    assert_defects_break_their_rules("tracking::");
+}
+
+#[test]
+fn defects_of_process_recorders_break_their_rules() {
+    assert_defects_break_their_rules("process::");
+}
