@@ -2,9 +2,12 @@
 
 use std::{
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
     thread::available_parallelism,
 };
+
+/// Asked once: the answer takes reading files of the operating system.
+static THREADS_AT_ONCE: LazyLock<usize> = LazyLock::new(|| available_parallelism().map_or(1, usize::from));
 
 /// Keeps what is dear to make and cheap to use again.
 ///
@@ -13,12 +16,11 @@ use std::{
 /// many threads, and because what is kept goes when the compressor goes.
 pub(crate) struct Pool<T> {
     idle: Mutex<Vec<T>>,
-    most_idle: usize,
 }
 
 impl<T> Pool<T> {
     pub(crate) fn new() -> Self {
-        Self { idle: Mutex::default(), most_idle: available_parallelism().map_or(1, usize::from) }
+        Self { idle: Mutex::default() }
     }
 
     /// Uses one that is at rest, or a new one. The lock is not held meanwhile.
@@ -35,7 +37,7 @@ impl<T> Pool<T> {
         };
         let result = work(&mut item)?;
         let mut idle = self.idle();
-        if idle.len() < self.most_idle {
+        if idle.len() < *THREADS_AT_ONCE {
             idle.push(item);
         }
         Ok(result)

@@ -103,6 +103,9 @@ fn deflate(encoder: &mut Compress, data: &[u8], out: &mut Vec<u8>) -> Result<(),
         if status == Status::StreamEnd {
             break;
         }
+        if out.len() < out.capacity() {
+            return Err(PersistenceError::internal("zlib neither ends the stream nor fills the room it has"));
+        }
     }
     // A stream that lacks a part of the state must never be stored.
     if count(encoder.total_in()) != data.len() {
