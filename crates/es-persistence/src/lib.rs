@@ -85,3 +85,8 @@ pub use es_postgres as postgres;
 pub use es_sqlite as sqlite;
 #[cfg(feature = "json")]
 pub use es_transcode as transcode;
+
+/// The examples of the README, compiled and run.
+#[cfg(all(doctest, feature = "derive", feature = "factory", feature = "popo", feature = "sqlite", feature = "zlib", feature = "aes"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

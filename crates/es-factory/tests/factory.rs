@@ -1,0 +1,178 @@
+//! What an environment makes of the factory.
+
+use std::sync::Arc;
+
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, Bytes, Compressor, ErrorKind, EventRange, PersistenceError, Recorder,
+    StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
+};
+use es_factory::{InfrastructureFactory, Registry};
+
+fn build(variables: &[(&str, &str)]) -> Result<InfrastructureFactory, PersistenceError> {
+    InfrastructureFactory::builder("Bank").environment(variables.iter().copied()).build()
+}
+
+fn refusal(variables: &[(&str, &str)]) -> PersistenceError {
+    build(variables).unwrap_err()
+}
+
+fn event(version: i64) -> StoredEvent {
+    StoredEvent {
+        originator_id: Uuid::from_u128(1),
+        originator_version: version,
+        topic: Topic::from_static("bank:Account.Opened"),
+        state: Bytes::from_static(b"{}"),
+    }
+}
+
+#[tokio::test]
+async fn an_empty_environment_means_memory_without_codecs() {
+    let factory = build(&[]).unwrap();
+    assert!(factory.cipher().unwrap().is_none());
+    assert!(factory.compressor().unwrap().is_none());
+    assert!(!factory.is_snapshotting_enabled().unwrap());
+    assert!(factory.snapshot_store().await.unwrap().is_none());
+    assert_eq!(factory.application_recorder().await.unwrap().insert_events(vec![event(1)]).await.unwrap(), [1]);
+}
+
+/// Python's recorders of one application share a database, in memory too.
+#[tokio::test]
+async fn recorders_of_a_factory_share_their_datastore() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("bank.db").display().to_string();
+    for variables in [
+        vec![("PERSISTENCE_MODULE", "popo")],
+        vec![("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", ":memory:")],
+        vec![("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", &database)],
+    ] {
+        let factory = build(&variables).unwrap();
+        factory.application_recorder().await.unwrap().insert_events(vec![event(1)]).await.unwrap();
+        let process = factory.process_recorder().await.unwrap();
+        assert_eq!(process.max_notification_id().await.unwrap(), Some(1));
+        let tracking = factory.tracking_recorder().await.unwrap();
+        tracking.insert_tracking(Tracking::new("upstream", 5).unwrap()).await.unwrap();
+        assert_eq!(process.max_tracking_id("upstream").await.unwrap(), Some(5));
+
+        // Another purpose is another table.
+        let snapshots = factory.aggregate_recorder("snapshots").await.unwrap();
+        assert!(snapshots.insert_events(vec![event(1)]).await.unwrap().is_empty());
+        let again = factory.aggregate_recorder("snapshots").await.unwrap();
+        let all = EventRange::all();
+        assert_eq!(again.select_events(event(1).originator_id, all).await.unwrap(), [event(1)]);
+
+        factory.close().await.unwrap();
+        let closed = process.insert_events(vec![event(2)]).await.unwrap_err();
+        assert_eq!(closed.kind(), ErrorKind::Interface);
+        process.close().await.unwrap();
+    }
+}
+
+#[test]
+fn every_known_name_chooses_its_part() {
+    for (names, key, also) in [
+        (&["popo", "eventsourcing.popo", "eventsourcing.popo:Factory"][..], "PERSISTENCE_MODULE", ("A", "")),
+        (
+            &["sqlite", "eventsourcing.sqlite", "eventsourcing.sqlite:Factory"],
+            "INFRASTRUCTURE_FACTORY",
+            ("SQLITE_DBNAME", ":memory:"),
+        ),
+        (
+            &["aes", "eventsourcing.cipher:AESCipher", "eventsourcing.cryptography:AESCipher"],
+            "CIPHER_TOPIC",
+            ("CIPHER_KEY", "SuvoWcmz3Tg+KemGGGirdQ=="),
+        ),
+        (&["zlib", "eventsourcing.compressor:ZlibCompressor"], "COMPRESSOR_TOPIC", ("A", "")),
+    ] {
+        for name in names {
+            build(&[(key, name), also]).unwrap_or_else(|error| panic!("{key}={name}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn persistence_module_comes_before_infrastructure_factory() {
+    let both = [("PERSISTENCE_MODULE", "popo"), ("INFRASTRUCTURE_FACTORY", "no-such-backend")];
+    build(&both).unwrap();
+}
+
+#[test]
+fn an_unknown_name_is_told_with_the_known_ones() {
+    let error = refusal(&[("PERSISTENCE_MODULE", "oracle")]);
+    assert_eq!(error.kind(), ErrorKind::Programming);
+    let message = error.to_string();
+    for part in ["PERSISTENCE_MODULE", "\"oracle\"", "popo", "eventsourcing.sqlite:Factory"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(refusal(&[("COMPRESSOR_TOPIC", "rar")]).to_string().contains("zlib"));
+    assert!(refusal(&[("CIPHER_TOPIC", "rot13"), ("CIPHER_KEY", "k")]).to_string().contains("aes"));
+}
+
+#[cfg(not(feature = "zstd"))]
+#[test]
+fn a_name_that_is_not_compiled_in_is_told_as_such() {
+    let error = refusal(&[("COMPRESSOR_TOPIC", "zstd")]);
+    assert_eq!(error.kind(), ErrorKind::NotSupported);
+    assert!(error.to_string().contains("feature `zstd`"), "{error}");
+}
+
+#[test]
+fn a_key_alone_means_aes_and_a_topic_needs_a_key() {
+    assert!(build(&[("CIPHER_KEY", "SuvoWcmz3Tg+KemGGGirdQ==")]).unwrap().cipher().unwrap().is_some());
+    let error = refusal(&[("CIPHER_TOPIC", "aes")]);
+    assert_eq!(error.kind(), ErrorKind::Programming);
+    assert!(error.to_string().contains("CIPHER_KEY"), "{error}");
+}
+
+#[test]
+fn originator_ids_are_uuids() {
+    build(&[("ORIGINATOR_ID_TYPE", "uuid")]).unwrap();
+    assert_eq!(refusal(&[("ORIGINATOR_ID_TYPE", "text")]).kind(), ErrorKind::NotSupported);
+    assert_eq!(refusal(&[("ORIGINATOR_ID_TYPE", "int")]).kind(), ErrorKind::Programming);
+}
+
+#[test]
+fn wrong_settings_are_told_when_the_factory_is_built() {
+    let sqlite = ("PERSISTENCE_MODULE", "sqlite");
+    assert!(refusal(&[sqlite]).to_string().contains("SQLITE_DBNAME"));
+    let memory = ("SQLITE_DBNAME", ":memory:");
+    assert!(refusal(&[sqlite, memory, ("SQLITE_LOCK_TIMEOUT", "a while")]).to_string().contains("a while"));
+    assert!(refusal(&[sqlite, memory, ("CREATE_TABLE", "2")]).to_string().contains("CREATE_TABLE"));
+    assert!(refusal(&[("IS_SNAPSHOTTING_ENABLED", "always")]).to_string().contains("always"));
+}
+
+#[tokio::test]
+async fn tables_are_not_created_when_the_environment_says_so() {
+    let settings = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", ":memory:"), ("CREATE_TABLE", "n")];
+    let recorder = build(&settings).unwrap().application_recorder().await.unwrap();
+    let error = recorder.insert_events(vec![event(1)]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Programming);
+    assert!(error.to_string().contains("stored_events"), "{error}");
+}
+
+#[derive(Debug)]
+struct Reversed;
+
+impl Compressor for Reversed {
+    fn compress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
+        out.extend(data.iter().rev());
+        Ok(())
+    }
+
+    fn decompress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
+        self.compress(data, out)
+    }
+}
+
+#[test]
+fn a_registered_name_replaces_the_part_that_had_it() {
+    let mut registry = Registry::standard();
+    registry.register_compressor("zlib", |_| Ok(Arc::new(Reversed)));
+    let factory = InfrastructureFactory::builder("Bank")
+        .environment([("COMPRESSOR_TOPIC", "zlib")])
+        .registry(registry)
+        .build()
+        .unwrap();
+    let mut compressed = Vec::new();
+    factory.compressor().unwrap().unwrap().compress(b"abc", &mut compressed).unwrap();
+    assert_eq!(compressed, b"cba");
+}
