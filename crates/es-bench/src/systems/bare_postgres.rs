@@ -6,17 +6,14 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use es_core::StoredEvent;
-use sqlx::postgres::{PgConnectOptions, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row};
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
+use crate::systems::postgres_schema::Schema;
 use crate::workload::{Page, Store};
 
-const CREATE: &str = "
-    CREATE TABLE stored_events (originator_id uuid NOT NULL, originator_version bigint NOT NULL, topic text,
-        state bytea, notification_id bigserial, PRIMARY KEY (originator_id, originator_version));
-    CREATE UNIQUE INDEX stored_events_notification_id_idx ON stored_events (notification_id ASC)";
 const INSERT: &str = "INSERT INTO stored_events (originator_id, originator_version, topic, state) \
      VALUES ($1, $2, $3, $4) RETURNING notification_id";
 const COPY: &str =
@@ -28,89 +25,6 @@ const SELECT_NOTIFICATIONS: &str = "SELECT originator_id, originator_version, to
 
 /// Bytes that are sent at once.
 const COPY_BUFFER: usize = 64 * 1024;
-
-/// The settings that decide what a commit costs.
-const DURABILITY: [&str; 7] = [
-    "server_version",
-    "fsync",
-    "synchronous_commit",
-    "full_page_writes",
-    "wal_sync_method",
-    "shared_buffers",
-    "max_wal_size",
-];
-
-/// A schema of its own on the server that the environment names, deleted when the measuring is done.
-#[derive(Clone, Debug)]
-pub(crate) struct Schema {
-    server: PgConnectOptions,
-    name: String,
-}
-
-impl Schema {
-    /// An empty schema, in place of what an earlier run may have left.
-    pub(crate) async fn create(name: &str) -> Result<Self> {
-        let schema = Self::existing(name)?;
-        schema.drop().await?;
-        schema.execute(format!("CREATE SCHEMA \"{name}\"")).await?;
-        Ok(schema)
-    }
-
-    /// The schema that another process has created.
-    pub(crate) fn existing(name: &str) -> Result<Self> {
-        let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
-        let server = PgConnectOptions::new_without_pgpass()
-            .host(&variable("POSTGRES_HOST")?)
-            .port(variable("POSTGRES_PORT")?.parse().context("POSTGRES_PORT is not a port")?)
-            .database(&variable("POSTGRES_DBNAME")?)
-            .username(&variable("POSTGRES_USER")?)
-            .password(&variable("POSTGRES_PASSWORD")?);
-        Ok(Self { server, name: name.to_owned() })
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) async fn create_table(&self) -> Result<()> {
-        self.execute(CREATE.to_owned()).await
-    }
-
-    /// Stores events in one transaction, and leaves the table as autovacuum would in time.
-    pub(crate) async fn fill(&self, events: impl Iterator<Item = StoredEvent>) -> Result<()> {
-        copy(&mut self.connect().await?, events).await?;
-        self.execute("VACUUM (ANALYZE) stored_events".to_owned()).await?;
-        self.execute("CHECKPOINT".to_owned()).await
-    }
-
-    pub(crate) async fn durability(&self) -> Result<String> {
-        let mut connection = self.connect().await?;
-        let mut settings = Vec::new();
-        for name in DURABILITY {
-            let select = sqlx::query_scalar("SELECT current_setting($1)").bind(name);
-            let value: String = select.fetch_one(&mut connection).await?;
-            settings.push(format!("{name}={value}"));
-        }
-        Ok(settings.join(", "))
-    }
-
-    pub(crate) async fn drop(&self) -> Result<()> {
-        self.execute(format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", self.name)).await
-    }
-
-    async fn connect(&self) -> Result<PgConnection> {
-        let options = self.server.clone().options([("search_path", self.name.as_str())]);
-        let options = options.options([("client_min_messages", "warning")]);
-        options.disable_statement_logging().connect().await.context("cannot connect to PostgreSQL")
-    }
-
-    async fn execute(&self, statements: String) -> Result<()> {
-        let mut connection = self.connect().await?;
-        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await?;
-        connection.close().await?;
-        Ok(())
-    }
-}
 
 /// A fixed number of connections, which tasks take turns in using.
 pub(crate) struct Connections {
@@ -212,7 +126,10 @@ fn decode(row: PgRow) -> Result<OwnedEvent, sqlx::Error> {
 }
 
 /// `COPY` in its binary format: the fastest way into a table.
-async fn copy(connection: &mut PgConnection, events: impl Iterator<Item = StoredEvent>) -> Result<()> {
+pub(crate) async fn copy(
+    connection: &mut PgConnection,
+    events: impl Iterator<Item = StoredEvent>,
+) -> Result<()> {
     let mut copy = connection.copy_in_raw(COPY).await?;
     let mut buffer = b"PGCOPY\n\xff\r\n\0".to_vec();
     // No flags, no further header.
@@ -245,8 +162,9 @@ fn write_row(buffer: &mut Vec<u8>, event: &StoredEvent) -> Result<()> {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Connections, Schema};
+    use super::Connections;
     use crate::data::Supply;
+    use crate::systems::postgres_schema::Schema;
     use crate::workload::{Work, do_work};
 
     #[tokio::test]

@@ -1,0 +1,129 @@
+//! Where the tables of an experiment are: a schema of its own on the server that the environment names.
+
+use anyhow::{Context, Result};
+use es_core::StoredEvent;
+use es_postgres::PostgresOptions;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+
+use super::bare_postgres::copy;
+
+const CREATE: &str = "
+    CREATE TABLE stored_events (originator_id uuid NOT NULL, originator_version bigint NOT NULL, topic text,
+        state bytea, notification_id bigserial, PRIMARY KEY (originator_id, originator_version));
+    CREATE UNIQUE INDEX stored_events_notification_id_idx ON stored_events (notification_id ASC)";
+
+/// The settings that decide what a commit costs.
+const DURABILITY: [&str; 7] = [
+    "server_version",
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "wal_sync_method",
+    "shared_buffers",
+    "max_wal_size",
+];
+
+/// A schema of its own on the server that the environment names, deleted when the measuring is done.
+#[derive(Clone)]
+pub(crate) struct Schema {
+    server: Server,
+    name: String,
+}
+
+/// The server that the environment names.
+#[derive(Clone)]
+struct Server {
+    host: String,
+    port: u16,
+    dbname: String,
+    user: String,
+    password: String,
+}
+
+impl Schema {
+    /// An empty schema, in place of what an earlier run may have left.
+    pub(crate) async fn create(name: &str) -> Result<Self> {
+        let schema = Self::existing(name)?;
+        schema.drop().await?;
+        schema.execute(format!("CREATE SCHEMA \"{name}\"")).await?;
+        Ok(schema)
+    }
+
+    /// The schema that another process has created.
+    pub(crate) fn existing(name: &str) -> Result<Self> {
+        Ok(Self { server: Server::from_environment()?, name: name.to_owned() })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How our recorder is told of it; everything else is its default.
+    pub(crate) fn options(&self) -> PostgresOptions {
+        let Server { host, port, dbname, user, password } = self.server.clone();
+        PostgresOptions::new(dbname).host(host).port(port).user(user).password(password).schema(&self.name)
+    }
+
+    pub(crate) async fn create_table(&self) -> Result<()> {
+        self.execute(CREATE.to_owned()).await
+    }
+
+    /// Stores events in one transaction, and leaves the table as autovacuum would in time.
+    pub(crate) async fn fill(&self, events: impl Iterator<Item = StoredEvent>) -> Result<()> {
+        copy(&mut self.connect().await?, events).await?;
+        self.execute("VACUUM (ANALYZE) stored_events".to_owned()).await?;
+        self.execute("CHECKPOINT".to_owned()).await
+    }
+
+    pub(crate) async fn durability(&self) -> Result<String> {
+        let mut connection = self.connect().await?;
+        let mut settings = Vec::new();
+        for name in DURABILITY {
+            let select = sqlx::query_scalar("SELECT current_setting($1)").bind(name);
+            let value: String = select.fetch_one(&mut connection).await?;
+            settings.push(format!("{name}={value}"));
+        }
+        Ok(settings.join(", "))
+    }
+
+    pub(crate) async fn drop(&self) -> Result<()> {
+        self.execute(format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", self.name)).await
+    }
+
+    pub(crate) async fn connect(&self) -> Result<PgConnection> {
+        let Server { host, port, dbname, user, password } = &self.server;
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(host)
+            .port(*port)
+            .database(dbname)
+            .username(user)
+            .password(password)
+            .options([("search_path", self.name.as_str()), ("client_min_messages", "warning")])
+            .disable_statement_logging();
+        options.connect().await.context("cannot connect to PostgreSQL")
+    }
+
+    async fn execute(&self, statements: String) -> Result<()> {
+        let mut connection = self.connect().await?;
+        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    }
+}
+
+impl Server {
+    fn from_environment() -> Result<Self> {
+        let variable = |name: &str| {
+            let value = std::env::var(name);
+            value.with_context(|| format!("{name} is not set: name a server, or leave PostgreSQL out"))
+        };
+        Ok(Self {
+            host: variable("POSTGRES_HOST")?,
+            port: variable("POSTGRES_PORT")?.parse().context("POSTGRES_PORT is not a port")?,
+            dbname: variable("POSTGRES_DBNAME")?,
+            user: variable("POSTGRES_USER")?,
+            password: variable("POSTGRES_PASSWORD")?,
+        })
+    }
+}
