@@ -19,6 +19,8 @@ pub(crate) fn expand(event: &EventType) -> TokenStream {
     let read = event.layouts().iter().map(|layout| read_mirror(event, layout));
     let implementation = implementation(event);
     quote! {
+        // A variant or field that is no longer to be used is still written and read.
+        #[allow(deprecated)]
         const _: () = {
             #written
             #(#read)*

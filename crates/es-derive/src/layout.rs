@@ -68,7 +68,7 @@ impl Layout {
 
 /// The old layouts, one for each version before the present one.
 pub(crate) fn old_layouts(event: &EventAttributes) -> Result<Vec<Type>> {
-    let version = event.version.as_ref().map_or(Ok(1), |version| version.base10_parse::<u32>())?;
+    let version = event.version.as_ref().map_or(Ok(1), LitInt::base10_parse::<u32>)?;
     let mut named = event.upcast.iter().flat_map(|upcast| &upcast.layouts);
     let mut layouts = Vec::new();
     for expected in 1..version {
@@ -191,7 +191,7 @@ impl VisitMut for Adapters<'_> {
         match ty {
             Type::Infer(_) => *ty = parse_quote!(#transcode::serde_with::Same),
             Type::Path(path) if path.path.is_ident("Registered") => {
-                *ty = parse_quote!(#transcode::Registered)
+                *ty = parse_quote!(#transcode::Registered);
             }
             _ => visit_mut::visit_type_mut(self, ty),
         }

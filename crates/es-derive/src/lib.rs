@@ -1,4 +1,157 @@
-//! derive(Event): topic, version and flat state of an event type.
+//! `#[derive(Event)]`: topic, class version and flat state of an event type.
+//!
+//! It implements the trait `Event` of `es-core`: for a struct, which has one topic, or an enum, which
+//! has one for each variant. Whatever it does can be written by hand through that trait.
+//!
+//! # Example
+//! ```
+//! use es_core::{DomainEvent, Event as _, Mapper, uuid::Uuid};
+//! use es_derive::Event;
+//! use es_transcode::JsonTranscoder;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Clone, Debug, PartialEq, Event)]
+//! #[event(topic = "bank:Account")]
+//! enum AccountEvent {
+//!     // Stored under the topic "bank:Account.Opened".
+//!     Opened {
+//!         owner: String,
+//!         #[event(registered)]
+//!         owner_id: Uuid,
+//!         #[serde(default)]
+//!         remark: Option<String>,
+//!     },
+//!     // Events that were stored before the variant got its name are still read.
+//!     #[event(alias = "bank:Account.Deposited")]
+//!     Credited(Credited),
+//!     // Events that were stored before the name had two parts are still read.
+//!     #[event(version = 2, upcast(1 = RenamedV1))]
+//!     Renamed { first: String, last: String },
+//!     Closed,
+//! }
+//!
+//! #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+//! struct Credited {
+//!     cents: i64,
+//! }
+//!
+//! #[derive(Deserialize)]
+//! struct RenamedV1 {
+//!     name: String,
+//! }
+//!
+//! impl From<RenamedV1> for AccountEvent {
+//!     fn from(old: RenamedV1) -> Self {
+//!         let (first, last) = old.name.split_once(' ').unwrap_or((&old.name, ""));
+//!         Self::Renamed { first: first.to_owned(), last: last.to_owned() }
+//!     }
+//! }
+//!
+//! let mapper = Mapper::new(JsonTranscoder::new());
+//! let credited = AccountEvent::Credited(Credited { cents: 500 });
+//! let event = DomainEvent::new(Uuid::from_u128(1), 2, credited);
+//!
+//! let stored = mapper.to_stored_event(&event)?;
+//! assert_eq!(stored.topic, "bank:Account.Credited");
+//! // {"timestamp":{"_type_":"datetime_iso","_data_":"…"},"cents":500}
+//! assert!(stored.state.ends_with(br#","cents":500}"#));
+//!
+//! assert_eq!(mapper.to_domain_event::<AccountEvent>(&stored)?, event);
+//! assert_eq!(AccountEvent::TOPICS.len(), 5);
+//! # Ok::<(), es_core::PersistenceError>(())
+//! ```
+//!
+//! # Attributes
+//! | where | key | meaning |
+//! |---|---|---|
+//! | struct, variant | `topic = "…"` | The topic. Required, but for the variants of an enum that has one. |
+//! | enum | `topic = "…"` | Variants without a topic of their own have this one, a dot, and their name. |
+//! | struct, variant | `alias = "…"` | One more topic that is read, never written; may be repeated. |
+//! | enum | `alias = "…"` | The same for all variants without a topic of their own: the enum's old name. |
+//! | struct, variant | `version = 2` | The class version that is written; 1 by default. See [below](#versions). |
+//! | struct, variant | `upcast(1 = …)` | How states of older class versions are read. |
+//! | struct, enum | `crate = path` | Where the library stands: a crate like `es_persistence` that re-exports it. |
+//! | field | `registered` | The transcoder's registry knows how to write the type: short for `as = Registered`. |
+//! | field | `as = Vec<Registered>` | The same for a part of the type. |
+//!
+//! Topics are texts and stand in quotes; types and paths stand without.
+//!
+//! A type derives `Event` by the path of `es-persistence` where the package depends on that, and else
+//! by those of `es-core` and, for `registered` and `as`, `es-transcode`.
+//!
+//! # Attributes of the event
+//! - The fields of a struct or variant are its attributes, in their order.
+//! - A newtype variant or struct, such as `Credited(Credited)` above, has the attributes of the value
+//!   inside: a struct or map that serde can write and read.
+//! - Unit variants and structs have none; `Closed` and `Closed {}` are stored alike.
+//! - `timestamp`, `originator_id`, `originator_version` and `class_version` are no names for
+//!   attributes. A field of such a name is an error when compiled; one that is found only in the
+//!   value inside a newtype, or in a flattened map, is an error when the event is written.
+//!
+//! serde writes and reads the fields, and its attributes mean what they mean elsewhere:
+//! - on fields all of them (`rename`, `alias`, `default`, `skip`, `skip_serializing_if`, `with`,
+//!   `flatten`, …);
+//! - on a struct `rename_all`, `default` and `deny_unknown_fields`; on an enum `rename_all_fields` and
+//!   `deny_unknown_fields`; on a variant `rename_all`.
+//!
+//! What else the type says for a `derive(Serialize)` of its own, such as `tag`, does not concern its
+//! events; what would change their layout, such as `transparent` or `into`, is an error.
+//!
+//! Attributes in a state that the type does not have are ignored, unless `deny_unknown_fields` says
+//! otherwise: another process may write newer events. Those that are missing are an error that names
+//! them, unless they are an `Option` or have a `default`.
+//!
+//! # Values that the format lacks
+//! JSON has no UUIDs, dates or decimals: the transcoder's registry says how their types are written.
+//! `as` takes the adapters of `serde_with`, among them `Registered`, and `_` for what serde does
+//! itself: `#[event(as = Option<(_, Registered)>)]` for an `Option<(u32, Uuid)>`. A missing `Option`
+//! is `None` with an adapter too.
+//!
+//! # Versions
+//! When a layout changes in a way that the present type cannot read, what older versions wrote gets
+//! types of its own, one for each class version: any that derive `Deserialize`. Each is converted to
+//! the next by [`From`], or [`TryFrom`] where that can fail, and the last one to the present: the enum
+//! or struct itself, or the value inside a newtype. So that a new version adds one conversion and the
+//! older ones stand as they were written and tested.
+//! ```
+//! # use es_derive::Event;
+//! # use serde::Deserialize;
+//! #[derive(Event)]
+//! #[event(topic = "bank:Credited", version = 4, upcast(1 = _, 2 = CreditedV2, 3 = CreditedV3))]
+//! struct Credited {
+//!     cents: i64,
+//!     currency: String,
+//! }
+//!
+//! // 3 had no currency.
+//! #[derive(Deserialize)]
+//! struct CreditedV3 {
+//!     cents: i64,
+//! }
+//!
+//! // 2 counted euros; it had a `#[serde(default)]` that 1 lacks.
+//! #[derive(Deserialize)]
+//! struct CreditedV2 {
+//!     euros: i64,
+//!     #[serde(default)]
+//!     bonus: i64,
+//! }
+//!
+//! impl From<CreditedV2> for CreditedV3 {
+//!     fn from(old: CreditedV2) -> Self {
+//!         Self { cents: (old.euros + old.bonus) * 100 }
+//!     }
+//! }
+//!
+//! impl From<CreditedV3> for Credited {
+//!     fn from(old: CreditedV3) -> Self {
+//!         Self { cents: old.cents, currency: "EUR".to_owned() }
+//!     }
+//! }
+//! ```
+//! `1 = _` says that the next version reads what this one wrote. No version may be left out: its
+//! events would be unreadable. A state of a version that the program does not know is an error that
+//! names it. States of a topic with versions are looked through once more to find theirs.
 
 mod attributes;
 mod crates;
@@ -8,14 +161,28 @@ mod layout;
 mod serde_attributes;
 
 use proc_macro::TokenStream;
-use syn::{DeriveInput, parse_macro_input};
+use syn::{DeriveInput, Error, parse_macro_input};
 
 use crate::event_type::EventType;
 
-/// Implements `es_core::Event`; the [crate documentation](crate) says how.
+/// Makes a struct or an enum an event: its topics, class versions and flat state.
+///
+/// The [crate documentation](crate) lists the attributes.
+/// ```
+/// #[derive(es_derive::Event)]
+/// #[event(topic = "bank:Account")]
+/// enum AccountEvent {
+///     Opened { owner: String },
+///     Closed,
+/// }
+/// ```
 #[proc_macro_derive(Event, attributes(event, serde))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     let expanded = EventType::of(input).map(|event| expand::expand(&event));
-    expanded.unwrap_or_else(|error| error.into_compile_error()).into()
+    expanded.unwrap_or_else(Error::into_compile_error).into()
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

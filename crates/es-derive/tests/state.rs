@@ -95,7 +95,10 @@ fn aliases_lead_to_the_same_variant() {
         let event: AccountEvent = read(&stored(topic, &attributes)).unwrap();
         assert_eq!(event, AccountEvent::Credited(Credited { cents: 1, note: String::new() }));
     }
-    assert_eq!(read::<AccountEvent>(&stored("bank:OldAccount.Closed", &state(""))).unwrap(), AccountEvent::Closed);
+    assert_eq!(
+        read::<AccountEvent>(&stored("bank:OldAccount.Closed", &state(""))).unwrap(),
+        AccountEvent::Closed
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Events through a mapper without compressor and cipher, so that the state is text.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
 use std::error::Error;
 
@@ -9,9 +10,7 @@ use uuid::Uuid;
 
 /// The state of an event that happened at the epoch, with attributes such as `,"a":1`.
 pub(crate) fn state(attributes: &str) -> String {
-    format!(
-        r#"{{"timestamp":{{"_type_":"datetime_iso","_data_":"1970-01-01T00:00:00+00:00"}}{attributes}}}"#
-    )
+    format!(r#"{{"timestamp":{{"_type_":"datetime_iso","_data_":"1970-01-01T00:00:00+00:00"}}{attributes}}}"#)
 }
 
 /// Topic and state of an event that happened at the epoch.

@@ -1,0 +1,92 @@
+//! Generated code stands in programs with names, lints and crates of their own.
+#![deny(warnings, missing_docs, missing_debug_implementations, unreachable_pub, unused_qualifications)]
+#![deny(rust_2018_idioms, future_incompatible, unused_lifetimes, single_use_lifetimes)]
+
+mod support;
+
+use es_core::uuid::Uuid;
+use support::{read, state, stored, written};
+
+/// A crate that re-exports the library, as the facade does.
+mod facade {
+    pub(crate) use es_core::*;
+    pub(crate) use es_transcode as transcode;
+}
+
+#[derive(Clone, Debug, es_derive::Event)]
+#[event(topic = "bank:Opened", crate = crate::facade)]
+struct Opened {
+    #[event(registered)]
+    owner_id: Uuid,
+}
+
+#[test]
+fn a_crate_that_reexports_the_library_can_be_named() {
+    let attributes = r#","owner_id":{"_type_":"uuid_hex","_data_":"00000000000000000000000000000000"}"#;
+    assert_eq!(written(&Opened { owner_id: Uuid::nil() }).1, state(attributes));
+}
+
+/// Types whose names the generated code means otherwise.
+mod names {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub(crate) struct Registered(pub(crate) u8);
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub(crate) struct State(pub(crate) u8);
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub(crate) struct Result(pub(crate) u8);
+
+    #[derive(Clone, Debug, PartialEq, es_derive::Event)]
+    #[event(topic = "names")]
+    pub(crate) enum Event {
+        Option { state: State, result: Result, registered: Registered, event: u8, topic: u8 },
+        None,
+        Err {},
+        Self_,
+    }
+}
+
+#[test]
+fn the_programs_names_mean_what_they_mean() {
+    use names::{Event, Registered, Result, State};
+    let event =
+        Event::Option { state: State(1), result: Result(2), registered: Registered(3), event: 4, topic: 5 };
+    let attributes = state(r#","state":1,"result":2,"registered":3,"event":4,"topic":5"#);
+    assert_eq!(written(&event), ("names.Option".to_owned(), attributes.clone()));
+    assert_eq!(read::<Event>(&stored("names.Option", &attributes)).unwrap(), event);
+    assert_eq!(read::<Event>(&stored("names.None", &state(""))).unwrap(), Event::None);
+    assert_eq!(read::<Event>(&stored("names.Err", &state(""))).unwrap(), Event::Err {});
+    assert_eq!(read::<Event>(&stored("names.Self_", &state(""))).unwrap(), Event::Self_);
+}
+
+/// Published, and partly to be used no longer.
+#[derive(Clone, Debug, es_derive::Event)]
+#[event(topic = "old")]
+pub enum Old {
+    /// Is no longer written.
+    #[deprecated]
+    Opened {
+        /// Whose.
+        owner: String,
+    },
+    /// Is written.
+    Closed,
+}
+
+#[test]
+fn events_of_a_function_are_events_too() {
+    #[derive(Clone, Debug, es_derive::Event)]
+    #[event(topic = "local")]
+    struct Outer {
+        inner: Inner,
+    }
+
+    #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+    struct Inner;
+
+    assert_eq!(written(&Outer { inner: Inner }).1, state(r#","inner":null"#));
+    assert_eq!(written(&Old::Closed).0, "old.Closed");
+}
