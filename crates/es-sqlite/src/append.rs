@@ -60,6 +60,26 @@ pub(crate) fn max_tracking_id(
     connection.prepare_cached(tracking::SELECT_MAX)?.query_row((application_name,), |row| row.get(0))
 }
 
+/// The notification ids of the next `count` events.
+///
+/// They are given, not left to SQLite, which would choose at random once the highest is taken and so
+/// break the order.
+pub(crate) fn ids_after(
+    highest: Option<i64>,
+    table: &EventTable,
+    count: usize,
+) -> Result<Vec<i64>, PersistenceError> {
+    let highest = highest.unwrap_or(0);
+    let last = i64::try_from(count).ok().and_then(|count| highest.checked_add(count));
+    match last {
+        Some(last) => Ok((highest + 1..=last).collect()),
+        None => Err(PersistenceError::operational(format!(
+            "table {:?} has fewer than {count} notification ids left after {highest}",
+            table.name
+        ))),
+    }
+}
+
 /// A UUID as it is stored: 32 hex digits.
 pub(crate) fn with_stored_id<T>(id: Uuid, usage: impl FnOnce(&str) -> T) -> T {
     usage(id.simple().encode_lower(&mut Uuid::encode_buffer()))
@@ -98,24 +118,12 @@ fn insert_tracking(connection: &Connection, tracking: &Tracking) -> Result<(), P
     Err(Conflict::Tracking { application_name: application_name.to_owned(), notification_id }.into())
 }
 
-/// The notification ids of the next `count` events.
-///
-/// They are given, not left to SQLite, which would choose at random once the highest is taken and so
-/// break the order.
 fn next_ids(connection: &Connection, table: &EventTable, count: usize) -> Result<Vec<i64>, PersistenceError> {
-    let highest: Option<i64> = connection
+    let highest = connection
         .prepare_cached(&table.select_max_id)
         .and_then(|mut select| select.query_row((), |row| row.get(0)))
         .map_err(from_sqlite)?;
-    let highest = highest.unwrap_or(0);
-    let last = i64::try_from(count).ok().and_then(|count| highest.checked_add(count));
-    let Some(last) = last else {
-        return Err(PersistenceError::operational(format!(
-            "table {:?} has no notification ids left after {highest}",
-            table.name
-        )));
-    };
-    Ok((highest + 1..=last).collect())
+    ids_after(highest, table, count)
 }
 
 fn insert_events(
@@ -142,7 +150,7 @@ fn bind_event(statement: &mut CachedStatement<'_>, event: &StoredEvent) -> rusql
 }
 
 /// Why an event was not inserted.
-fn refusal(event: &StoredEvent, error: rusqlite::Error) -> PersistenceError {
+pub(crate) fn refusal(event: &StoredEvent, error: rusqlite::Error) -> PersistenceError {
     if is_taken_key(&error) {
         let StoredEvent { originator_id, originator_version, .. } = *event;
         return Conflict::Version { originator_id, originator_version }.into();

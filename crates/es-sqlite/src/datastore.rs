@@ -262,7 +262,8 @@ impl Connections {
         if !writer.is_readonly("main")? {
             use_write_ahead_log(&writer, options.lock_timeout)?;
         }
-        let readers = (0..options.readers.get()).map(|_| connect_reader(options)).collect::<Result<_, _>>()?;
+        let readers =
+            (0..options.readers.get()).map(|_| connect_reader(options)).collect::<Result<_, _>>()?;
         Ok(Self { writer, readers })
     }
 }
@@ -283,8 +284,8 @@ fn connect(options: &SqliteOptions, create: OpenFlags) -> rusqlite::Result<Conne
     }
     if let Some(bytes) = options.database_bytes {
         let page_size: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
-        let pages = bytes.get() / u64::from(page_size.max(1));
-        connection.pragma_query_value(Some("main"), &format!("max_page_count = {pages}"), |_| Ok(()))?;
+        let pages = i64::try_from(bytes.get() / u64::from(page_size.max(1))).unwrap_or(i64::MAX);
+        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
     }
     Ok(connection)
 }

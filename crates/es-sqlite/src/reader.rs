@@ -104,7 +104,10 @@ impl Session {
 ///
 /// # Errors
 /// When a thread cannot be started.
-pub(crate) fn start(connections: Vec<Connection>, threads: &Threads) -> Result<Sender<Job>, PersistenceError> {
+pub(crate) fn start(
+    connections: Vec<Connection>,
+    threads: &Threads,
+) -> Result<Sender<Job>, PersistenceError> {
     let (sender, receiver) = async_channel::bounded(JOBS_WAITING);
     for connection in connections {
         let jobs: Receiver<Job> = receiver.clone();

@@ -14,8 +14,8 @@ use crate::{SqliteDatastore, schema::EventTable};
 /// Made by [`SqliteDatastore::aggregate_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct SqliteAggregateRecorder {
-    datastore: SqliteDatastore,
-    table: Arc<EventTable>,
+    pub(crate) datastore: SqliteDatastore,
+    pub(crate) table: Arc<EventTable>,
 }
 
 /// Keeps the events of an application in one total order.
@@ -23,8 +23,8 @@ pub struct SqliteAggregateRecorder {
 /// Made by [`SqliteDatastore::application_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct SqliteApplicationRecorder {
-    datastore: SqliteDatastore,
-    table: Arc<EventTable>,
+    pub(crate) datastore: SqliteDatastore,
+    pub(crate) table: Arc<EventTable>,
 }
 
 /// Keeps the events of an application, and how far it has processed the events of others.
@@ -32,8 +32,8 @@ pub struct SqliteApplicationRecorder {
 /// Made by [`SqliteDatastore::process_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct SqliteProcessRecorder {
-    datastore: SqliteDatastore,
-    table: Arc<EventTable>,
+    pub(crate) datastore: SqliteDatastore,
+    pub(crate) table: Arc<EventTable>,
 }
 
 /// Keeps how far the events of other applications have been processed.
@@ -41,8 +41,8 @@ pub struct SqliteProcessRecorder {
 /// Made by [`SqliteDatastore::tracking_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct SqliteTrackingRecorder {
-    datastore: SqliteDatastore,
-    table: Arc<EventTable>,
+    pub(crate) datastore: SqliteDatastore,
+    pub(crate) table: Arc<EventTable>,
 }
 
 macro_rules! implement {

@@ -104,7 +104,8 @@ pub(crate) mod tracking {
          PRIMARY KEY (application_name)) WITHOUT ROWID";
     /// Tells the Python library that the layout is the new one; otherwise it would migrate it.
     pub(super) const MARK: &str = "INSERT INTO tracking VALUES ('__migration__', 1)";
-    pub(crate) const SELECT_MAX: &str = "SELECT MAX(notification_id) FROM tracking WHERE application_name = ?1";
+    pub(crate) const SELECT_MAX: &str =
+        "SELECT MAX(notification_id) FROM tracking WHERE application_name = ?1";
     /// Replaces the row where the layout has one per application, adds one where it has one per
     /// position, and does nothing when the position is not greater than all that are recorded.
     pub(crate) const INSERT: &str = "INSERT OR REPLACE INTO tracking (application_name, notification_id) \

@@ -123,7 +123,9 @@ impl Writer {
     fn gather(&mut self, group: &mut Group) {
         while self.held_back.is_none() {
             match self.commands.try_recv() {
-                Ok(Command::Append(request)) if group.has_room_for(&request, self.bounds) => group.add(request),
+                Ok(Command::Append(request)) if group.has_room_for(&request, self.bounds) => {
+                    group.add(request)
+                }
                 Ok(other) => self.held_back = Some(other),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
             }
@@ -179,7 +181,8 @@ impl Writer {
     /// Finds out what became of a commit that was reported as failed.
     fn find_out(&self, group: &Group, outcomes: Vec<Outcome>, error: rusqlite::Error) -> Commit {
         tracing::warn!(%error, requests = group.requests.len(), "a commit failed; looking for its rows");
-        let found = self.roll_back().and_then(|()| recovery::is_committed(self.connection(), group, &outcomes));
+        let found =
+            self.roll_back().and_then(|()| recovery::is_committed(self.connection(), group, &outcomes));
         match found {
             Ok(Some(true)) => Commit::Done(outcomes),
             Ok(Some(false)) if is_full(&error) => Commit::TogetherFailed(from_sqlite(error)),
@@ -223,7 +226,8 @@ impl Group {
     }
 
     fn has_room_for(&self, request: &Request, bounds: GroupBounds) -> bool {
-        self.rows + request.events.len() <= bounds.rows && self.bytes + weight(&request.events) <= bounds.bytes
+        self.rows + request.events.len() <= bounds.rows
+            && self.bytes + weight(&request.events) <= bounds.bytes
     }
 }
 
@@ -277,7 +281,11 @@ mod recovery {
 
     /// A tracking record alone may be another process's, recorded since: it says nothing when it is
     /// there, only when it is missing.
-    fn is_recorded(connection: &Connection, request: &Request, ids: &[i64]) -> rusqlite::Result<Option<bool>> {
+    fn is_recorded(
+        connection: &Connection,
+        request: &Request,
+        ids: &[i64],
+    ) -> rusqlite::Result<Option<bool>> {
         if !request.events.is_empty() {
             return append::are_recorded(connection, &request.table, &request.events, ids).map(Some);
         }

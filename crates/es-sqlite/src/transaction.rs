@@ -1,0 +1,182 @@
+//! Recording inside a transaction of the program's own, which `sqlx` runs and the program commits.
+
+use es_core::{Conflict, PersistenceError, StoredEvent, Tracking};
+use rusqlite::ffi;
+use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction};
+
+use crate::{
+    SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteProcessRecorder, SqliteTrackingRecorder,
+    append::{ids_after, refusal, with_stored_id},
+    error::from_sqlite,
+    schema::{EventTable, tracking as tracking_table},
+};
+
+macro_rules! record_events {
+    ($($recorder:ident)*) => {$(
+        impl $recorder {
+            /// Records events, all or none, inside a transaction of the program's own: they are
+            /// recorded when it commits, together with whatever else it has written.
+            ///
+            /// Begin such a transaction with `BEGIN IMMEDIATE` (`begin_with`): it is one writer among
+            /// others, which wait for its end up to the lock timeout. Give ids to nobody before it
+            /// has committed.
+            ///
+            /// # Errors
+            /// As [`insert_events`](es_core::AggregateRecorder::insert_events); the transaction is then
+            /// as it was before the call, and may go on.
+            ///
+            /// # Cancel safety
+            /// When the future is dropped, what it has written is rolled back.
+            pub async fn insert_events_in(
+                &self,
+                transaction: &mut Transaction<'_, Sqlite>,
+                events: &[StoredEvent],
+            ) -> Result<Vec<i64>, PersistenceError> {
+                append_in(transaction, &self.table, events, None).await
+            }
+        }
+    )*};
+}
+
+record_events!(SqliteAggregateRecorder SqliteApplicationRecorder SqliteProcessRecorder);
+
+macro_rules! record_tracking {
+    ($($recorder:ident)*) => {$(
+        impl $recorder {
+            /// Records a position inside a transaction of the program's own: it is recorded when that
+            /// commits. A view that the same transaction updates is then updated exactly once.
+            ///
+            /// # Errors
+            /// As [`insert_tracking`](es_core::TrackingRecorder::insert_tracking); the transaction is
+            /// then as it was before the call.
+            ///
+            /// # Cancel safety
+            /// When the future is dropped, what it has written is rolled back.
+            pub async fn insert_tracking_in(
+                &self,
+                transaction: &mut Transaction<'_, Sqlite>,
+                tracking: &Tracking,
+            ) -> Result<(), PersistenceError> {
+                append_in(transaction, &self.table, &[], Some(tracking)).await.map(drop)
+            }
+        }
+    )*};
+}
+
+record_tracking!(SqliteProcessRecorder SqliteTrackingRecorder);
+
+impl SqliteProcessRecorder {
+    /// Records events and a position, all or nothing, inside a transaction of the program's own: see
+    /// [`insert_events_in`](Self::insert_events_in).
+    ///
+    /// # Errors
+    /// As [`insert_events_with_tracking`](es_core::ProcessRecorder::insert_events_with_tracking); the
+    /// transaction is then as it was before the call.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, what it has written is rolled back.
+    pub async fn insert_events_with_tracking_in(
+        &self,
+        transaction: &mut Transaction<'_, Sqlite>,
+        events: &[StoredEvent],
+        tracking: &Tracking,
+    ) -> Result<Vec<i64>, PersistenceError> {
+        append_in(transaction, &self.table, events, Some(tracking)).await
+    }
+}
+
+async fn append_in(
+    transaction: &mut Transaction<'_, Sqlite>,
+    table: &EventTable,
+    events: &[StoredEvent],
+    tracking: Option<&Tracking>,
+) -> Result<Vec<i64>, PersistenceError> {
+    // A transaction within a transaction is a savepoint; dropped, it is rolled back.
+    let mut savepoint = Connection::begin(&mut **transaction).await.map_err(from_sqlx)?;
+    match append(&mut savepoint, table, events, tracking).await {
+        Ok(ids) => savepoint.commit().await.map(|()| ids).map_err(from_sqlx),
+        Err(error) => {
+            savepoint.rollback().await.map_err(from_sqlx)?;
+            Err(error)
+        }
+    }
+}
+
+async fn append(
+    connection: &mut SqliteConnection,
+    table: &EventTable,
+    events: &[StoredEvent],
+    tracking: Option<&Tracking>,
+) -> Result<Vec<i64>, PersistenceError> {
+    if let Some(tracking) = tracking {
+        insert_tracking(connection, tracking).await?;
+    }
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids = if table.is_numbered { next_ids(connection, table, events.len()).await? } else { Vec::new() };
+    for (index, event) in events.iter().enumerate() {
+        insert_event(connection, table, event, ids.get(index)).await?;
+    }
+    Ok(ids)
+}
+
+async fn insert_tracking(
+    connection: &mut SqliteConnection,
+    tracking: &Tracking,
+) -> Result<(), PersistenceError> {
+    let (application_name, notification_id) = (tracking.application_name(), tracking.notification_id());
+    let insert = sqlx::query(tracking_table::INSERT).bind(application_name).bind(notification_id);
+    if insert.execute(connection).await.map_err(from_sqlx)?.rows_affected() == 1 {
+        return Ok(());
+    }
+    Err(Conflict::Tracking { application_name: application_name.to_owned(), notification_id }.into())
+}
+
+async fn next_ids(
+    connection: &mut SqliteConnection,
+    table: &EventTable,
+    count: usize,
+) -> Result<Vec<i64>, PersistenceError> {
+    let select = sqlx::query_scalar(AssertSqlSafe(table.select_max_id.as_str()));
+    let highest: Option<i64> = select.fetch_one(connection).await.map_err(from_sqlx)?;
+    ids_after(highest, table, count)
+}
+
+async fn insert_event(
+    connection: &mut SqliteConnection,
+    table: &EventTable,
+    event: &StoredEvent,
+    id: Option<&i64>,
+) -> Result<(), PersistenceError> {
+    let originator_id = with_stored_id(event.originator_id, str::to_owned);
+    let mut insert = sqlx::query(AssertSqlSafe(table.insert.as_str()))
+        .bind(originator_id)
+        .bind(event.originator_version)
+        .bind(event.topic.as_str())
+        .bind(&*event.state);
+    if let Some(id) = id {
+        insert = insert.bind(*id);
+    }
+    match insert.execute(connection).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(match to_sqlite(&error) {
+            Some(cause) => refusal(event, cause),
+            None => from_sqlx(error),
+        }),
+    }
+}
+
+/// What SQLite said, if it was SQLite that failed.
+fn to_sqlite(error: &sqlx::Error) -> Option<rusqlite::Error> {
+    let cause = error.as_database_error()?;
+    let code = cause.code()?.parse().ok()?;
+    Some(rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(cause.message().to_owned())))
+}
+
+fn from_sqlx(error: sqlx::Error) -> PersistenceError {
+    match to_sqlite(&error) {
+        Some(cause) => from_sqlite(cause),
+        None => PersistenceError::operational("the transaction's connection failed").with_source(error),
+    }
+}

@@ -1,0 +1,160 @@
+//! What the tests of this crate share. Each test binary uses a part of it.
+#![allow(dead_code)]
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    task::{Context, Poll, Waker},
+};
+
+use es_core::{Bytes, StoredEvent, Topic, uuid::Uuid};
+use es_sqlite::{Fault, WriterHooks, WriterStep};
+use tempfile::TempDir;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// The event of an aggregate at a version.
+pub(crate) fn event(originator: u128, version: i64) -> StoredEvent {
+    event_of(originator, version, format!(r#"{{"version":{version}}}"#).into_bytes())
+}
+
+pub(crate) fn event_of(originator: u128, version: i64, state: Vec<u8>) -> StoredEvent {
+    StoredEvent {
+        originator_id: id(originator),
+        originator_version: version,
+        topic: Topic::from_static("bank:Account.Credited"),
+        state: Bytes::from(state),
+    }
+}
+
+pub(crate) fn events(originator: u128, versions: impl IntoIterator<Item = i64>) -> Vec<StoredEvent> {
+    versions.into_iter().map(|version| event(originator, version)).collect()
+}
+
+pub(crate) fn id(originator: u128) -> Uuid {
+    Uuid::from_u128(originator)
+}
+
+/// A directory and the path of a database in it.
+pub(crate) fn database() -> (TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("events.db");
+    (directory, path.to_str().unwrap().to_owned())
+}
+
+/// Polls a call once, after which it has been accepted if there is room, and hands it back.
+pub(crate) fn accepted<'a, T>(
+    call: impl Future<Output = T> + Send + 'a,
+) -> Pin<Box<dyn Future<Output = T> + Send + 'a>> {
+    let mut call = Box::pin(call);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(matches!(call.as_mut().poll(&mut context), Poll::Pending), "the writer is held");
+    call
+}
+
+/// Holds the writer before a step until it is released, once for each time.
+pub(crate) struct Gate {
+    step: WriterStep,
+    arrivals: tokio::sync::mpsc::UnboundedSender<()>,
+    releases: Mutex<mpsc::Receiver<()>>,
+    steps: Arc<Steps>,
+    faults: Faults,
+}
+
+/// The other side of a [`Gate`]. Dropped, it lets everything pass.
+pub(crate) struct GateKeeper {
+    arrivals: UnboundedReceiver<()>,
+    releases: Option<mpsc::Sender<()>>,
+    pub(crate) steps: Arc<Steps>,
+}
+
+/// How often the writer has come to a step.
+#[derive(Default)]
+pub(crate) struct Steps {
+    commits: AtomicUsize,
+}
+
+impl Steps {
+    pub(crate) fn commits(&self) -> usize {
+        self.commits.load(Ordering::SeqCst)
+    }
+
+    fn count(&self, step: WriterStep) {
+        if step == WriterStep::Commit {
+            self.commits.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+pub(crate) fn gate(step: WriterStep) -> (Gate, GateKeeper) {
+    failing_gate(step, [])
+}
+
+/// A gate behind which steps fail.
+pub(crate) fn failing_gate(
+    step: WriterStep,
+    faults: impl IntoIterator<Item = (WriterStep, Fault)>,
+) -> (Gate, GateKeeper) {
+    let (arrive, arrivals) = unbounded_channel();
+    let (release, releases) = mpsc::channel();
+    let steps = Arc::new(Steps::default());
+    let releases = Mutex::new(releases);
+    let gate =
+        Gate { step, arrivals: arrive, releases, steps: Arc::clone(&steps), faults: Faults::new(faults) };
+    (gate, GateKeeper { arrivals, releases: Some(release), steps })
+}
+
+impl WriterHooks for Gate {
+    fn before(&self, step: WriterStep) -> Result<(), Fault> {
+        self.steps.count(step);
+        if step == self.step {
+            let _ = self.arrivals.send(());
+            // Fails when nobody holds the gate any more.
+            let _ = self.releases.lock().unwrap().recv();
+        }
+        self.faults.before(step)
+    }
+}
+
+impl GateKeeper {
+    /// Waits until the writer stands before the gate.
+    pub(crate) async fn reached(&mut self) {
+        self.arrivals.recv().await.expect("the writer runs");
+    }
+
+    /// Lets the writer pass, now and from now on.
+    pub(crate) fn open(&mut self) {
+        self.releases = None;
+    }
+
+    /// Waits until the writer thread has ended.
+    pub(crate) async fn writer_ended(&mut self) {
+        while self.arrivals.recv().await.is_some() {}
+    }
+}
+
+/// Fails the steps of a list, in its order.
+pub(crate) struct Faults(Mutex<VecDeque<(WriterStep, Fault)>>);
+
+impl Faults {
+    pub(crate) fn new(faults: impl IntoIterator<Item = (WriterStep, Fault)>) -> Self {
+        Self(Mutex::new(faults.into_iter().collect()))
+    }
+}
+
+impl WriterHooks for Faults {
+    fn before(&self, step: WriterStep) -> Result<(), Fault> {
+        let mut faults = self.0.lock().unwrap();
+        match faults.front() {
+            Some(&(at, fault)) if at == step => {
+                faults.pop_front();
+                Err(fault)
+            }
+            _ => Ok(()),
+        }
+    }
+}
