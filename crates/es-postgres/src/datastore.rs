@@ -1,0 +1,203 @@
+//! One database, as several recorders share it.
+
+use std::{sync::Arc, time::Duration};
+
+use es_core::PersistenceError;
+use sqlx::{
+    SqlStr,
+    postgres::{PgArguments, PgConnection, PgRow},
+};
+
+use crate::{
+    PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
+    PostgresTrackingRecorder,
+    connect::Connections,
+    error,
+    options::PostgresOptions,
+    reader,
+    schema::{self, Wanted, table_of},
+    store::Store,
+};
+
+/// How often a read is tried when its connection is lost, the first time included.
+const READ_ATTEMPTS: u32 = 4;
+/// How long to wait before a read is tried again; twice as long each time.
+const READ_PAUSE: Duration = Duration::from_millis(50);
+
+/// One PostgreSQL database, open: a pool of connections that its recorders share.
+///
+/// Cloning gives another handle of the same. The connections are closed by [`close`](Self::close),
+/// or when the last handle and the last recorder are dropped.
+///
+/// An application name is the prefix of table names, in lower case; it may be empty.
+#[derive(Clone, Debug)]
+pub struct PostgresDatastore(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) options: PostgresOptions,
+    pub(crate) connections: Connections,
+}
+
+impl PostgresDatastore {
+    pub(crate) async fn open(options: PostgresOptions) -> Result<Self, PersistenceError> {
+        let connections = Connections::new(&options)?;
+        connections.lease().await?.finish();
+        Ok(Self(Arc::new(Inner { options, connections })))
+    }
+
+    /// A recorder of events of aggregates for a purpose, such as `snapshots`: table `stored_snapshots`,
+    /// or `bank_snapshots` with the application name `bank`.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) when the table's name would be too long, or
+    /// the table is missing and not to be created; what the server refuses.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, tables may have been created.
+    pub async fn aggregate_recorder(
+        &self,
+        application_name: &str,
+        purpose: &str,
+    ) -> Result<PostgresAggregateRecorder, PersistenceError> {
+        let events =
+            table_of(&self.0.options.schema, application_name, purpose, &format!("stored_{purpose}"))?;
+        let wanted = Wanted { events: Some(events), ..Wanted::default() };
+        Ok(PostgresAggregateRecorder(self.store(wanted).await?))
+    }
+
+    /// A recorder of events and their total order: table `stored_events`, or `bank_events`.
+    ///
+    /// # Errors
+    /// As [`aggregate_recorder`](Self::aggregate_recorder);
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) when ids in the table do not come as the
+    /// parallel ordering needs them.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, tables may have been created.
+    pub async fn application_recorder(
+        &self,
+        application_name: &str,
+    ) -> Result<PostgresApplicationRecorder, PersistenceError> {
+        let events = self.events_table(application_name)?;
+        let wanted = Wanted { events: Some(events), notifications: true, tracking: None };
+        Ok(PostgresApplicationRecorder(self.store(wanted).await?))
+    }
+
+    /// A recorder of events, their total order, and tracking: tables `stored_events` and
+    /// `notification_tracking`, or `bank_events` and `bank_tracking`.
+    ///
+    /// # Errors
+    /// As [`application_recorder`](Self::application_recorder).
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, tables may have been created.
+    pub async fn process_recorder(
+        &self,
+        application_name: &str,
+    ) -> Result<PostgresProcessRecorder, PersistenceError> {
+        let events = self.events_table(application_name)?;
+        let tracking = self.tracking_table(application_name)?;
+        let wanted = Wanted { events: Some(events), notifications: true, tracking: Some(tracking) };
+        Ok(PostgresProcessRecorder(self.store(wanted).await?))
+    }
+
+    /// A recorder of tracking alone: table `notification_tracking`, or `bank_tracking`.
+    ///
+    /// # Errors
+    /// As [`aggregate_recorder`](Self::aggregate_recorder).
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, tables may have been created.
+    pub async fn tracking_recorder(
+        &self,
+        application_name: &str,
+    ) -> Result<PostgresTrackingRecorder, PersistenceError> {
+        let tracking = self.tracking_table(application_name)?;
+        let wanted = Wanted { tracking: Some(tracking), ..Wanted::default() };
+        Ok(PostgresTrackingRecorder(self.store(wanted).await?))
+    }
+
+    /// Closes the connections. Recorders that are still open fail from then on: close them before.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves the datastore closed; connections are then closed without farewell.
+    pub async fn close(&self) {
+        self.0.connections.close().await;
+    }
+
+    fn events_table(&self, application_name: &str) -> Result<schema::TableName, PersistenceError> {
+        table_of(&self.0.options.schema, application_name, "events", "stored_events")
+    }
+
+    fn tracking_table(&self, application_name: &str) -> Result<schema::TableName, PersistenceError> {
+        table_of(&self.0.options.schema, application_name, "tracking", "notification_tracking")
+    }
+
+    async fn store(&self, wanted: Wanted) -> Result<Arc<Store>, PersistenceError> {
+        let options = &self.0.options;
+        let mut lease = self.0.connections.lease().await?;
+        let standing = schema::prepare(&mut lease, &wanted, options.create_table, options.ordering).await?;
+        lease.finish();
+        Ok(Arc::new(Store::new(self.clone(), wanted, standing)))
+    }
+
+    /// Fetches rows, again on a new connection when one is lost: reading twice does no harm.
+    pub(crate) async fn fetch<T: Send>(
+        &self,
+        query: &Query,
+        mut decode: impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send,
+    ) -> Result<Vec<T>, PersistenceError> {
+        let mut pause = READ_PAUSE;
+        for attempt in 1.. {
+            let failed = match self.0.connections.lease().await {
+                Ok(mut lease) => match self.fetch_with(&mut lease, query, &mut decode).await {
+                    Ok(rows) => {
+                        lease.finish();
+                        return Ok(rows);
+                    }
+                    Err(reader::ReadError::Statement(failed)) if error::is_lost(&failed) => {
+                        self.0.connections.purge();
+                        error::from_statement(query.doing, failed)
+                    }
+                    Err(reader::ReadError::Statement(failed)) => {
+                        return Err(error::from_statement(query.doing, failed));
+                    }
+                    Err(reader::ReadError::Row(failed)) => return Err(failed),
+                },
+                Err(failed) if failed.is_transient() => failed,
+                Err(failed) => return Err(failed),
+            };
+            if attempt == READ_ATTEMPTS {
+                return Err(failed);
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        Err(PersistenceError::internal("reading was never tried"))
+    }
+
+    async fn fetch_with<T: Send>(
+        &self,
+        connection: &mut PgConnection,
+        query: &Query,
+        decode: &mut (impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send),
+    ) -> Result<Vec<T>, reader::ReadError> {
+        if !self.0.options.transaction_pooler {
+            return reader::fetch(connection, query, true, decode).await;
+        }
+        schema::run(connection, "BEGIN READ ONLY").await?;
+        let rows = reader::fetch(connection, query, false, decode).await?;
+        schema::run(connection, "COMMIT").await?;
+        Ok(rows)
+    }
+}
+
+/// A statement that reads, with its arguments.
+#[derive(Debug)]
+pub(crate) struct Query {
+    /// What it is for, in an error's words.
+    pub(crate) doing: &'static str,
+    pub(crate) sql: SqlStr,
+    pub(crate) arguments: PgArguments,
+}

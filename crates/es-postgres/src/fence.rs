@@ -1,0 +1,198 @@
+//! What keeps readers from missing events while several writers write at once.
+//!
+//! Ids are drawn before commits, so that a higher id may become visible before a lower one. A page
+//! without a gap has nothing missing below it. Where ids are missing, somebody may be about to
+//! commit them: whoever that is, drew the id before the page's last id was drawn, took the table's
+//! lock before drawing, and keeps it until the commit is visible. So, in this order, each in a
+//! statement of its own:
+//!
+//! 1. the page is read;
+//! 2. those who hold the table's lock *after that* are listed: the horizon;
+//! 3. they are waited for, until the last of them has finished;
+//! 4. the page is read again, up to the last id of the first reading. Ids that are still missing
+//!    were rolled back, and will never appear.
+//!
+//! The page's own last id serves as the mark up to which all ids were drawn: it needs no look at
+//! the sequence, nor the right to it, and is not fooled by a sequence that has never been used.
+
+use std::time::Duration;
+
+use es_core::{Notification, NotificationSelection, PersistenceError};
+use tokio::time::Instant;
+
+use crate::{
+    PostgresDatastore,
+    datastore::Query,
+    hooks::HookPoint,
+    reader::{Select, select_notifications},
+    rows::{Topics, column},
+    schema::TableName,
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who may be writing: an insert holds `RowExclusiveLock`, and takes it before it draws an id. The
+/// stronger ones are held by those who are about to. `ShareUpdateExclusiveLock` and `ShareLock` are
+/// held by `VACUUM` and `CREATE INDEX`, for long, and do not allow inserting.
+const HOLDERS: &str = "SELECT pg_catalog.pg_is_in_recovery(), l.virtualtransaction, l.pid \
+    FROM (SELECT) AS always LEFT JOIN pg_catalog.pg_locks AS l ON l.locktype = 'relation' \
+    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+    AND l.relation = $1::pg_catalog.regclass::oid AND l.granted \
+    AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') \
+    AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()";
+
+/// Somebody who may be writing to the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    /// The virtual transaction id, unlike a pid or a transaction id unique and there from the start.
+    transaction: String,
+    /// None of a prepared transaction.
+    pid: Option<i32>,
+}
+
+impl Holder {
+    /// Before version 14 of PostgreSQL a transaction that is prepared gets another virtual id.
+    fn is_renamed(&self) -> bool {
+        self.transaction.starts_with("-1/")
+    }
+}
+
+/// The page of a selection, with nothing missing.
+pub(crate) async fn select(
+    datastore: &PostgresDatastore,
+    events: &TableName,
+    selection: &NotificationSelection,
+) -> Result<Vec<Notification>, PersistenceError> {
+    let page = read(datastore, events, selection, None).await?;
+    let Some(last) = page.last().map(|notification| notification.id) else { return Ok(page) };
+    if is_contiguous(selection, &page) {
+        return Ok(page);
+    }
+    let hooks = &datastore.0.options.hooks;
+    hooks.reached(HookPoint::GapFound).await;
+    let horizon = holders(datastore, events).await?;
+    hooks.reached(HookPoint::HorizonTaken).await;
+    wait_for(datastore, events, horizon).await?;
+    hooks.reached(HookPoint::HorizonPassed).await;
+    read(datastore, events, selection, Some(last)).await
+}
+
+/// Whether no id is missing between the cursor and the page's last id.
+fn is_contiguous(selection: &NotificationSelection, page: &[Notification]) -> bool {
+    if !selection.topics.is_empty() {
+        // Ids are missing that have other topics: no telling.
+        return false;
+    }
+    let first = match selection.start {
+        None => Some(1),
+        Some(start) if selection.inclusive_of_start => Some(start.max(1)),
+        Some(start) => start.checked_add(1).map(|first| first.max(1)),
+    };
+    let Some(first) = first else { return false };
+    page.iter().zip(first..).all(|(notification, expected)| notification.id == expected)
+}
+
+async fn wait_for(
+    datastore: &PostgresDatastore,
+    events: &TableName,
+    mut pending: Vec<Holder>,
+) -> Result<(), PersistenceError> {
+    let options = &datastore.0.options;
+    let began = Instant::now();
+    let mut warning = options.stall_warning;
+    let mut pause = FIRST_PAUSE;
+    let mut told = false;
+    while let Some(holder) = pending.first() {
+        if !told {
+            told = true;
+            options.hooks.reached(HookPoint::WritersPending).await;
+        }
+        let waited = began.elapsed();
+        if let Some(timeout) = options.fence_timeout
+            && waited >= timeout
+        {
+            return Err(held_up(events, holder, age(datastore, holder).await, waited));
+        }
+        if waited >= warning {
+            warning = waited + options.stall_warning;
+            let age = age(datastore, holder).await.unwrap_or(waited);
+            tracing::warn!(
+                table = events.quoted(),
+                pid = holder.pid,
+                transaction = holder.transaction,
+                age_seconds = age.as_secs_f64(),
+                waited_seconds = waited.as_secs_f64(),
+                "reading notifications is held up by a transaction that keeps writing"
+            );
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        let now = holders(datastore, events).await?;
+        pending = now.into_iter().filter(|holder| pending.contains(holder) || holder.is_renamed()).collect();
+    }
+    Ok(())
+}
+
+fn held_up(
+    events: &TableName,
+    holder: &Holder,
+    age: Option<Duration>,
+    waited: Duration,
+) -> PersistenceError {
+    let who = match holder.pid {
+        Some(pid) => format!("the transaction of process {pid}"),
+        None => format!("the prepared transaction {}", holder.transaction),
+    };
+    let age = age.map_or_else(String::new, |age| format!(", open for {:.1} s,", age.as_secs_f64()));
+    PersistenceError::operational(format!(
+        "reading notifications of {} was held up for {:.1} s: {who}{age} may be about to commit an earlier one",
+        events.quoted(),
+        waited.as_secs_f64()
+    ))
+    .transient()
+}
+
+async fn holders(datastore: &PostgresDatastore, events: &TableName) -> Result<Vec<Holder>, PersistenceError> {
+    let mut select = Select::new(HOLDERS.to_owned());
+    select.argument(events.quoted())?;
+    let query = select.into_query("listing who is writing");
+    let rows = datastore.fetch(&query, |row| {
+        Ok((column::<bool>(row, 0)?, column::<Option<String>>(row, 1)?, column::<Option<i32>>(row, 2)?))
+    });
+    let mut holders = Vec::new();
+    for (is_standby, transaction, pid) in rows.await? {
+        if is_standby {
+            return Err(PersistenceError::not_supported(
+                "with parallel ordering notifications are read from the primary: this server is a standby, which \
+                 does not know who is writing",
+            ));
+        }
+        let holder = transaction.map(|transaction| Holder { transaction, pid });
+        holders.extend(holder.filter(|holder| !holders.contains(holder)));
+    }
+    Ok(holders)
+}
+
+/// How long the transaction has been open, where this role may know.
+async fn age(datastore: &PostgresDatastore, holder: &Holder) -> Option<Duration> {
+    let pid = holder.pid?;
+    let sql = "SELECT extract(epoch FROM pg_catalog.clock_timestamp() - xact_start)::float8 \
+               FROM pg_catalog.pg_stat_activity WHERE pid = $1";
+    let mut select = Select::new(sql.to_owned());
+    select.argument(pid).ok()?;
+    let query: Query = select.into_query("asking how long a transaction is open");
+    let ages = datastore.fetch(&query, |row| column::<Option<f64>>(row, 0)).await.ok()?;
+    Duration::try_from_secs_f64(ages.first().copied().flatten()?).ok()
+}
+
+pub(crate) async fn read(
+    datastore: &PostgresDatastore,
+    events: &TableName,
+    selection: &NotificationSelection,
+    horizon: Option<i64>,
+) -> Result<Vec<Notification>, PersistenceError> {
+    let query = select_notifications(events, selection, horizon)?;
+    let mut topics = Topics::default();
+    datastore.fetch(&query, |row| topics.notification(row)).await
+}

@@ -1,0 +1,459 @@
+//! How a PostgreSQL datastore is opened.
+
+use std::{
+    fmt,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use es_core::PersistenceError;
+use futures_util::future::BoxFuture;
+use sqlx::postgres::PgSslMode;
+
+use crate::{
+    PostgresDatastore,
+    hooks::{Hooks, InstalledHooks},
+};
+
+/// The port of PostgreSQL unless told otherwise.
+const DEFAULT_PORT: u16 = 5432;
+
+/// How a PostgreSQL datastore is opened.
+///
+/// ```
+/// use std::time::Duration;
+/// use es_postgres::PostgresOptions;
+///
+/// let options = PostgresOptions::new("eventsourcing")
+///     .host("127.0.0.1")
+///     .user("eventsourcing")
+///     .password("secret")
+///     .lock_timeout(Duration::from_secs(5));
+/// assert!(!format!("{options:?}").contains("secret"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    pub(crate) dbname: String,
+    pub(crate) hosts: Vec<(String, u16)>,
+    pub(crate) user: String,
+    pub(crate) password: Password,
+    pub(crate) schema: String,
+    pub(crate) create_table: bool,
+    pub(crate) ordering: Ordering,
+    pub(crate) writers: NonZeroUsize,
+    pub(crate) fence_timeout: Option<Duration>,
+    pub(crate) stall_warning: Duration,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) idle_in_transaction_session_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) conn_max_age: Option<Duration>,
+    pub(crate) pre_ping: bool,
+    pub(crate) pool_size: usize,
+    pub(crate) max_overflow: usize,
+    pub(crate) max_waiting: usize,
+    pub(crate) transaction_pooler: bool,
+    pub(crate) tls: TlsOptions,
+    pub(crate) group: GroupBounds,
+    pub(crate) queue_bytes: NonZeroU32,
+    pub(crate) hooks: InstalledHooks,
+}
+
+/// How the order of notifications is kept while several writers write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ordering {
+    /// Writers take the events table's lock one after the other, so that ids become visible in
+    /// their order: safe for every reader, the Python library's included.
+    #[default]
+    TableLock,
+    /// Writers never wait for each other; readers wait, where ids are missing, for those who were
+    /// writing. Only where every reader uses this library, on the primary, in this mode.
+    Parallel,
+}
+
+impl std::str::FromStr for Ordering {
+    type Err = PersistenceError;
+
+    /// `table-lock` or `parallel`, as in the setting `POSTGRES_ORDERING`.
+    fn from_str(text: &str) -> Result<Self, PersistenceError> {
+        match text {
+            "table-lock" => Ok(Self::TableLock),
+            "parallel" => Ok(Self::Parallel),
+            _ => Err(PersistenceError::programming(format!(
+                "ordering {text:?} is not known: expected \"table-lock\" or \"parallel\""
+            ))),
+        }
+    }
+}
+
+/// What one group commit takes at most; a larger request is a group of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GroupBounds {
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+}
+
+/// Calls for a password; see [`PostgresOptions::password_provider`].
+type PasswordProvider = Arc<
+    dyn Fn() -> BoxFuture<'static, Result<String, Box<dyn std::error::Error + Send + Sync>>> + Send + Sync,
+>;
+
+/// Where the password comes from. Never shown.
+#[derive(Clone)]
+pub(crate) enum Password {
+    None,
+    Fixed(String),
+    Provided(PasswordProvider),
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Fixed(_) => "fixed",
+            Self::Provided(_) => "provided",
+        })
+    }
+}
+
+/// How connections are encrypted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TlsOptions {
+    pub(crate) mode: Option<PgSslMode>,
+    pub(crate) root_certificate: Option<PathBuf>,
+    pub(crate) client_certificate: Option<PathBuf>,
+    pub(crate) client_key: Option<PathBuf>,
+}
+
+impl PostgresOptions {
+    /// Opens the database `dbname`, on `localhost` as user `postgres` unless told otherwise.
+    pub fn new(dbname: impl Into<String>) -> Self {
+        Self {
+            dbname: dbname.into(),
+            hosts: vec![("localhost".to_owned(), DEFAULT_PORT)],
+            user: "postgres".to_owned(),
+            password: Password::None,
+            schema: "public".to_owned(),
+            create_table: true,
+            ordering: Ordering::default(),
+            writers: const { NonZeroUsize::new(4).unwrap() },
+            fence_timeout: None,
+            stall_warning: Duration::from_secs(5),
+            lock_timeout: Duration::ZERO,
+            idle_in_transaction_session_timeout: Duration::ZERO,
+            connect_timeout: Duration::from_secs(30),
+            conn_max_age: None,
+            pre_ping: false,
+            pool_size: 5,
+            max_overflow: 10,
+            max_waiting: 0,
+            transaction_pooler: false,
+            tls: TlsOptions::default(),
+            group: GroupBounds { rows: 4_096, bytes: 4 << 20 },
+            queue_bytes: const { NonZeroU32::new(64 << 20).unwrap() },
+            hooks: InstalledHooks::default(),
+        }
+    }
+
+    /// The server: a host name, an address, or the directory of a Unix socket. The port stays.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        let port = self.hosts.first().map_or(DEFAULT_PORT, |(_, port)| *port);
+        self.hosts = vec![(host.into(), port)];
+        self
+    }
+
+    /// The port; 5432 by default. Of several hosts, the port of each.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        for host in &mut self.hosts {
+            host.1 = port;
+        }
+        self
+    }
+
+    /// Several servers, of which the first that accepts writes is used, and looked for again when
+    /// it does not any more.
+    #[must_use]
+    pub fn hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = (H, u16)>) -> Self {
+        self.hosts = hosts.into_iter().map(|(host, port)| (host.into(), port)).collect();
+        self
+    }
+
+    /// Several servers as the settings `POSTGRES_HOST` and `POSTGRES_PORT` name them: separated by
+    /// commas, with one port for all, or as many ports as hosts.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) when a host is empty, a port is not a
+    /// number, or there are neither one port nor as many as hosts.
+    pub fn host_list(self, hosts: &str, ports: &str) -> Result<Self, PersistenceError> {
+        let wrong = |what: String| Err(PersistenceError::programming(what));
+        let hosts: Vec<&str> = hosts.split(',').map(str::trim).collect();
+        if hosts.contains(&"") {
+            return wrong("a host of PostgreSQL has no name".to_owned());
+        }
+        let mut numbers = Vec::new();
+        for port in ports.split(',').map(str::trim) {
+            match port.parse::<u16>() {
+                Ok(number) if number > 0 => numbers.push(number),
+                _ => return wrong(format!("port {port:?} is not a number from 1 to 65535")),
+            }
+        }
+        match *numbers {
+            [port] => Ok(self.hosts(hosts.into_iter().map(|host| (host, port)))),
+            _ if numbers.len() == hosts.len() => Ok(self.hosts(hosts.into_iter().zip(numbers))),
+            _ => wrong(format!("{} ports for {} hosts: expected one, or as many", numbers.len(), hosts.len())),
+        }
+    }
+
+    /// The role to connect as; `postgres` by default.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = user.into();
+        self
+    }
+
+    /// The password; none by default.
+    #[must_use]
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Password::Fixed(password.into());
+        self
+    }
+
+    /// Where to get a password for each new connection, such as a token that expires.
+    ///
+    /// ```
+    /// use es_postgres::PostgresOptions;
+    ///
+    /// async fn fetch_token() -> Result<String, std::io::Error> {
+    ///     Ok("token".to_owned())
+    /// }
+    /// let options = PostgresOptions::new("events").password_provider(fetch_token);
+    /// # let _ = options;
+    /// ```
+    #[must_use]
+    pub fn password_provider<P, F, E>(mut self, provider: P) -> Self
+    where
+        P: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<String, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.password = Password::Provided(Arc::new(move || {
+            let password = provider();
+            Box::pin(async move { password.await.map_err(Into::into) })
+        }));
+        self
+    }
+
+    /// The schema that the tables are in; `public` by default. It is not created.
+    #[must_use]
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.schema = schema.into();
+        self
+    }
+
+    /// Whether tables and functions that are missing are created when a recorder is made; yes by
+    /// default. Without, a missing table is an error that names it, and where the function is
+    /// missing an append takes three round trips instead of one.
+    #[must_use]
+    pub fn create_table(mut self, create: bool) -> Self {
+        self.create_table = create;
+        self
+    }
+
+    /// How the order of notifications is kept; [`Ordering::TableLock`] by default, which is safe
+    /// for every reader. All processes that share a database must agree.
+    #[must_use]
+    pub fn ordering(mut self, ordering: Ordering) -> Self {
+        self.ordering = ordering;
+        self
+    }
+
+    /// How many connections of one recorder write at the same time in [`Ordering::Parallel`]; 4 by
+    /// default. With a table lock it is one, more would wait for each other.
+    #[must_use]
+    pub fn writers(mut self, connections: NonZeroUsize) -> Self {
+        self.writers = connections;
+        self
+    }
+
+    /// How long a reader in [`Ordering::Parallel`] waits for those who are writing, before it fails
+    /// with a transient error that names who holds it up; without end by default, since going on
+    /// would be to miss events.
+    #[must_use]
+    pub fn fence_timeout(mut self, timeout: Duration) -> Self {
+        self.fence_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a reader in [`Ordering::Parallel`] waits before it warns (an event of `tracing`) who
+    /// holds it up, again and again; 5 seconds by default.
+    #[must_use]
+    pub fn stall_warning(mut self, after: Duration) -> Self {
+        self.stall_warning = after;
+        self
+    }
+
+    /// How long to wait for the lock of the events table before recording fails with a transient
+    /// error; zero, the default, waits for ever.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// How long a session may idle in a transaction before the server ends it; zero, the default,
+    /// is for ever.
+    #[must_use]
+    pub fn idle_in_transaction_session_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_in_transaction_session_timeout = timeout;
+        self
+    }
+
+    /// How long to wait for a connection, a free one of the pool or a new one to each host, and for
+    /// a lost server to return before the outcome of a commit is given up; 30 seconds by default.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a connection is used; for ever by default. At zero, every connection serves one
+    /// transaction.
+    #[must_use]
+    pub fn conn_max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.conn_max_age = age.into();
+        self
+    }
+
+    /// Whether a pooled connection is tried before it is used, at the price of a round trip; no by
+    /// default, since reads are retried and writes are found out when a connection is lost.
+    #[must_use]
+    pub fn pre_ping(mut self, ping: bool) -> Self {
+        self.pre_ping = ping;
+        self
+    }
+
+    /// How many connections are kept open; 5 by default.
+    #[must_use]
+    pub fn pool_size(mut self, connections: usize) -> Self {
+        self.pool_size = connections;
+        self
+    }
+
+    /// How many more connections are opened for a while when all are in use; 10 by default.
+    #[must_use]
+    pub fn max_overflow(mut self, connections: usize) -> Self {
+        self.max_overflow = connections;
+        self
+    }
+
+    /// How many callers may wait for a connection before the next one fails at once; zero, the
+    /// default, is any number.
+    #[must_use]
+    pub fn max_waiting(mut self, callers: usize) -> Self {
+        self.max_waiting = callers;
+        self
+    }
+
+    /// Whether connections go through a pooler in transaction mode, such as pgbouncer; no by
+    /// default. Then nothing is left in a session: statements are not kept prepared, and each runs
+    /// within a transaction of its own, which costs round trips. A pooler that tracks prepared
+    /// statements (pgbouncer from 1.21 with `max_prepared_statements`) does not need it.
+    #[must_use]
+    pub fn transaction_pooler(mut self, pooler: bool) -> Self {
+        self.transaction_pooler = pooler;
+        self
+    }
+
+    /// Whether and how connections are encrypted, under the names of libpq's `sslmode`: `disable`,
+    /// `prefer` (the default), `require`, `verify-ca`, `verify-full`. The driver does not try again
+    /// encrypted where libpq's `allow` does.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) when the name is not known;
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) when it asks for encryption and the feature
+    /// `tls` is off.
+    pub fn sslmode(mut self, name: &str) -> Result<Self, PersistenceError> {
+        let mode: PgSslMode = name.parse().map_err(|_| {
+            PersistenceError::programming(format!(
+                "sslmode {name:?} is not known: expected disable, allow, prefer, require, verify-ca or \
+                 verify-full"
+            ))
+        })?;
+        let required = matches!(mode, PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+        if required && !cfg!(feature = "tls") {
+            return Err(PersistenceError::not_supported(format!(
+                "sslmode {name:?} needs the feature `tls` of es-postgres, which is not compiled in"
+            )));
+        }
+        self.tls.mode = Some(mode);
+        Ok(self)
+    }
+
+    /// The file of certificates that the server's is verified against (PEM).
+    #[must_use]
+    pub fn ssl_root_certificate(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls.root_certificate = Some(path.into());
+        self
+    }
+
+    /// The files of this client's certificate and key (PEM).
+    #[must_use]
+    pub fn ssl_client_certificate(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.tls.client_certificate = Some(certificate.into());
+        self.tls.client_key = Some(key.into());
+        self
+    }
+
+    /// How many events one group commit takes at most; 4,096 by default. A request that has more is
+    /// a group of its own.
+    #[must_use]
+    pub fn group_rows(mut self, rows: NonZeroUsize) -> Self {
+        self.group.rows = rows.get();
+        self
+    }
+
+    /// How many bytes of events one group commit takes at most; 4 MiB by default. A request that
+    /// has more is a group of its own.
+    #[must_use]
+    pub fn group_bytes(mut self, bytes: NonZeroUsize) -> Self {
+        self.group.bytes = bytes.get();
+        self
+    }
+
+    /// How many bytes of events may wait for the writer or be on their way; 64 MiB by default.
+    /// Callers wait beyond that. Each event counts 128 bytes more than its topic and state, so that
+    /// this bounds the number of events too.
+    #[must_use]
+    pub fn queue_bytes(mut self, bytes: NonZeroU32) -> Self {
+        self.queue_bytes = bytes;
+        self
+    }
+
+    /// Tells `hooks` the points that recorders pass: for tests.
+    #[must_use]
+    pub fn hooks(mut self, hooks: impl Hooks) -> Self {
+        self.hooks = InstalledHooks::new(hooks);
+        self
+    }
+
+    /// Connects to the server.
+    ///
+    /// # Errors
+    /// [`Operational`](es_core::ErrorKind::Operational) when no host can be reached, or none of
+    /// several accepts writes; [`Programming`](es_core::ErrorKind::Programming) for options that
+    /// make no sense.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was opened.
+    pub async fn open(self) -> Result<PostgresDatastore, PersistenceError> {
+        PostgresDatastore::open(self).await
+    }
+}

@@ -1,0 +1,268 @@
+//! What becomes of requests: committed as a group, alone after a failure, and found out after the
+//! connection was lost.
+
+use std::{sync::Arc, time::Duration};
+
+use es_core::{Conflict, ErrorKind, PersistenceError};
+use tokio::time::Instant;
+
+use crate::{
+    PostgresDatastore,
+    append::{AppendError, Appender, Batch, Outcome, Transaction},
+    error::Verdict,
+    hooks::HookPoint,
+    reader::Select,
+    rows::column,
+    schema::Layout,
+    statements::EventsTable,
+    writer::{Request, tracking_conflict, version_conflict},
+};
+
+/// How often a request is tried that meets other transactions; each time it sees what the one
+/// before could not see yet.
+const CONTENDED_ATTEMPTS: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Commits the requests of one recorder.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    datastore: PostgresDatastore,
+    appender: Arc<Appender>,
+}
+
+/// What stands in the database of a request whose outcome is in doubt.
+enum Recorded {
+    /// Exactly these rows.
+    Exactly(Vec<i64>),
+    /// Others in their place.
+    Otherwise(Conflict),
+    /// None of them.
+    Not,
+    /// A later tracking position, by whomever.
+    Untold,
+}
+
+impl Committer {
+    pub(crate) fn new(datastore: PostgresDatastore, appender: Arc<Appender>) -> Self {
+        Self { datastore, appender }
+    }
+
+    /// Commits the requests, which are not at odds with each other, and answers each. Says which
+    /// were accepted.
+    pub(crate) async fn commit(&self, requests: Vec<Request>) -> Vec<bool> {
+        self.reached(HookPoint::GroupFormed).await;
+        let batches: Vec<Batch<'_>> = requests.iter().map(Request::batch).collect();
+        let appended = self.append(&batches).await;
+        self.reached(HookPoint::GroupAnswered).await;
+        match appended {
+            Ok(outcomes) => {
+                let results = outcomes.into_iter().map(|outcome| outcome.map_err(PersistenceError::from));
+                requests.into_iter().zip(results).map(|(request, result)| answer(request, result)).collect()
+            }
+            Err(failed) => self.after_failure(requests, &failed).await,
+        }
+    }
+
+    /// Nothing was written, or the connection was lost: what now, for each request.
+    async fn after_failure(&self, requests: Vec<Request>, failed: &AppendError) -> Vec<bool> {
+        let alone = requests.len() == 1;
+        let mut accepted = Vec::with_capacity(requests.len());
+        for request in requests {
+            let batch = request.batch();
+            let result = match failed.verdict {
+                Verdict::Lost => self.find_out(batch).await,
+                Verdict::Unavailable => Err(failed.error.clone()),
+                Verdict::Refused if alone => Err(failed.error.clone()),
+                // One request's fault must not be another's.
+                Verdict::Contended | Verdict::Refused => self.commit_alone(batch).await,
+            };
+            accepted.push(answer(request, result));
+        }
+        accepted
+    }
+
+    async fn commit_alone(&self, batch: Batch<'_>) -> Result<Vec<i64>, PersistenceError> {
+        let mut pauses = Pauses::new();
+        for attempt in 1.. {
+            let failed = match self.append_one(batch).await {
+                Ok(outcome) => return outcome.map_err(PersistenceError::from),
+                Err(failed) => failed,
+            };
+            match failed.verdict {
+                Verdict::Lost => return self.find_out(batch).await,
+                Verdict::Contended if attempt < CONTENDED_ATTEMPTS => pauses.pause().await,
+                _ => return Err(failed.error),
+            }
+        }
+        Err(PersistenceError::internal("committing was never tried"))
+    }
+
+    /// Finds out whether a request was recorded whose connection was lost, and records it if not.
+    ///
+    /// The lost server process may still be at work on it. If it commits first, appending again
+    /// meets rows in the way, and looking at them tells that they are these. If it comes too late,
+    /// it meets ours and is refused.
+    async fn find_out(&self, batch: Batch<'_>) -> Result<Vec<i64>, PersistenceError> {
+        self.reached(HookPoint::OutcomeDoubtful).await;
+        let deadline = Instant::now() + self.datastore.0.options.connect_timeout;
+        let mut pauses = Pauses::new();
+        loop {
+            let failed = match self.recorded(batch).await {
+                Ok(Recorded::Exactly(ids)) => return Ok(ids),
+                Ok(Recorded::Otherwise(conflict)) => return Err(conflict.into()),
+                Ok(Recorded::Untold) => return Err(unknown("a later tracking position is recorded")),
+                Ok(Recorded::Not) => match self.append_one(batch).await {
+                    Ok(Ok(ids)) => return Ok(ids),
+                    // What collided may be the request itself: look again.
+                    Ok(Err(conflict)) => conflict.into(),
+                    Err(failed) if failed.verdict == Verdict::Refused => {
+                        return Err(unknown("it cannot be recorded again").with_source(failed.error));
+                    }
+                    Err(failed) => failed.error,
+                },
+                Err(failed) => failed,
+            };
+            if Instant::now() >= deadline {
+                return Err(unknown("it could not be found out in time").with_source(failed));
+            }
+            pauses.pause().await;
+        }
+    }
+
+    async fn append_one(&self, batch: Batch<'_>) -> Result<Outcome, AppendError> {
+        let outcomes = self.append(&[batch]).await?;
+        outcomes.into_iter().next().ok_or_else(|| {
+            AppendError::unavailable(PersistenceError::internal("an append of one request has no outcome"))
+        })
+    }
+
+    /// Appends on a connection that accepts writes: of several hosts, another one may do so now.
+    async fn append(&self, batches: &[Batch<'_>]) -> Result<Vec<Outcome>, AppendError> {
+        let connections = &self.datastore.0.connections;
+        let deadline = Instant::now() + self.datastore.0.options.connect_timeout;
+        let mut pauses = Pauses::new();
+        loop {
+            let mut lease = connections.lease().await.map_err(AppendError::unavailable)?;
+            let failed = match self.appender.append(&mut lease, batches, Transaction::Own).await {
+                Ok(outcomes) => {
+                    lease.finish();
+                    return Ok(outcomes);
+                }
+                Err(failed) => failed,
+            };
+            if self.appender.is_connection_usable_after(&failed) {
+                lease.finish();
+            } else {
+                drop(lease);
+            }
+            if failed.verdict == Verdict::Lost || failed.read_only {
+                connections.purge();
+            }
+            let other_hosts = self.datastore.0.options.hosts.len() > 1;
+            if !(failed.read_only && other_hosts && Instant::now() < deadline) {
+                return Err(failed);
+            }
+            pauses.pause().await;
+        }
+    }
+
+    async fn recorded(&self, batch: Batch<'_>) -> Result<Recorded, PersistenceError> {
+        let tables = &self.appender.tables;
+        match (&tables.events, &tables.tracking, batch) {
+            (Some(events), _, Batch { events: [_, ..], .. }) => self.recorded_events(events, batch).await,
+            (_, Some((table, layout)), Batch { tracking: Some(tracking), .. }) => {
+                let mut select = Select::new("SELECT max(notification_id), ".to_owned());
+                let position = select.argument(tracking.notification_id())?;
+                let application = select.argument(tracking.application_name())?;
+                select.text.push_str(&format!(
+                    "COALESCE(bool_or(notification_id = ${position}), false) FROM {} \
+                     WHERE application_name = ${application}",
+                    table.quoted()
+                ));
+                let query = select.into_query("looking for a tracking record");
+                let rows = self.datastore.fetch(&query, |row| {
+                    Ok((column::<Option<i64>>(row, 0)?, column::<bool>(row, 1)?))
+                });
+                Ok(match (rows.await?.first(), layout) {
+                    (Some((_, true)), _) => Recorded::Exactly(Vec::new()),
+                    (Some((Some(latest), false)), layout) if *latest > tracking.notification_id() => {
+                        match layout {
+                            Layout::RowPerRecord => Recorded::Otherwise(tracking_conflict(tracking)),
+                            Layout::RowPerApplication => Recorded::Untold,
+                        }
+                    }
+                    _ => Recorded::Not,
+                })
+            }
+            _ => Ok(Recorded::Not),
+        }
+    }
+
+    async fn recorded_events(
+        &self,
+        table: &EventsTable,
+        batch: Batch<'_>,
+    ) -> Result<Recorded, PersistenceError> {
+        let id = if table.notifications { "e.notification_id" } else { "0::bigint" };
+        let sql = format!(
+            "SELECT r.row, e.topic = r.topic AND e.state = r.state, {id} \
+             FROM unnest($1, $2, $3, $4) WITH ORDINALITY \
+             AS r (originator_id, originator_version, topic, state, row) \
+             JOIN {} AS e USING (originator_id, originator_version) ORDER BY r.row",
+            table.name.quoted()
+        );
+        let mut select = Select::new(sql);
+        let events = batch.events;
+        select.argument(events.iter().map(|event| event.originator_id).collect::<Vec<_>>())?;
+        select.argument(events.iter().map(|event| event.originator_version).collect::<Vec<_>>())?;
+        select.argument(events.iter().map(|event| event.topic.as_str()).collect::<Vec<_>>())?;
+        select.argument(events.iter().map(|event| &*event.state).collect::<Vec<&[u8]>>())?;
+        let query = select.into_query("looking for events");
+        let found = self.datastore.fetch(&query, |row| {
+            Ok((column::<i64>(row, 0)?, column::<Option<bool>>(row, 1)? == Some(true), column::<i64>(row, 2)?))
+        });
+        let found = found.await?;
+        let Some((first, _, _)) = found.first() else { return Ok(Recorded::Not) };
+        if found.len() == events.len() && found.iter().all(|(_, same, _)| *same) {
+            let ids = found.iter().filter(|_| table.notifications).map(|(_, _, id)| *id).collect();
+            return Ok(Recorded::Exactly(ids));
+        }
+        let other = found.iter().find(|(_, same, _)| !same).map_or(first, |(row, _, _)| row);
+        let other = usize::try_from(*other).ok().and_then(|row| events.get(row.checked_sub(1)?));
+        let other = other.ok_or_else(|| PersistenceError::internal("a row that was not asked for"))?;
+        Ok(Recorded::Otherwise(version_conflict(other)))
+    }
+
+    async fn reached(&self, point: HookPoint) {
+        self.datastore.0.options.hooks.reached(point).await;
+    }
+}
+
+/// Answers a request; says whether it was accepted.
+fn answer(request: Request, result: Result<Vec<i64>, PersistenceError>) -> bool {
+    let accepted = result.is_ok();
+    request.answer(result);
+    accepted
+}
+
+fn unknown(why: &str) -> PersistenceError {
+    PersistenceError::new(
+        ErrorKind::OutcomeUnknown,
+        format!("the connection was lost while a commit was in flight, and its outcome is unknown: {why}"),
+    )
+}
+
+/// Pauses that grow.
+struct Pauses(Duration);
+
+impl Pauses {
+    fn new() -> Self {
+        Self(FIRST_PAUSE)
+    }
+
+    async fn pause(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+    }
+}

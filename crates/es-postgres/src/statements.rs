@@ -1,0 +1,264 @@
+//! The SQL of appending: one statement, and the function that runs it under the table's lock.
+//!
+//! The statement takes the rows of all requests of a group as arrays, and decides in one snapshot
+//! which requests are refused, inserts the rows of the others in their order, and records their
+//! tracking positions. Requests of one group are never at odds with each other: the writer sees
+//! to that before.
+
+use uuid::Uuid;
+
+use crate::schema::{Layout, TableName};
+
+/// The columns that the statement answers with.
+const ANSWER: &str = "refused_rows, refused_tracking, notification_ids";
+
+/// What the planner is told wherever the statement runs. Its plans are made once, often while the
+/// table is empty and its statistics say that a scan is cheapest; a plan for good must use the index.
+pub(crate) const PLANNING: [(&str, &str); 4] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+];
+
+/// The first key of the advisory lock of roles that may insert and not update; see [`lock`].
+const ADVISORY_CLASS: i32 = 0x65_73_6c_6b;
+
+/// The tables that an append writes.
+#[derive(Clone, Debug)]
+pub(crate) struct AppendTables {
+    /// The table that names the function and whose lock orders appends: events, or tracking alone.
+    pub(crate) anchor: TableName,
+    pub(crate) events: Option<EventsTable>,
+    pub(crate) tracking: Option<(TableName, Layout)>,
+}
+
+/// A table of events.
+#[derive(Clone, Debug)]
+pub(crate) struct EventsTable {
+    pub(crate) name: TableName,
+    /// Whether it has notification ids.
+    pub(crate) notifications: bool,
+}
+
+/// How appends exclude each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lock {
+    /// The table's lock against every other writer.
+    Exclusive,
+    /// The same for a role that may insert, but lacks the right (to update) that the server demands
+    /// for that lock.
+    InsertOnly,
+    /// None.
+    None,
+}
+
+impl Lock {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Exclusive => "exclusive",
+            Self::InsertOnly => "insert-only",
+            Self::None => "none",
+        }
+    }
+}
+
+impl AppendTables {
+    /// The statement. Its parameters: `$1` request, `$2` originator id, `$3` originator version,
+    /// `$4` topic, `$5` state of each row; with tracking, `$6` request, `$7` application, `$8`
+    /// position of each tracking record; all of them arrays.
+    pub(crate) fn statement(&self, with_tracking: bool) -> String {
+        let events = self.events.as_ref().map_or_else(EventsPart::default, EventsPart::new);
+        let tracking = self.tracking.as_ref().filter(|_| with_tracking);
+        let tracking = tracking.map_or_else(TrackingPart::default, TrackingPart::new);
+        format!(
+            "WITH refused_rows AS ({}), refused_tracking AS ({}), \
+             refused AS (SELECT request FROM refused_rows UNION ALL SELECT request FROM refused_tracking){}{} \
+             SELECT ARRAY(SELECT row FROM refused_rows) AS refused_rows, \
+             ARRAY(SELECT row FROM refused_tracking) AS refused_tracking, \
+             {} AS notification_ids, {} AS lost",
+            events.refused, tracking.refused, events.inserted, tracking.recorded, events.ids, tracking.lost
+        )
+    }
+
+    /// The name of the function, which no other table's and no other version's function has: it is
+    /// derived from the table's name and from what the function does.
+    pub(crate) fn function_name(&self) -> TableName {
+        const LONGEST: usize = 63;
+        let version = digest(&self.function_body());
+        let named = format!("{}_append_{}", self.anchor.name(), &version[..8]);
+        let name = if named.len() <= LONGEST {
+            named
+        } else {
+            format!("append_{}_{}", digest(self.anchor.name()), &version[..8])
+        };
+        self.anchor.sibling(name)
+    }
+
+    /// Creates the function.
+    pub(crate) fn create_function(&self) -> String {
+        let settings: String = PLANNING.iter().map(|(name, value)| format!("SET {name} = {value} ")).collect();
+        format!(
+            "CREATE FUNCTION {} (integer[], uuid[], bigint[], text[], bytea[], integer[], text[], bigint[], \
+             lock_mode text, lock_wait text, \
+             OUT refused_rows bigint[], OUT refused_tracking bigint[], OUT notification_ids bigint[]) \
+             LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp {settings} AS {}",
+            self.function_name().quoted(),
+            quote_literal(&self.function_body())
+        )
+    }
+
+    /// Calls the function: the parameters of [`statement`](Self::statement) with tracking, `$9` the
+    /// name of the lock, `$10` how long to wait for it.
+    pub(crate) fn call(&self) -> String {
+        format!("SELECT {ANSWER} FROM {}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", self.function_name().quoted())
+    }
+
+    fn function_body(&self) -> String {
+        let into = "INTO refused_rows, refused_tracking, notification_ids, lost";
+        let insert_only = self.lock(Lock::InsertOnly, "PERFORM");
+        let exclusive = self.lock(Lock::Exclusive, "PERFORM");
+        let with_tracking = self.statement(true);
+        let append = if self.tracking.is_some() && self.events.is_some() {
+            let without_tracking = self.statement(false);
+            format!("IF cardinality($6) = 0 THEN {without_tracking} {into}; ELSE {with_tracking} {into}; END IF;")
+        } else {
+            format!("{with_tracking} {into};")
+        };
+        // The wait for the lock is put back as it was: the caller's transaction may go on.
+        format!(
+            "DECLARE lost bigint; usual_wait text := current_setting('lock_timeout'); \
+             BEGIN \
+             IF lock_mode <> 'none' THEN \
+             PERFORM set_config('lock_timeout', lock_wait, true); \
+             IF lock_mode = 'exclusive' THEN {exclusive} ELSE {insert_only} END IF; \
+             PERFORM set_config('lock_timeout', usual_wait, true); \
+             END IF; \
+             {append} \
+             IF lost > 0 THEN RAISE unique_violation USING MESSAGE = \
+             'a tracking position was recorded at the same time'; END IF; \
+             END"
+        )
+    }
+
+    /// Takes the lock, as statements with their semicolons. `evaluate` is `SELECT`, or `PERFORM` in
+    /// PL/pgSQL.
+    ///
+    /// A role that may only insert excludes other such roles by an advisory lock, and everybody else
+    /// by the lock that an insert takes anyway: it waits for `EXCLUSIVE`, and `EXCLUSIVE` waits for it.
+    pub(crate) fn lock(&self, lock: Lock, evaluate: &str) -> String {
+        let table = self.anchor.quoted();
+        match lock {
+            Lock::None => String::new(),
+            Lock::Exclusive => format!("LOCK TABLE {table} IN EXCLUSIVE MODE;"),
+            Lock::InsertOnly => format!(
+                "{evaluate} pg_catalog.pg_advisory_xact_lock({ADVISORY_CLASS}, \
+                 {}::pg_catalog.regclass::oid::integer); LOCK TABLE {table} IN ROW EXCLUSIVE MODE;",
+                quote_literal(&table)
+            ),
+        }
+    }
+}
+
+/// Selects no refused request.
+const NONE_REFUSED: &str = "SELECT NULL::integer AS request, NULL::bigint AS row WHERE false";
+
+/// What the statement does with events.
+struct EventsPart {
+    refused: String,
+    inserted: String,
+    ids: &'static str,
+}
+
+impl Default for EventsPart {
+    fn default() -> Self {
+        Self { refused: NONE_REFUSED.to_owned(), inserted: String::new(), ids: "'{}'::bigint[]" }
+    }
+}
+
+impl EventsPart {
+    fn new(events: &EventsTable) -> Self {
+        let table = events.name.quoted();
+        let (returning, ids) = if events.notifications {
+            ("notification_id", "ARRAY(SELECT notification_id FROM inserted)")
+        } else {
+            ("1", "'{}'::bigint[]")
+        };
+        Self {
+            refused: format!(
+                "SELECT r.request, min(r.row) AS row \
+                 FROM unnest($1, $2, $3) WITH ORDINALITY AS r (request, originator_id, originator_version, row) \
+                 WHERE EXISTS (SELECT FROM {table} AS e WHERE e.originator_id = r.originator_id \
+                 AND e.originator_version = r.originator_version) GROUP BY r.request"
+            ),
+            inserted: format!(
+                ", inserted AS (INSERT INTO {table} (originator_id, originator_version, topic, state) \
+                 SELECT r.originator_id, r.originator_version, r.topic, r.state \
+                 FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY \
+                 AS r (request, originator_id, originator_version, topic, state, row) \
+                 WHERE r.request NOT IN (SELECT request FROM refused) ORDER BY r.row RETURNING {returning})"
+            ),
+            ids,
+        }
+    }
+}
+
+/// What the statement does with tracking records.
+struct TrackingPart {
+    refused: String,
+    recorded: String,
+    /// How many positions were not recorded although they were not refused: somebody who takes no
+    /// lock recorded a later one in between.
+    lost: &'static str,
+}
+
+impl Default for TrackingPart {
+    fn default() -> Self {
+        Self { refused: NONE_REFUSED.to_owned(), recorded: String::new(), lost: "0::bigint" }
+    }
+}
+
+impl TrackingPart {
+    fn new((table, layout): &(TableName, Layout)) -> Self {
+        let table = table.quoted();
+        let accepted = "FROM unnest($6, $7, $8) AS r (request, application_name, notification_id) \
+                        WHERE r.request NOT IN (SELECT request FROM refused)";
+        let recorded = match layout {
+            Layout::RowPerRecord => format!(
+                ", positions AS (SELECT r.application_name, r.notification_id {accepted}), \
+                 tracked AS (INSERT INTO {table} (application_name, notification_id) \
+                 SELECT application_name, notification_id FROM positions \
+                 ORDER BY application_name, notification_id RETURNING 1)"
+            ),
+            // In the order of names, so that two groups at once never wait for each other in a circle.
+            Layout::RowPerApplication => format!(
+                ", positions AS (SELECT r.application_name, max(r.notification_id) AS notification_id \
+                 {accepted} GROUP BY r.application_name), \
+                 tracked AS (INSERT INTO {table} AS t (application_name, notification_id) \
+                 SELECT application_name, notification_id FROM positions ORDER BY application_name \
+                 ON CONFLICT (application_name) DO UPDATE SET notification_id = excluded.notification_id \
+                 WHERE t.notification_id < excluded.notification_id RETURNING 1)"
+            ),
+        };
+        Self {
+            refused: format!(
+                "SELECT r.request, r.row \
+                 FROM unnest($6, $7, $8) WITH ORDINALITY AS r (request, application_name, notification_id, row) \
+                 WHERE EXISTS (SELECT FROM {table} AS t WHERE t.application_name = r.application_name \
+                 AND t.notification_id >= r.notification_id)"
+            ),
+            recorded,
+            lost: "(SELECT count(*) FROM positions) - (SELECT count(*) FROM tracked)",
+        }
+    }
+}
+
+/// A literal that stands for exactly this text, however the server treats backslashes.
+pub(crate) fn quote_literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// 32 hexadecimal digits that stand for a text.
+fn digest(text: &str) -> String {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).simple().to_string()
+}

@@ -1,0 +1,111 @@
+//! What all recorders are made of: the tables of one, how they are read, and the way to write them.
+
+use std::sync::Arc;
+
+use es_core::{
+    EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent, Tracking,
+};
+use uuid::Uuid;
+
+use crate::{
+    PostgresDatastore,
+    append::Appender,
+    error, fence,
+    options::Ordering,
+    outcome::Committer,
+    reader,
+    rows::{Topics, column},
+    schema::{Standing, TableName, Wanted},
+    statements::Lock,
+    writer::Queue,
+};
+
+/// The tables of one recorder.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) datastore: PostgresDatastore,
+    pub(crate) appender: Arc<Appender>,
+    tables: Wanted,
+    queue: Queue,
+}
+
+impl Store {
+    pub(crate) fn new(datastore: PostgresDatastore, tables: Wanted, standing: Standing) -> Self {
+        let options = &datastore.0.options;
+        // Under the table's lock, several would only wait for each other.
+        let writers = if standing.lock == Lock::None { options.writers.get() } else { 1 };
+        let appender = Arc::new(Appender::new(standing, options));
+        let committer = Committer::new(datastore.clone(), Arc::clone(&appender));
+        let queue = Queue::start(committer, options, writers);
+        Self { appender, tables, queue, datastore }
+    }
+
+    pub(crate) async fn append(
+        &self,
+        events: Vec<StoredEvent>,
+        tracking: Option<Tracking>,
+    ) -> Result<Vec<i64>, PersistenceError> {
+        self.queue.append(events, tracking).await
+    }
+
+    pub(crate) async fn select_events(
+        &self,
+        originator_id: Uuid,
+        range: EventRange,
+    ) -> Result<Vec<StoredEvent>, PersistenceError> {
+        let query = reader::select_events(self.events()?, originator_id, range)?;
+        let mut topics = Topics::default();
+        self.datastore.fetch(&query, |row| topics.event(row)).await
+    }
+
+    pub(crate) async fn select_notifications(
+        &self,
+        selection: &NotificationSelection,
+    ) -> Result<Vec<Notification>, PersistenceError> {
+        let events = self.events()?;
+        if selection.limit == 0 {
+            return Ok(Vec::new());
+        }
+        match self.datastore.0.options.ordering {
+            Ordering::TableLock => fence::read(&self.datastore, events, selection, None).await,
+            Ordering::Parallel => fence::select(&self.datastore, events, selection).await,
+        }
+    }
+
+    pub(crate) async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
+        let query = reader::max_notification_id(self.events()?);
+        let ids = self.datastore.fetch(&query, |row| column(row, 0)).await?;
+        Ok(ids.into_iter().next())
+    }
+
+    pub(crate) async fn max_tracking_id(
+        &self,
+        application_name: &str,
+    ) -> Result<Option<i64>, PersistenceError> {
+        self.check_open()?;
+        // The mark in a tracking table that the Python library looks for is nobody's position.
+        if application_name == Tracking::RESERVED_NAME || application_name.contains('\0') {
+            return Ok(None);
+        }
+        let tracking = self.tables.tracking.as_ref();
+        let tracking =
+            tracking.ok_or_else(|| PersistenceError::internal("a recorder without a tracking table"))?;
+        let query = reader::max_tracking_id(tracking, application_name)?;
+        let positions = self.datastore.fetch(&query, |row| column::<Option<i64>>(row, 0)).await?;
+        Ok(positions.into_iter().next().flatten())
+    }
+
+    pub(crate) async fn close(&self) {
+        self.queue.close().await;
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), PersistenceError> {
+        if self.queue.is_closed() { Err(error::closed()) } else { Ok(()) }
+    }
+
+    fn events(&self) -> Result<&TableName, PersistenceError> {
+        self.check_open()?;
+        let events = self.tables.events.as_ref();
+        events.ok_or_else(|| PersistenceError::internal("a recorder without an events table"))
+    }
+}

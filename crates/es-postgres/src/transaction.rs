@@ -1,0 +1,87 @@
+//! Appending and tracking inside a transaction of the caller's, so that tables of the caller's own
+//! change in the same commit.
+
+use es_core::{PersistenceError, StoredEvent, Tracking};
+use sqlx::{Postgres, Transaction};
+
+use crate::{
+    PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
+    append::{self, Batch},
+    store::Store,
+    writer,
+};
+
+impl Store {
+    async fn append_in(
+        &self,
+        transaction: &mut Transaction<'_, Postgres>,
+        batch: Batch<'_>,
+    ) -> Result<Vec<i64>, PersistenceError> {
+        self.check_open()?;
+        writer::check(batch.events)?;
+        if batch.events.is_empty() && batch.tracking.is_none() {
+            return Ok(Vec::new());
+        }
+        let appended = self.appender.append(&mut *transaction, &[batch], append::Transaction::Callers).await;
+        let outcome = appended.map_err(|failed| failed.error)?.into_iter().next();
+        let outcome =
+            outcome.ok_or_else(|| PersistenceError::internal("an append of one request has no outcome"))?;
+        outcome.map_err(PersistenceError::from)
+    }
+}
+
+macro_rules! insert_events_in {
+    ($($name:ident),+) => {$(
+        impl $name {
+            /// Records events inside a transaction of the caller's: they are there when it commits,
+            /// and are not when it does not.
+            ///
+            /// The transaction is one of the same database. With
+            /// [`Ordering::TableLock`](crate::Ordering::TableLock), the events table's lock is taken
+            /// by this call and kept until the transaction ends, which keeps the order of
+            /// notifications; every other writer of the table waits that long. So call this last,
+            /// and commit at once. With [`Ordering::Parallel`](crate::Ordering::Parallel) no lock is
+            /// taken, and readers wait for the transaction to end.
+            ///
+            /// The transaction must be `READ COMMITTED`, as it is by default. In a stricter one,
+            /// events are at odds that were recorded since it began, and the server ends it.
+            ///
+            /// # Errors
+            /// [`is_conflict`](PersistenceError::is_conflict) when an aggregate already has an event
+            /// of such a version: nothing was inserted, and the transaction can go on. After any
+            /// other error of the server, it can only be rolled back.
+            ///
+            /// # Cancel safety
+            /// When the future is dropped, roll the transaction back.
+            pub async fn insert_events_in(
+                &self,
+                transaction: &mut Transaction<'_, Postgres>,
+                events: &[StoredEvent],
+            ) -> Result<Vec<i64>, PersistenceError> {
+                self.0.append_in(transaction, Batch { events, tracking: None }).await
+            }
+        }
+    )+};
+}
+
+insert_events_in!(PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder);
+
+impl PostgresProcessRecorder {
+    /// Records events and a position inside a transaction of the caller's; see
+    /// [`insert_events_in`](Self::insert_events_in). The events may be none.
+    ///
+    /// # Errors
+    /// As [`insert_events_in`](Self::insert_events_in), and a conflict when the position is not
+    /// greater than the one recorded.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, roll the transaction back.
+    pub async fn insert_events_with_tracking_in(
+        &self,
+        transaction: &mut Transaction<'_, Postgres>,
+        events: &[StoredEvent],
+        tracking: &Tracking,
+    ) -> Result<Vec<i64>, PersistenceError> {
+        self.0.append_in(transaction, Batch { events, tracking: Some(tracking) }).await
+    }
+}

@@ -1,0 +1,309 @@
+//! The way of a request to the database: queue, group, one call, an answer to each caller.
+//!
+//! Requests that wait are committed together, because the table's lock is held until a commit is
+//! durable and one flush of the disk then serves them all. An idle writer sends a request at once.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use es_core::{Conflict, ErrorKind, PersistenceError, StoredEvent, Tracking};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use crate::{
+    append::Batch,
+    error,
+    options::{GroupBounds, PostgresOptions},
+    outcome::Committer,
+};
+
+/// What an event counts beyond its topic and state, in bytes of the queue: so that the queue is
+/// bounded in rows too.
+const ROW_COST: usize = 128;
+
+/// What PostgreSQL can take in one value, and therefore in one array of states.
+const LARGEST_REQUEST: usize = 1_000_000_000;
+
+/// What a caller wants recorded as one.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) events: Vec<StoredEvent>,
+    pub(crate) tracking: Option<Tracking>,
+    reply: oneshot::Sender<Result<Vec<i64>, PersistenceError>>,
+    /// Its share of the queue, until it is answered.
+    _share: OwnedSemaphorePermit,
+}
+
+impl Request {
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        Batch { events: &self.events, tracking: self.tracking.as_ref() }
+    }
+
+    pub(crate) fn answer(self, result: Result<Vec<i64>, PersistenceError>) {
+        // A caller who has gone away does not want to know.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// Where requests wait. Dropping it lets the writers finish what was accepted, and end.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    sender: Mutex<Option<mpsc::UnboundedSender<Request>>>,
+    shares: Arc<Semaphore>,
+    size: u32,
+    /// Ends when the last writer has ended.
+    writers: watch::Receiver<()>,
+}
+
+impl Queue {
+    /// A queue and the tasks that empty it.
+    pub(crate) fn start(committer: Committer, options: &PostgresOptions, writers: usize) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (alive, ended) = watch::channel(());
+        let (committer, receiver, alive) =
+            (Arc::new(committer), Arc::new(AsyncMutex::new(receiver)), Arc::new(alive));
+        for _ in 0..writers {
+            let writer = Writer {
+                committer: Arc::clone(&committer),
+                receiver: Arc::clone(&receiver),
+                bounds: options.group,
+                postponed: VecDeque::new(),
+                _alive: Arc::clone(&alive),
+            };
+            tokio::spawn(writer.run());
+        }
+        Self {
+            sender: Mutex::new(Some(sender)),
+            shares: Arc::new(Semaphore::new(options.queue_bytes.get() as usize)),
+            size: options.queue_bytes.get(),
+            writers: ended,
+        }
+    }
+
+    /// Waits for room in the queue, and then for the answer.
+    pub(crate) async fn append(
+        &self,
+        events: Vec<StoredEvent>,
+        tracking: Option<Tracking>,
+    ) -> Result<Vec<i64>, PersistenceError> {
+        if self.is_closed() {
+            return Err(error::closed());
+        }
+        if events.is_empty() && tracking.is_none() {
+            return Ok(Vec::new());
+        }
+        check(&events)?;
+        let cost = events.iter().map(cost).sum::<usize>() + ROW_COST;
+        // A request larger than the queue waits until it is alone.
+        let share = u32::try_from(cost).unwrap_or(u32::MAX).min(self.size);
+        let share =
+            Arc::clone(&self.shares).acquire_many_owned(share).await.map_err(|_| error::closed())?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Request { events, tracking, reply, _share: share })?;
+        answer.await.unwrap_or_else(|_| {
+            Err(PersistenceError::new(
+                ErrorKind::OutcomeUnknown,
+                "the writer ended before it answered: its runtime was shut down",
+            ))
+        })
+    }
+
+    /// Takes no more requests, and waits until those that were taken are answered.
+    pub(crate) async fn close(&self) {
+        drop(self.lock_sender().take());
+        self.shares.close();
+        let mut writers = self.writers.clone();
+        // Nothing is ever sent: this ends in an error, when the last writer has ended.
+        while writers.changed().await.is_ok() {}
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock_sender().is_none()
+    }
+
+    fn send(&self, request: Request) -> Result<(), PersistenceError> {
+        let sender = self.lock_sender();
+        let sender = sender.as_ref().ok_or_else(error::closed)?;
+        sender.send(request).map_err(|_| {
+            PersistenceError::interface("the recorder's writer has ended: its runtime was shut down")
+        })
+    }
+
+    fn lock_sender(&self) -> std::sync::MutexGuard<'_, Option<mpsc::UnboundedSender<Request>>> {
+        // Nothing panics while it is held.
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task that commits groups.
+struct Writer {
+    committer: Arc<Committer>,
+    receiver: Arc<AsyncMutex<mpsc::UnboundedReceiver<Request>>>,
+    bounds: GroupBounds,
+    /// What was at odds with the group before.
+    postponed: VecDeque<Request>,
+    _alive: Arc<watch::Sender<()>>,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        while let Some(first) = self.next().await {
+            let mut candidates = vec![first];
+            self.take_waiting(&mut candidates);
+            let group = Group::form(candidates);
+            let accepted = self.committer.commit(group.requests).await;
+            for postponed in group.postponed {
+                match postponed.rival_of(&accepted) {
+                    Some(conflict) => postponed.request.answer(Err(conflict.into())),
+                    None => self.postponed.push_back(postponed.request),
+                }
+            }
+        }
+    }
+
+    /// The next request; none when the queue is closed and empty.
+    async fn next(&mut self) -> Option<Request> {
+        match self.postponed.pop_front() {
+            Some(request) => Some(request),
+            None => self.receiver.lock().await.recv().await,
+        }
+    }
+
+    /// Adds what waits, within the bounds of a group.
+    fn take_waiting(&mut self, candidates: &mut Vec<Request>) {
+        let size = |request: &Request| {
+            (request.events.len() + 1, request.events.iter().map(cost).sum::<usize>() + ROW_COST)
+        };
+        let (mut rows, mut bytes) = candidates.first().map_or((0, 0), size);
+        // Another writer that waits for a request holds the receiver: then there is none.
+        let mut receiver = self.receiver.try_lock();
+        while rows < self.bounds.rows && bytes < self.bounds.bytes {
+            let waiting = match self.postponed.pop_front() {
+                Some(request) => Some(request),
+                None => receiver.as_mut().ok().and_then(|receiver| receiver.try_recv().ok()),
+            };
+            let Some(request) = waiting else { return };
+            let (more_rows, more_bytes) = size(&request);
+            (rows, bytes) = (rows + more_rows, bytes + more_bytes);
+            if rows > self.bounds.rows || bytes > self.bounds.bytes {
+                // Too large for what is left: it opens the next group.
+                self.postponed.push_front(request);
+                return;
+            }
+            candidates.push(request);
+        }
+    }
+}
+
+/// Requests that are not at odds with each other, and those that had to be left out for that.
+struct Group {
+    requests: Vec<Request>,
+    postponed: Vec<Postponed>,
+}
+
+/// A request that is at odds with one of the group.
+struct Postponed {
+    request: Request,
+    /// The one of the group, and what both want.
+    rival: usize,
+    conflict: Conflict,
+}
+
+impl Postponed {
+    /// The conflict, if the rival was accepted. If not, the request's own time comes.
+    fn rival_of(&self, accepted: &[bool]) -> Option<Conflict> {
+        accepted.get(self.rival).copied().unwrap_or(false).then(|| self.conflict.clone())
+    }
+}
+
+impl Group {
+    fn form(candidates: Vec<Request>) -> Self {
+        let mut group = Self { requests: Vec::with_capacity(candidates.len()), postponed: Vec::new() };
+        if candidates.len() == 1 {
+            group.requests = candidates;
+            return group;
+        }
+        let mut versions: HashMap<(Uuid, i64), usize> = HashMap::new();
+        let mut positions: HashMap<String, (i64, usize)> = HashMap::new();
+        for request in candidates {
+            if let Some((rival, conflict)) = rival(&request, &versions, &positions) {
+                group.postponed.push(Postponed { request, rival, conflict });
+                continue;
+            }
+            let index = group.requests.len();
+            versions.extend(
+                request.events.iter().map(|event| ((event.originator_id, event.originator_version), index)),
+            );
+            if let Some(tracking) = &request.tracking {
+                positions
+                    .insert(tracking.application_name().to_owned(), (tracking.notification_id(), index));
+            }
+            group.requests.push(request);
+        }
+        group
+    }
+}
+
+/// The request of the group that wants the same version, or a position that is not before.
+///
+/// Ascending positions of one application go well together: each is greater than all before it,
+/// whichever of those are accepted.
+fn rival(
+    request: &Request,
+    versions: &HashMap<(Uuid, i64), usize>,
+    positions: &HashMap<String, (i64, usize)>,
+) -> Option<(usize, Conflict)> {
+    for event in &request.events {
+        if let Some(rival) = versions.get(&(event.originator_id, event.originator_version)) {
+            return Some((*rival, version_conflict(event)));
+        }
+    }
+    let tracking = request.tracking.as_ref()?;
+    let (position, rival) = positions.get(tracking.application_name())?;
+    (*position >= tracking.notification_id()).then(|| (*rival, tracking_conflict(tracking)))
+}
+
+/// What can be said of events without asking the database.
+pub(crate) fn check(events: &[StoredEvent]) -> Result<(), PersistenceError> {
+    let bytes: usize = events.iter().map(cost).sum();
+    if bytes > LARGEST_REQUEST {
+        let largest = events.iter().max_by_key(|event| event.state.len());
+        let error = PersistenceError::data(format!(
+            "{bytes} bytes of events are more than the {LARGEST_REQUEST} that PostgreSQL takes at once"
+        ));
+        return Err(match largest {
+            Some(largest) => error.at(&largest.place()),
+            None => error,
+        });
+    }
+    // The common case needs no set: versions of one aggregate in ascending order.
+    let place = |event: &StoredEvent| (event.originator_id, event.originator_version);
+    if events.is_sorted_by(|a, b| place(a) < place(b)) {
+        return Ok(());
+    }
+    let mut places = std::collections::HashSet::with_capacity(events.len());
+    match events.iter().find(|event| !places.insert(place(event))) {
+        Some(twice) => Err(version_conflict(twice).into()),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn version_conflict(event: &StoredEvent) -> Conflict {
+    Conflict::Version {
+        originator_id: event.originator_id,
+        originator_version: event.originator_version,
+    }
+}
+
+pub(crate) fn tracking_conflict(tracking: &Tracking) -> Conflict {
+    Conflict::Tracking {
+        application_name: tracking.application_name().to_owned(),
+        notification_id: tracking.notification_id(),
+    }
+}
+
+fn cost(event: &StoredEvent) -> usize {
+    event.topic.len() + event.state.len() + ROW_COST
+}

@@ -1,0 +1,39 @@
+//! What recorders promise, through the public API, on a real server.
+
+mod common;
+
+use common::{Schema, event, first};
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, Conflict, ErrorKind, EventRange, NotificationSelection,
+    ProcessRecorder, Recorder, Tracking, TrackingRecorder, uuid::Uuid,
+};
+
+#[tokio::test]
+async fn events_are_kept_in_order_and_conflicts_named() {
+    let schema = Schema::create().await;
+    let datastore = schema.open().await;
+    let recorder = datastore.process_recorder("bank").await.unwrap();
+    let id = Uuid::new_v4();
+    assert_eq!(recorder.insert_events(vec![event(id, 1), event(id, 2)]).await.unwrap(), [1, 2]);
+    let tracking = Tracking::new("upstream", 5).unwrap();
+    let ids = recorder.insert_events_with_tracking(vec![event(id, 3)], tracking.clone()).await.unwrap();
+    assert_eq!(ids, [3]);
+    let refused = recorder.insert_events(vec![first(), event(id, 2)]).await.unwrap_err();
+    let expected = Conflict::Version { originator_id: id, originator_version: 2 };
+    assert_eq!(refused.conflict(), Some(&expected));
+    let refused = recorder.insert_events_with_tracking(vec![first()], tracking).await.unwrap_err();
+    let expected = Conflict::Tracking { application_name: "upstream".to_owned(), notification_id: 5 };
+    assert_eq!(refused.conflict(), Some(&expected));
+    // A conflict is told before an id is spent.
+    assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [4]);
+    let events = recorder.select_events(id, EventRange::all()).await.unwrap();
+    assert_eq!(events, [event(id, 1), event(id, 2), event(id, 3)]);
+    let page = recorder.select_notifications(NotificationSelection::new(10)).await.unwrap();
+    assert_eq!(page.iter().map(|notification| notification.id).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(recorder.max_notification_id().await.unwrap(), Some(4));
+    assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(5));
+    assert_eq!(recorder.max_tracking_id(Tracking::RESERVED_NAME).await.unwrap(), None);
+    recorder.close().await.unwrap();
+    let closed = recorder.insert_events(vec![first()]).await.unwrap_err();
+    assert_eq!(closed.kind(), ErrorKind::Interface);
+}
