@@ -1,15 +1,67 @@
-//! The rules that every recorder keeps, as tests for any recorder.
+//! The rules that every recorder keeps, as tests for any recorder: one dev-dependency, one macro.
+//!
+//! What a [recorder](es_core::AggregateRecorder) promises is written down here as rules, each an
+//! async function that panics when a recorder breaks it: [`aggregate`] and [`concurrency`] for all
+//! recorders of events, [`application`] for those with a total order, [`tracking`] and [`process`].
+//! Beside the rules, [`model`] compares random operations with a simple model.
+//!
+//! A backend gives a [`Fixture`], an empty datastore and recorders on it, and gets one test for each
+//! rule, on its recorder and on the boxed twin (`Arc<dyn DynProcessRecorder>`):
+//!
+//! - [`aggregate_recorder_tests!`]
+//! - [`application_recorder_tests!`], those of aggregate recorders included
+//! - [`tracking_recorder_tests!`]
+//! - [`process_recorder_tests!`], all of them
+//!
+//! A test opens a fixture of its own in a runtime of its own, and so tests run in parallel; the
+//! fixture is cleaned up whether the test passes or fails.
+//!
+//! The rules themselves are tested: for each there is a recorder with a defect that breaks that rule
+//! and no other.
+//!
+//! # Example
+//! In `tests/conformance.rs` of a backend, here the one in memory:
+//! ```
+//! use es_conformance::Fixture;
+//! use es_popo::PopoProcessRecorder;
+//!
+//! /// Recorders in memory have nothing behind them that could be opened twice: all are clones.
+//! struct InMemory(PopoProcessRecorder);
+//!
+//! impl Fixture for InMemory {
+//!     type Recorder = PopoProcessRecorder;
+//!
+//!     async fn open(&self) -> PopoProcessRecorder {
+//!         self.0.clone()
+//!     }
+//!
+//!     fn outlives_recorders(&self) -> bool {
+//!         false
+//!     }
+//! }
+//!
+//! mod process_recorder {
+//!     use super::{InMemory, PopoProcessRecorder};
+//!
+//!     es_conformance::process_recorder_tests!(async || InMemory(PopoProcessRecorder::new()));
+//! }
+//! # fn main() {}
+//! ```
+//! A fixture of a database on disk holds the directory, for example as a `tempfile::TempDir` that
+//! removes it when it is dropped, and opens a recorder on it each time that it is asked.
 #![expect(clippy::expect_used, clippy::panic, reason = "these are tests: a rule that is broken panics")]
 
 pub mod aggregate;
 pub mod application;
 pub mod concurrency;
 mod fixture;
+pub mod model;
 pub mod process;
 mod rules;
 mod support;
 pub mod tracking;
 
+/// What recorders and fixtures are written against.
 pub use es_core;
 pub use fixture::{BoxedAggregate, BoxedApplication, BoxedProcess, BoxedTracking, Fixture};
 pub use rules::{Check, Rule, process_rules, run};

@@ -175,11 +175,11 @@ macro_rules! __each_rule {
     };
 }
 
-/// The tests of a tier: its rules on the recorder itself and on its boxed twin.
+/// The tests of a tier: its rules, and random operations, on the recorder itself and on its boxed twin.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tier_tests {
-    ($fixture:expr, $Recorder:ident, $Boxed:ident, $($rules:ident)*) => {
+    ($fixture:expr, $tier:ident, $Recorder:ident, $Boxed:ident, $($rules:ident)*) => {
         async fn conformance_fixture()
         -> impl $crate::Fixture<Recorder: $crate::es_core::$Recorder> {
             ($fixture)().await
@@ -191,12 +191,22 @@ macro_rules! __tier_tests {
         }
 
         mod concrete {
+            #[test]
+            fn random_operations_agree_with_the_model() {
+                $crate::model::$tier(super::conformance_fixture);
+            }
+
             $(mod $rules {
                 $crate::__rules! { $rules, tests of super::super::conformance_fixture }
             })*
         }
 
         mod boxed {
+            #[test]
+            fn random_operations_agree_with_the_model() {
+                $crate::model::$tier(super::boxed_conformance_fixture);
+            }
+
             $(mod $rules {
                 $crate::__rules! { $rules, tests of super::super::boxed_conformance_fixture }
             })*
@@ -210,7 +220,7 @@ macro_rules! __tier_tests {
 #[macro_export]
 macro_rules! aggregate_recorder_tests {
     ($fixture:expr $(,)?) => {
-        $crate::__tier_tests! { $fixture, AggregateRecorder, BoxedAggregate, aggregate concurrency }
+        $crate::__tier_tests! { $fixture, aggregate, AggregateRecorder, BoxedAggregate, aggregate concurrency }
     };
 }
 
@@ -221,7 +231,7 @@ macro_rules! aggregate_recorder_tests {
 macro_rules! application_recorder_tests {
     ($fixture:expr $(,)?) => {
         $crate::__tier_tests! {
-            $fixture, ApplicationRecorder, BoxedApplication, aggregate concurrency application
+            $fixture, application, ApplicationRecorder, BoxedApplication, aggregate concurrency application
         }
     };
 }
@@ -232,7 +242,7 @@ macro_rules! application_recorder_tests {
 #[macro_export]
 macro_rules! tracking_recorder_tests {
     ($fixture:expr $(,)?) => {
-        $crate::__tier_tests! { $fixture, TrackingRecorder, BoxedTracking, tracking }
+        $crate::__tier_tests! { $fixture, tracking, TrackingRecorder, BoxedTracking, tracking }
     };
 }
 
@@ -243,7 +253,7 @@ macro_rules! tracking_recorder_tests {
 macro_rules! process_recorder_tests {
     ($fixture:expr $(,)?) => {
         $crate::__tier_tests! {
-            $fixture, ProcessRecorder, BoxedProcess, aggregate concurrency application tracking process
+            $fixture, process, ProcessRecorder, BoxedProcess, aggregate concurrency application tracking process
         }
     };
 }

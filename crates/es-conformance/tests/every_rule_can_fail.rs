@@ -3,6 +3,8 @@
 //! A rule that no defect breaks, or that breaks together with another one, is not proven, and fails
 //! these tests.
 
+#![expect(clippy::expect_used, reason = "these are tests")]
+
 mod broken;
 
 use std::{
@@ -11,7 +13,7 @@ use std::{
 };
 
 use broken::{BrokenFixture, Defect};
-use es_conformance::{process_rules, run};
+use es_conformance::{model, process_rules, run};
 
 /// The rules that a recorder with this defect breaks.
 fn broken_rules(defect: Option<Defect>) -> Vec<&'static str> {
@@ -84,4 +86,34 @@ fn defects_of_tracking_recorders_break_their_rules() {
 #[test]
 fn defects_of_process_recorders_break_their_rules() {
     assert_defects_break_their_rules("process::");
+}
+
+#[test]
+fn the_model_disagrees_with_defects_too() {
+    let defects = [
+        Defect::NilIsRefused,
+        Defect::NegativeVersionsFail,
+        Defect::EventsAreInOrderOfInsertion,
+        Defect::GtIsIgnoredWithLte,
+        Defect::EventLimitIsCast,
+        Defect::DuplicateInBatchIsDropped,
+        Defect::VersionIsNotNamed,
+        Defect::BatchIsWrittenUpToTheConflict,
+        Defect::IdsComeBackReversed,
+        Defect::UnusedTopicIsIgnored,
+        Defect::StopIsIgnoredWithTopics,
+        Defect::BoundsAreSwapped,
+        Defect::LastEventIsLostOnClose,
+        Defect::PositionIsLostOnClose,
+        Defect::NamesIgnoreCase,
+        Defect::EventsBeforePosition,
+        Defect::PositionBeforeEvents,
+    ];
+    let agrees = |defect| {
+        let make_fixture = async || BrokenFixture::new(defect);
+        catch_unwind(AssertUnwindSafe(|| model::process(make_fixture))).is_ok()
+    };
+    assert!(agrees(None));
+    let unnoticed: Vec<_> = defects.into_iter().filter(|defect| agrees(Some(*defect))).collect();
+    assert!(unnoticed.is_empty(), "{unnoticed:?}");
 }

@@ -161,19 +161,15 @@ impl BrokenRecorder {
                 map_topics(&mut events, |topic| topic.chars().take(255).collect());
             }
             Some(Defect::EmptyStateBecomesNull) => {
-                map_states(
-                    &mut events,
-                    |state| {
-                        if state.is_empty() { Bytes::from_static(b"null") } else { state }
-                    },
-                )
+                let null = Bytes::from_static(b"null");
+                map_states(&mut events, |state| if state.is_empty() { null.clone() } else { state });
             }
             Some(Defect::StateEndsAtNul) => map_states(&mut events, |state| {
                 let end = state.iter().position(|byte| *byte == 0).unwrap_or(state.len());
                 state.slice(..end)
             }),
             Some(Defect::StateIsCutOff) => {
-                map_states(&mut events, |state| state.slice(..state.len().min(65_535)))
+                map_states(&mut events, |state| state.slice(..state.len().min(65_535)));
             }
             Some(Defect::NilIsRefused) if events.iter().any(|event| event.originator_id.is_nil()) => {
                 return Err(PersistenceError::data("an aggregate needs an id"));
@@ -252,7 +248,7 @@ impl BrokenRecorder {
                 events.truncate(written.unwrap_or(0));
                 now(self.popo().insert_events(events))?;
             }
-            Some(Defect::ConflictOverwrites) if !several => {
+            Some(Defect::ConflictOverwrites) if !several && events[0].originator_version == 1 => {
                 let place = (events[0].originator_id, events[0].originator_version);
                 self.notes().overwritten.insert(place, events[0].clone());
             }

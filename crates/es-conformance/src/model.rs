@@ -1,0 +1,120 @@
+//! Random operations on a recorder, each with the answer that a simple model gives.
+//!
+//! The rules say what a recorder must do case by case; this finds the cases that nobody thought of.
+//! Ids, versions and positions are few, so that operations meet each other. A failure is shrunk to
+//! the fewest operations, and its message says how to run the same ones again.
+
+mod memory;
+mod operation;
+
+use std::env;
+
+use es_core::{AggregateRecorder, ApplicationRecorder, ProcessRecorder, Recorder, TrackingRecorder};
+use proptest::{
+    collection::vec,
+    prelude::{Just, Strategy, prop_oneof},
+    test_runner::{Config, RngSeed, TestRunner},
+};
+
+use self::{
+    memory::Model,
+    operation::{EventOperation, OrderOperation, ProcessOperation, TrackingOperation},
+};
+use crate::{Fixture, rules::run};
+
+/// How many sequences of operations are tried; each has a datastore of its own.
+const SEQUENCES: u32 = 32;
+const OPERATIONS: usize = 30;
+
+/// The environment variable that repeats the operations of a failure.
+const SEED: &str = "ES_CONFORMANCE_SEED";
+
+/// Whether an aggregate recorder agrees with the model.
+///
+/// # Panics
+/// When it does not.
+pub fn aggregate<F: Fixture<Recorder: AggregateRecorder>>(make_fixture: impl AsyncFn() -> F) {
+    agrees(make_fixture, EventOperation::any(), async |recorder, model, operation| {
+        operation.check(recorder, model).await;
+    });
+}
+
+/// Whether an application recorder agrees with the model.
+///
+/// # Panics
+/// When it does not.
+pub fn application<F: Fixture<Recorder: ApplicationRecorder>>(make_fixture: impl AsyncFn() -> F) {
+    agrees(make_fixture, OrderOperation::any(), async |recorder, model, operation| {
+        operation.check(recorder, model).await;
+    });
+}
+
+/// Whether a tracking recorder agrees with the model.
+///
+/// # Panics
+/// When it does not.
+pub fn tracking<F: Fixture<Recorder: TrackingRecorder>>(make_fixture: impl AsyncFn() -> F) {
+    agrees(make_fixture, TrackingOperation::any(), async |recorder, model, operation| {
+        operation.check(recorder, model).await;
+    });
+}
+
+/// Whether a process recorder agrees with the model.
+///
+/// # Panics
+/// When it does not.
+pub fn process<F: Fixture<Recorder: ProcessRecorder>>(make_fixture: impl AsyncFn() -> F) {
+    agrees(make_fixture, ProcessOperation::any(), async |recorder, model, operation| {
+        operation.check(recorder, model).await;
+    });
+}
+
+#[derive(Clone, Debug)]
+enum Step<O> {
+    Do(O),
+    /// Close the recorder and open another one, where the datastore outlives it.
+    Reopen,
+}
+
+fn agrees<F: Fixture, O: Clone + std::fmt::Debug>(
+    make_fixture: impl AsyncFn() -> F,
+    operations: impl Strategy<Value = O>,
+    check: impl AsyncFn(&F::Recorder, &mut Model, &O),
+) {
+    let seed = seed();
+    let steps =
+        vec(prop_oneof![20 => operations.prop_map(Step::Do), 1 => Just(Step::Reopen)], 1..=OPERATIONS);
+    let config = Config {
+        cases: SEQUENCES,
+        rng_seed: RngSeed::Fixed(seed),
+        // The seed repeats a failure; no file of failures appears among the sources.
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let outcome = TestRunner::new(config).run(&steps, |steps| {
+        run(&make_fixture, async |fixture| {
+            let mut recorder = fixture.open().await;
+            let mut model = Model::default();
+            for step in &steps {
+                match step {
+                    Step::Do(operation) => check(&recorder, &mut model, operation).await,
+                    Step::Reopen if fixture.outlives_recorders() => {
+                        recorder.close().await.expect("closing should succeed");
+                        recorder = fixture.open().await;
+                    }
+                    Step::Reopen => {}
+                }
+            }
+        });
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}\nthe same operations again: {SEED}={seed}");
+    }
+}
+
+/// The seed of the operations: always the same, unless another one is given.
+fn seed() -> u64 {
+    const DEFAULT: u64 = 0x5eed;
+    env::var(SEED).map_or(DEFAULT, |text| text.parse().expect("the seed should be a number"))
+}
