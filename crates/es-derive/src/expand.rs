@@ -85,11 +85,7 @@ fn written_mirror(event: &EventType) -> TokenStream {
     let remote = ident.to_string();
     let serde_crate = serde_crate(event);
     let mirror = match shape {
-        Shape::Struct(layout) => {
-            let (attributes, body) = (container_attributes(layout), body(&layout.body));
-            let semicolon = matches!(layout.body, Body::Newtype(_)).then(|| quote!(;));
-            quote!(#attributes struct __Mirror #body #semicolon)
-        }
+        Shape::Struct(layout) => mirror_struct(&format_ident!("__Mirror"), layout),
         Shape::Enum(layouts) => {
             let variants = layouts.iter().map(|layout| {
                 let Layout { ident, serde, .. } = layout;
@@ -122,10 +118,7 @@ fn written_mirror(event: &EventType) -> TokenStream {
 fn read_mirror(event: &EventType, layout: &Layout) -> TokenStream {
     let core = &event.crates.core;
     let (ident, name) = (&event.ident, mirror_name(layout));
-    let (serde_crate, attributes, body) =
-        (serde_crate(event), container_attributes(layout), body(&layout.body));
-    let semicolon = matches!(layout.body, Body::Newtype(_)).then(|| quote!(;));
-    let expecting = format!("the attributes of {}", described(event, layout));
+    let (serde_crate, mirror) = (serde_crate(event), mirror_struct(&name, layout));
     let pattern = pattern_with_fields(event, layout);
     let fields = named_fields(&layout.body);
     let itself = match &layout.body {
@@ -135,9 +128,8 @@ fn read_mirror(event: &EventType, layout: &Layout) -> TokenStream {
     let default = default(event, layout, &pattern, &itself);
     quote! {
         #[derive(#core::serde::Deserialize)]
-        #[serde(crate = #serde_crate, expecting = #expecting)]
-        #attributes
-        struct #name #body #semicolon
+        #[serde(crate = #serde_crate)]
+        #mirror
 
         impl #name {
             fn into_event(self) -> #ident {
@@ -172,16 +164,16 @@ fn default(
     })
 }
 
-/// The serde attributes of a struct that mirrors the layout.
-fn container_attributes(layout: &Layout) -> TokenStream {
+/// A struct whose attributes serde writes and reads as those of the layout.
+fn mirror_struct(name: &Ident, layout: &Layout) -> TokenStream {
+    let (serde, body) = (&layout.serde, body(&layout.body));
     if matches!(layout.body, Body::Newtype(_)) {
-        return quote!(#[serde(transparent)]);
+        return quote!(#[serde(transparent)] struct #name #body;);
     }
-    let serde = &layout.serde;
     let rename_all = serde.rename_all.as_ref().map(|rule| quote!(#[serde(rename_all #rule)]));
     let deny_unknown_fields = serde.deny_unknown_fields.then(|| quote!(#[serde(deny_unknown_fields)]));
     let default = serde.default.as_ref().map(|_| quote!(#[serde(default)]));
-    quote!(#rename_all #deny_unknown_fields #default)
+    quote!(#rename_all #deny_unknown_fields #default struct #name #body)
 }
 
 /// The body of a mirror. Unit layouts have empty braces: serde writes and reads those as objects.
@@ -253,10 +245,6 @@ fn path(event: &EventType, layout: &Layout) -> TokenStream {
         Shape::Struct(_) => quote!(#ident),
         Shape::Enum(_) => quote!(#ident::#variant),
     }
-}
-
-fn described(event: &EventType, layout: &Layout) -> String {
-    path(event, layout).to_string().replace(' ', "")
 }
 
 /// Matches any value of the layout.

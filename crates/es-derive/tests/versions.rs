@@ -96,6 +96,7 @@ fn renamed() -> AccountEvent {
 }
 
 fn read_as(topic: &str, attributes: &str) -> AccountEvent {
+    #[expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
     read(&stored(topic, &state(attributes))).unwrap()
 }
 
