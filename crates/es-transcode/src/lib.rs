@@ -1,4 +1,217 @@
-//! JSON transcoder whose bytes are those of the Python eventsourcing library.
+//! JSON transcoder whose bytes are those of the Python `eventsourcing` library.
+//!
+//! A [`JsonTranscoder`] writes values with serde, straight to bytes, and reads them straight from
+//! bytes. What JSON lacks is written by a registered [`Transcoding`](es_core::Transcoding) as
+//! `{"_type_":NAME,"_data_":REPRESENTATION}`, and a representation may hold further such values. A
+//! field of such a type is marked with [`Registered`]; a field whose content is known only when it is
+//! read is a [`Value`].
+//!
+//! # Example
+//! ```
+//! use es_core::{Transcoder, serde::{Deserialize, Serialize}, time::OffsetDateTime};
+//! use es_transcode::{JsonTranscoder, Registered, Value, bigdecimal::BigDecimal, serde_with::serde_as};
+//! use std::marker::PhantomData;
+//!
+//! #[serde_as(crate = "es_transcode::serde_with")]
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! # #[serde(crate = "es_core::serde")]
+//! struct Credited {
+//!     #[serde_as(as = "Registered")]
+//!     amount: BigDecimal,
+//!     note: String,
+//!     tags: Vec<Value>,
+//! }
+//!
+//! let transcoder = JsonTranscoder::new();
+//! let credited = Credited { amount: "1.50".parse()?, note: "salary".to_owned(), tags: vec![true.into()] };
+//!
+//! let mut bytes = Vec::new();
+//! transcoder.encode(&credited, &mut bytes)?;
+//! assert_eq!(
+//!     String::from_utf8_lossy(&bytes),
+//!     r#"{"amount":{"_type_":"decimal_str","_data_":"1.50"},"note":"salary","tags":[true]}"#
+//! );
+//! assert_eq!(transcoder.decode(PhantomData::<Credited>, &bytes)?, credited);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Transcodings of one's own
+//! The counterparts of these Python transcodings, of which the second uses the first and `uuid_hex`,
+//! and the third uses the second:
+//! ```python
+//! class DateAsISO(Transcoding):
+//!     type = date
+//!     name = "date_iso"
+//!     def encode(self, obj): return obj.isoformat()
+//!     def decode(self, data): return date.fromisoformat(data)
+//!
+//! class SimpleCustomValueAsDict(Transcoding):
+//!     type = SimpleCustomValue
+//!     name = "simple_custom_value"
+//!     def encode(self, obj): return {"id": obj.id, "date": obj.date}
+//!     def decode(self, data): return SimpleCustomValue(**data)
+//!
+//! class ComplexCustomValueAsDict(Transcoding):
+//!     type = ComplexCustomValue
+//!     name = "complex_custom_value"
+//!     def encode(self, obj): return obj.value
+//!     def decode(self, data): return ComplexCustomValue(data)
+//! ```
+//! are:
+//! ```
+//! use es_core::{PersistenceError, Transcoder, Transcoding, serde::{Deserialize, Serialize}};
+//! use es_transcode::{JsonTranscoder, Registered, serde_with::serde_as, uuid::Uuid};
+//! use std::marker::PhantomData;
+//! use time::{Date, macros::{date, format_description}};
+//!
+//! #[derive(Debug)]
+//! struct DateAsIso;
+//!
+//! impl Transcoding for DateAsIso {
+//!     type Value = Date;
+//!     type Encoded<'a> = String;
+//!     type Decoded = String;
+//!
+//!     fn name(&self) -> &str {
+//!         "date_iso"
+//!     }
+//!     fn encode(&self, date: &Date) -> Result<String, PersistenceError> {
+//!         Ok(date.to_string())
+//!     }
+//!     fn decode(&self, text: String) -> Result<Date, PersistenceError> {
+//!         Date::parse(&text, format_description!("[year]-[month]-[day]"))
+//!             .map_err(|error| PersistenceError::data("the text is not a date").with_source(error))
+//!     }
+//! }
+//!
+//! /// Its fields are its representation.
+//! #[serde_as(crate = "es_transcode::serde_with")]
+//! #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+//! # #[serde(crate = "es_core::serde")]
+//! struct SimpleCustomValue {
+//!     #[serde_as(as = "Registered")]
+//!     id: Uuid,
+//!     #[serde_as(as = "Registered")]
+//!     date: Date,
+//! }
+//!
+//! #[derive(Debug)]
+//! struct SimpleCustomValueAsDict;
+//!
+//! impl Transcoding for SimpleCustomValueAsDict {
+//!     type Value = SimpleCustomValue;
+//!     type Encoded<'a> = &'a SimpleCustomValue;
+//!     type Decoded = SimpleCustomValue;
+//!
+//!     fn name(&self) -> &str {
+//!         "simple_custom_value"
+//!     }
+//!     fn encode<'a>(&'a self, value: &'a SimpleCustomValue) -> Result<&'a SimpleCustomValue, PersistenceError> {
+//!         Ok(value)
+//!     }
+//!     fn decode(&self, value: SimpleCustomValue) -> Result<SimpleCustomValue, PersistenceError> {
+//!         Ok(value)
+//!     }
+//! }
+//!
+//! /// Its one field is its representation.
+//! #[serde_as(crate = "es_transcode::serde_with")]
+//! #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+//! # #[serde(crate = "es_core::serde")]
+//! #[serde(transparent)]
+//! struct ComplexCustomValue(#[serde_as(as = "Registered")] SimpleCustomValue);
+//!
+//! #[derive(Debug)]
+//! struct ComplexCustomValueAsDict;
+//!
+//! impl Transcoding for ComplexCustomValueAsDict {
+//!     type Value = ComplexCustomValue;
+//!     type Encoded<'a> = &'a ComplexCustomValue;
+//!     type Decoded = ComplexCustomValue;
+//!
+//!     fn name(&self) -> &str {
+//!         "complex_custom_value"
+//!     }
+//!     fn encode<'a>(&'a self, value: &'a ComplexCustomValue) -> Result<&'a ComplexCustomValue, PersistenceError> {
+//!         Ok(value)
+//!     }
+//!     fn decode(&self, value: ComplexCustomValue) -> Result<ComplexCustomValue, PersistenceError> {
+//!         Ok(value)
+//!     }
+//! }
+//!
+//! /// The event that has such a value.
+//! #[serde_as(crate = "es_transcode::serde_with")]
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! # #[serde(crate = "es_core::serde")]
+//! struct Verified {
+//!     #[serde_as(as = "Registered")]
+//!     proof: ComplexCustomValue,
+//! }
+//!
+//! let mut transcoder = JsonTranscoder::new();
+//! transcoder.register(DateAsIso);
+//! transcoder.register(SimpleCustomValueAsDict);
+//! transcoder.register(ComplexCustomValueAsDict);
+//!
+//! let simple = SimpleCustomValue { id: Uuid::from_u128(5), date: date!(2000 - 02 - 20) };
+//! let verified = Verified { proof: ComplexCustomValue(simple) };
+//! let mut bytes = Vec::new();
+//! transcoder.encode(&verified, &mut bytes)?;
+//! assert_eq!(
+//!     String::from_utf8_lossy(&bytes),
+//!     concat!(
+//!         r#"{"proof":{"_type_":"complex_custom_value","_data_":{"_type_":"simple_custom_value","_data_":{"#,
+//!         r#""id":{"_type_":"uuid_hex","_data_":"00000000000000000000000000000005"},"#,
+//!         r#""date":{"_type_":"date_iso","_data_":"2000-02-20"}}}}}"#
+//!     )
+//! );
+//! assert_eq!(transcoder.decode(PhantomData::<Verified>, &bytes)?, verified);
+//! # Ok::<(), PersistenceError>(())
+//! ```
+//!
+//! # What Python has and what Rust has
+//! | Python | stored as | Rust |
+//! |---|---|---|
+//! | `None`, `bool`, `str` | JSON | [`Option`], [`bool`], [`String`] |
+//! | `int` | its digits | an integer that holds it, up to [`i128`] and [`u128`]; [`Value::Int`] to 308 digits |
+//! | `float` | its `repr`: `0.1`, `1e+16`, `5e-324` | [`f64`] |
+//! | `list`, `tuple` | array | [`Vec`], tuples, arrays |
+//! | `dict` | object | structs, maps |
+//! | `UUID` | `uuid_hex`: 32 hex digits | [`uuid::Uuid`] |
+//! | `datetime` with `tzinfo` | `datetime_iso` | [`time::OffsetDateTime`] |
+//! | `datetime` without | `datetime_iso` | [`time::PrimitiveDateTime`] |
+//! | `Decimal` | `decimal_str`: its `str` | [`bigdecimal::BigDecimal`] |
+//! | a type with a transcoding | its name | a type with a [`Transcoding`](es_core::Transcoding) |
+//! | anything of these | | [`Value`] |
+//!
+//! What is written are the bytes that version 9.5 of the Python library writes for the same values in
+//! the same order; the style of 9.1, with blanks and escapes, is read as well. The differences:
+//!
+//! | of Python | becomes | and why no value is lost |
+//! |---|---|---|
+//! | `Decimal("-0")` | `0` | it equals zero in Python too; [`BigDecimal`](bigdecimal::BigDecimal) has one zero |
+//! | a name of a time zone | the offset | Python stores the offset alone |
+//! | an offset with microseconds | an error | [`time::UtcOffset`] has whole seconds |
+//! | a `float` beyond [`f64`], such as `1e400` | an error | Python reads infinity |
+//! | `NaN`, `Infinity`, lone surrogates, `Decimal("NaN")` | an error | JSON, Rust's text and `BigDecimal` do not have them |
+//! | an `int` of more than 308 digits, a `Decimal` of more than 100,000 | an error | the bounds of reading in fair time |
+//! | values nested deeper than 127 levels | an error | the bound of reading without exhausting the stack |
+//!
+//! | of Rust | becomes | and why no value is lost |
+//! |---|---|---|
+//! | [`f32`] | the [`f64`] of the same value, `0.10000000149011612` for `0.1_f32` | its digits are the value that every reader sees |
+//! | NaN and the infinities | an error | serde_json would write `null` |
+//! | nanoseconds beyond whole microseconds | an error | Python's type ends there; `DomainEvent::new` stamps whole microseconds |
+//! | years outside of 1 to 9999, offsets of a day or more | an error | Python's type ends there |
+//! | a [`Value::Map`] of exactly `_type_` and `_data_` | an error | it would be read as a registered value |
+//!
+//! # Errors
+//! A type or a name that is not registered is an error of kind
+//! [`Programming`](es_core::ErrorKind::Programming), in the words of the Python library, except that `X`
+//! in `Object of type X is not serializable` is the full path that [`std::any::type_name`] gives. An
+//! error of a transcoding is passed on as it is. Everything else is
+//! [`Data`](es_core::ErrorKind::Data), with serde_json's error and its position as the source.
 
 mod datetime;
 mod decimal;
@@ -12,13 +225,17 @@ mod transcoder;
 mod uuid_hex;
 mod value;
 
+/// The library whose decimals have a standard transcoding.
 pub use bigdecimal;
 pub use datetime::{DatetimeAsIso, NaiveDatetimeAsIso};
 pub use decimal::DecimalAsStr;
 pub use registered::Registered;
+/// The library that puts [`Registered`] on fields.
 pub use serde_with;
+/// The library whose dates with times have standard transcodings.
 pub use time;
 pub use transcoder::JsonTranscoder;
+/// The library whose UUIDs have a standard transcoding.
 pub use uuid;
 pub use uuid_hex::UuidAsHex;
 pub use value::{Integer, Value};

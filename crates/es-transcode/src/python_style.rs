@@ -1,28 +1,43 @@
 //! How the Python library spells JSON: compact, and floats as Python's `repr`.
 
-use std::io;
+use std::{io, rc::Rc};
 
-use serde_json::ser::{CompactFormatter, Formatter};
+use serde::Serialize;
+use serde_json::{
+    Serializer,
+    ser::{CompactFormatter, Formatter},
+};
 
-use crate::json_text::MAX_DEPTH;
+use crate::{json_text::MAX_DEPTH, scope::Scope, strict::Strict};
+
+/// Appends the JSON of a value, or a part of it when that fails.
+pub(crate) fn write<V: Serialize + ?Sized>(
+    value: &V,
+    scope: &Rc<Scope>,
+    out: &mut Vec<u8>,
+) -> Result<(), serde_json::Error> {
+    let style = PythonStyle { scope: Rc::clone(scope) };
+    value.serialize(Strict(&mut Serializer::with_formatter(out, style)))
+}
 
 /// Counts the nesting as well: what is written must not be deeper than what can be read.
-#[derive(Default)]
-pub(crate) struct PythonStyle {
-    depth: usize,
+struct PythonStyle {
+    scope: Rc<Scope>,
 }
 
 impl PythonStyle {
-    fn descend(&mut self) -> io::Result<()> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
+    fn descend(&self) -> io::Result<()> {
+        let depth = self.scope.depth().get() + 1;
+        if depth > MAX_DEPTH {
             return Err(io::Error::other(format!("values are nested deeper than {MAX_DEPTH} levels")));
         }
+        self.scope.depth().set(depth);
         Ok(())
     }
 
-    fn ascend(&mut self) {
-        self.depth = self.depth.saturating_sub(1);
+    fn ascend(&self) {
+        let depth = self.scope.depth();
+        depth.set(depth.get().saturating_sub(1));
     }
 }
 

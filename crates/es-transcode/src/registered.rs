@@ -1,6 +1,6 @@
 //! The marker of fields whose type has a registered transcoding.
 
-use std::{any::type_name, fmt, marker::PhantomData};
+use std::{any::type_name, fmt, marker::PhantomData, rc::Rc};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -12,6 +12,7 @@ use serde_with::{DeserializeAs, SerializeAs};
 
 use crate::{
     json_text::{MAX_DEPTH, depth},
+    python_style,
     registry::ErasedTranscoding,
     scope::Scope,
 };
@@ -48,6 +49,20 @@ pub(crate) struct Tagged<'a, D: ?Sized> {
     pub(crate) data: &'a D,
 }
 
+impl<D: Serialize + ?Sized> Tagged<'_, D> {
+    fn write<S: Serializer>(&self, scope: &Rc<Scope>, serializer: S) -> Result<S::Ok, S::Error> {
+        let afresh = scope.starts_afresh();
+        let _nested = scope.nest();
+        if !afresh {
+            return self.serialize(serializer);
+        }
+        let mut json = Vec::new();
+        python_style::write(self, scope, &mut json).map_err(S::Error::custom)?;
+        let json = String::from_utf8(json).map_err(S::Error::custom)?;
+        RawValue::from_string(json).map_err(S::Error::custom)?.serialize(serializer)
+    }
+}
+
 impl<T: 'static> SerializeAs<T> for Registered {
     fn serialize_as<S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
         let scope = Scope::current().ok_or_else(|| S::Error::custom(Scope::MISSING))?;
@@ -57,7 +72,7 @@ impl<T: 'static> SerializeAs<T> for Registered {
         let mut written = None;
         let mut write = |data: &dyn erased_serde::Serialize| {
             let tagged = Tagged { name: transcoding.tag(), data };
-            written = serializer.take().map(|serializer| tagged.serialize(serializer));
+            written = serializer.take().map(|serializer| tagged.write(&scope, serializer));
         };
         transcoding.represent(value, &mut write).map_err(fail)?;
         written.unwrap_or_else(|| Err(S::Error::custom("the transcoding gave no representation")))
@@ -96,8 +111,7 @@ impl<'de, T: 'static> Visitor<'de> for TaggedVisitor<'_, T> {
                 let data: &RawValue = map.next_value()?;
                 expect(&mut map, Key::Type)?;
                 let transcoding = map.next_value_seed(name)?;
-                let seed = DataSeed { scope: self.scope, transcoding, value: PhantomData };
-                read_late(data.get(), seed)?
+                DataSeed { scope: self.scope, transcoding, value: PhantomData }.read_text(data)?
             }
             _ => return Err(not_tagged()),
         };
@@ -106,20 +120,6 @@ impl<'de, T: 'static> Visitor<'de> for TaggedVisitor<'_, T> {
             Some(_) => Err(not_tagged()),
         }
     }
-}
-
-/// Reads the representation that stood before its name.
-///
-/// serde_json bounds the depth of one text only; so that a chain of such objects cannot exhaust the
-/// stack, the whole of this text is measured first.
-fn read_late<'de, S: DeserializeSeed<'de>, E: serde::de::Error>(
-    data: &'de str,
-    seed: S,
-) -> Result<S::Value, E> {
-    if depth(data) > MAX_DEPTH {
-        return Err(E::custom("recursion limit exceeded"));
-    }
-    seed.deserialize(&mut serde_json::Deserializer::from_str(data)).map_err(E::custom)
 }
 
 fn expect<'de, A: MapAccess<'de>>(map: &mut A, key: Key) -> Result<(), A::Error> {
@@ -134,6 +134,7 @@ fn not_tagged<E: serde::de::Error>() -> E {
 }
 
 #[derive(Deserialize, PartialEq)]
+#[serde(field_identifier)]
 enum Key {
     #[serde(rename = "_type_")]
     Type,
@@ -176,13 +177,34 @@ struct DataSeed<'s, T> {
     value: PhantomData<T>,
 }
 
-impl<'de, T: 'static> DeserializeSeed<'de> for DataSeed<'_, T> {
-    type Value = T;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+impl<T: 'static> DataSeed<'_, T> {
+    fn read<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        let _nested = self.scope.nest();
         let mut value: Option<T> = None;
         let mut representation = <dyn erased_serde::Deserializer<'_>>::erase(deserializer);
         self.transcoding.restore(&mut representation, &mut value, self.scope).map_err(D::Error::custom)?;
         value.ok_or_else(|| D::Error::custom("the transcoding gave no value"))
+    }
+
+    /// Reads a representation from text of its own.
+    ///
+    /// serde_json bounds the depth of each text by itself; so that a chain of such texts cannot exhaust
+    /// the stack, the whole of the first is measured.
+    fn read_text<E: serde::de::Error>(self, json: &RawValue) -> Result<T, E> {
+        if depth(json.get()) > MAX_DEPTH {
+            return Err(E::custom("recursion limit exceeded"));
+        }
+        self.read(&mut serde_json::Deserializer::from_str(json.get())).map_err(E::custom)
+    }
+}
+
+impl<'de, T: 'static> DeserializeSeed<'de> for DataSeed<'_, T> {
+    type Value = T;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        if self.scope.starts_afresh() {
+            return self.read_text(<&RawValue>::deserialize(deserializer)?);
+        }
+        self.read(deserializer)
     }
 }

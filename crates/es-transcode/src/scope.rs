@@ -4,11 +4,18 @@
 //! finds it here. It is there only during the synchronous call; a call within a call, as a
 //! transcoding may make, has its own, and what stood before is put back, in a panic too.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
 
 use es_core::PersistenceError;
 
 use crate::registry::Registry;
+
+/// How many representations pile up before one starts afresh; values are rarely nested as deep.
+const MAX_PILE: usize = 8;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Scope>>> = const { RefCell::new(None) };
@@ -19,6 +26,10 @@ pub(crate) struct Scope {
     registry: Arc<Registry>,
     /// Errors pass through serde as text; here they keep their kind.
     failure: RefCell<Option<PersistenceError>>,
+    /// How many arrays and objects are open where something is written.
+    depth: Cell<usize>,
+    /// How many representations are open where something is written or read.
+    nesting: Cell<usize>,
 }
 
 impl Scope {
@@ -27,7 +38,12 @@ impl Scope {
 
     /// Begins a call; it ends when the guard is dropped.
     pub(crate) fn enter(registry: Arc<Registry>) -> Entered {
-        let scope = Rc::new(Self { registry, failure: RefCell::new(None) });
+        let scope = Rc::new(Self {
+            registry,
+            failure: RefCell::default(),
+            depth: Cell::default(),
+            nesting: Cell::default(),
+        });
         let outer = replace_current(Some(Rc::clone(&scope)));
         Entered { scope, outer }
     }
@@ -41,11 +57,40 @@ impl Scope {
         &self.registry
     }
 
+    /// How many arrays and objects are open where something is written.
+    pub(crate) fn depth(&self) -> &Cell<usize> {
+        &self.depth
+    }
+
+    /// Opens a representation, until the guard is dropped.
+    pub(crate) fn nest(&self) -> Nested<'_> {
+        self.nesting.set(self.nesting.get() + 1);
+        Nested(&self.nesting)
+    }
+
+    /// Whether a representation that is about to be opened starts with fresh JSON text.
+    ///
+    /// Each one wraps serde's traits of the one around it, and every call passes through all wrappers.
+    /// Time and stack would grow with the square of the nesting; so the pile ends now and then.
+    pub(crate) fn starts_afresh(&self) -> bool {
+        let nesting = self.nesting.get();
+        nesting > 0 && nesting.is_multiple_of(MAX_PILE)
+    }
+
     /// Keeps an error, and gives the text that passes through serde instead.
     pub(crate) fn fail(&self, error: PersistenceError) -> String {
         let text = error.to_string();
         *self.failure.borrow_mut() = Some(error);
         text
+    }
+}
+
+/// An open representation.
+pub(crate) struct Nested<'s>(&'s Cell<usize>);
+
+impl Drop for Nested<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
@@ -56,6 +101,10 @@ pub(crate) struct Entered {
 }
 
 impl Entered {
+    pub(crate) fn scope(&self) -> &Rc<Scope> {
+        &self.scope
+    }
+
     /// The error of the call: the one that was kept, if that is what serde's error tells of.
     ///
     /// A kept error may be an old one: an untagged enum tries one variant after the other.

@@ -3,6 +3,8 @@
 //! serde_json writes `null` for NaN and the infinities, which is another value. This passes
 //! everything else on to serde_json, so that what it knows (raw values, its own numbers) stays known.
 
+use std::fmt::Display;
+
 use serde::{
     Serialize, Serializer,
     ser::{
@@ -112,6 +114,10 @@ impl<S: Serializer> Serializer for Strict<S> {
         value: &T,
     ) -> Result<S::Ok, S::Error> {
         self.0.serialize_newtype_variant(name, index, variant, &Strict(value))
+    }
+
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        self.0.collect_str(value)
     }
 
     fn is_human_readable(&self) -> bool {

@@ -8,8 +8,8 @@ use serde_with::{DeserializeAs, SerializeAs};
 use time::OffsetDateTime;
 
 use crate::{
-    DatetimeAsIso, DecimalAsStr, NaiveDatetimeAsIso, Registered, UuidAsHex, python_style::PythonStyle,
-    registry::Registry, scope::Scope, strict::Strict,
+    DatetimeAsIso, DecimalAsStr, NaiveDatetimeAsIso, Registered, UuidAsHex, python_style, registry::Registry,
+    scope::Scope,
 };
 
 /// Writes and reads JSON as the Python `eventsourcing` library does.
@@ -64,13 +64,11 @@ impl Transcoder for JsonTranscoder {
     /// [`Data`](es_core::ErrorKind::Data) for a value that JSON cannot carry, such as NaN, or values
     /// nested deeper than 127 levels. `out` is then as it was before.
     fn encode<V: Serialize + ?Sized>(&self, value: &V, out: &mut Vec<u8>) -> Result<(), PersistenceError> {
-        let scope = Scope::enter(Arc::clone(&self.registry));
+        let call = Scope::enter(Arc::clone(&self.registry));
         let before = out.len();
-        let mut serializer = serde_json::Serializer::with_formatter(&mut *out, PythonStyle::default());
-        let written = value.serialize(Strict(&mut serializer));
-        written.map_err(|error| {
+        python_style::write(value, call.scope(), out).map_err(|error| {
             out.truncate(before);
-            scope.explain("the value cannot be written as JSON", error)
+            call.explain("the value cannot be written as JSON", error)
         })
     }
 
@@ -85,12 +83,12 @@ impl Transcoder for JsonTranscoder {
     ) -> Result<S::Value, PersistenceError> {
         let json = str::from_utf8(bytes)
             .map_err(|error| PersistenceError::data("the bytes are not UTF-8").with_source(error))?;
-        let scope = Scope::enter(Arc::clone(&self.registry));
+        let call = Scope::enter(Arc::clone(&self.registry));
         let mut deserializer = serde_json::Deserializer::from_str(json);
         let value = seed.deserialize(&mut deserializer);
         value
             .and_then(|value| deserializer.end().map(|()| value))
-            .map_err(|error| scope.explain("the bytes are not the JSON that is expected", error))
+            .map_err(|error| call.explain("the bytes are not the JSON that is expected", error))
     }
 
     fn serialize_timestamp<S: Serializer>(

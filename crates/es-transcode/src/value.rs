@@ -4,7 +4,6 @@ mod integer;
 mod read;
 
 use bigdecimal::BigDecimal;
-use es_core::PersistenceError;
 use serde::{
     Serialize, Serializer,
     ser::{Error as _, SerializeMap},
@@ -50,7 +49,6 @@ use crate::{Registered, registered::Tagged, registry::unregistered_type, scope::
 // Exhaustive: JSON and the standard transcodings have no other values, and matching all of them is
 // what this type is for.
 #[derive(Clone, Debug, Default, PartialEq)]
-
 pub enum Value {
     /// Python's `None`.
     #[default]
@@ -165,9 +163,4 @@ from! {
     OffsetDateTime => Datetime,
     PrimitiveDateTime => NaiveDatetime,
     BigDecimal => Decimal,
-}
-
-/// What all readers of numbers say.
-fn not_an_integer() -> PersistenceError {
-    PersistenceError::data(format!("not an integer of at most {} digits", Integer::MAX_DIGITS))
 }

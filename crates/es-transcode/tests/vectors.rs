@@ -1,14 +1,18 @@
 //! What the Python library writes, in both of its styles, is read as the right values, and written
 //! again with the bytes of its newer style.
+#![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
+#[path = "support/alone.rs"]
+mod alone;
 #[path = "support/custom.rs"]
 mod custom;
 
-use std::{collections::BTreeMap, marker::PhantomData};
+use std::collections::BTreeMap;
 
+use alone::Alone;
 use custom::{ComplexCustomValue, SimpleCustomValue, transcoder};
-use es_core::{ErrorKind, Transcoder};
-use es_transcode::{Registered, Value, bigdecimal::BigDecimal, serde_with::serde_as, uuid::Uuid};
+use es_core::ErrorKind;
+use es_transcode::{Value, bigdecimal::BigDecimal, uuid::Uuid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 use time::{
@@ -31,13 +35,11 @@ fn bytes(vectors: &str, name: &str) -> String {
 }
 
 fn decode<V: DeserializeOwned>(json: &str) -> V {
-    transcoder().decode(PhantomData::<V>, json.as_bytes()).unwrap()
+    alone::decode(&transcoder(), json).unwrap()
 }
 
-fn encode<V: Serialize + ?Sized>(value: &V) -> String {
-    let mut bytes = Vec::new();
-    transcoder().encode(value, &mut bytes).unwrap();
-    String::from_utf8(bytes).unwrap()
+fn encode<V: Serialize>(value: &V) -> String {
+    alone::encode(&transcoder(), value).unwrap()
 }
 
 /// Both styles are read as `expected`, and `expected` is written as 9.5 does.
@@ -47,12 +49,6 @@ fn check<V: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(name: &s
     assert_eq!(decode::<V>(&written), *expected, "{name}, 9.5");
     assert_eq!(encode(expected), written, "{name}");
 }
-
-/// A value of a registered type, alone.
-#[serde_as(crate = "es_transcode::serde_with")]
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(transparent, bound = "")]
-struct Alone<T: 'static>(#[serde_as(as = "Registered")] T);
 
 #[test]
 fn every_vector_passes_through_a_dynamic_value() {
@@ -173,13 +169,12 @@ fn errors() {
             let (_, expected) = vector["python_error"].as_str().unwrap().split_once(": ").unwrap();
             let Some(hex) = vector["hex"].as_str() else {
                 // The type that is not registered; it has another name in Rust.
-                let error =
-                    transcoder().encode(&Alone(std::cell::Cell::new(1)), &mut Vec::new()).unwrap_err();
+                let error = alone::encode(&transcoder(), &Alone(std::cell::Cell::new(1))).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Programming, "{name}");
                 assert_eq!(error.to_string(), expected.replace("<class 'set'>", "core::cell::Cell<i32>"));
                 continue;
             };
-            let error = transcoder().decode(PhantomData::<Value>, &unhex(hex)).unwrap_err();
+            let error = alone::decode::<Value>(&transcoder(), unhex(hex)).unwrap_err();
             if name.contains("unregistered") {
                 assert_eq!(error.kind(), ErrorKind::Programming, "{name}");
                 assert_eq!(error.to_string(), expected, "{name}");

@@ -6,8 +6,6 @@ use es_core::PersistenceError;
 use serde::{Serialize, Serializer, ser::Error as _};
 use serde_json::value::RawValue;
 
-use super::not_an_integer;
-
 /// An integer of any size, as its decimal digits.
 ///
 /// - It has at most [`MAX_DIGITS`](Self::MAX_DIGITS) digits, and neither a leading zero nor a negative
@@ -90,3 +88,7 @@ macro_rules! convert {
 }
 
 convert!(i64, u64, i128, u128);
+
+fn not_an_integer() -> PersistenceError {
+    PersistenceError::data(format!("the text is not an integer of at most {} digits", Integer::MAX_DIGITS))
+}
