@@ -1,0 +1,92 @@
+//! Recording inside a `sqlx` transaction of the program's own.
+#![cfg(feature = "sqlx")]
+
+mod support;
+
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, Conflict, ErrorKind, EventRange, NotificationSelection, Tracking,
+    TrackingRecorder,
+};
+use es_sqlite::{SqliteOptions, SqliteProcessRecorder};
+use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
+
+use support::{database, event, events, id};
+
+/// A recorder on a file, and another connection to the file.
+async fn both() -> (TempDir, SqliteProcessRecorder, SqliteConnection) {
+    let (directory, path) = database();
+    let recorder = SqliteOptions::new(&path).open().await.unwrap().process_recorder().await.unwrap();
+    let mut connection = SqliteConnection::connect(&path).await.unwrap();
+    sqlx::query("CREATE TABLE balances (amount INTEGER)").execute(&mut connection).await.unwrap();
+    (directory, recorder, connection)
+}
+
+fn position(id: i64) -> Tracking {
+    Tracking::new("upstream", id).unwrap()
+}
+
+#[tokio::test]
+async fn events_commit_with_what_else_the_transaction_writes() {
+    let (_directory, recorder, mut connection) = both().await;
+    recorder.insert_events(vec![event(1, 1)]).await.unwrap();
+
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    sqlx::query("INSERT INTO balances VALUES (5)").execute(&mut *transaction).await.unwrap();
+    assert_eq!(recorder.insert_events_in(&mut transaction, &events(1, 2..=3)).await.unwrap(), [2, 3]);
+    let ids = recorder.insert_events_with_tracking_in(&mut transaction, &[event(2, 1)], &position(4)).await;
+    assert_eq!(ids.unwrap(), [4]);
+    recorder.insert_tracking_in(&mut transaction, &position(5)).await.unwrap();
+    assert_eq!(recorder.max_notification_id().await.unwrap(), Some(1), "it has not committed");
+    transaction.commit().await.unwrap();
+
+    assert_eq!(recorder.select_events(id(1), EventRange::all()).await.unwrap(), events(1, 1..=3));
+    assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(5));
+    assert_eq!(recorder.insert_events(vec![event(2, 2)]).await.unwrap(), [5]);
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_rolled_back_records_nothing() {
+    let (_directory, recorder, mut connection) = both().await;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    recorder.insert_events_with_tracking_in(&mut transaction, &events(1, 1..=3), &position(1)).await.unwrap();
+    transaction.rollback().await.unwrap();
+    assert_eq!(recorder.select_notifications(NotificationSelection::new(10)).await.unwrap(), []);
+    assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_conflict_leaves_the_transaction_as_it_was() {
+    let (_directory, recorder, mut connection) = both().await;
+    recorder.insert_events(vec![event(1, 1)]).await.unwrap();
+
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    recorder.insert_events_with_tracking_in(&mut transaction, &[event(2, 1)], &position(3)).await.unwrap();
+    let batch = [event(3, 1), event(1, 1)];
+    let error =
+        recorder.insert_events_with_tracking_in(&mut transaction, &batch, &position(4)).await.unwrap_err();
+    let taken = Conflict::Version { originator_id: id(1), originator_version: 1 };
+    assert_eq!((error.kind(), error.conflict()), (ErrorKind::Integrity, Some(&taken)));
+    let error = recorder.insert_events_with_tracking_in(&mut transaction, &[event(4, 1)], &position(3)).await;
+    let passed = Conflict::Tracking { application_name: "upstream".to_owned(), notification_id: 3 };
+    assert_eq!(error.unwrap_err().conflict(), Some(&passed));
+    transaction.commit().await.unwrap();
+
+    let all = recorder.select_notifications(NotificationSelection::new(10)).await.unwrap();
+    let recorded: Vec<_> = all.into_iter().map(|it| (it.id, it.event)).collect();
+    assert_eq!(recorded, [(1, event(1, 1)), (2, event(2, 1))]);
+    assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(3));
+}
+
+#[tokio::test]
+async fn other_errors_keep_their_kind() {
+    let (_directory, path) = database();
+    let mut connection = SqliteConnection::connect(&format!("{path}?mode=rwc")).await.unwrap();
+    sqlx::query("CREATE TABLE other (a)").execute(&mut connection).await.unwrap();
+    let datastore = SqliteOptions::new(&path).create_table(false).open().await.unwrap();
+    let snapshots = datastore.aggregate_recorder("snapshots").await.unwrap();
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let error = snapshots.insert_events_in(&mut transaction, &[event(1, 1)]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Programming);
+    assert!(error.to_string().contains("stored_snapshots"), "{error}");
+}
