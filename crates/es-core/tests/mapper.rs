@@ -1,0 +1,278 @@
+//! What stands in the stored bytes, and what becomes of bytes that are not as expected.
+
+#![expect(clippy::expect_used, reason = "these are tests")]
+
+mod support;
+
+use std::sync::Arc;
+
+use es_core::{
+    Cipher, Compressor, DomainEvent, ErrorKind, Event, EventPlace, Mapper, PersistenceError, Snapshot,
+    SnapshotState, State, Topic, Transcoder,
+    serde::{
+        Deserialize, Serialize,
+        ser::{Error, SerializeMap},
+    },
+};
+use proptest::{collection::vec, prelude::*};
+use support::{Closed, Credited, ID, Json, at, chain, credited, stored};
+
+fn mapper() -> Mapper<Json> {
+    Mapper::new(Json)
+}
+
+fn state_of<E: Event>(event: &DomainEvent<E>) -> String {
+    let stored = mapper().to_stored_event(event).unwrap();
+    String::from_utf8(stored.state.to_vec()).unwrap()
+}
+
+fn decode<E: Event>(state: &str, topic: Topic) -> Result<DomainEvent<E>, PersistenceError> {
+    mapper().to_domain_event(&stored(topic, state.as_bytes()))
+}
+
+/// What reading a state fails with, causes included.
+fn failure(state: &str) -> String {
+    let error = decode::<Credited>(state, Credited::TOPIC).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    chain(&error)
+}
+
+#[test]
+fn the_state_is_flat_timestamp_first_and_class_version_last() {
+    let state = state_of(&at(3, credited(5)));
+    assert_eq!(state, r#"{"timestamp":1700000000,"amount":5,"currency":"CHF","class_version":2}"#);
+}
+
+#[test]
+fn class_version_1_is_not_written() {
+    assert_eq!(state_of(&at(3, Closed {})), r#"{"timestamp":1700000000}"#);
+}
+
+#[test]
+fn an_event_is_read_back_as_it_was() {
+    let event = at(3, credited(5));
+    let stored = mapper().to_stored_event(&event).unwrap();
+    assert_eq!((stored.originator_id, stored.originator_version), (ID, 3));
+    assert_eq!(stored.topic, Credited::TOPIC);
+    assert_eq!(mapper().to_domain_event(&stored).unwrap(), event);
+
+    let closed = at(3, Closed {});
+    let stored = mapper().to_stored_event(&closed).unwrap();
+    assert_eq!(mapper().to_domain_event(&stored).unwrap(), closed);
+}
+
+#[test]
+fn attributes_may_stand_in_any_order_with_any_spacing_and_escapes() {
+    for state in [
+        r#"{"class_version":2,"currency":"CHF","amount":5,"timestamp":1700000000}"#,
+        r#" { "amount" : 5 , "timestamp" : 1700000000 , "class_version" : 2 , "currency" : "CHF" } "#,
+        r#"{"\u0074imestamp":1700000000,"\u0061mount":5,"currency":"\u0043HF","class_versio\u006e":2}"#,
+    ] {
+        assert_eq!(decode::<Credited>(state, Credited::TOPIC).unwrap(), at(3, credited(5)), "{state}");
+    }
+}
+
+#[test]
+fn an_older_class_version_is_upcast() {
+    let event = decode::<Credited>(r#"{"timestamp":1700000000,"amount":5}"#, Credited::TOPIC).unwrap();
+    assert_eq!(event.payload.currency, "EUR");
+}
+
+#[test]
+fn a_newer_class_version_is_a_better_reason_than_what_it_lacks() {
+    let newer = r#"{"timestamp":1700000000,"class_version":3}"#;
+    assert!(failure(newer).ends_with("class version 3 is not known to this program"), "{}", failure(newer));
+
+    let error = decode::<Closed>(newer, Closed::TOPIC).unwrap_err();
+    assert!(error.to_string().ends_with("class version 3 is not known to this program"), "{error}");
+}
+
+#[test]
+fn what_is_not_a_state_is_an_error_that_names_the_event() {
+    for state in [
+        "",
+        "null",
+        "[]",
+        "5",
+        r#""text""#,
+        "{",
+        r#"{"timestamp":1700000000"#,
+        r#"{"timestamp":1700000000,"amount":5,"currency":"CHF","class_version":2}}"#,
+        r#"{"timestamp":1700000000,"amount":5,"currency":"CHF","class_version":-1}"#,
+        r#"{"timestamp":1700000000,"amount":5,"currency":"CHF","class_version":4294967296}"#,
+        r#"{"timestamp":"now","amount":5,"currency":"CHF","class_version":2}"#,
+        r#"{"timestamp":1700000000,"amount":"5","currency":"CHF","class_version":2}"#,
+        r#"{"timestamp":1700000000,"amount":5,"class_version":2}"#,
+        r#"{"amount":5,"currency":"CHF","class_version":2}"#,
+    ] {
+        let failure = failure(state);
+        let place = format!("event \"bank:Account.Credited\", version 3 of originator {ID}: ");
+        assert!(failure.starts_with(&place), "{state}: {failure}");
+    }
+}
+
+#[test]
+fn a_missing_timestamp_is_told() {
+    let failure = failure(r#"{"amount":5,"currency":"CHF","class_version":2}"#);
+    assert!(failure.ends_with("the state has no timestamp"), "{failure}");
+}
+
+#[test]
+fn an_unknown_topic_is_an_error_that_names_it() {
+    let error = decode::<Credited>("{}", Topic::from_static("bank:Account.Renamed")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Programming);
+    assert!(
+        error.to_string().contains("no event type is known by topic \"bank:Account.Renamed\""),
+        "{error}"
+    );
+}
+
+/// An event that cannot be written.
+#[derive(Debug)]
+struct Unwritable;
+
+impl Event for Unwritable {
+    const TOPICS: &[Topic] = &[];
+
+    fn topic(&self) -> Topic {
+        Topic::from_static("bank:Unwritable")
+    }
+
+    fn encode<M: SerializeMap>(&self, _: &mut M) -> Result<(), M::Error> {
+        Err(M::Error::custom("it has no representation"))
+    }
+
+    fn decode<T: Transcoder>(_: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+        Err(state.unknown_topic())
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error_that_names_the_event() {
+    let error = mapper().to_stored_event(&at(7, Unwritable)).unwrap_err();
+    let chain = chain(&error);
+    assert!(
+        chain.starts_with(&format!("event \"bank:Unwritable\", version 7 of originator {ID}: ")),
+        "{chain}"
+    );
+    assert!(chain.ends_with("it has no representation"), "{chain}");
+}
+
+/// Marks its input in front; what lacks the mark is refused.
+#[derive(Debug)]
+struct Mark(u8);
+
+impl Mark {
+    fn mark(&self, data: &[u8], out: &mut Vec<u8>) {
+        out.push(self.0);
+        out.extend_from_slice(data);
+    }
+
+    fn unmark(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
+        let unmarked = data.strip_prefix(&[self.0]).ok_or_else(|| PersistenceError::data("no mark"))?;
+        out.extend_from_slice(unmarked);
+        Ok(())
+    }
+}
+
+impl Compressor for Mark {
+    fn compress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
+        self.mark(data, out);
+        Ok(())
+    }
+
+    fn decompress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
+        self.unmark(data, out)
+    }
+}
+
+impl Cipher for Mark {
+    fn encrypt(
+        &self,
+        place: &EventPlace<'_>,
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), PersistenceError> {
+        assert_eq!((place.originator_id, place.originator_version), (ID, 3));
+        self.mark(plaintext, out);
+        Ok(())
+    }
+
+    fn decrypt(
+        &self,
+        place: &EventPlace<'_>,
+        ciphertext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), PersistenceError> {
+        assert_eq!((place.originator_id, place.originator_version), (ID, 3));
+        self.unmark(ciphertext, out)
+    }
+}
+
+#[test]
+fn states_are_compressed_and_then_encrypted_and_back() {
+    let mapper = mapper().with_compressor(Arc::new(Mark(b'Z'))).with_cipher(Arc::new(Mark(b'E')));
+    let event = at(3, credited(5));
+    let stored = mapper.to_stored_event(&event).unwrap();
+    assert!(stored.state.starts_with(b"EZ{\"timestamp\""), "{:?}", stored.state);
+    assert_eq!(mapper.to_domain_event(&stored).unwrap(), event);
+
+    let other_cipher = mapper.with_cipher(Arc::new(Mark(b'X')));
+    let error = other_cipher.to_domain_event::<Credited>(&stored).unwrap_err();
+    let expected = format!("event \"bank:Account.Credited\", version 3 of originator {ID}: no mark");
+    assert_eq!(error.to_string(), expected);
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(crate = "es_core::serde")]
+struct Account {
+    balance: i64,
+}
+
+impl SnapshotState for Account {
+    const AGGREGATE_TOPIC: &str = "bank:Account";
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(crate = "es_core::serde")]
+struct Cart {
+    balance: i64,
+}
+
+impl SnapshotState for Cart {
+    const AGGREGATE_TOPIC: &str = "shop:Cart";
+}
+
+#[test]
+fn a_snapshot_is_kept_as_an_event_and_read_for_its_aggregate_only() {
+    let snapshot = at(3, Snapshot { state: Account { balance: 5 } });
+    let state = r#"{"timestamp":1700000000,"topic":"bank:Account","state":{"balance":5}}"#;
+    assert_eq!(state_of(&snapshot), state);
+
+    let topic = Topic::from_static("eventsourcing.domain:Snapshot");
+    assert_eq!(decode::<Snapshot<Account>>(state, topic.clone()).unwrap(), snapshot);
+    let error = decode::<Snapshot<Cart>>(state, topic).unwrap_err();
+    assert!(error.to_string().contains("\"bank:Account\", not \"shop:Cart\""), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn every_event_is_read_back(amount in any::<i64>(), currency in any::<String>(), version in any::<i64>()) {
+        let event = at(version, Credited { amount, currency });
+        let stored = mapper().to_stored_event(&event).unwrap();
+        prop_assert_eq!(mapper().to_domain_event::<Credited>(&stored).unwrap(), event);
+    }
+
+    #[test]
+    fn no_bytes_make_the_mapper_panic(state in vec(any::<u8>(), 0..64)) {
+        let event = stored(Credited::TOPIC, &state);
+        prop_assert!(mapper().to_domain_event::<Credited>(&event).is_err());
+    }
+
+    #[test]
+    fn a_state_that_is_cut_off_is_an_error(cut in 1..70_usize) {
+        let mut event = mapper().to_stored_event(&at(3, credited(5))).unwrap();
+        event.state.truncate(event.state.len().saturating_sub(cut));
+        prop_assert!(mapper().to_domain_event::<Credited>(&event).is_err());
+    }
+}

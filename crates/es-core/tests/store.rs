@@ -1,0 +1,72 @@
+//! An event store over recorders in memory.
+
+#![expect(clippy::expect_used, reason = "these are tests")]
+
+mod support;
+
+use std::sync::Arc;
+
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, DynProcessRecorder, ErrorKind, EventRange, EventStore, Mapper,
+    NotificationSelection, Topic, Tracking, TrackingRecorder,
+};
+use es_popo::PopoProcessRecorder;
+use futures_util::TryStreamExt;
+use support::{Closed, Credited, ID, Json, at, credited, now, stored};
+
+fn store() -> EventStore<Arc<dyn DynProcessRecorder>, Json> {
+    EventStore::new(Arc::new(PopoProcessRecorder::new()), Mapper::new(Json))
+}
+
+#[test]
+fn what_is_put_is_got_and_streamed() {
+    let store = store();
+    let events: Vec<_> = (1..=5).map(|version| at(version, credited(10 * version))).collect();
+    assert_eq!(now(store.put(&events)).unwrap(), [1, 2, 3, 4, 5]);
+    assert_eq!(now(store.get(ID, EventRange::all())).unwrap(), events);
+    assert_eq!(now(store.get(ID, EventRange::all().gt(1).lte(3))).unwrap(), events[1..3]);
+    let streamed: Vec<_> = now(store.stream(ID, EventRange::all()).try_collect()).unwrap();
+    assert_eq!(streamed, events);
+}
+
+#[test]
+fn putting_nothing_is_fine() {
+    assert!(now(store().put::<Credited>(&[])).unwrap().is_empty());
+}
+
+#[test]
+fn a_conflict_records_nothing_of_the_batch() {
+    let store = store();
+    now(store.put(&[at(1, credited(1))])).unwrap();
+    let batch = store.batch().with(&[at(2, credited(2))]).unwrap().with(&[at(1, Closed {})]).unwrap();
+    assert!(now(batch.commit()).unwrap_err().is_conflict());
+    assert_eq!(now(store.get::<Credited>(ID, EventRange::all())).unwrap().len(), 1);
+}
+
+#[test]
+fn a_batch_takes_events_of_several_types_and_a_position() {
+    let store = store();
+    let tracking = Tracking::new("upstream", 7).unwrap();
+    let batch = store.batch().with(&[at(1, credited(1))]).unwrap().with(&[at(2, Closed {})]).unwrap();
+    assert_eq!(now(batch.commit_with_tracking(tracking.clone())).unwrap(), [1, 2]);
+    assert_eq!(now(store.recorder().max_tracking_id("upstream")).unwrap(), Some(7));
+
+    let again = store.batch().with(&[at(3, Closed {})]).unwrap();
+    assert!(now(again.commit_with_tracking(tracking)).unwrap_err().is_conflict());
+    let topics = [Closed::TOPIC];
+    let closings = now(store.recorder().select_notifications(NotificationSelection::new(9).topics(topics)));
+    assert_eq!(closings.unwrap().len(), 1);
+}
+
+#[test]
+fn a_row_that_cannot_be_decoded_is_an_error_that_names_it() {
+    let store = store();
+    now(store.put(&[at(1, credited(1))])).unwrap();
+    now(store.recorder().insert_events(vec![stored(Topic::from_static("bank:Unknown"), b"{}")])).unwrap();
+    let error = now(store.get::<Credited>(ID, EventRange::all())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Programming);
+    assert!(error.to_string().starts_with("event \"bank:Unknown\", version 3 of originator"), "{error}");
+
+    let streamed: Result<Vec<_>, _> = now(store.stream::<Credited>(ID, EventRange::all()).try_collect());
+    assert_eq!(streamed.unwrap_err().to_string(), error.to_string());
+}

@@ -1,0 +1,140 @@
+//! Topics, positions, versions and errors: what they refuse and what they say.
+
+use std::{collections::HashSet, error::Error};
+
+use es_core::{
+    Bytes, Conflict, DomainEvent, ErrorKind, NotificationSelection, PersistenceError, StoredEvent, Topic,
+    Tracking, next_version, uuid::Uuid,
+};
+use proptest::prelude::*;
+
+#[test]
+fn a_topic_is_not_empty_and_has_no_nul() {
+    for text in ["", "\0", "bank:Account\0.Opened"] {
+        let error = Topic::new(text).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
+    }
+}
+
+#[test]
+fn topics_of_literals_and_of_texts_are_alike() {
+    let literal = Topic::from_static("bank:Account.Opened");
+    let text = Topic::try_from("bank:Account.Opened".to_owned()).unwrap();
+    assert_eq!(literal, text);
+    assert_eq!(HashSet::from([literal.clone(), text.clone()]).len(), 1);
+    assert!(HashSet::from([text]).contains("bank:Account.Opened"));
+    assert_eq!(literal.to_string(), "bank:Account.Opened");
+    assert_eq!(format!("{literal:?}"), "\"bank:Account.Opened\"");
+}
+
+#[test]
+#[should_panic(expected = "a topic is not empty")]
+fn a_literal_that_is_no_topic_is_a_mistake_in_the_program() {
+    let _ = Topic::from_static("");
+}
+
+#[test]
+fn an_application_name_is_not_empty_reserved_or_with_a_nul() {
+    for name in ["", "up\0stream", Tracking::RESERVED_NAME] {
+        let error = Tracking::new(name, 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(error.to_string().contains(&format!("{name:?}")), "{error}");
+    }
+    let tracking = Tracking::new("upstream", i64::MIN).unwrap();
+    assert_eq!((tracking.application_name(), tracking.notification_id()), ("upstream", i64::MIN));
+}
+
+#[test]
+fn the_last_version_has_no_next_one() {
+    assert_eq!(next_version(i64::MIN).unwrap(), i64::MIN + 1);
+    let error = next_version(i64::MAX).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    assert!(error.to_string().contains(&i64::MAX.to_string()), "{error}");
+}
+
+#[test]
+fn an_event_that_happens_now_is_stamped_in_whole_microseconds() {
+    let event = DomainEvent::new(Uuid::nil(), 1, ());
+    assert_eq!(event.timestamp.nanosecond() % 1_000, 0);
+}
+
+#[test]
+fn a_conflict_is_an_integrity_error_that_names_what_collided() {
+    let version = Conflict::Version { originator_id: Uuid::max(), originator_version: -5 };
+    let position = Conflict::Tracking { application_name: "up".to_owned(), notification_id: 7 };
+    for (conflict, named) in [
+        (version, "version -5 of originator ffffffff-ffff-ffff-ffff-ffffffffffff"),
+        (position, "notification 7 of application \"up\""),
+    ] {
+        let error = PersistenceError::from(conflict.clone());
+        assert_eq!(error.kind(), ErrorKind::Integrity);
+        assert!(error.is_conflict() && !error.is_transient() && !error.is_outcome_unknown());
+        assert_eq!(error.conflict(), Some(&conflict));
+        assert!(error.to_string().starts_with(named), "{error}");
+    }
+}
+
+#[test]
+fn each_kind_of_error_has_its_constructor() {
+    for (error, kind) in [
+        (PersistenceError::interface("x"), ErrorKind::Interface),
+        (PersistenceError::data("x"), ErrorKind::Data),
+        (PersistenceError::operational("x"), ErrorKind::Operational),
+        (PersistenceError::internal("x"), ErrorKind::Internal),
+        (PersistenceError::programming("x"), ErrorKind::Programming),
+        (PersistenceError::not_supported("x"), ErrorKind::NotSupported),
+        (PersistenceError::new(ErrorKind::Database, "x"), ErrorKind::Database),
+        (PersistenceError::new(ErrorKind::OutcomeUnknown, "x"), ErrorKind::OutcomeUnknown),
+    ] {
+        assert_eq!(error.kind(), kind);
+        assert_eq!(error.to_string(), "x");
+        assert!(!error.is_conflict() && !error.is_transient());
+        assert_eq!(error.is_outcome_unknown(), kind == ErrorKind::OutcomeUnknown);
+    }
+}
+
+#[test]
+fn an_error_keeps_its_cause_apart_from_its_message() {
+    let cause = std::io::Error::other("the disk is full");
+    let error = PersistenceError::operational("recording failed").with_source(cause).transient();
+    assert_eq!(error.to_string(), "recording failed");
+    assert_eq!(error.source().unwrap().to_string(), "the disk is full");
+    assert!(error.is_transient());
+
+    let told_to_another_caller = error.clone();
+    assert_eq!(told_to_another_caller.source().unwrap().to_string(), "the disk is full");
+}
+
+#[test]
+fn an_error_is_about_the_event_that_was_named_first() {
+    let event = |originator_version| StoredEvent {
+        originator_id: Uuid::nil(),
+        originator_version,
+        topic: Topic::from_static("bank:Opened"),
+        state: Bytes::new(),
+    };
+    let error = PersistenceError::data("not JSON").at(&event(4).place()).at(&event(5).place());
+    let named =
+        "event \"bank:Opened\", version 4 of originator 00000000-0000-0000-0000-000000000000: not JSON";
+    assert_eq!(error.to_string(), named);
+}
+
+proptest! {
+    #[test]
+    fn a_topic_is_the_text_that_it_was_made_of(text in "\\PC{1,40}") {
+        let topic = Topic::new(text.clone()).unwrap();
+        prop_assert_eq!(topic.as_str(), text.as_str());
+        prop_assert_eq!(topic.clone(), topic);
+    }
+
+    #[test]
+    fn a_selection_holds_what_lies_between_its_bounds(id in any::<i64>(), start in any::<i64>(), stop in any::<i64>()) {
+        let all = NotificationSelection::new(1);
+        prop_assert!(all.holds(id));
+        prop_assert_eq!(all.clone().start(start).holds(id), start <= id);
+        prop_assert_eq!(all.clone().after(start).holds(id), start < id);
+        prop_assert_eq!(all.clone().stop(stop).holds(id), id <= stop);
+        prop_assert_eq!(all.start(start).stop(stop).holds(id), (start..=stop).contains(&id));
+    }
+}
