@@ -1,6 +1,6 @@
 //! What stands in the stored bytes, and what becomes of bytes that are not as expected.
 
-#![expect(clippy::expect_used, reason = "these are tests")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Streams give what one selection gives, a page at a time.
 
-#![expect(clippy::expect_used, reason = "these are tests")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
 
