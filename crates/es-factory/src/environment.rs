@@ -23,7 +23,10 @@ use es_core::PersistenceError;
 /// | `POSTGRES_LOCK_TIMEOUT` | 0, wait for ever | whole seconds to wait for the lock on the events table |
 /// | `POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT` | 0, never | whole seconds |
 /// | `POSTGRES_CONNECT_TIMEOUT` | 30 | seconds to wait for a connection |
-/// | `POSTGRES_POOL_SIZE`, `POSTGRES_MAX_OVERFLOW`, `POSTGRES_MAX_WAITING` | see `es-postgres` | bounds of the connection pool |
+/// | `POSTGRES_POOL_SIZE` | 5 | connections that are kept open |
+/// | `POSTGRES_MAX_OVERFLOW` | 10 | more connections that are opened for a while |
+/// | `POSTGRES_MAX_WAITING` | 0, any number | callers that may wait for a connection |
+/// | `POSTGRES_SSLMODE`, `POSTGRES_SSLROOTCERT` | `prefer` | as libpq's `sslmode` and `sslrootcert` |
 /// | `POSTGRES_ORDERING` | `table-lock` | or `parallel`, when all readers use this library |
 #[derive(Clone, Default)]
 pub struct Environment {
@@ -74,7 +77,10 @@ impl Environment {
     /// [`Programming`](es_core::ErrorKind::Programming) when it is not set, naming what was looked for.
     pub fn required(&self, key: &str) -> Result<&str, PersistenceError> {
         self.get(key).ok_or_else(|| {
-            PersistenceError::programming(format!("environment variable {} is required and not set", self.named(key)))
+            PersistenceError::programming(format!(
+                "environment variable {} is required and not set",
+                self.named(key)
+            ))
         })
     }
 

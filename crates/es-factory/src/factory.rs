@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use es_core::{
-    Cipher, Compressor, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
-    EventStore, Mapper, PersistenceError,
+    Cipher, Compressor, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder,
+    DynTrackingRecorder, EventStore, Mapper, PersistenceError,
 };
 use es_transcode::JsonTranscoder;
 
@@ -206,8 +206,12 @@ impl FactoryBuilder {
         let environment = self.environment.unwrap_or_else(|| Environment::of_process(self.application_name));
         require_uuid_ids(&environment)?;
         let backend = self.registry.backend(&environment)?;
-        let factory =
-            InfrastructureFactory { environment, registry: self.registry, transcoder: self.transcoder, backend };
+        let factory = InfrastructureFactory {
+            environment,
+            registry: self.registry,
+            transcoder: self.transcoder,
+            backend,
+        };
         // A wrong setting is told now, not when the first event is put.
         factory.mapper()?;
         factory.is_snapshotting_enabled()?;
@@ -219,9 +223,9 @@ fn require_uuid_ids(environment: &Environment) -> Result<(), PersistenceError> {
     const KEY: &str = "ORIGINATOR_ID_TYPE";
     match environment.get(KEY) {
         None | Some("uuid") => Ok(()),
-        Some("text") => {
-            Err(PersistenceError::not_supported("originator ids of type text (ORIGINATOR_ID_TYPE) are not supported"))
-        }
+        Some("text") => Err(PersistenceError::not_supported(
+            "originator ids of type text (ORIGINATOR_ID_TYPE) are not supported",
+        )),
         Some(other) => Err(environment.unreadable(KEY, other, "uuid")),
     }
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use es_core::{
-    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder, Recorder,
+    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
+    Recorder,
 };
 use es_popo::{PopoAggregateRecorder, PopoProcessRecorder};
 

@@ -96,7 +96,10 @@ impl Registry {
         self.backends.construct(key, name, environment)
     }
 
-    pub(crate) fn cipher(&self, environment: &Environment) -> Result<Option<Arc<dyn Cipher>>, PersistenceError> {
+    pub(crate) fn cipher(
+        &self,
+        environment: &Environment,
+    ) -> Result<Option<Arc<dyn Cipher>>, PersistenceError> {
         let name = match (environment.get("CIPHER_TOPIC"), environment.get("CIPHER_KEY")) {
             (None, None) => return Ok(None),
             (Some(name), _) => name,
@@ -122,7 +125,8 @@ impl Registry {
         #[cfg(not(feature = "popo"))]
         self.backends.lacks(POPO, "popo");
         #[cfg(feature = "sqlite")]
-        self.backends.register_all(SQLITE, |environment| Ok(Arc::new(crate::sqlite::Sqlite::new(environment)?)));
+        self.backends
+            .register_all(SQLITE, |environment| Ok(Arc::new(crate::sqlite::Sqlite::new(environment)?)));
         #[cfg(not(feature = "sqlite"))]
         self.backends.lacks(SQLITE, "sqlite");
         #[cfg(feature = "postgres")]
@@ -133,7 +137,8 @@ impl Registry {
     }
 
     fn add_codecs(&mut self) {
-        const AES: [&str; 3] = ["aes", "eventsourcing.cipher:AESCipher", "eventsourcing.cryptography:AESCipher"];
+        const AES: [&str; 3] =
+            ["aes", "eventsourcing.cipher:AESCipher", "eventsourcing.cryptography:AESCipher"];
         const ZLIB: [&str; 2] = ["zlib", "eventsourcing.compressor:ZlibCompressor"];
         const ZSTD: [&str; 1] = ["zstd"];
         #[cfg(feature = "aes")]
@@ -172,7 +177,14 @@ enum Entry<P: ?Sized> {
     Available(Construct<P>),
     /// A part of this library that is not compiled in, and the feature that has it.
     #[cfg_attr(
-        all(feature = "popo", feature = "sqlite", feature = "postgres", feature = "aes", feature = "zlib", feature = "zstd"),
+        all(
+            feature = "popo",
+            feature = "sqlite",
+            feature = "postgres",
+            feature = "aes",
+            feature = "zlib",
+            feature = "zstd"
+        ),
         expect(dead_code, reason = "nothing is lacking when everything is compiled in")
     )]
     Lacking(&'static str),
@@ -210,7 +222,12 @@ impl<P: ?Sized> Names<P> {
         }
     }
 
-    fn construct(&self, key: &str, name: &str, environment: &Environment) -> Result<Arc<P>, PersistenceError> {
+    fn construct(
+        &self,
+        key: &str,
+        name: &str,
+        environment: &Environment,
+    ) -> Result<Arc<P>, PersistenceError> {
         match self.entries.get(name) {
             Some(Entry::Available(construct)) => construct(environment),
             Some(Entry::Lacking(feature)) => Err(PersistenceError::not_supported(format!(
@@ -223,9 +240,8 @@ impl<P: ?Sized> Names<P> {
 
     /// The available names, for an error.
     fn expected(&self) -> String {
-        let available = |(name, entry): (&String, &Entry<P>)| {
-            matches!(entry, Entry::Available(_)).then(|| name.clone())
-        };
+        let available =
+            |(name, entry): (&String, &Entry<P>)| matches!(entry, Entry::Available(_)).then(|| name.clone());
         let names: Vec<_> = self.entries.iter().filter_map(available).collect();
         format!("the name of a {}: {}", self.sort, names.join(", "))
     }

@@ -48,7 +48,9 @@ fn an_unreadable_value_names_key_value_and_what_was_expected() {
         assert!(error.unwrap_err().to_string().contains("POSTGRES_CONN_MAX_AGE"), "{wrong}");
     }
     for wrong in ["-1", "1.5", "4294967296", "many"] {
-        assert!(environment(&[("POSTGRES_LOCK_TIMEOUT", wrong)]).whole_seconds("POSTGRES_LOCK_TIMEOUT").is_err());
+        assert!(
+            environment(&[("POSTGRES_LOCK_TIMEOUT", wrong)]).whole_seconds("POSTGRES_LOCK_TIMEOUT").is_err()
+        );
         assert!(environment(&[("POSTGRES_POOL_SIZE", wrong)]).count("POSTGRES_POOL_SIZE").is_err());
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, Bytes, Compressor, ErrorKind, EventRange, PersistenceError, Recorder,
-    StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
+    AggregateRecorder, ApplicationRecorder, Bytes, Compressor, ErrorKind, EventRange, PersistenceError,
+    Recorder, StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
 };
 use es_factory::{InfrastructureFactory, Registry};
 
@@ -32,7 +32,10 @@ async fn an_empty_environment_means_memory_without_codecs() {
     assert!(factory.compressor().unwrap().is_none());
     assert!(!factory.is_snapshotting_enabled().unwrap());
     assert!(factory.snapshot_store().await.unwrap().is_none());
-    assert_eq!(factory.application_recorder().await.unwrap().insert_events(vec![event(1)]).await.unwrap(), [1]);
+    assert_eq!(
+        factory.application_recorder().await.unwrap().insert_events(vec![event(1)]).await.unwrap(),
+        [1]
+    );
 }
 
 /// Python's recorders of one application share a database, in memory too.

@@ -55,7 +55,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let owner_id = Uuid::new_v4();
     let opened = AccountEvent::Opened { owner: "Alice".to_owned(), owner_id };
     let credited = AccountEvent::Credited { amount: "12.50".parse()?, note: "first salary".to_owned() };
-    let ids = bank.put(&[DomainEvent::new(account, 1, opened), DomainEvent::new(account, 2, credited)]).await?;
+    let ids =
+        bank.put(&[DomainEvent::new(account, 1, opened), DomainEvent::new(account, 2, credited)]).await?;
     println!("   two events in one commit, notification ids {ids:?}");
     let ids = bank.put(&[DomainEvent::new(account, 3, AccountEvent::Closed)]).await?;
     println!("   one more, notification id {ids:?}");
@@ -69,7 +70,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     println!("3. Read back, decrypted, typed");
     for event in bank.get::<AccountEvent>(account, EventRange::all()).await? {
-        println!("   version {}, {}: {}", event.originator_version, event.timestamp, describe(&event.payload));
+        println!(
+            "   version {}, {}: {}",
+            event.originator_version,
+            event.timestamp,
+            describe(&event.payload)
+        );
     }
     show_stored_bytes(&bank, account).await?;
 
@@ -137,11 +143,16 @@ async fn follow(bank: &Store, statements: &Store, limit: usize) -> Result<(), Pe
 }
 
 /// Records a line and the position of the notification that it accounts for, in one commit.
-async fn process(bank: &Store, statements: &Store, notification: &Notification) -> Result<(), PersistenceError> {
+async fn process(
+    bank: &Store,
+    statements: &Store,
+    notification: &Notification,
+) -> Result<(), PersistenceError> {
     let event: DomainEvent<AccountEvent> = bank.mapper().to_domain_event(&notification.event)?;
     let text = describe(&event.payload);
     println!("   notification {}: {text}", notification.id);
-    let line = DomainEvent::new(statement_of(event.originator_id), event.originator_version, LineWritten { text });
+    let line =
+        DomainEvent::new(statement_of(event.originator_id), event.originator_version, LineWritten { text });
     statements.batch().with(&[line])?.commit_with_tracking(Tracking::new("bank", notification.id)?).await?;
     Ok(())
 }

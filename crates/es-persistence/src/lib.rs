@@ -59,6 +59,7 @@
 //! | `popo` | yes | recorders in memory: [`popo`] |
 //! | `sqlite` | yes | recorders on SQLite, which comes along: [`sqlite`] |
 //! | `postgres` | | recorders on PostgreSQL: [`postgres`] |
+//! | `tls` | | encrypted connections to PostgreSQL |
 //! | `json` | yes | the JSON transcoder: [`transcode`] |
 //! | `zlib` | yes | the zlib compressor: [`compress`] |
 //! | `zstd` | | the zstd compressor: [`compress`] |
@@ -87,6 +88,14 @@ pub use es_sqlite as sqlite;
 pub use es_transcode as transcode;
 
 /// The examples of the README, compiled and run.
-#[cfg(all(doctest, feature = "derive", feature = "factory", feature = "popo", feature = "sqlite", feature = "zlib", feature = "aes"))]
+#[cfg(all(
+    doctest,
+    feature = "derive",
+    feature = "factory",
+    feature = "popo",
+    feature = "sqlite",
+    feature = "zlib",
+    feature = "aes"
+))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

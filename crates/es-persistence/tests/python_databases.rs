@@ -8,8 +8,8 @@ use std::{marker::PhantomData, path::PathBuf, sync::Arc};
 
 use bank::{Account, AccountEvent, ComplexCustomValue};
 use es_persistence::{
-    AggregateRecorder, ApplicationRecorder, DomainEvent, DynProcessRecorder, EventRange, EventStore, Notification,
-    NotificationSelection, ProcessRecorder, Snapshot, Tracking, TrackingRecorder, Transcoder,
+    AggregateRecorder, ApplicationRecorder, DomainEvent, DynProcessRecorder, EventRange, EventStore,
+    Notification, NotificationSelection, ProcessRecorder, Snapshot, Tracking, TrackingRecorder, Transcoder,
     factory::InfrastructureFactory,
     transcode::{JsonTranscoder, Value},
 };

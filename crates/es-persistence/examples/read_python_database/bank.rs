@@ -163,7 +163,10 @@ impl Transcoding for ComplexCustomValueAsDict {
         "complex_custom_value"
     }
 
-    fn encode<'a>(&'a self, value: &'a ComplexCustomValue) -> Result<&'a ComplexCustomValue, PersistenceError> {
+    fn encode<'a>(
+        &'a self,
+        value: &'a ComplexCustomValue,
+    ) -> Result<&'a ComplexCustomValue, PersistenceError> {
         Ok(value)
     }
 

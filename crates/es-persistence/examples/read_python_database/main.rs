@@ -11,7 +11,8 @@ use std::{error::Error, path::Path};
 use bank::{Account, AccountEvent};
 use es_persistence::{
     AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, DomainEvent, EventRange, EventStore,
-    NotificationSelection, Snapshot, TrackingRecorder, factory::InfrastructureFactory, transcode::JsonTranscoder,
+    NotificationSelection, Snapshot, TrackingRecorder, factory::InfrastructureFactory,
+    transcode::JsonTranscoder,
 };
 use futures_util::TryStreamExt;
 
@@ -26,11 +27,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let recorder = factory.process_recorder().await?;
     let mapper = factory.mapper()?;
 
-    let mut notifications = std::pin::pin!(recorder.stream_notifications(NotificationSelection::new(usize::MAX)));
+    let mut notifications =
+        std::pin::pin!(recorder.stream_notifications(NotificationSelection::new(usize::MAX)));
     let mut shown = 0;
     while let Some(notification) = notifications.try_next().await? {
         let event: DomainEvent<AccountEvent> = mapper.to_domain_event(&notification.event)?;
-        println!("{:>4}  {}  v{:<3} {}", notification.id, event.originator_id, event.originator_version, event.timestamp);
+        println!(
+            "{:>4}  {}  v{:<3} {}",
+            notification.id, event.originator_id, event.originator_version, event.timestamp
+        );
         println!("      {:?}", event.payload);
         shown += 1;
         if let Some(snapshots) = factory.snapshot_store().await? {

@@ -1,0 +1,126 @@
+//! The backend on PostgreSQL.
+
+use std::sync::Arc;
+
+use es_core::{
+    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
+    PersistenceError,
+};
+use es_postgres::{PostgresDatastore, PostgresOptions};
+use tokio::sync::OnceCell;
+
+use crate::{Backend, Environment};
+
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    application_name: String,
+    options: PostgresOptions,
+    datastore: OnceCell<PostgresDatastore>,
+}
+
+impl Postgres {
+    pub(crate) fn new(environment: &Environment) -> Result<Self, PersistenceError> {
+        Ok(Self {
+            application_name: environment.application_name().to_owned(),
+            options: options(environment)?,
+            datastore: OnceCell::new(),
+        })
+    }
+
+    async fn datastore(&self) -> Result<&PostgresDatastore, PersistenceError> {
+        self.datastore.get_or_try_init(|| self.options.clone().open()).await
+    }
+}
+
+fn options(environment: &Environment) -> Result<PostgresOptions, PersistenceError> {
+    let mut options = PostgresOptions::new(environment.required("POSTGRES_DBNAME")?)
+        .host_list(environment.required("POSTGRES_HOST")?, environment.get("POSTGRES_PORT").unwrap_or("5432"))
+        .map_err(|error| about("POSTGRES_HOST, POSTGRES_PORT", error))?
+        .user(environment.required("POSTGRES_USER")?)
+        .password(environment.required("POSTGRES_PASSWORD")?)
+        .create_table(environment.boolean("CREATE_TABLE", true)?)
+        .pre_ping(environment.boolean("POSTGRES_PRE_PING", false)?)
+        .conn_max_age(environment.seconds("POSTGRES_CONN_MAX_AGE")?);
+    if let Some(schema) = environment.get("POSTGRES_SCHEMA") {
+        options = options.schema(schema);
+    }
+    if let Some(ordering) = environment.get("POSTGRES_ORDERING") {
+        options = options.ordering(ordering.parse().map_err(|error| about("POSTGRES_ORDERING", error))?);
+    }
+    if let Some(mode) = environment.get("POSTGRES_SSLMODE") {
+        options = options.sslmode(mode).map_err(|error| about("POSTGRES_SSLMODE", error))?;
+    }
+    if let Some(certificate) = environment.get("POSTGRES_SSLROOTCERT") {
+        options = options.ssl_root_certificate(certificate);
+    }
+    with_bounds(options, environment)
+}
+
+fn with_bounds(
+    mut options: PostgresOptions,
+    environment: &Environment,
+) -> Result<PostgresOptions, PersistenceError> {
+    if let Some(timeout) = environment.whole_seconds("POSTGRES_LOCK_TIMEOUT")? {
+        options = options.lock_timeout(timeout);
+    }
+    if let Some(timeout) = environment.whole_seconds("POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT")? {
+        options = options.idle_in_transaction_session_timeout(timeout);
+    }
+    if let Some(timeout) = environment.seconds("POSTGRES_CONNECT_TIMEOUT")? {
+        options = options.connect_timeout(timeout);
+    }
+    if let Some(connections) = environment.count("POSTGRES_POOL_SIZE")? {
+        options = options.pool_size(connections as usize);
+    }
+    if let Some(connections) = environment.count("POSTGRES_MAX_OVERFLOW")? {
+        options = options.max_overflow(connections as usize);
+    }
+    if let Some(callers) = environment.count("POSTGRES_MAX_WAITING")? {
+        options = options.max_waiting(callers as usize);
+    }
+    Ok(options)
+}
+
+/// What an option refused, with the settings that it came from.
+fn about(keys: &str, refusal: PersistenceError) -> PersistenceError {
+    PersistenceError::new(refusal.kind(), format!("environment variable {keys}: {refusal}"))
+}
+
+impl Backend for Postgres {
+    fn aggregate_recorder<'a>(&'a self, purpose: &'a str) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>> {
+        Box::pin(async move {
+            let datastore = self.datastore().await?;
+            Ok(Arc::new(datastore.aggregate_recorder(&self.application_name, purpose).await?) as _)
+        })
+    }
+
+    fn application_recorder(&self) -> BoxFuture<'_, Arc<dyn DynApplicationRecorder>> {
+        Box::pin(async {
+            let datastore = self.datastore().await?;
+            Ok(Arc::new(datastore.application_recorder(&self.application_name).await?) as _)
+        })
+    }
+
+    fn tracking_recorder(&self) -> BoxFuture<'_, Arc<dyn DynTrackingRecorder>> {
+        Box::pin(async {
+            let datastore = self.datastore().await?;
+            Ok(Arc::new(datastore.tracking_recorder(&self.application_name).await?) as _)
+        })
+    }
+
+    fn process_recorder(&self) -> BoxFuture<'_, Arc<dyn DynProcessRecorder>> {
+        Box::pin(async {
+            let datastore = self.datastore().await?;
+            Ok(Arc::new(datastore.process_recorder(&self.application_name).await?) as _)
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let Some(datastore) = self.datastore.get() {
+                datastore.close().await;
+            }
+            Ok(())
+        })
+    }
+}

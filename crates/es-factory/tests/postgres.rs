@@ -1,0 +1,151 @@
+//! What an environment that names PostgreSQL makes of the factory; on a real server.
+
+use std::env;
+
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, Bytes, ErrorKind, EventRange, StoredEvent, Topic, Tracking,
+    TrackingRecorder, uuid::Uuid,
+};
+use es_factory::InfrastructureFactory;
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+
+/// The settings of the test server, and a schema of the test's own.
+struct Server {
+    settings: Vec<(String, String)>,
+    schema: String,
+}
+
+impl Server {
+    /// Nothing when the tests were told to do without PostgreSQL.
+    async fn with_schema() -> Option<Self> {
+        if env::var_os("ES_TEST_WITHOUT_POSTGRES").is_some() {
+            return None;
+        }
+        let schema = format!("factory_{}", Uuid::new_v4().simple());
+        let names =
+            ["POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DBNAME", "POSTGRES_USER", "POSTGRES_PASSWORD"];
+        let set = |name: &str| {
+            env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `cargo xtask test`"))
+        };
+        let mut settings: Vec<_> = names.iter().map(|name| (format!("BANK_{name}"), set(name))).collect();
+        settings.push(("PERSISTENCE_MODULE".to_owned(), "eventsourcing.postgres:Factory".to_owned()));
+        settings.push(("POSTGRES_SCHEMA".to_owned(), schema.clone()));
+        let server = Self { settings, schema };
+        server.execute(&format!("CREATE SCHEMA {}", server.schema)).await;
+        Some(server)
+    }
+
+    fn factory(&self, more: &[(&str, &str)]) -> InfrastructureFactory {
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings = self.settings.iter().cloned().chain(more);
+        InfrastructureFactory::builder("Bank").environment(settings).build().unwrap()
+    }
+
+    async fn drop_schema(self) {
+        self.execute(&format!("DROP SCHEMA {} CASCADE", self.schema)).await;
+    }
+
+    async fn execute(&self, statement: &str) {
+        let set = |name: &str| env::var(name).unwrap();
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(&set("POSTGRES_HOST"))
+            .port(set("POSTGRES_PORT").parse().unwrap())
+            .database(&set("POSTGRES_DBNAME"))
+            .username(&set("POSTGRES_USER"))
+            .password(&set("POSTGRES_PASSWORD"));
+        let mut connection = PgConnection::connect_with(&options).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+    }
+}
+
+fn event(version: i64) -> StoredEvent {
+    StoredEvent {
+        originator_id: Uuid::from_u128(1),
+        originator_version: version,
+        topic: Topic::from_static("bank:Account.Opened"),
+        state: Bytes::from_static(b"{}"),
+    }
+}
+
+#[tokio::test]
+async fn recorders_of_a_factory_share_their_datastore() {
+    let Some(server) = Server::with_schema().await else { return };
+    for ordering in ["table-lock", "parallel"] {
+        let factory = server.factory(&[("POSTGRES_ORDERING", ordering), ("POSTGRES_CONN_MAX_AGE", "")]);
+        let application = factory.application_recorder().await.unwrap();
+        let process = factory.process_recorder().await.unwrap();
+        let before = process.max_notification_id().await.unwrap();
+        let version = before.unwrap_or(0) + 1;
+        let ids = application.insert_events(vec![event(version)]).await.unwrap();
+        assert_eq!(process.max_notification_id().await.unwrap(), ids.last().copied());
+        assert!(before < ids.last().copied());
+
+        let tracking = factory.tracking_recorder().await.unwrap();
+        tracking.insert_tracking(Tracking::new("upstream", version).unwrap()).await.unwrap();
+        assert_eq!(process.max_tracking_id("upstream").await.unwrap(), Some(version));
+
+        let snapshots = factory.aggregate_recorder("snapshots").await.unwrap();
+        assert!(snapshots.insert_events(vec![event(version)]).await.unwrap().is_empty());
+        let found = snapshots.select_events(event(1).originator_id, EventRange::all().desc().limit(1)).await;
+        assert_eq!(found.unwrap(), [event(version)]);
+
+        factory.close().await.unwrap();
+        let closed = process.insert_events(vec![event(version + 1)]).await.unwrap_err();
+        assert_eq!(closed.kind(), ErrorKind::Interface, "{closed}");
+    }
+    server.drop_schema().await;
+}
+
+#[tokio::test]
+async fn tables_are_not_created_when_the_environment_says_so() {
+    let Some(server) = Server::with_schema().await else { return };
+    let factory = server.factory(&[("CREATE_TABLE", "n")]);
+    let error = match factory.application_recorder().await {
+        Err(error) => error,
+        Ok(recorder) => recorder.insert_events(vec![event(1)]).await.unwrap_err(),
+    };
+    assert_eq!(error.kind(), ErrorKind::Programming);
+    assert!(error.to_string().contains("bank_events"), "{error}");
+    server.drop_schema().await;
+}
+
+#[test]
+fn wrong_settings_are_told_when_the_factory_is_built() {
+    let complete = [
+        ("PERSISTENCE_MODULE", "postgres"),
+        ("POSTGRES_DBNAME", "events"),
+        ("POSTGRES_HOST", "127.0.0.1"),
+        ("POSTGRES_USER", "user"),
+        ("POSTGRES_PASSWORD", "a secret"),
+    ];
+    let build =
+        |settings: Vec<(&str, &str)>| InfrastructureFactory::builder("").environment(settings).build();
+    build(complete.to_vec()).unwrap();
+    for left_out in 1..complete.len() {
+        let mut settings = complete.to_vec();
+        let (name, _) = settings.remove(left_out);
+        let error = build(settings).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Programming);
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    for (name, wrong) in [
+        ("POSTGRES_PORT", "high"),
+        ("POSTGRES_CONN_MAX_AGE", "old"),
+        ("POSTGRES_PRE_PING", "perhaps"),
+        ("POSTGRES_LOCK_TIMEOUT", "1.5"),
+        ("POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", "-1"),
+        ("POSTGRES_CONNECT_TIMEOUT", "soon"),
+        ("POSTGRES_POOL_SIZE", "many"),
+        ("POSTGRES_MAX_OVERFLOW", "-2"),
+        ("POSTGRES_MAX_WAITING", "few"),
+        ("POSTGRES_ORDERING", "chaotic"),
+        ("POSTGRES_SSLMODE", "sometimes"),
+        ("CREATE_TABLE", "2"),
+    ] {
+        let error = build(complete.into_iter().chain([(name, wrong)]).collect()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Programming, "{name}");
+        let message = error.to_string();
+        assert!(message.contains(name) && message.contains(wrong), "{name}={wrong}: {message}");
+        assert!(!format!("{error} {error:?}").contains("a secret"));
+    }
+}
