@@ -87,6 +87,40 @@ fn a_newer_class_version_is_a_better_reason_than_what_it_lacks() {
     assert!(error.to_string().ends_with("class version 3 is not known to this program"), "{error}");
 }
 
+/// An event that knows of no class version but the first.
+#[derive(Debug, Deserialize)]
+#[serde(crate = "es_core::serde")]
+struct Opened {
+    owner: String,
+}
+
+impl Event for Opened {
+    const TOPICS: &[Topic] = &[];
+
+    fn topic(&self) -> Topic {
+        Topic::from_static("bank:Account.Opened")
+    }
+
+    fn encode<M: SerializeMap>(&self, state: &mut M) -> Result<(), M::Error> {
+        state.serialize_entry("owner", &self.owner)
+    }
+
+    fn decode<T: Transcoder>(_: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+        state.decode()
+    }
+}
+
+#[test]
+fn an_attribute_that_a_newer_class_version_renamed_is_not_the_reason_that_is_told() {
+    let topic = Topic::from_static("bank:Account.Opened");
+    let newer = r#"{"timestamp":1700000000,"holder":"Ada","class_version":2}"#;
+    let error = decode::<Opened>(newer, topic.clone()).unwrap_err();
+    assert!(error.to_string().ends_with("class version 2 is not known to this program"), "{error}");
+
+    let lacking = decode::<Opened>(r#"{"timestamp":1700000000}"#, topic).unwrap_err();
+    assert!(chain(&lacking).contains("missing field `owner`"), "{}", chain(&lacking));
+}
+
 #[test]
 fn what_is_not_a_state_is_an_error_that_names_the_event() {
     for state in [
