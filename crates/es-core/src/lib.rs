@@ -89,3 +89,8 @@ pub use time;
 pub use topic::Topic;
 /// The UUID library whose [`uuid::Uuid`] identifies originators.
 pub use uuid;
+
+/// The example of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

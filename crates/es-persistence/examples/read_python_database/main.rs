@@ -1,8 +1,9 @@
 //! How do I read a database that the Python library wrote?
 //!
 //! Opens one, and prints its events, decrypted and typed. By default a small one that comes with the
-//! project; another of the same bank is named by the environment that wrote it: `SQLITE_DBNAME`, and
-//! `CIPHER_KEY` and `COMPRESSOR_TOPIC` where they were set.
+//! project; with `PERSISTENCE_MODULE` set, the one that the environment names, by the settings under
+//! which Python wrote it: `SQLITE_DBNAME` or `POSTGRES_DBNAME` and its like, and `CIPHER_KEY` and
+//! `COMPRESSOR_TOPIC` where they were set.
 
 mod bank;
 
@@ -64,11 +65,13 @@ async fn show_snapshot<R: AggregateRecorder>(
 /// The environment of the process, or that of the project's own small database.
 fn environment(copy: &Path) -> Result<Vec<(String, String)>, Box<dyn Error>> {
     let mut environment: Vec<(String, String)> = std::env::vars().collect();
-    if std::env::var_os("SQLITE_DBNAME").is_none() {
+    environment.push(("IS_SNAPSHOTTING_ENABLED".to_owned(), "y".to_owned()));
+    if std::env::var_os("PERSISTENCE_MODULE").is_none() {
         let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/python/sqlite-9.5-aes256-zlib.db");
         let database = copy.join("bank.db");
         std::fs::copy(shipped, &database)?;
         let settings = [
+            ("PERSISTENCE_MODULE", "eventsourcing.sqlite".to_owned()),
             ("SQLITE_DBNAME", database.display().to_string()),
             ("COMPRESSOR_TOPIC", "eventsourcing.compressor:ZlibCompressor".to_owned()),
             ("CIPHER_TOPIC", "eventsourcing.cipher:AESCipher".to_owned()),
@@ -76,7 +79,5 @@ fn environment(copy: &Path) -> Result<Vec<(String, String)>, Box<dyn Error>> {
         ];
         environment.extend(settings.map(|(name, value)| (name.to_owned(), value)));
     }
-    environment.push(("PERSISTENCE_MODULE".to_owned(), "eventsourcing.sqlite".to_owned()));
-    environment.push(("IS_SNAPSHOTTING_ENABLED".to_owned(), "y".to_owned()));
     Ok(environment)
 }
