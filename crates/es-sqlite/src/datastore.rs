@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_channel::Sender;
-use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
+use es_core::{ErrorKind, EventRange, PersistenceError, StoredEvent, Tracking, uuid::Uuid};
 use rusqlite::{Connection, OpenFlags, limits::Limit, vtab::array};
 use tokio::sync::{
     Semaphore,
@@ -21,6 +21,7 @@ use crate::{
     SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder,
     SqliteTrackingRecorder,
     error::{from_opening, is_locked},
+    quick::QuickReader,
     reader::{self, Job, Session},
     schema::{self, EventTable},
     threads::{Ended, Threads},
@@ -57,6 +58,8 @@ pub struct SqliteDatastore(Arc<Shared>);
 struct Shared {
     path: PathBuf,
     create_table: bool,
+    /// Dropped before the writer is told to end, whose connection is the last one and tidies up.
+    quick: QuickReader,
     commands: UnboundedSender<Command>,
     /// Bytes of events that may still be accepted; closed with the datastore.
     room: Arc<Semaphore>,
@@ -70,6 +73,7 @@ struct Shared {
 struct Connections {
     writer: Connection,
     readers: Vec<Connection>,
+    quick: Option<Connection>,
 }
 
 impl SqliteDatastore {
@@ -83,15 +87,17 @@ impl SqliteDatastore {
                 Ok(connections) => connections,
                 Err(error) => return drop(reply.send(Err(error))),
             };
-            if reply.send(Ok(connections.readers)).is_ok() {
-                Writer::new(connections.writer, receiver, options.group, options.hooks).run();
+            let Connections { writer, readers, quick } = connections;
+            if reply.send(Ok((readers, quick))).is_ok() {
+                Writer::new(writer, receiver, options.group, options.hooks).run();
             }
         })?;
-        let readers = opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
+        let (readers, quick) = opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
+        let quick = QuickReader::new(quick);
         let jobs = if readers.is_empty() { None } else { Some(reader::start(readers, &threads)?) };
         let room = Arc::new(Semaphore::new(queue_bytes.get() as usize));
         let (path, queue_bytes, ended) = (database, queue_bytes.get(), threads.ended());
-        Ok(Self(Arc::new(Shared { path, create_table, commands, room, queue_bytes, jobs, ended })))
+        Ok(Self(Arc::new(Shared { path, create_table, quick, commands, room, queue_bytes, jobs, ended })))
     }
 
     /// A recorder of events in a table of their own, `stored_` and the purpose: `"events"` or
@@ -167,6 +173,7 @@ impl SqliteDatastore {
     /// A dropped future does not stop the closing.
     pub async fn close(&self) -> Result<(), PersistenceError> {
         self.0.room.close();
+        self.0.quick.close();
         if let Some(jobs) = &self.0.jobs {
             jobs.close();
         }
@@ -194,6 +201,20 @@ impl SqliteDatastore {
         let request = Request { table: Arc::clone(table), events, tracking, reply, permit };
         self.0.commands.send(Command::Append(request)).map_err(|_| self.closed())?;
         outcome.await.unwrap_or_else(|_| Err(outcome_lost()))
+    }
+
+    /// The events of an aggregate, at once where that can be had.
+    pub(crate) async fn select_events(
+        &self,
+        table: &Arc<EventTable>,
+        originator_id: Uuid,
+        range: EventRange,
+    ) -> Result<Vec<StoredEvent>, PersistenceError> {
+        if let Some(events) = self.0.quick.select_events(table, originator_id, range) {
+            return Ok(events);
+        }
+        let table = Arc::clone(table);
+        self.read(move |session| session.select_events(&table, originator_id, range)).await
     }
 
     /// Reads on a thread and a connection that are free.
@@ -257,14 +278,16 @@ impl Connections {
         let writer = connect(options, create)?;
         // A database in memory belongs to the connection that made it.
         if writer.path().is_none_or(str::is_empty) {
-            return Ok(Self { writer, readers: Vec::new() });
+            return Ok(Self { writer, readers: Vec::new(), quick: None });
         }
         if !writer.is_readonly("main")? {
             use_write_ahead_log(&writer, options.lock_timeout)?;
         }
         let readers =
             (0..options.readers.get()).map(|_| connect_reader(options)).collect::<Result<_, _>>()?;
-        Ok(Self { writer, readers })
+        let quick = connect_reader(options)?;
+        quick.busy_timeout(Duration::ZERO)?;
+        Ok(Self { writer, readers, quick: Some(quick) })
     }
 }
 

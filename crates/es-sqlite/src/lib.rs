@@ -8,8 +8,8 @@
 //! - [`SqliteProcessRecorder`] also keeps tracking records, in the same commit,
 //! - [`SqliteTrackingRecorder`] keeps tracking records alone.
 //!
-//! The surface is asynchronous and needs no particular runtime; no call ever blocks the thread that
-//! polls it. An acknowledged event is on the disk ([`Synchronous::Full`]), and any number of
+//! The surface is asynchronous and needs no particular runtime; no call makes the thread that polls it
+//! wait, for a lock or for the disk. An acknowledged event is on the disk ([`Synchronous::Full`]), and any number of
 //! processes, in Rust or Python, may share a file.
 //!
 //! # Example
@@ -47,12 +47,18 @@
 //! writing connection puts every request that waits into one transaction, so that many tasks share
 //! one flush of the disk, and a request costs one hop to that thread however many statements it
 //! takes. A conflict rolls back the request that met it and no other.
+//!
+//! Reader threads have connections of their own, so that readers and the writer do not wait for each
+//! other. The few events of an aggregate that was read a moment ago are copied at once on the caller's
+//! thread, where no lock is held and nothing is fetched from the disk: waking a thread would take
+//! several times as long.
 
 mod append;
 mod datastore;
 mod error;
 mod hooks;
 mod options;
+mod quick;
 mod reader;
 mod recorder;
 mod rows;

@@ -29,6 +29,17 @@ pub(crate) struct Session {
 /// Something to do with a session, on the thread that owns it.
 pub(crate) type Job = Box<dyn FnOnce(&mut Session) + Send>;
 
+/// When to give up reading the events of an aggregate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadBounds {
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+}
+
+impl ReadBounds {
+    const NONE: Self = Self { rows: usize::MAX, bytes: usize::MAX };
+}
+
 impl Session {
     pub(crate) fn new(connection: Connection) -> Self {
         Self { connection, topics: Topics::default() }
@@ -40,18 +51,42 @@ impl Session {
         originator_id: Uuid,
         range: EventRange,
     ) -> Result<Vec<StoredEvent>, PersistenceError> {
+        let events = self.select_events_within(ReadBounds::NONE, table, originator_id, range)?;
+        let events = events.unwrap_or_default();
+        table.recent.remember(originator_id, &events);
+        Ok(events)
+    }
+
+    /// The events, or nothing if they are more than `bounds`.
+    pub(crate) fn select_events_within(
+        &mut self,
+        bounds: ReadBounds,
+        table: &EventTable,
+        originator_id: Uuid,
+        range: EventRange,
+    ) -> Result<Option<Vec<StoredEvent>>, PersistenceError> {
         let mut select = self.connection.prepare_cached(table.select(&range)).map_err(from_sqlite)?;
         with_stored_id(originator_id, |id| select.raw_bind_parameter(1, id)).map_err(from_sqlite)?;
-        for (parameter, bound) in [(2, range.gt), (3, range.lte), (4, Some(sql_limit(range.limit)))] {
+        for (parameter, bound) in [(2, range.gt), (3, range.lte)] {
+            let Some(bound) = bound else { continue };
             select.raw_bind_parameter(parameter, bound).map_err(from_sqlite)?;
         }
+        let limit = range.limit.unwrap_or(usize::MAX);
         let mut reader = RowReader { table: &table.name, topics: &mut self.topics };
         let mut rows = select.raw_query();
         let mut events = Vec::new();
-        while let Some(row) = rows.next().map_err(from_sqlite)? {
-            events.push(reader.event(row, 0, originator_id)?);
+        let mut bytes = 0;
+        while events.len() < limit
+            && let Some(row) = rows.next().map_err(from_sqlite)?
+        {
+            let event = reader.event(row, 0, originator_id)?;
+            bytes += event.state.len();
+            events.push(event);
+            if events.len() > bounds.rows || bytes > bounds.bytes {
+                return Ok(None);
+            }
         }
-        Ok(events)
+        Ok(Some(events))
     }
 
     pub(crate) fn select_notifications(
@@ -66,17 +101,19 @@ impl Session {
         };
         let mut select = self.connection.prepare_cached(statement).map_err(from_sqlite)?;
         let last = selection.stop.unwrap_or(i64::MAX);
-        for (parameter, value) in [(1, first), (2, last), (3, sql_limit(Some(selection.limit)))] {
+        for (parameter, value) in [(1, first), (2, last)] {
             select.raw_bind_parameter(parameter, value).map_err(from_sqlite)?;
         }
         if !selection.topics.is_empty() {
             let topics = selection.topics.iter().map(|topic| Value::from(topic.to_string())).collect();
-            select.raw_bind_parameter(4, Rc::<Vec<Value>>::new(topics)).map_err(from_sqlite)?;
+            select.raw_bind_parameter(3, Rc::<Vec<Value>>::new(topics)).map_err(from_sqlite)?;
         }
         let mut reader = RowReader { table: &table.name, topics: &mut self.topics };
         let mut rows = select.raw_query();
         let mut notifications = Vec::new();
-        while let Some(row) = rows.next().map_err(from_sqlite)? {
+        while notifications.len() < selection.limit
+            && let Some(row) = rows.next().map_err(from_sqlite)?
+        {
             let id = row.get(0).map_err(from_sqlite)?;
             let originator_id = reader.originator_id(row, 1, id)?;
             notifications.push(Notification { id, event: reader.event(row, 2, originator_id)? });
@@ -121,17 +158,11 @@ pub(crate) fn start(
     Ok(sender)
 }
 
-/// The first id to select; nothing when no id can be after the start, or nothing is asked for.
+/// The first id to select; nothing when no id can be after the start.
 fn first_id(selection: &NotificationSelection) -> Option<i64> {
     match selection.start {
-        _ if selection.limit == 0 => None,
         None => Some(i64::MIN),
         Some(start) if selection.inclusive_of_start => Some(start),
         Some(start) => start.checked_add(1),
     }
-}
-
-/// SQLite's limit, where a negative number means none.
-fn sql_limit(limit: Option<usize>) -> i64 {
-    limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
 }

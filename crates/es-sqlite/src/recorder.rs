@@ -78,8 +78,7 @@ macro_rules! implement {
                 originator_id: Uuid,
                 range: EventRange,
             ) -> Result<Vec<StoredEvent>, PersistenceError> {
-                let table = Arc::clone(&self.table);
-                self.datastore.read(move |session| session.select_events(&table, originator_id, range)).await
+                self.datastore.select_events(&self.table, originator_id, range).await
             }
         }
     };

@@ -3,7 +3,7 @@
 use es_core::{EventRange, PersistenceError};
 use rusqlite::{Connection, TransactionBehavior};
 
-use crate::error::from_sqlite;
+use crate::{error::from_sqlite, quick::Recent};
 
 /// The table of an application's events.
 const APPLICATION_EVENTS: &str = "stored_events";
@@ -21,6 +21,8 @@ pub(crate) struct EventTable {
     pub(crate) select_notifications_of_topics: String,
     pub(crate) select_same: String,
     select: [String; 8],
+    /// What may be read without a reader thread.
+    pub(crate) recent: Recent,
 }
 
 impl EventTable {
@@ -59,22 +61,23 @@ impl EventTable {
                  VALUES ({values}?1, ?2, ?3, ?4)"
             ),
             select_max_id: format!("SELECT MAX(rowid) FROM {table}"),
-            select_notifications: format!("{notifications} ORDER BY rowid LIMIT ?3"),
-            select_notifications_of_topics: format!(
-                "{notifications} AND topic IN rarray(?4) ORDER BY rowid LIMIT ?3"
-            ),
+            select_notifications: format!("{notifications} ORDER BY rowid"),
+            select_notifications_of_topics: format!("{notifications} AND topic IN rarray(?3) ORDER BY rowid"),
             select_same: format!(
                 "SELECT 1 FROM {table} WHERE originator_id = ?1 AND originator_version = ?2 \
                  AND topic = ?3 AND state = ?4{same_number}"
             ),
             select: std::array::from_fn(|choice| select_events(&table, choice)),
+            recent: Recent::default(),
             name,
             is_numbered,
         }
     }
 
-    /// The statement that selects events within `range`: ?1 the originator, ?2 `gt`, ?3 `lte`, ?4
-    /// the limit.
+    /// The statement that selects events within `range`: ?1 the originator, ?2 `gt`, ?3 `lte`.
+    ///
+    /// It has no `LIMIT`; the reader stops. SQLite prepares a statement anew whenever a bound limit
+    /// is set, which took 4.6 µs of the 8.5 µs that reading ten events took.
     pub(crate) fn select(&self, range: &EventRange) -> &str {
         let choice = usize::from(range.gt.is_some())
             | usize::from(range.lte.is_some()) << 1
@@ -91,7 +94,7 @@ fn select_events(table: &str, choice: usize) -> String {
     let direction = if choice & 4 == 0 { "ASC" } else { "DESC" };
     format!(
         "SELECT originator_version, topic, state FROM {table} WHERE originator_id = ?1{gt}{lte} \
-         ORDER BY originator_version {direction} LIMIT ?4"
+         ORDER BY originator_version {direction}"
     )
 }
 

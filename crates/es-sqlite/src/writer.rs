@@ -124,7 +124,7 @@ impl Writer {
         while self.held_back.is_none() {
             match self.commands.try_recv() {
                 Ok(Command::Append(request)) if group.has_room_for(&request, self.bounds) => {
-                    group.add(request)
+                    group.add(request);
                 }
                 Ok(other) => self.held_back = Some(other),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,

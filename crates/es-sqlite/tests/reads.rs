@@ -1,0 +1,79 @@
+//! Reads that are answered at once, on the caller's thread, tell the same as those of reader threads.
+
+mod support;
+
+use es_core::{AggregateRecorder, ErrorKind, EventRange, Recorder};
+use es_sqlite::SqliteOptions;
+use rusqlite::Connection;
+
+use support::{database, event, event_of, events, id};
+
+#[tokio::test]
+async fn an_aggregate_that_is_read_again_and_again_shows_what_was_recorded_meanwhile() {
+    let (_directory, path) = database();
+    let datastore = SqliteOptions::new(&path).open().await.unwrap();
+    let recorder = datastore.application_recorder().await.unwrap();
+    // From none to more than is read at once.
+    for version in 1..=150 {
+        recorder.insert_events(vec![event(1, version)]).await.unwrap();
+        for _ in 0..2 {
+            let all = recorder.select_events(id(1), EventRange::all()).await.unwrap();
+            assert_eq!(all, events(1, 1..=version));
+        }
+        let newest = recorder.select_events(id(1), EventRange::all().desc().limit(2)).await.unwrap();
+        let expected: Vec<_> = events(1, (1..=version).rev().take(2));
+        assert_eq!(newest, expected);
+        let range = EventRange::all().gt(3).lte(version).limit(100);
+        assert_eq!(recorder.select_events(id(1), range).await.unwrap(), events(1, 4..=version.min(103)));
+    }
+}
+
+#[tokio::test]
+async fn large_events_are_read_whole() {
+    let (_directory, path) = database();
+    let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    assert_eq!(recorder.select_events(id(1), EventRange::all()).await.unwrap(), []);
+    let large: Vec<_> = (1..=5).map(|version| event_of(1, version, vec![7; 60 << 10])).collect();
+    recorder.insert_events(large.clone()).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(recorder.select_events(id(1), EventRange::all()).await.unwrap(), large);
+    }
+}
+
+#[tokio::test]
+async fn more_aggregates_than_are_remembered() {
+    let (_directory, path) = database();
+    let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    recorder.insert_events((1..=9_000).map(|originator| event(originator, 1)).collect()).await.unwrap();
+    for _ in 0..2 {
+        for originator in 1..=9_000 {
+            let found = recorder.select_events(id(originator), EventRange::all()).await.unwrap();
+            assert_eq!(found, [event(originator, 1)]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_told_as_before() {
+    let (_directory, path) = database();
+    let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    recorder.insert_events(vec![event(1, 1)]).await.unwrap();
+    recorder.select_events(id(1), EventRange::all()).await.unwrap();
+    Connection::open(&path).unwrap().execute("UPDATE stored_events SET topic = NULL", ()).unwrap();
+    let error = recorder.select_events(id(1), EventRange::all()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+}
+
+#[tokio::test]
+async fn a_closed_recorder_answers_nothing_from_memory() {
+    let (directory, path) = database();
+    let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    recorder.insert_events(vec![event(1, 1)]).await.unwrap();
+    recorder.select_events(id(1), EventRange::all()).await.unwrap();
+    recorder.close().await.unwrap();
+    let error = recorder.select_events(id(1), EventRange::all()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interface);
+    // The last connection has put everything into the file, and nothing is held open.
+    let files: Vec<_> = directory.path().read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["events.db"]);
+}
