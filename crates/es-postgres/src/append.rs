@@ -11,7 +11,7 @@ use crate::{
     error::{self, Verdict},
     options::PostgresOptions,
     schema::{self, Standing},
-    statements::{AppendTables, Lock, PLANNING},
+    statements::{AppendTables, Ids, Lock, PLANNING},
 };
 
 /// What one caller wants recorded as one.
@@ -101,8 +101,8 @@ impl Appender {
             lock,
             lock_wait,
             call: sql(tables.call()),
-            statement: sql(tables.statement(false)),
-            statement_with_tracking: sql(tables.statement(true)),
+            statement: sql(tables.statement(false, Ids::Default)),
+            statement_with_tracking: sql(tables.statement(true, Ids::Default)),
             begin,
             take_lock,
             doing: format!("appending to {}", tables.anchor.quoted()),

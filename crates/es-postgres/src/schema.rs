@@ -114,7 +114,9 @@ pub(crate) async fn prepare(
     if wanted.notifications && ordering == Ordering::Parallel {
         check_sequence(connection, &anchor).await?;
     }
-    let events = wanted.events.clone().map(|name| EventsTable { name, notifications: wanted.notifications });
+    let sequence = if wanted.notifications { sequence_of(connection, &anchor).await? } else { None };
+    let notifications = wanted.notifications;
+    let events = wanted.events.clone().map(|name| EventsTable { name, notifications, sequence });
     let append = AppendTables { anchor, events, tracking: layout };
     let function = find_or_create_function(connection, &append, create).await?;
     if !function {
@@ -281,6 +283,17 @@ async fn tracking_layout(
         ))),
         None => Err(missing(table)),
     }
+}
+
+/// The sequence that gives notification ids, quoted.
+async fn sequence_of(
+    connection: &mut PgConnection,
+    events: &TableName,
+) -> Result<Option<String>, PersistenceError> {
+    let query = "SELECT pg_catalog.pg_get_serial_sequence($1, 'notification_id')";
+    let asking = sqlx::query(query).persistent(false).bind(events.quoted());
+    let row = asking.fetch_one(connection).await.map_err(|error| looking_at(events, error))?;
+    row.try_get(0).map_err(|error| looking_at(events, error))
 }
 
 /// The fence of readers reasons from ids being drawn one by one, in ascending order.

@@ -21,8 +21,12 @@ pub(crate) const PLANNING: [(&str, &str); 4] = [
     ("enable_mergejoin", "off"),
 ];
 
-/// The first key of the advisory lock of roles that may insert and not update; see [`lock`].
+/// The first key of the advisory lock of roles that may insert and not update; see
+/// [`AppendTables::lock`].
 const ADVISORY_CLASS: i32 = 0x65_73_6c_6b;
+
+/// The first key of the advisory lock under which ids are drawn; see [`AppendTables::draw_ids`].
+const DRAWING_CLASS: i32 = 0x65_73_69_64;
 
 /// The tables that an append writes.
 #[derive(Clone, Debug)]
@@ -39,6 +43,17 @@ pub(crate) struct EventsTable {
     pub(crate) name: TableName,
     /// Whether it has notification ids.
     pub(crate) notifications: bool,
+    /// The sequence that gives them, quoted; unknown where a table was made in another way.
+    pub(crate) sequence: Option<String>,
+}
+
+/// Where notification ids come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// The column's default.
+    Default,
+    /// The function's variable `drawn`.
+    Drawn,
 }
 
 /// How appends exclude each other.
@@ -67,8 +82,9 @@ impl AppendTables {
     /// The statement. Its parameters: `$1` request, `$2` originator id, `$3` originator version,
     /// `$4` topic, `$5` state of each row; with tracking, `$6` request, `$7` application, `$8`
     /// position of each tracking record; all of them arrays.
-    pub(crate) fn statement(&self, with_tracking: bool) -> String {
-        let events = self.events.as_ref().map_or_else(EventsPart::default, EventsPart::new);
+    pub(crate) fn statement(&self, with_tracking: bool, ids: Ids) -> String {
+        let events = self.events.as_ref();
+        let events = events.map_or_else(EventsPart::default, |events| EventsPart::new(events, ids));
         let tracking = self.tracking.as_ref().filter(|_| with_tracking);
         let tracking = tracking.map_or_else(TrackingPart::default, TrackingPart::new);
         format!(
@@ -115,30 +131,61 @@ impl AppendTables {
     }
 
     fn function_body(&self) -> String {
-        let into = "INTO refused_rows, refused_tracking, notification_ids, lost";
         let insert_only = self.lock(Lock::InsertOnly, "PERFORM");
         let exclusive = self.lock(Lock::Exclusive, "PERFORM");
-        let with_tracking = self.statement(true);
-        let append = if self.tracking.is_some() && self.events.is_some() {
-            let without_tracking = self.statement(false);
-            format!("IF cardinality($6) = 0 THEN {without_tracking} {into}; ELSE {with_tracking} {into}; END IF;")
-        } else {
-            format!("{with_tracking} {into};")
+        let append = self.append_in_function(Ids::Default);
+        let append_unlocked = match self.events.as_ref().and_then(|events| self.draw_ids(events)) {
+            None => append.clone(),
+            Some(draw) => format!("{draw} {}", self.append_in_function(Ids::Drawn)),
         };
         // The wait for the lock is put back as it was: the caller's transaction may go on.
         format!(
-            "DECLARE lost bigint; usual_wait text := current_setting('lock_timeout'); \
+            "DECLARE lost bigint; drawn bigint[]; usual_wait text := current_setting('lock_timeout'); \
              BEGIN \
-             IF lock_mode <> 'none' THEN \
+             IF lock_mode = 'none' THEN {append_unlocked} \
+             ELSE \
              PERFORM set_config('lock_timeout', lock_wait, true); \
              IF lock_mode = 'exclusive' THEN {exclusive} ELSE {insert_only} END IF; \
              PERFORM set_config('lock_timeout', usual_wait, true); \
-             END IF; \
              {append} \
+             END IF; \
              IF lost > 0 THEN RAISE unique_violation USING MESSAGE = \
              'a tracking position was recorded at the same time'; END IF; \
              END"
         )
+    }
+
+    fn append_in_function(&self, ids: Ids) -> String {
+        let into = "INTO refused_rows, refused_tracking, notification_ids, lost";
+        let with_tracking = self.statement(true, ids);
+        if self.tracking.is_none() || self.events.is_none() {
+            return format!("{with_tracking} {into};");
+        }
+        let without_tracking = self.statement(false, ids);
+        format!("IF cardinality($6) = 0 THEN {without_tracking} {into}; ELSE {with_tracking} {into}; END IF;")
+    }
+
+    /// Draws ids in one run, so that the ids of a batch stay together although others draw too.
+    ///
+    /// A lock of the session is the only kind that can be given back before the transaction ends; it
+    /// is held for the drawing alone, and given back whatever happens. The table's own lock comes
+    /// first: readers look for its holders.
+    fn draw_ids(&self, events: &EventsTable) -> Option<String> {
+        let sequence = quote_literal(events.sequence.as_ref()?);
+        let table = events.name.quoted();
+        let key = format!("{DRAWING_CLASS}, {sequence}::regclass::oid::integer");
+        Some(format!(
+            "LOCK TABLE {table} IN ROW EXCLUSIVE MODE; \
+             BEGIN \
+             PERFORM pg_advisory_lock({key}); \
+             SELECT array_agg(nextval({sequence}::regclass)) INTO drawn FROM unnest($1) AS r (request) \
+             WHERE r.request NOT IN (SELECT request FROM ({}) AS refused); \
+             PERFORM pg_advisory_unlock({key}); \
+             EXCEPTION WHEN query_canceled OR OTHERS THEN \
+             PERFORM pg_advisory_unlock({key}); RAISE; \
+             END;",
+            refused_rows(&table)
+        ))
     }
 
     /// Takes the lock, as statements with their semicolons. `evaluate` is `SELECT`, or `PERFORM` in
@@ -177,23 +224,22 @@ impl Default for EventsPart {
 }
 
 impl EventsPart {
-    fn new(events: &EventsTable) -> Self {
+    fn new(events: &EventsTable, source: Ids) -> Self {
         let table = events.name.quoted();
         let (returning, ids) = if events.notifications {
             ("notification_id", "ARRAY(SELECT notification_id FROM inserted)")
         } else {
             ("1", "'{}'::bigint[]")
         };
+        let (column, value) = match source {
+            Ids::Default => ("", ""),
+            Ids::Drawn => (", notification_id", ", drawn[row_number() OVER (ORDER BY r.row)]"),
+        };
         Self {
-            refused: format!(
-                "SELECT r.request, min(r.row) AS row \
-                 FROM unnest($1, $2, $3) WITH ORDINALITY AS r (request, originator_id, originator_version, row) \
-                 WHERE EXISTS (SELECT FROM {table} AS e WHERE e.originator_id = r.originator_id \
-                 AND e.originator_version = r.originator_version) GROUP BY r.request"
-            ),
+            refused: refused_rows(&table),
             inserted: format!(
-                ", inserted AS (INSERT INTO {table} (originator_id, originator_version, topic, state) \
-                 SELECT r.originator_id, r.originator_version, r.topic, r.state \
+                ", inserted AS (INSERT INTO {table} (originator_id, originator_version, topic, state{column}) \
+                 SELECT r.originator_id, r.originator_version, r.topic, r.state{value} \
                  FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY \
                  AS r (request, originator_id, originator_version, topic, state, row) \
                  WHERE r.request NOT IN (SELECT request FROM refused) ORDER BY r.row RETURNING {returning})"
@@ -201,6 +247,16 @@ impl EventsPart {
             ids,
         }
     }
+}
+
+/// Selects the requests that want versions which are taken, and the first such row of each.
+fn refused_rows(table: &str) -> String {
+    format!(
+        "SELECT r.request, min(r.row) AS row \
+         FROM unnest($1, $2, $3) WITH ORDINALITY AS r (request, originator_id, originator_version, row) \
+         WHERE EXISTS (SELECT FROM {table} AS e WHERE e.originator_id = r.originator_id \
+         AND e.originator_version = r.originator_version) GROUP BY r.request"
+    )
 }
 
 /// What the statement does with tracking records.
