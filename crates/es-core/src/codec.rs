@@ -79,7 +79,7 @@ pub trait Transcoding: Debug + Send + Sync + 'static {
 }
 
 /// Where an event stands: what a cipher may bind its bytes to, and what errors name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventPlace<'a> {
     /// The aggregate.
     pub originator_id: Uuid,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::{PersistenceError, State, Topic, Transcoder};
 
 /// An event of an aggregate: where it stands, when it happened, and what happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DomainEvent<E> {
     /// The aggregate that the event belongs to.
     pub originator_id: Uuid,
@@ -32,7 +32,8 @@ impl<E> DomainEvent<E> {
         Self { originator_id, originator_version, timestamp, payload }
     }
 
-    /// An event that happened at a time of the caller's.
+    /// An event that happened at a time of the caller's, in whole microseconds: a transcoder may
+    /// refuse what is finer.
     pub fn at(originator_id: Uuid, originator_version: i64, timestamp: OffsetDateTime, payload: E) -> Self {
         Self { originator_id, originator_version, timestamp, payload }
     }

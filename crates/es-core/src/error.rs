@@ -76,7 +76,7 @@ pub enum ErrorKind {
 }
 
 /// What collided when recording was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Conflict {
     /// The aggregate already has an event of this version.
@@ -213,6 +213,24 @@ impl From<Conflict> for PersistenceError {
         let mut error = Self::new(ErrorKind::Integrity, conflict.to_string());
         error.0.conflict = Some(conflict);
         error
+    }
+}
+
+impl Error for Conflict {}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interface => "interface error",
+            Self::Database => "database error",
+            Self::Data => "data error",
+            Self::Operational => "operational error",
+            Self::OutcomeUnknown => "outcome unknown",
+            Self::Integrity => "integrity error",
+            Self::Internal => "internal error",
+            Self::Programming => "programming error",
+            Self::NotSupported => "not supported",
+        })
     }
 }
 

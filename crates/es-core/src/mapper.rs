@@ -64,7 +64,8 @@ impl<T: Transcoder> Mapper<T> {
             originator_id: event.originator_id,
             originator_version: event.originator_version,
             topic,
-            state: Bytes::from(state),
+            // Without the buffer's spare room, which a recorder in memory would keep for ever.
+            state: Bytes::from(state.into_boxed_slice()),
         })
     }
 

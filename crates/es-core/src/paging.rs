@@ -51,6 +51,22 @@ pub trait AggregateRecorderExt: AggregateRecorder {
 impl<R: AggregateRecorder + ?Sized> AggregateRecorderExt for R {}
 
 /// Streams of notifications, for every recorder that has them.
+///
+/// ```
+/// use std::pin::pin;
+/// use es_core::{ApplicationRecorder, ApplicationRecorderExt, NotificationSelection, PersistenceError};
+/// use futures_util::TryStreamExt;
+///
+/// async fn count<R: ApplicationRecorder>(recorder: &R) -> Result<usize, PersistenceError> {
+///     let everything = NotificationSelection::new(usize::MAX);
+///     let mut notifications = pin!(recorder.stream_notifications(everything));
+///     let mut counted = 0;
+///     while let Some(_notification) = notifications.try_next().await? {
+///         counted += 1;
+///     }
+///     Ok(counted)
+/// }
+/// ```
 pub trait ApplicationRecorderExt: ApplicationRecorder {
     /// The notifications of a selection, in bounded memory.
     ///

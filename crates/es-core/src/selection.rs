@@ -11,7 +11,7 @@ use crate::Topic;
 /// let newest = EventRange::all().lte(10).desc().limit(1);
 /// # let _ = newest;
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EventRange {
     /// Only versions greater than this.
     pub gt: Option<i64>,
@@ -67,7 +67,7 @@ impl EventRange {
 /// let openings = NotificationSelection::new(100).topics([Topic::from_static("bank:Account.Opened")]);
 /// # let _ = (next_page, openings);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NotificationSelection {
     /// Where to start; from the beginning when absent.
     pub start: Option<i64>,

@@ -98,7 +98,11 @@ impl<'a, T: Transcoder> State<'a, T> {
             .at(&self.place)
     }
 
-    pub(crate) fn timestamp(&self) -> Result<OffsetDateTime, PersistenceError> {
+    /// The timestamp, read by itself where the event's type had no attributes to decode.
+    pub(crate) fn timestamp(&mut self) -> Result<OffsetDateTime, PersistenceError> {
+        if self.timestamp.is_none() {
+            self.decode::<IgnoredAny>()?;
+        }
         self.timestamp.ok_or_else(|| PersistenceError::data("the state has no timestamp"))
     }
 

@@ -9,7 +9,7 @@ use crate::{EventPlace, PersistenceError, Topic};
 ///
 /// Versions and notification ids are `i64`, the whole range of the databases' `bigint`. Cloning
 /// shares topic and state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StoredEvent {
     /// The aggregate that the event belongs to.
     pub originator_id: Uuid,
@@ -33,7 +33,7 @@ impl StoredEvent {
 }
 
 /// A stored event with its position in the total order of an application's events.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Notification {
     /// The position: increasing, unique, not always contiguous.
     pub id: i64,

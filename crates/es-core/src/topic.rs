@@ -1,6 +1,6 @@
 //! The name under which an event type is stored.
 
-use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
+use std::{borrow::Borrow, cmp::Ordering, fmt, ops::Deref, str::FromStr, sync::Arc};
 
 use crate::PersistenceError;
 
@@ -122,6 +122,26 @@ impl PartialEq<&str> for Topic {
 impl std::hash::Hash for Topic {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);
+    }
+}
+
+impl PartialOrd for Topic {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Topic {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl FromStr for Topic {
+    type Err = PersistenceError;
+
+    fn from_str(text: &str) -> Result<Self, PersistenceError> {
+        Self::new(text)
     }
 }
 

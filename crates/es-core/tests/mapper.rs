@@ -145,6 +145,33 @@ fn what_is_not_a_state_is_an_error_that_names_the_event() {
     }
 }
 
+/// An event without attributes, whose author saw nothing to decode.
+#[derive(Debug, PartialEq)]
+struct Closed;
+
+impl Event for Closed {
+    const TOPICS: &[Topic] = &[Topic::from_static("bank:Account.Closed")];
+
+    fn topic(&self) -> Topic {
+        Self::TOPICS[0].clone()
+    }
+
+    fn encode<M: SerializeMap>(&self, _: &mut M) -> Result<(), M::Error> {
+        Ok(())
+    }
+
+    fn decode<T: Transcoder>(_: &str, _: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+        Ok(Self)
+    }
+}
+
+#[test]
+fn an_event_that_decodes_nothing_still_has_its_timestamp() {
+    let event = DomainEvent::new(es_core::uuid::Uuid::nil(), 1, Closed);
+    let stored = mapper().to_stored_event(&event).unwrap();
+    assert_eq!(mapper().to_domain_event::<Closed>(&stored).unwrap(), event);
+}
+
 #[test]
 fn a_missing_timestamp_is_told() {
     let failure = failure(r#"{"amount":5,"currency":"CHF","class_version":2}"#);

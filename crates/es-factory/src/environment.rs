@@ -136,6 +136,12 @@ impl Environment {
         ))
     }
 
+    /// The error for a setting that a part refused, whose value is not shown.
+    pub fn unusable(&self, key: &str, refusal: &PersistenceError) -> PersistenceError {
+        let name = self.entry(key).map_or_else(|| key.to_owned(), |(name, _)| name);
+        PersistenceError::new(refusal.kind(), format!("environment variable {name}: {refusal}"))
+    }
+
     fn parsed<V>(
         &self,
         key: &str,

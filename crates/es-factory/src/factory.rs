@@ -1,6 +1,9 @@
 //! Environment -> recorders, mapper, event store.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use es_core::{
     Cipher, Compressor, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder,
@@ -22,6 +25,7 @@ pub struct InfrastructureFactory {
     registry: Registry,
     transcoder: JsonTranscoder,
     backend: Arc<dyn Backend>,
+    is_closed: AtomicBool,
 }
 
 impl InfrastructureFactory {
@@ -55,35 +59,47 @@ impl InfrastructureFactory {
     ///
     /// # Errors
     /// When the datastore cannot be opened, or the purpose cannot be part of a table's name.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does no harm.
     pub async fn aggregate_recorder(
         &self,
         purpose: &str,
     ) -> Result<Arc<dyn DynAggregateRecorder>, PersistenceError> {
-        self.backend.aggregate_recorder(purpose).await
+        self.backend()?.aggregate_recorder(purpose).await
     }
 
     /// A recorder of the application's events.
     ///
     /// # Errors
     /// When the datastore cannot be opened.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does no harm.
     pub async fn application_recorder(&self) -> Result<Arc<dyn DynApplicationRecorder>, PersistenceError> {
-        self.backend.application_recorder().await
+        self.backend()?.application_recorder().await
     }
 
     /// A recorder of tracking positions.
     ///
     /// # Errors
     /// When the datastore cannot be opened.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does no harm.
     pub async fn tracking_recorder(&self) -> Result<Arc<dyn DynTrackingRecorder>, PersistenceError> {
-        self.backend.tracking_recorder().await
+        self.backend()?.tracking_recorder().await
     }
 
     /// A recorder of the application's events and its tracking positions.
     ///
     /// # Errors
     /// When the datastore cannot be opened.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does no harm.
     pub async fn process_recorder(&self) -> Result<Arc<dyn DynProcessRecorder>, PersistenceError> {
-        self.backend.process_recorder().await
+        self.backend()?.process_recorder().await
     }
 
     /// The cipher, if one is set.
@@ -124,6 +140,9 @@ impl InfrastructureFactory {
     ///
     /// # Errors
     /// As [`mapper`](Self::mapper) and [`application_recorder`](Self::application_recorder).
+    ///
+    /// # Cancel safety
+    /// Dropping the future does no harm.
     pub async fn event_store(
         &self,
     ) -> Result<EventStore<Arc<dyn DynApplicationRecorder>, JsonTranscoder>, PersistenceError> {
@@ -135,6 +154,9 @@ impl InfrastructureFactory {
     /// # Errors
     /// As [`mapper`](Self::mapper), [`aggregate_recorder`](Self::aggregate_recorder) and
     /// [`is_snapshotting_enabled`](Self::is_snapshotting_enabled).
+    ///
+    /// # Cancel safety
+    /// Dropping the future does no harm.
     pub async fn snapshot_store(
         &self,
     ) -> Result<Option<EventStore<Arc<dyn DynAggregateRecorder>, JsonTranscoder>>, PersistenceError> {
@@ -152,7 +174,8 @@ impl InfrastructureFactory {
         self.environment.boolean("IS_SNAPSHOTTING_ENABLED", false)
     }
 
-    /// Lets what recorders of this factory accepted finish, then closes the datastore.
+    /// Lets what recorders of this factory accepted finish, then closes the datastore. The factory
+    /// gives no recorders from then on.
     ///
     /// # Errors
     /// When the datastore cannot be closed in order.
@@ -160,7 +183,15 @@ impl InfrastructureFactory {
     /// # Cancel safety
     /// A dropped future does not stop the closing.
     pub async fn close(&self) -> Result<(), PersistenceError> {
+        self.is_closed.store(true, Ordering::Release);
         self.backend.close().await
+    }
+
+    fn backend(&self) -> Result<&dyn Backend, PersistenceError> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(PersistenceError::interface("the factory is closed"));
+        }
+        Ok(self.backend.as_ref())
     }
 }
 
@@ -211,6 +242,7 @@ impl FactoryBuilder {
             registry: self.registry,
             transcoder: self.transcoder,
             backend,
+            is_closed: AtomicBool::new(false),
         };
         // A wrong setting is told now, not when the first event is put.
         factory.mapper()?;

@@ -35,7 +35,7 @@ impl Postgres {
 fn options(environment: &Environment) -> Result<PostgresOptions, PersistenceError> {
     let mut options = PostgresOptions::new(environment.required("POSTGRES_DBNAME")?)
         .host_list(environment.required("POSTGRES_HOST")?, environment.get("POSTGRES_PORT").unwrap_or("5432"))
-        .map_err(|error| about("POSTGRES_HOST, POSTGRES_PORT", error))?
+        .map_err(|error| environment.unusable("POSTGRES_HOST", &error))?
         .user(environment.required("POSTGRES_USER")?)
         .password(environment.required("POSTGRES_PASSWORD")?)
         .create_table(environment.boolean("CREATE_TABLE", true)?)
@@ -45,10 +45,11 @@ fn options(environment: &Environment) -> Result<PostgresOptions, PersistenceErro
         options = options.schema(schema);
     }
     if let Some(ordering) = environment.get("POSTGRES_ORDERING") {
-        options = options.ordering(ordering.parse().map_err(|error| about("POSTGRES_ORDERING", error))?);
+        options = options
+            .ordering(ordering.parse().map_err(|error| environment.unusable("POSTGRES_ORDERING", &error))?);
     }
     if let Some(mode) = environment.get("POSTGRES_SSLMODE") {
-        options = options.sslmode(mode).map_err(|error| about("POSTGRES_SSLMODE", error))?;
+        options = options.sslmode(mode).map_err(|error| environment.unusable("POSTGRES_SSLMODE", &error))?;
     }
     if let Some(certificate) = environment.get("POSTGRES_SSLROOTCERT") {
         options = options.ssl_root_certificate(certificate);
@@ -79,11 +80,6 @@ fn with_bounds(
         options = options.max_waiting(callers as usize);
     }
     Ok(options)
-}
-
-/// What an option refused, with the settings that it came from.
-fn about(keys: &str, refusal: PersistenceError) -> PersistenceError {
-    PersistenceError::new(refusal.kind(), format!("environment variable {keys}: {refusal}"))
 }
 
 impl Backend for Postgres {

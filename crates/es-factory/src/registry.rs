@@ -144,7 +144,8 @@ impl Registry {
         #[cfg(feature = "aes")]
         self.ciphers.register_all(AES, |environment| {
             let key = environment.required("CIPHER_KEY")?;
-            Ok(Arc::new(es_crypto::AesCipher::from_base64(key)?))
+            let cipher = es_crypto::AesCipher::from_base64(key);
+            Ok(Arc::new(cipher.map_err(|error| environment.unusable("CIPHER_KEY", &error))?))
         });
         #[cfg(not(feature = "aes"))]
         self.ciphers.lacks(AES, "aes");

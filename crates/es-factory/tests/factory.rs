@@ -179,3 +179,28 @@ fn a_registered_name_replaces_the_part_that_had_it() {
     factory.compressor().unwrap().unwrap().compress(b"abc", &mut compressed).unwrap();
     assert_eq!(compressed, b"cba");
 }
+
+#[test]
+fn an_unusable_key_is_named_and_not_shown() {
+    let key = "dG9vIHNob3J0";
+    let error = refusal(&[("BANK_CIPHER_KEY", key)]);
+    assert!(error.to_string().contains("BANK_CIPHER_KEY"), "{error}");
+    assert!(!format!("{error} {error:?}").contains(key));
+}
+
+#[tokio::test]
+async fn a_closed_factory_gives_no_recorders() {
+    let memory = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", ":memory:")];
+    for settings in [&[][..], &memory] {
+        let factory = build(settings).unwrap();
+        factory.close().await.unwrap();
+        factory.close().await.unwrap();
+        let refusals = [
+            factory.application_recorder().await.map(drop).unwrap_err(),
+            factory.process_recorder().await.map(drop).unwrap_err(),
+            factory.tracking_recorder().await.map(drop).unwrap_err(),
+            factory.aggregate_recorder("snapshots").await.map(drop).unwrap_err(),
+        ];
+        assert!(refusals.iter().all(|refusal| refusal.kind() == ErrorKind::Interface));
+    }
+}
