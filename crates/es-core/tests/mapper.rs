@@ -147,10 +147,10 @@ fn what_is_not_a_state_is_an_error_that_names_the_event() {
 
 /// An event without attributes, whose author saw nothing to decode.
 #[derive(Debug, PartialEq)]
-struct Closed;
+struct Settled;
 
-impl Event for Closed {
-    const TOPICS: &[Topic] = &[Topic::from_static("bank:Account.Closed")];
+impl Event for Settled {
+    const TOPICS: &[Topic] = &[Topic::from_static("bank:Account.Settled")];
 
     fn topic(&self) -> Topic {
         Self::TOPICS[0].clone()
@@ -167,9 +167,9 @@ impl Event for Closed {
 
 #[test]
 fn an_event_that_decodes_nothing_still_has_its_timestamp() {
-    let event = DomainEvent::new(es_core::uuid::Uuid::nil(), 1, Closed);
+    let event = DomainEvent::new(Uuid::nil(), 1, Settled);
     let stored = mapper().to_stored_event(&event).unwrap();
-    assert_eq!(mapper().to_domain_event::<Closed>(&stored).unwrap(), event);
+    assert_eq!(mapper().to_domain_event::<Settled>(&stored).unwrap(), event);
 }
 
 #[test]
