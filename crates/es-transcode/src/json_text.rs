@@ -18,11 +18,23 @@ pub(crate) fn depth(json: &str) -> usize {
     deepest
 }
 
-/// The numbers of a JSON text as they are spelled there, in order.
-pub(crate) fn numbers(json: &str) -> impl Iterator<Item = &str> {
+/// What a reader of JSON text cannot tell from what serde hands on.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Token<'a> {
+    /// A number as it is spelled.
+    Number(&'a str),
+    /// The beginning of an object.
+    Object,
+}
+
+/// The numbers of a JSON text and the beginnings of its objects, in order.
+pub(crate) fn tokens(json: &str) -> impl Iterator<Item = Token<'_>> {
     let mut bytes = outside_strings(json).peekable();
     std::iter::from_fn(move || {
-        let (start, _) = bytes.by_ref().find(|(_, byte)| matches!(byte, b'-' | b'0'..=b'9'))?;
+        let (start, first) = bytes.by_ref().find(|(_, byte)| matches!(byte, b'{' | b'-' | b'0'..=b'9'))?;
+        if first == b'{' {
+            return Some(Token::Object);
+        }
         let mut end = start + 1;
         while bytes
             .next_if(|(_, byte)| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'))
@@ -30,7 +42,7 @@ pub(crate) fn numbers(json: &str) -> impl Iterator<Item = &str> {
         {
             end += 1;
         }
-        json.get(start..end)
+        json.get(start..end).map(Token::Number)
     })
 }
 
@@ -58,10 +70,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_found_outside_of_strings() {
-        let json = r#"{"1":[-1, 2.5e+3,{"a\\":0,"b\"4":"5"}],"c":1180591620717411303424}"#;
-        let found: Vec<&str> = numbers(json).collect();
-        assert_eq!(found, ["-1", "2.5e+3", "0", "1180591620717411303424"]);
+    fn numbers_and_objects_are_found_outside_of_strings() {
+        let json = r#"{"1":[-1, 2.5e+3,{"a\\":0,"b\"{4":"{5"}],"c":1180591620717411303424}"#;
+        let found: Vec<Token<'_>> = tokens(json).collect();
+        let expected = [
+            Token::Object,
+            Token::Number("-1"),
+            Token::Number("2.5e+3"),
+            Token::Object,
+            Token::Number("0"),
+            Token::Number("1180591620717411303424"),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

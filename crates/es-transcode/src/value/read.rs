@@ -5,30 +5,35 @@ use std::{any::TypeId, fmt};
 use bigdecimal::BigDecimal;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 use time::{OffsetDateTime, PrimitiveDateTime};
 use uuid::Uuid;
 
 use super::Value;
-use crate::{json_text::numbers, scope::Scope};
+use crate::{
+    json_text::{Token, tokens},
+    scope::Scope,
+};
 
 /// serde hands integers beyond 64 bits on as floats, so their text is read beside it.
+///
+/// So it is for another reason: when any crate of a program turns serde_json's feature
+/// `arbitrary_precision` on, it is on for this one, and numbers are handed on as maps.
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = <&RawValue>::deserialize(deserializer)?.get();
-        let mut numbers = numbers(json);
-        ValueReader(&mut numbers)
+        ValueReader(&mut tokens(json))
             .deserialize(&mut serde_json::Deserializer::from_str(json))
             .map_err(D::Error::custom)
     }
 }
 
-/// Reads a value; the iterator gives the spelling of each number that it meets.
-struct ValueReader<'n, N>(&'n mut N);
+/// Reads a value; the iterator gives the numbers and the objects that it meets.
+struct ValueReader<'t, I>(&'t mut I);
 
-impl<'de, 'n, N: Iterator<Item = &'n str>> DeserializeSeed<'de> for ValueReader<'_, N> {
+impl<'de, 't, I: Iterator<Item = Token<'t>>> DeserializeSeed<'de> for ValueReader<'_, I> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -36,7 +41,7 @@ impl<'de, 'n, N: Iterator<Item = &'n str>> DeserializeSeed<'de> for ValueReader<
     }
 }
 
-impl<'de, 'n, N: Iterator<Item = &'n str>> Visitor<'de> for ValueReader<'_, N> {
+impl<'de, 't, I: Iterator<Item = Token<'t>>> Visitor<'de> for ValueReader<'_, I> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,12 +66,11 @@ impl<'de, 'n, N: Iterator<Item = &'n str>> Visitor<'de> for ValueReader<'_, N> {
         Ok(value.into())
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        let spelling = self.0.next().unwrap_or_default();
-        if spelling.contains(['.', 'e', 'E']) {
-            return Ok(Value::Float(value));
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Value, E> {
+        match self.0.next() {
+            Some(Token::Number(spelling)) => number(spelling),
+            _ => Err(E::custom("the number has no text")),
         }
-        spelling.parse().map(Value::Int).map_err(E::custom)
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -82,6 +86,10 @@ impl<'de, 'n, N: Iterator<Item = &'n str>> Visitor<'de> for ValueReader<'_, N> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        if let Some(Token::Number(spelling)) = self.0.next() {
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return number(spelling);
+        }
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             entries.push((key, map.next_value_seed(ValueReader(&mut *self.0))?));
@@ -96,6 +104,16 @@ impl<'de, 'n, N: Iterator<Item = &'n str>> Visitor<'de> for ValueReader<'_, N> {
             Ok(plain) => Ok(Value::Map(plain.into())),
             Err(plain) => Ok(Value::Map(plain)),
         }
+    }
+}
+
+fn number<E: Error>(spelling: &str) -> Result<Value, E> {
+    if !spelling.contains(['.', 'e', 'E']) {
+        return spelling.parse().map(Value::Int).map_err(E::custom);
+    }
+    match spelling.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(Value::Float(value)),
+        _ => Err(E::custom("the number is out of the range of a float")),
     }
 }
 
@@ -144,4 +162,37 @@ fn read<T: Into<Value> + 'static>(
         .restore(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut deserializer), &mut value, scope)
         .map_err(Error::custom)?;
     value.map(Into::into).ok_or_else(|| Error::custom("the transcoding gave no value"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
+    use serde::de::value::{Error, MapDeserializer};
+
+    use super::*;
+
+    /// As serde_json hands numbers on where some crate has turned `arbitrary_precision` on. They were
+    /// read as maps of this key once.
+    fn read_precise(json: &str) -> Result<Value, Error> {
+        let number = [("$serde_json::private::Number", json)].into_iter();
+        ValueReader(&mut tokens(json)).visit_map(MapDeserializer::new(number))
+    }
+
+    #[test]
+    fn numbers_of_arbitrary_precision_are_numbers() {
+        assert_eq!(read_precise("2.5").unwrap(), Value::Float(2.5));
+        assert_eq!(read_precise("-1E-7").unwrap(), Value::Float(-1e-7));
+        let large = "1180591620717411303424";
+        assert_eq!(read_precise(large).unwrap(), Value::Int(large.parse().unwrap()));
+        assert!(read_precise("1e400").is_err());
+        assert!(read_precise(&"9".repeat(309)).is_err());
+    }
+
+    #[test]
+    fn an_object_that_looks_like_such_a_number_is_an_object() {
+        let json = r#"{"$serde_json::private::Number":"2.5"}"#;
+        let value: Value = serde_json::from_str(json).unwrap();
+        assert_eq!(value.get("$serde_json::private::Number"), Some(&"2.5".into()));
+    }
 }
