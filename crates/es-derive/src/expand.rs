@@ -19,8 +19,9 @@ pub(crate) fn expand(event: &EventType) -> TokenStream {
     let read = event.layouts().iter().map(|layout| read_mirror(event, layout));
     let implementation = implementation(event);
     quote! {
-        // A variant or field that is no longer to be used is still written and read.
-        #[allow(deprecated)]
+        // A variant or field that is no longer to be used is still written and read, and one with an
+        // uncommon name was judged where the program declares it.
+        #[allow(deprecated, non_camel_case_types, non_snake_case)]
         const _: () = {
             #written
             #(#read)*

@@ -76,6 +76,24 @@ pub enum Old {
     Closed,
 }
 
+/// The lints that judge names were told so; the generated code has the names again.
+#[allow(non_camel_case_types, non_snake_case, reason = "names as another language has them")]
+#[derive(Clone, Debug, PartialEq, es_derive::Event)]
+#[event(topic = "uncommon")]
+enum Uncommon {
+    credited_v1 { amountInCents: i64, r#type: i64 },
+    r#Type,
+}
+
+#[test]
+fn uncommon_names_are_kept_without_warnings() {
+    let event = Uncommon::credited_v1 { amountInCents: 1, r#type: 2 };
+    let attributes = state(r#","amountInCents":1,"type":2"#);
+    assert_eq!(written(&event), ("uncommon.credited_v1".to_owned(), attributes.clone()));
+    assert_eq!(read::<Uncommon>(&stored("uncommon.credited_v1", &attributes)).unwrap(), event);
+    assert_eq!(written(&Uncommon::r#Type).0, "uncommon.Type");
+}
+
 #[test]
 fn events_of_a_function_are_events_too() {
     #[derive(Clone, Debug, es_derive::Event)]
