@@ -23,11 +23,13 @@ pub(crate) fn append(
     let result = append_unguarded(connection, table, events, tracking);
     // Some errors (a full disk among them) may make SQLite roll the whole transaction back, and the
     // savepoint with it.
-    if result.is_err() && !connection.is_autocommit() {
-        execute(connection, "ROLLBACK TO request").map_err(from_sqlite)?;
+    if connection.is_autocommit() {
+        return result;
     }
-    if !connection.is_autocommit() {
-        execute(connection, "RELEASE request").map_err(from_sqlite)?;
+    if let Err(error) = end_savepoint(connection, result.is_ok()) {
+        // What is left of the request must not be committed with the others'.
+        execute(connection, "ROLLBACK").map_err(from_sqlite)?;
+        return Err(from_sqlite(error));
     }
     result
 }
@@ -83,6 +85,13 @@ pub(crate) fn ids_after(
 /// A UUID as it is stored: 32 hex digits.
 pub(crate) fn with_stored_id<T>(id: Uuid, usage: impl FnOnce(&str) -> T) -> T {
     usage(id.simple().encode_lower(&mut Uuid::encode_buffer()))
+}
+
+fn end_savepoint(connection: &Connection, is_kept: bool) -> rusqlite::Result<()> {
+    if !is_kept {
+        execute(connection, "ROLLBACK TO request")?;
+    }
+    execute(connection, "RELEASE request")
 }
 
 fn append_unguarded(

@@ -12,7 +12,7 @@ use async_channel::Sender;
 use es_core::{ErrorKind, EventRange, PersistenceError, StoredEvent, Tracking, uuid::Uuid};
 use rusqlite::{Connection, OpenFlags, limits::Limit, vtab::array};
 use tokio::sync::{
-    Semaphore,
+    OwnedSemaphorePermit, Semaphore,
     mpsc::{self, UnboundedSender},
     oneshot,
 };
@@ -190,10 +190,7 @@ impl SqliteDatastore {
         events: Vec<StoredEvent>,
         tracking: Option<Tracking>,
     ) -> Outcome {
-        // A request of more than the queue holds waits until it has the queue to itself.
-        let places = u32::try_from(weight(&events)).unwrap_or(u32::MAX).min(self.0.queue_bytes);
-        let room = Arc::clone(&self.0.room).acquire_many_owned(places).await;
-        let permit = room.map_err(|_| self.closed())?;
+        let permit = self.place_in_queue(weight(&events)).await?;
         if events.is_empty() && tracking.is_none() {
             return Ok(Vec::new());
         }
@@ -233,9 +230,20 @@ impl SqliteDatastore {
         &self,
         work: impl FnOnce(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
     ) -> Result<T, PersistenceError> {
-        let (job, result) = job(work);
+        let place = self.place_in_queue(weight(&[])).await?;
+        let (job, result) = job(move |session: &mut Session| {
+            let _place = place;
+            work(session)
+        });
         self.0.commands.send(Command::Run(job)).map_err(|_| self.closed())?;
         result.await.unwrap_or_else(|_| Err(thread_lost()))
+    }
+
+    /// Room in the writer's queue, to be held until the request is done.
+    async fn place_in_queue(&self, bytes: usize) -> Result<OwnedSemaphorePermit, PersistenceError> {
+        // A request of more than the queue holds waits until it has the queue to itself.
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.0.queue_bytes);
+        Arc::clone(&self.0.room).acquire_many_owned(bytes).await.map_err(|_| self.closed())
     }
 
     async fn events_table(&self, table: EventTable) -> Result<Arc<EventTable>, PersistenceError> {

@@ -136,8 +136,8 @@ impl SqliteOptions {
     }
 
     /// How many bytes of events may wait for the writer or be on their way; 64 MiB by default.
-    /// Callers wait beyond that. Each event counts 128 bytes more than its topic and state, so that
-    /// this bounds the number of events too.
+    /// Callers wait beyond that. Each request counts 128 bytes, and each event as many beside its topic
+    /// and state, so that this bounds their number too.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: NonZeroU32) -> Self {
         self.queue_bytes = bytes;
@@ -145,7 +145,7 @@ impl SqliteOptions {
     }
 
     /// How many bytes an event may take as a row; by default what SQLite can hold, 1,000,000,000.
-    /// A larger one is an error that names it, when recorded and when read.
+    /// A larger one is refused with an error that names it.
     #[must_use]
     pub fn max_event_bytes(mut self, bytes: NonZeroU32) -> Self {
         self.event_bytes = Some(bytes);

@@ -23,8 +23,8 @@ use crate::{
     schema::EventTable,
 };
 
-/// What an event takes in memory beside its topic and state, roughly.
-const EVENT_OVERHEAD: usize = 128;
+/// What a request takes in memory, and an event beside its topic and state, roughly.
+const OVERHEAD: usize = 128;
 
 /// What callers ask of the writer thread.
 pub(crate) enum Command {
@@ -220,18 +220,21 @@ impl Group {
     }
 
     fn add(&mut self, request: Request) {
-        self.rows += request.events.len();
+        self.rows += request.rows();
         self.bytes += weight(&request.events);
         self.requests.push(request);
     }
 
     fn has_room_for(&self, request: &Request, bounds: GroupBounds) -> bool {
-        self.rows + request.events.len() <= bounds.rows
-            && self.bytes + weight(&request.events) <= bounds.bytes
+        self.rows + request.rows() <= bounds.rows && self.bytes + weight(&request.events) <= bounds.bytes
     }
 }
 
 impl Request {
+    fn rows(&self) -> usize {
+        self.events.len() + usize::from(self.tracking.is_some())
+    }
+
     /// Gives the place in the queue back, and tells the caller, who may be gone.
     fn reply(self, outcome: Outcome) {
         drop(self.permit);
@@ -239,9 +242,10 @@ impl Request {
     }
 }
 
-/// What events count in the queue and in a group, in bytes.
+/// What a request for these events counts in the queue and in a group, in bytes.
 pub(crate) fn weight(events: &[StoredEvent]) -> usize {
-    events.iter().map(|event| EVENT_OVERHEAD + event.topic.len() + event.state.len()).sum()
+    let events = events.iter().map(|event| OVERHEAD + event.topic.len() + event.state.len());
+    OVERHEAD + events.sum::<usize>()
 }
 
 fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {

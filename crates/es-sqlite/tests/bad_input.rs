@@ -1,5 +1,6 @@
 //! What cannot be opened, recorded or read: a clear error of the right kind, nothing written, and
 //! the recorder works afterwards.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Faults at every step of the writer: everybody is told the truth, nothing is lost or written
 //! twice, and the recorder goes on working.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Group commit: what shares a commit shares nothing else; bounds; cancellation; closing.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
 
 mod support;
 
@@ -116,6 +117,25 @@ async fn callers_wait_for_room_in_the_queue() {
     assert_eq!(first.await.unwrap(), [1]);
     assert_eq!(larger_than_the_queue.await.unwrap(), [2]);
     assert_eq!(recorder.select_events(id(2), EventRange::all()).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn positions_take_room_too() {
+    let (_directory, path) = database();
+    let (hook, mut gate) = gate(WriterStep::Begin);
+    let room = NonZeroU32::new(300).unwrap();
+    let datastore = SqliteOptions::new(&path).queue_bytes(room).hooks(hook).open().await.unwrap();
+    let recorder = datastore.tracking_recorder().await.unwrap();
+    let position = |id| Tracking::new("upstream", id).unwrap();
+
+    let first = accepted(recorder.insert_tracking(position(1)));
+    gate.reached().await;
+    let second = accepted(recorder.insert_tracking(position(2)));
+    drop(accepted(recorder.insert_tracking(position(3))));
+    gate.open();
+    first.await.unwrap();
+    second.await.unwrap();
+    assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(2));
 }
 
 #[tokio::test]

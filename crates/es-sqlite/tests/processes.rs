@@ -1,5 +1,6 @@
 //! Several processes on one file, and processes that are killed: what was acknowledged is there,
 //! batches are whole, and readers miss nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
 
 mod support;
 

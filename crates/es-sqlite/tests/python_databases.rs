@@ -1,5 +1,6 @@
 //! The databases that the Python library wrote hold what it says they hold, and go on being used:
 //! by us, and by it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Reads that are answered at once, on the caller's thread, tell the same as those of reader threads.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
 
 mod support;
 

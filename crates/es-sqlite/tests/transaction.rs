@@ -1,4 +1,5 @@
 //! Recording inside a `sqlx` transaction of the program's own.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
 #![cfg(feature = "sqlx")]
 
 mod support;
