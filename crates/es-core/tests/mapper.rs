@@ -167,7 +167,7 @@ impl Event for Settled {
 
 #[test]
 fn an_event_that_decodes_nothing_still_has_its_timestamp() {
-    let event = DomainEvent::new(es_core::uuid::Uuid::nil(), 1, Settled);
+    let event = at(1, Settled);
     let stored = mapper().to_stored_event(&event).unwrap();
     assert_eq!(mapper().to_domain_event::<Settled>(&stored).unwrap(), event);
 }
