@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use syn::{
-    Attribute, Data, DataEnum, DeriveInput, Error, Fields, Ident, LitStr, Result, Variant, ext::IdentExt,
+    Attribute, Data, DataEnum, DeriveInput, Error, Fields, Ident, LitStr, Path, Result, Variant,
+    ext::IdentExt,
+    visit_mut::{self, VisitMut},
 };
 
 use crate::{
@@ -27,13 +29,14 @@ pub(crate) enum Shape {
 }
 
 impl EventType {
-    pub(crate) fn of(input: DeriveInput) -> Result<Self> {
+    pub(crate) fn of(mut input: DeriveInput) -> Result<Self> {
         if !input.generics.params.is_empty() {
             return Err(Error::new_spanned(
                 input.generics,
                 "derive(Event) takes no generic types: a topic says which one type its state holds",
             ));
         }
+        Named(&input.ident).visit_data_mut(&mut input.data);
         match input.data {
             Data::Struct(data) => Self::of_struct(input.ident, &input.attrs, &data.fields),
             Data::Enum(data) => Self::of_enum(input.ident, &input.attrs, &data),
@@ -85,6 +88,18 @@ impl EventType {
             Shape::Struct(layout) => std::slice::from_ref(layout),
             Shape::Enum(layouts) => layouts,
         }
+    }
+}
+
+/// Calls the type by its name instead of `Self`, which means another type in the mirrors.
+struct Named<'a>(&'a Ident);
+
+impl VisitMut for Named<'_> {
+    fn visit_path_mut(&mut self, path: &mut Path) {
+        if let Some(first) = path.segments.first_mut().filter(|segment| segment.ident == "Self") {
+            first.ident = self.0.clone();
+        }
+        visit_mut::visit_path_mut(self, path);
     }
 }
 

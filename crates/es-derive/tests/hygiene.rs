@@ -94,6 +94,26 @@ fn uncommon_names_are_kept_without_warnings() {
     assert_eq!(written(&Uncommon::r#Type).0, "uncommon.Type");
 }
 
+/// `Self` is another type in the generated code.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, es_derive::Event)]
+#[event(topic = "own")]
+struct Own {
+    bytes: [u8; Self::COUNT],
+    inner: Option<Box<Self>>,
+}
+
+impl Own {
+    const COUNT: usize = 2;
+}
+
+#[test]
+fn fields_may_name_their_own_type_self() {
+    let event = Own { bytes: [1, 2], inner: Some(Box::new(Own { bytes: [3, 4], inner: None })) };
+    let attributes = state(r#","bytes":[1,2],"inner":{"bytes":[3,4],"inner":null}"#);
+    assert_eq!(written(&event).1, attributes);
+    assert_eq!(read::<Own>(&stored("own", &attributes)).unwrap(), event);
+}
+
 #[test]
 fn events_of_a_function_are_events_too() {
     #[derive(Clone, Debug, es_derive::Event)]
