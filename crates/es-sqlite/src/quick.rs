@@ -1,7 +1,7 @@
 //! Short reads of what was read a moment ago, on the caller's own thread.
 //!
 //! Ten events of an aggregate take SQLite 5 µs; to wake a thread for them and to be woken by it take
-//! 17 µs more, or many times that on a busy machine. A program that keeps events reads the same
+//! some 13 µs more, and longer on a busy machine. A program that keeps events reads the same
 //! aggregates again and again, so that detour would be most of what reading costs.
 //!
 //! The caller's thread belongs to its runtime and must not be kept waiting. A quick read therefore
