@@ -77,7 +77,8 @@ pub enum Value {
     Decimal(BigDecimal),
     /// A value of another registered transcoding.
     Custom {
-        /// The name of the transcoding; it must be registered.
+        /// The name of the transcoding; it must be registered, and not be one of those whose values
+        /// have a variant of their own.
         name: String,
         /// The representation.
         data: Box<Value>,
@@ -136,8 +137,11 @@ fn write_map<S: Serializer>(entries: &[(String, Value)], serializer: S) -> Resul
 
 fn write_custom<S: Serializer>(name: &str, data: &Value, serializer: S) -> Result<S::Ok, S::Error> {
     let scope = Scope::current().ok_or_else(|| S::Error::custom(Scope::MISSING))?;
-    if scope.registry().named(name).is_err() {
+    let Ok(transcodings) = scope.registry().named(name) else {
         return Err(S::Error::custom(scope.fail(unregistered_type(name))));
+    };
+    if read::has_standard_type(transcodings) {
+        return Err(S::Error::custom(format_args!("values named '{name}' have a variant of their own")));
     }
     Tagged { name, data }.serialize(serializer)
 }

@@ -359,6 +359,15 @@ fn a_map_that_would_be_read_as_a_tagged_object_is_not_written() {
 }
 
 #[test]
+fn a_custom_value_does_not_pass_for_one_that_has_a_variant() {
+    let custom = |name: &str| Value::Custom { name: name.to_owned(), data: Box::new("NaN".into()) };
+    for name in ["uuid_hex", "datetime_iso", "decimal_str"] {
+        assert_data_error(encode(&custom::transcoder(), &custom(name)), "a variant of their own");
+    }
+    assert!(encode(&custom::transcoder(), &custom("date_iso")).is_ok());
+}
+
+#[test]
 fn integers_of_any_size_stay_what_they_are() {
     let digits = "9".repeat(Integer::MAX_DIGITS);
     let json = format!("[{digits},-{digits},1.0,10,-0,18446744073709551616]");

@@ -1,6 +1,6 @@
 //! Reading a [`Value`].
 
-use std::{any::TypeId, fmt};
+use std::{any::TypeId, collections::BTreeMap, fmt, sync::Arc};
 
 use bigdecimal::BigDecimal;
 use serde::{
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::Value;
 use crate::{
     json_text::{Token, tokens},
+    registry::ErasedTranscoding,
     scope::Scope,
 };
 
@@ -136,6 +137,11 @@ fn read_tagged<E: Error>(name: Value, data: Value) -> Result<Value, E> {
         None => Ok(Value::Custom { name, data: Box::new(data) }),
         Some(error) => Err(E::custom(error)),
     }
+}
+
+/// Whether what has these transcodings, by the type of their values, is read as one of those types.
+pub(super) fn has_standard_type(transcodings: &BTreeMap<TypeId, Arc<dyn ErasedTranscoding>>) -> bool {
+    STANDARD_TYPES.iter().any(|(value_type, _)| transcodings.contains_key(&value_type()))
 }
 
 type Read = fn(&Scope, &str, &Value) -> Result<Value, serde_json::Error>;
