@@ -1,6 +1,8 @@
 //! What the tests share: the server, a schema for each test, events.
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
+pub mod proxy;
+
 use std::env;
 
 use es_core::{Bytes, StoredEvent, Topic, uuid::Uuid};
@@ -92,19 +94,76 @@ impl Schema {
 
 impl Drop for Schema {
     fn drop(&mut self) {
-        let (server, drop) = (self.server.clone(), format!("DROP SCHEMA {} CASCADE", self.name));
-        // The test's runtime may be ending: a runtime of its own, on a thread of its own.
-        let cleaned = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let mut connection = server.connect().await;
-                // What the test left holding a lock must not hold this up for ever.
-                let _ = connection.execute("SET lock_timeout = '20s'").await;
-                let _ = connection.execute(AssertSqlSafe(drop)).await;
-            });
-        });
-        let _ = cleaned.join();
+        clean_up(self.server.clone(), format!("DROP SCHEMA {} CASCADE", self.name));
     }
+}
+
+/// A database of a test's own, for what is set or stored outside of schemas.
+#[derive(Debug)]
+pub struct Database {
+    pub server: Server,
+}
+
+impl Database {
+    pub async fn create() -> Self {
+        let mut server = Server::from_environment();
+        let mut connection = server.connect().await;
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        run(&mut connection, &format!("CREATE DATABASE {name} TEMPLATE template0")).await;
+        connection.close().await.unwrap();
+        server.dbname = name;
+        Self { server }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        clean_up(Server::from_environment(), format!("DROP DATABASE {} WITH (FORCE)", self.server.dbname));
+    }
+}
+
+/// A role of a test's own, with no rights but to use a schema; dropped before the schema is.
+#[derive(Debug)]
+pub struct Role {
+    pub server: Server,
+    pub name: String,
+}
+
+impl Role {
+    pub async fn create(schema: &Schema) -> Self {
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        let mut connection = schema.connect().await;
+        let create = format!(
+            "CREATE ROLE {name} LOGIN PASSWORD 'of-a-test'; GRANT USAGE ON SCHEMA {} TO {name}",
+            schema.name
+        );
+        run(&mut connection, &create).await;
+        let server =
+            Server { user: name.clone(), password: "of-a-test".to_owned(), ..schema.server.clone() };
+        Self { server, name }
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let drop = format!("DROP OWNED BY {0}; DROP ROLE {0}", self.name);
+        clean_up(Server::from_environment(), drop);
+    }
+}
+
+/// Runs statements however the test ends: on a thread and a runtime of its own, because the test's
+/// may be ending.
+fn clean_up(server: Server, statements: String) {
+    let cleaned = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut connection = server.connect().await;
+            // What the test left holding a lock must not hold this up for ever.
+            let _ = connection.execute("SET lock_timeout = '20s'").await;
+            let _ = sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await;
+        });
+    });
+    let _ = cleaned.join();
 }
 
 /// Runs statements.

@@ -1,0 +1,397 @@
+//! Lost connections, locks that do not come, callers that go away: nothing is lost, nothing is
+//! written twice, and nobody is told what is not so.
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering as Atomic},
+    },
+    time::Duration,
+};
+
+use common::{
+    Schema, event, first,
+    proxy::{Cut, Proxy},
+    run, scalar, until,
+};
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, Bytes, ErrorKind, NotificationSelection, ProcessRecorder,
+    Recorder, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
+};
+use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresOptions, PostgresProcessRecorder};
+use sqlx::PgConnection;
+use tokio::sync::Semaphore;
+
+const MARK: &[u8] = b"cut the connection here";
+
+fn marked() -> StoredEvent {
+    StoredEvent { state: Bytes::from_static(MARK), ..first() }
+}
+
+async fn count(schema: &Schema) -> i64 {
+    let sql = format!("SELECT count(*) FROM {}", schema.table("bank_events"));
+    scalar(&mut schema.connect().await, &sql).await
+}
+
+/// A transaction that holds the lock of the events table.
+async fn holding_the_lock(schema: &Schema) -> PgConnection {
+    let mut connection = schema.connect().await;
+    let lock = format!("BEGIN; LOCK TABLE {} IN EXCLUSIVE MODE", schema.table("bank_events"));
+    run(&mut connection, &lock).await;
+    connection
+}
+
+/// Until somebody waits for a lock on the events table.
+async fn until_waiting(connection: &mut PgConnection, schema: &Schema) {
+    let events = schema.table("bank_events");
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted)"
+    );
+    until(connection, &sql).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_is_found() {
+    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+        let schema = Schema::create().await;
+        let proxy = Proxy::start(schema.server.clone(), MARK).await;
+        let options = schema.options().host("127.0.0.1").port(proxy.port).ordering(ordering);
+        let recorder = options.open().await.unwrap().process_recorder("bank").await.unwrap();
+        recorder.insert_events(vec![first()]).await.unwrap();
+        proxy.arm(Cut::Answer);
+        let events = vec![marked(), first()];
+        let ids = recorder.insert_events(events).await.expect("not a conflict with itself");
+        assert_eq!(ids, [2, 3]);
+        assert_eq!(count(&schema).await, 3, "not written twice");
+        // With tracking, and tracking alone.
+        proxy.arm(Cut::Answer);
+        let tracking = Tracking::new("upstream", 7).unwrap();
+        let ids = recorder.insert_events_with_tracking(vec![marked()], tracking).await.unwrap();
+        assert_eq!(ids, [4]);
+        assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(7));
+        proxy.arm(Cut::Answer);
+        let name = std::str::from_utf8(MARK).unwrap();
+        recorder.insert_tracking(Tracking::new(name, 9).unwrap()).await.unwrap();
+        assert_eq!(recorder.max_tracking_id(name).await.unwrap(), Some(9));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_never_arrived_is_sent_again() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(schema.server.clone(), MARK).await;
+    let options = schema.options().host("127.0.0.1").port(proxy.port);
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    recorder.insert_events(vec![first()]).await.unwrap();
+    proxy.arm(Cut::Request);
+    assert_eq!(recorder.insert_events(vec![marked()]).await.unwrap(), [2]);
+    assert_eq!(count(&schema).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_elses_event_in_the_place_is_a_conflict() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(schema.server.clone(), MARK).await;
+    let options = schema.options().host("127.0.0.1").port(proxy.port).hooks(Inserting(schema.server.clone(), {
+        schema.table("bank_events")
+    }));
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    recorder.insert_events(vec![first()]).await.unwrap();
+    proxy.arm(Cut::Request);
+    let lost = StoredEvent { originator_id: CONTESTED, ..marked() };
+    let refused = recorder.insert_events(vec![lost]).await.unwrap_err();
+    assert!(refused.is_conflict(), "{refused}");
+    assert_eq!(count(&schema).await, 2);
+}
+
+const CONTESTED: Uuid = Uuid::from_u128(0xc0);
+
+/// Somebody else is faster while the outcome is in doubt.
+struct Inserting(common::Server, String);
+
+impl Hooks for Inserting {
+    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+        Box::pin(async move {
+            if point == HookPoint::OutcomeDoubtful {
+                let insert =
+                    format!("INSERT INTO {} VALUES ('{CONTESTED}', 1, 'bank:Other', 'theirs')", self.1);
+                run(&mut self.0.connect().await, &insert).await;
+            }
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outcome_that_cannot_be_found_out_is_called_unknown() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(schema.server.clone(), MARK).await;
+    let options = schema.options().host("127.0.0.1").port(proxy.port);
+    let options = options.connect_timeout(Duration::from_millis(300));
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    proxy.arm(Cut::AnswerForGood);
+    let unknown = recorder.insert_events(vec![marked()]).await.unwrap_err();
+    assert!(unknown.is_outcome_unknown(), "{unknown:?}");
+    assert!(!unknown.is_conflict() && !unknown.is_transient());
+    assert_eq!(count(&schema).await, 1, "in truth it was recorded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_process_is_made_up_for() {
+    let schema = Schema::create().await;
+    let recorder = schema.open().await.application_recorder("bank").await.unwrap();
+    let mut holder = holding_the_lock(&schema).await;
+    let mut watching = schema.connect().await;
+    let append = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { recorder.insert_events(vec![first(), first()]).await }
+    });
+    until_waiting(&mut watching, &schema).await;
+    let kill = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = '{}'::regclass AND NOT granted",
+        schema.table("bank_events")
+    );
+    assert!(scalar::<bool>(&mut watching, &kill).await);
+    // It is waiting again, on another connection.
+    let again = format!(
+        "SELECT count(*) = 1 FROM pg_locks WHERE relation = '{}'::regclass AND NOT granted",
+        schema.table("bank_events")
+    );
+    until(&mut watching, &again).await;
+    run(&mut holder, "COMMIT").await;
+    assert_eq!(append.await.unwrap().unwrap().len(), 2);
+    assert_eq!(count(&schema).await, 2);
+}
+
+#[tokio::test]
+async fn idle_connections_that_were_lost_are_replaced() {
+    let schema = Schema::create().await;
+    let options = schema.server.options().schema(&schema.name).user(&schema.server.user);
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    recorder.insert_events(vec![first()]).await.unwrap();
+    let mut killer = schema.connect().await;
+    // Of all sessions, those that last touched this test's tables.
+    let kill = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE '%{}%' \
+         AND pid <> pg_backend_pid()",
+        schema.name
+    );
+    assert!(scalar::<i64>(&mut killer, &kill).await > 0);
+    let page = recorder.select_notifications(NotificationSelection::new(10)).await.unwrap();
+    assert_eq!(page.len(), 1, "a read is tried again");
+    assert!(scalar::<i64>(&mut killer, &kill).await > 0);
+    assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [2], "a write is found out");
+    assert_eq!(count(&schema).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_does_not_come_in_time_is_a_transient_error() {
+    let schema = Schema::create().await;
+    for create_function in [true, false] {
+        let options = schema.options().lock_timeout(Duration::from_millis(20));
+        let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+        let recorder = if create_function {
+            recorder
+        } else {
+            without_functions(&schema).await;
+            let options = schema.options().lock_timeout(Duration::from_millis(20)).create_table(false);
+            options.open().await.unwrap().application_recorder("bank").await.unwrap()
+        };
+        let before = count(&schema).await;
+        let mut holder = holding_the_lock(&schema).await;
+        let late = recorder.insert_events(vec![first()]).await.unwrap_err();
+        assert_eq!((late.kind(), late.is_transient()), (ErrorKind::Operational, true), "{late:?}");
+        run(&mut holder, "COMMIT").await;
+        assert_eq!(count(&schema).await, before, "nothing was written");
+        recorder.insert_events(vec![first()]).await.unwrap();
+    }
+}
+
+async fn without_functions(schema: &Schema) {
+    let drop = format!(
+        "DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc \
+         WHERE pronamespace = '{}'::regnamespace LOOP EXECUTE 'DROP FUNCTION ' || f; END LOOP; END $$",
+        schema.name
+    );
+    run(&mut schema.connect().await, &drop).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_future_that_is_dropped_leaves_all_or_nothing() {
+    let schema = Schema::create().await;
+    let recorder = schema.open().await.application_recorder("bank").await.unwrap();
+    let mut holder = holding_the_lock(&schema).await;
+    let mut watching = schema.connect().await;
+    let abandoned = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { recorder.insert_events(vec![first(), first()]).await }
+    });
+    until_waiting(&mut watching, &schema).await;
+    abandoned.abort();
+    run(&mut holder, "COMMIT").await;
+    recorder.insert_events(vec![first()]).await.unwrap();
+    assert_eq!(count(&schema).await, 3, "what was accepted is written whole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_finishes_what_was_accepted_and_refuses_what_waits() {
+    let schema = Schema::create().await;
+    // Room for one event in the queue.
+    let options = schema.options().queue_bytes(300.try_into().unwrap());
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    let mut holder = holding_the_lock(&schema).await;
+    let mut watching = schema.connect().await;
+    let accepted = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { recorder.insert_events(vec![first()]).await }
+    });
+    until_waiting(&mut watching, &schema).await;
+    let closing = async {
+        tokio::task::yield_now().await;
+        tokio::join!(recorder.close(), run(&mut holder, "COMMIT")).0
+    };
+    let (waiting, closed) = tokio::join!(recorder.insert_events(vec![first()]), closing);
+    closed.unwrap();
+    assert_eq!(waiting.unwrap_err().kind(), ErrorKind::Interface, "it had no place in the queue");
+    assert_eq!(accepted.await.unwrap().unwrap(), [1]);
+    assert_eq!(count(&schema).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropping_the_last_handle_finishes_what_was_accepted() {
+    let schema = Schema::create().await;
+    let recorder = schema.open().await.application_recorder("bank").await.unwrap();
+    let mut holder = holding_the_lock(&schema).await;
+    let mut watching = schema.connect().await;
+    let accepted = tokio::spawn(async move { recorder.insert_events(vec![first()]).await });
+    until_waiting(&mut watching, &schema).await;
+    // The task held the last handle.
+    accepted.abort();
+    assert!(accepted.await.unwrap_err().is_cancelled());
+    run(&mut holder, "COMMIT").await;
+    let events = schema.table("bank_events");
+    until(&mut watching, &format!("SELECT count(*) = 1 FROM {events}")).await;
+}
+
+/// Holds the first group back until it is released, and counts groups.
+#[derive(Clone)]
+struct FirstGroup {
+    groups: Arc<AtomicUsize>,
+    gate: Arc<Semaphore>,
+}
+
+impl Hooks for FirstGroup {
+    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+        Box::pin(async move {
+            if point == HookPoint::GroupFormed && self.groups.fetch_add(1, Atomic::SeqCst) == 0 {
+                self.gate.acquire().await.unwrap().forget();
+            }
+        })
+    }
+}
+
+/// A recorder whose writer is held with an event for its first group.
+async fn held_recorder(
+    options: PostgresOptions,
+    opening: StoredEvent,
+) -> (PostgresProcessRecorder, FirstGroup, tokio::task::JoinHandle<()>) {
+    let hooks =
+        FirstGroup { groups: Arc::new(AtomicUsize::new(0)), gate: Arc::new(Semaphore::new(0)) };
+    let datastore = options.hooks(hooks.clone()).open().await.unwrap();
+    let recorder = datastore.process_recorder("bank").await.unwrap();
+    let opened = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { assert_eq!(recorder.insert_events(vec![opening]).await.unwrap(), [1]) }
+    });
+    while hooks.groups.load(Atomic::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    (recorder, hooks, opened)
+}
+
+#[tokio::test]
+async fn what_waits_is_one_group_and_each_has_its_own_result() {
+    let schema = Schema::create().await;
+    let (contested, taken) = (Uuid::new_v4(), first());
+    let (recorder, hooks, opened) = held_recorder(schema.options(), taken.clone()).await;
+    let tracked = |events, position| {
+        recorder.insert_events_with_tracking(events, Tracking::new("upstream", position).unwrap())
+    };
+    let release = async {
+        // Everything has been sent by now: this future is polled last, on the only thread.
+        hooks.gate.add_permits(1);
+    };
+    let results = tokio::join!(
+        opened,
+        recorder.insert_events(vec![event(contested, 1), event(contested, 2)]),
+        recorder.insert_events(vec![event(contested, 2)]),
+        recorder.insert_events(vec![first(), first()]),
+        tracked(vec![first()], 5),
+        tracked(vec![first()], 6),
+        tracked(vec![first()], 6),
+        tracked(vec![taken.clone()], 8),
+        tracked(vec![first()], 7),
+        recorder.insert_events(vec![taken.clone(), first()]),
+        release,
+    );
+    results.0.unwrap();
+    assert_eq!(results.1.unwrap(), [2, 3]);
+    assert!(results.2.unwrap_err().is_conflict(), "the same version in one group");
+    assert_eq!(results.3.unwrap(), [4, 5], "together, however many wait");
+    assert_eq!(results.4.unwrap(), [6]);
+    assert_eq!(results.5.unwrap(), [7], "an ascending position in one group");
+    assert!(results.6.unwrap_err().is_conflict(), "the same position in one group");
+    assert!(results.7.unwrap_err().is_conflict(), "recorded by the group before");
+    assert!(results.9.unwrap_err().is_conflict());
+    // 7 is at odds with 8 of the same group, which was refused: its own time came, in a third one.
+    assert_eq!(results.8.unwrap(), [8]);
+    assert_eq!(hooks.groups.load(Atomic::SeqCst), 3);
+    assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(7));
+}
+
+#[tokio::test]
+async fn groups_are_bounded() {
+    let schema = Schema::create().await;
+    let options = schema.options().group_rows(8.try_into().unwrap());
+    let (recorder, hooks, opened) = held_recorder(options, first()).await;
+    let release = async { hooks.gate.add_permits(1) };
+    let insert = || recorder.insert_events(vec![first(), first(), first()]);
+    let results = tokio::join!(insert(), insert(), insert(), insert(), opened, release);
+    for result in [results.0, results.1, results.2, results.3] {
+        assert_eq!(result.unwrap().len(), 3);
+    }
+    // One alone, and the other four two by two.
+    assert_eq!(hooks.groups.load(Atomic::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn one_requests_fault_is_not_anothers() {
+    let schema = Schema::create().await;
+    let (recorder, hooks, opened) = held_recorder(schema.options(), first()).await;
+    // An index row cannot be so large: the server refuses the whole statement.
+    let random: String = (0..400).map(|_| Uuid::new_v4().to_string()).collect();
+    let too_long = Tracking::new(random, 1).unwrap();
+    let release = async { hooks.gate.add_permits(1) };
+    let results = tokio::join!(
+        opened,
+        recorder.insert_events(vec![first()]),
+        recorder.insert_events_with_tracking(vec![first()], too_long),
+        recorder.insert_events(vec![first()]),
+        release
+    );
+    assert!(results.0.is_ok() && results.1.is_ok() && results.3.is_ok());
+    let refused = results.2.unwrap_err();
+    assert!(!refused.is_conflict() && !refused.is_transient(), "{refused:?}");
+    assert_eq!(count(&schema).await, 3);
+}
+
+#[tokio::test]
+async fn too_much_at_once_is_a_data_error() {
+    let schema = Schema::create().await;
+    let recorder = schema.open().await.application_recorder("bank").await.unwrap();
+    let huge = StoredEvent { state: Bytes::from(vec![0; 1_000_000_001]), ..first() };
+    let refused = recorder.insert_events(vec![huge]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Data);
+    assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [1], "it is usable afterwards");
+}

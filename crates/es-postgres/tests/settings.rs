@@ -1,0 +1,474 @@
+//! Every setting does what it says, and no name, role or server can make more happen than an error.
+
+mod common;
+
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering as Atomic},
+    },
+    time::Duration,
+};
+
+use common::{Database, Role, Schema, event, first, run, scalar, until};
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, NotificationSelection, PersistenceError,
+    ProcessRecorder, Recorder, Tracking, TrackingRecorder, uuid::Uuid,
+};
+use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresOptions};
+use sqlx::Connection;
+
+/// An error with all its causes.
+fn whole(error: &PersistenceError) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(" {error} {error:?}"));
+        cause = error.source();
+    }
+    text
+}
+
+// Connections.
+
+#[tokio::test]
+async fn a_connection_of_age_zero_serves_one_transaction() {
+    let schema = Schema::create().await;
+    let made = Arc::new(AtomicUsize::new(0));
+    let (counter, password) = (Arc::clone(&made), schema.server.password.clone());
+    let options = schema.options().conn_max_age(Duration::ZERO).password_provider(move || {
+        counter.fetch_add(1, Atomic::SeqCst);
+        let password = password.clone();
+        async move { Ok::<_, std::io::Error>(password) }
+    });
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    let before = made.load(Atomic::SeqCst);
+    recorder.insert_events(vec![first()]).await.unwrap();
+    recorder.insert_events(vec![first()]).await.unwrap();
+    recorder.max_notification_id().await.unwrap();
+    assert_eq!(made.load(Atomic::SeqCst) - before, 3);
+
+    // Without an age, one connection serves them all.
+    let options = schema.options().pre_ping(true).conn_max_age(None);
+    let made = Arc::new(AtomicUsize::new(0));
+    let (counter, password) = (Arc::clone(&made), schema.server.password.clone());
+    let options = options.password_provider(move || {
+        counter.fetch_add(1, Atomic::SeqCst);
+        let password = password.clone();
+        async move { Ok::<_, std::io::Error>(password) }
+    });
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    recorder.insert_events(vec![first()]).await.unwrap();
+    recorder.max_notification_id().await.unwrap();
+    assert_eq!(made.load(Atomic::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pool_is_bounded_and_so_are_those_who_wait_for_it() {
+    let schema = Schema::create().await;
+    let options = schema.options().pool_size(1).max_overflow(0).max_waiting(1);
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    let events = schema.table("bank_events");
+    let mut holder = schema.connect().await;
+    run(&mut holder, &format!("BEGIN; LOCK TABLE {events}")).await;
+    let reading = || {
+        let recorder = recorder.clone();
+        tokio::spawn(async move { recorder.max_notification_id().await })
+    };
+    let first = reading();
+    let waiting_for_lock =
+        format!("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted)");
+    until(&mut schema.connect().await, &waiting_for_lock).await;
+    // One has the connection; of the others one waits, and one is refused (after it tried again).
+    let (second, third) = (reading(), reading());
+    let refused = tokio::select! { refused = second => refused, refused = third => refused };
+    let refused = refused.unwrap().unwrap_err();
+    assert_eq!((refused.kind(), refused.is_transient()), (ErrorKind::Operational, true));
+    run(&mut holder, "COMMIT").await;
+    first.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_pool_without_connections_makes_no_sense() {
+    let options = Schema::create().await.options().pool_size(0).max_overflow(0);
+    assert_eq!(options.open().await.unwrap_err().kind(), ErrorKind::Programming);
+}
+
+#[tokio::test]
+async fn the_session_timeout_is_the_connections() {
+    let schema = Schema::create().await;
+    // Without functions an append is a transaction of several statements; the server counts the
+    // settings of its session.
+    let options = schema.options().idle_in_transaction_session_timeout(Duration::from_secs(7));
+    let datastore = options.open().await.unwrap();
+    let recorder = datastore.application_recorder("bank").await.unwrap();
+    // A trigger sees the settings of the session that inserts.
+    let events = schema.table("bank_events");
+    let spy = schema.table("spy");
+    run(
+        &mut schema.connect().await,
+        &format!(
+            "CREATE TABLE {spy} (setting text); \
+             CREATE FUNCTION {0}.spy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             INSERT INTO {spy} VALUES (current_setting('idle_in_transaction_session_timeout')); RETURN NULL; END $$; \
+             CREATE TRIGGER spy AFTER INSERT ON {events} EXECUTE FUNCTION {0}.spy()",
+            schema.name
+        ),
+    )
+    .await;
+    recorder.insert_events(vec![first()]).await.unwrap();
+    let setting: String = scalar(&mut schema.connect().await, &format!("SELECT setting FROM {spy}")).await;
+    assert_eq!(setting, "7s");
+}
+
+#[tokio::test]
+async fn the_first_host_that_accepts_writes_is_used() {
+    let database = Database::create().await;
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let server = &database.server;
+    let hosts = [("127.0.0.1", closed), (server.host.as_str(), server.port)];
+    let datastore = server.options().hosts(hosts).open().await.unwrap();
+    let recorder = datastore.application_recorder("bank").await.unwrap();
+    recorder.insert_events(vec![first()]).await.unwrap();
+
+    // A server whose sessions are read-only is no place for an application that has a choice.
+    let read_only = format!("ALTER DATABASE {} SET default_transaction_read_only = on", server.dbname);
+    run(&mut server.connect().await, &read_only).await;
+    let refused = server.options().hosts(hosts).open().await.unwrap_err();
+    assert_eq!((refused.kind(), refused.is_transient()), (ErrorKind::Operational, true), "{refused:?}");
+    // With one host there is nothing to choose, and reading works.
+    server.options().open().await.unwrap();
+}
+
+/// Ends the read-only state of a database when an outcome is in doubt.
+struct FailOver(common::Server);
+
+impl Hooks for FailOver {
+    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+        Box::pin(async move {
+            if point == HookPoint::OutcomeDoubtful {
+                let mut connection = common::Server::from_environment().connect().await;
+                let writable = format!("ALTER DATABASE {} RESET default_transaction_read_only", self.0.dbname);
+                run(&mut connection, &writable).await;
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn the_host_that_accepts_writes_is_found_again() {
+    let database = Database::create().await;
+    let server = &database.server;
+    let hosts = [(server.host.as_str(), server.port), ("localhost", server.port)];
+    let options = server.options().hosts(hosts).hooks(FailOver(server.clone()));
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    recorder.insert_events(vec![first()]).await.unwrap();
+    let mut admin = common::Server::from_environment().connect().await;
+    let fail = format!(
+        "ALTER DATABASE {0} SET default_transaction_read_only = on; \
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{0}'",
+        server.dbname
+    );
+    run(&mut admin, &fail).await;
+    assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [2]);
+}
+
+#[test]
+fn hosts_are_listed_as_in_the_environment() {
+    let options = || PostgresOptions::new("events");
+    let shown = format!("{:?}", options().host_list("a, b", "5432,5433").unwrap());
+    assert!(shown.contains(r#"[("a", 5432), ("b", 5433)]"#), "{shown}");
+    let shown = format!("{:?}", options().host_list("a,b", "6432").unwrap());
+    assert!(shown.contains(r#"[("a", 6432), ("b", 6432)]"#), "{shown}");
+    for (hosts, ports) in [("a,b", "1,2,3"), ("a,,b", "1"), ("a", "x"), ("a", "0"), ("a", "70000"), ("", "1")] {
+        let refused = options().host_list(hosts, ports).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Programming, "{hosts} {ports}");
+    }
+}
+
+#[test]
+fn sslmode_has_the_names_of_libpq() {
+    let options = || PostgresOptions::new("events");
+    for name in ["disable", "allow", "prefer"] {
+        options().sslmode(name).unwrap();
+    }
+    for name in ["require", "verify-ca", "verify-full"] {
+        match options().sslmode(name) {
+            Ok(_) => assert!(cfg!(feature = "tls")),
+            Err(refused) => assert_eq!(refused.kind(), ErrorKind::NotSupported),
+        }
+    }
+    assert_eq!(options().sslmode("on").unwrap_err().kind(), ErrorKind::Programming);
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_told_from_one_that_has_it() {
+    let server = common::Server::from_environment();
+    let Ok(options) = server.options().sslmode("require") else { return };
+    let refused = options.open().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Operational);
+    assert!(whole(&refused).contains("does not support TLS"), "{refused:?}");
+}
+
+// Secrets.
+
+#[tokio::test]
+async fn a_password_is_never_shown() {
+    const SECRET: &str = "tell-nobody";
+    let server = common::Server::from_environment();
+    let options = server.options().password(SECRET);
+    assert!(!format!("{options:?}").contains(SECRET));
+    let refused = options.open().await.unwrap_err();
+    assert_eq!((refused.kind(), refused.is_transient()), (ErrorKind::Operational, false));
+    assert!(!whole(&refused).contains(SECRET));
+    let schema = Schema::create().await;
+    let datastore = schema.open().await;
+    let recorder = datastore.application_recorder("bank").await.unwrap();
+    let shown = format!("{datastore:?} {recorder:?} {:?}", schema.options());
+    assert!(!shown.contains(&schema.server.password));
+    let failing = server.options().password_provider(|| async { Err::<String, _>("no token today") });
+    let refused = failing.open().await.unwrap_err();
+    assert!(whole(&refused).contains("no token today"));
+}
+
+// Names.
+
+#[tokio::test]
+async fn hostile_names_can_only_fail_clearly() {
+    let database = Database::create().await;
+    let (server, mut connection) = (&database.server, database.server.connect().await);
+    let open = async || server.options().open().await.unwrap();
+    // Where a statement that breaks out would find it.
+    let victim = "public.victim";
+    run(&mut connection, &format!("CREATE TABLE {victim} (n int)")).await;
+    for name in [
+        format!("\"; DROP TABLE {victim}; --"),
+        format!("'; DROP TABLE {victim}; --"),
+        "a'b\\c".to_owned(),
+        "$body$ $$".to_owned(),
+        "%s {} $1".to_owned(),
+        "名前 ÄÖ".to_owned(),
+    ] {
+        let recorder = open().await.process_recorder(&name).await;
+        let recorder = recorder.unwrap_or_else(|refused| panic!("{name}: {}", whole(&refused)));
+        let tracking = Tracking::new(name.clone(), 1).unwrap();
+        let id = Uuid::new_v4();
+        assert_eq!(
+            recorder.insert_events_with_tracking(vec![event(id, 1)], tracking).await.unwrap(),
+            [1],
+            "{name}"
+        );
+        assert!(recorder.insert_events(vec![event(id, 1)]).await.unwrap_err().is_conflict());
+        assert_eq!(recorder.max_tracking_id(&name).await.unwrap(), Some(1));
+        let snapshots = open().await.aggregate_recorder("", &name).await.unwrap();
+        snapshots.insert_events(vec![event(id, 1)]).await.unwrap();
+        assert_eq!(snapshots.select_events(id, EventRange::all()).await.unwrap().len(), 1);
+    }
+    assert_eq!(scalar::<i64>(&mut connection, &format!("SELECT count(*) FROM {victim}")).await, 0);
+    for name in ["x".repeat(57), "ä".repeat(29), "n\0ul".to_owned()] {
+        let refused = open().await.application_recorder(&name).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Programming, "{refused}");
+    }
+    // 63 bytes are a name.
+    open().await.application_recorder(&"x".repeat(56)).await.unwrap();
+    let hostile = server.options().schema("s\"; --").open().await.unwrap();
+    let refused = hostile.application_recorder("bank").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Programming, "{}", whole(&refused));
+    assert_eq!(server.options().schema("").open().await.unwrap().application_recorder("bank").await
+        .unwrap_err().kind(), ErrorKind::Programming);
+}
+
+#[tokio::test]
+async fn applications_share_a_schema() {
+    let schema = Schema::create().await;
+    let datastore = schema.open().await;
+    let (a, b) = ("a".repeat(50), format!("{}b", "a".repeat(49)));
+    let (one, other) =
+        (datastore.process_recorder(&a).await.unwrap(), datastore.process_recorder(&b).await.unwrap());
+    assert_eq!(one.insert_events(vec![first(), first()]).await.unwrap(), [1, 2]);
+    assert_eq!(other.insert_events(vec![first()]).await.unwrap(), [1]);
+    assert_eq!(one.max_notification_id().await.unwrap(), Some(2));
+}
+
+// Roles and tables.
+
+#[tokio::test]
+async fn a_missing_table_is_named() {
+    let schema = Schema::create().await;
+    let datastore = schema.options().create_table(false).open().await.unwrap();
+    for refused in [
+        datastore.application_recorder("bank").await.unwrap_err(),
+        datastore.process_recorder("bank").await.unwrap_err(),
+    ] {
+        assert_eq!(refused.kind(), ErrorKind::Programming);
+        assert!(refused.to_string().contains("\"bank_"), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_processes_create_at_once() {
+    let schema = Schema::create().await;
+    let mut starting = Vec::new();
+    for _ in 0..12 {
+        let options = schema.options().pool_size(1);
+        starting.push(tokio::spawn(async move {
+            let recorder = options.open().await.unwrap().process_recorder("bank").await.unwrap();
+            recorder.insert_events(vec![first()]).await.unwrap();
+        }));
+    }
+    for started in starting {
+        started.await.unwrap();
+    }
+    let functions = format!("SELECT count(*) FROM pg_proc WHERE pronamespace = '{}'::regnamespace", schema.name);
+    assert_eq!(scalar::<i64>(&mut schema.connect().await, &functions).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn roles_that_may_only_read_or_insert_work() {
+    let schema = Schema::create().await;
+    let owner = schema.open().await.process_recorder("bank").await.unwrap();
+    let id = Uuid::new_v4();
+    owner.insert_events(vec![event(id, 1)]).await.unwrap();
+    let (reader, inserter) = (Role::create(&schema).await, Role::create(&schema).await);
+    let grants = format!(
+        "GRANT SELECT ON ALL TABLES IN SCHEMA {0} TO {1}, {2}; GRANT INSERT ON {0}.bank_events TO {2}; \
+         GRANT INSERT, UPDATE ON {0}.bank_tracking TO {2}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA {0} TO {2}",
+        schema.name, reader.name, inserter.name
+    );
+    run(&mut schema.connect().await, &grants).await;
+    let open = async |role: &Role, ordering| {
+        let options = role.server.options().schema(&schema.name).create_table(false).ordering(ordering);
+        options.open().await.unwrap().process_recorder("bank").await.unwrap()
+    };
+    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+        let reading = open(&reader, ordering).await;
+        assert_eq!(reading.select_events(id, EventRange::all()).await.unwrap().len(), 1);
+        assert!(!reading.select_notifications(NotificationSelection::new(9).after(0)).await.unwrap().is_empty());
+        let refused = reading.insert_events(vec![first()]).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Programming, "{}", whole(&refused));
+    }
+    let functions = format!(
+        "DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc \
+         WHERE pronamespace = '{}'::regnamespace LOOP EXECUTE 'DROP FUNCTION ' || f; END LOOP; END $$",
+        schema.name
+    );
+    let mut position = 0;
+    for dropping_functions in [false, true] {
+        if dropping_functions {
+            run(&mut schema.connect().await, &functions).await;
+        }
+        for ordering in [Ordering::TableLock, Ordering::Parallel] {
+            let inserting = open(&inserter, ordering).await;
+            inserting.insert_events(vec![first(), first()]).await.unwrap();
+            assert!(inserting.insert_events(vec![event(id, 1)]).await.unwrap_err().is_conflict());
+            position += 1;
+            let tracking = Tracking::new("upstream", position).unwrap();
+            inserting.insert_events_with_tracking(vec![first()], tracking.clone()).await.unwrap();
+            assert!(inserting.insert_tracking(tracking).await.unwrap_err().is_conflict());
+        }
+    }
+    // Such writers exclude each other, and those who may take the table's lock.
+    let events = schema.table("bank_events");
+    let (one, other) = (open(&inserter, Ordering::TableLock).await, open(&inserter, Ordering::TableLock).await);
+    let mut holder = schema.connect().await;
+    run(&mut holder, &format!("BEGIN; LOCK TABLE {events} IN EXCLUSIVE MODE")).await;
+    let inserts = [one.clone(), other].map(|recorder| {
+        tokio::spawn(async move { recorder.insert_events(vec![first(), first()]).await.unwrap() })
+    });
+    let both = format!(
+        "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted \
+         AND (relation = '{events}'::regclass OR (locktype = 'advisory' AND objid = '{events}'::regclass))"
+    );
+    until(&mut schema.connect().await, &both).await;
+    run(&mut holder, "COMMIT").await;
+    for insert in inserts {
+        let ids = insert.await.unwrap();
+        assert_eq!(ids[1], ids[0] + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_create_functions_appends_without() {
+    let schema = Schema::create().await;
+    schema.open().await.process_recorder("bank").await.unwrap();
+    let role = Role::create(&schema).await;
+    let grants = format!(
+        "GRANT ALL ON ALL TABLES IN SCHEMA {0} TO {1}; GRANT ALL ON ALL SEQUENCES IN SCHEMA {0} TO {1}; \
+         DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc \
+         WHERE pronamespace = '{0}'::regnamespace LOOP EXECUTE 'DROP FUNCTION ' || f; END LOOP; END $$",
+        schema.name, role.name
+    );
+    run(&mut schema.connect().await, &grants).await;
+    let datastore = role.server.options().schema(&schema.name).open().await.unwrap();
+    let recorder = datastore.process_recorder("bank").await.unwrap();
+    assert_eq!(recorder.insert_events(vec![first(), first()]).await.unwrap(), [1, 2]);
+    let refused = datastore.process_recorder("unmade").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Programming, "a table that it may not create");
+}
+
+// After a failover to a server that lost events.
+
+#[tokio::test]
+async fn a_position_beyond_the_upstreams_highest_id_is_told() {
+    let schema = Schema::create().await;
+    let datastore = schema.open().await;
+    let upstream = datastore.application_recorder("upstream").await.unwrap();
+    let downstream = datastore.process_recorder("downstream").await.unwrap();
+    assert_eq!(downstream.verified_position("upstream", &upstream).await.unwrap(), None);
+    upstream.insert_events(vec![first(), first()]).await.unwrap();
+    downstream.insert_tracking(Tracking::new("upstream", 2).unwrap()).await.unwrap();
+    assert_eq!(downstream.verified_position("upstream", &upstream).await.unwrap(), Some(2));
+    let events = schema.table("upstream_events");
+    run(&mut schema.connect().await, &format!("DELETE FROM {events} WHERE notification_id = 2")).await;
+    let lost = downstream.verified_position("upstream", &upstream).await.unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::Integrity);
+    assert!(lost.to_string().contains("up to notification 2") && !lost.is_conflict(), "{lost}");
+}
+
+// The caller's transaction.
+
+#[tokio::test]
+async fn events_and_the_callers_own_tables_change_together() {
+    for (ordering, with_functions) in
+        [(Ordering::TableLock, true), (Ordering::TableLock, false), (Ordering::Parallel, true)]
+    {
+        let schema = Schema::create().await;
+        let mut connection = schema.connect().await;
+        let mut options = schema.options().ordering(ordering).lock_timeout(Duration::from_secs(3));
+        if !with_functions {
+            schema.open().await.process_recorder("bank").await.unwrap();
+            let drop = format!(
+                "DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc \
+                 WHERE pronamespace = '{}'::regnamespace LOOP EXECUTE 'DROP FUNCTION ' || f; END LOOP; END $$",
+                schema.name
+            );
+            run(&mut connection, &drop).await;
+            options = options.create_table(false);
+        }
+        let recorder = options.open().await.unwrap().process_recorder("bank").await.unwrap();
+        let own = schema.table("own");
+        run(&mut connection, &format!("CREATE TABLE {own} (n int)")).await;
+        let id = Uuid::new_v4();
+
+        let mut transaction = connection.begin().await.unwrap();
+        run(&mut transaction, &format!("INSERT INTO {own} VALUES (1); SET LOCAL lock_timeout = '11s'")).await;
+        let tracking = Tracking::new("upstream", 1).unwrap();
+        let ids = recorder.insert_events_with_tracking_in(&mut transaction, &[event(id, 1)], &tracking).await;
+        assert_eq!(ids.unwrap(), [1]);
+        let wait: String = scalar(&mut transaction, "SELECT current_setting('lock_timeout')").await;
+        assert_eq!(wait, "11s", "the caller's own setting is left as it was");
+        assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), None, "not committed yet");
+        transaction.commit().await.unwrap();
+        assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(1));
+
+        // A conflict leaves the transaction usable, and a rollback takes everything back.
+        let mut transaction = connection.begin().await.unwrap();
+        let refused = recorder.insert_events_in(&mut transaction, &[event(id, 1)]).await.unwrap_err();
+        assert!(refused.is_conflict());
+        recorder.insert_events_in(&mut transaction, &[event(id, 2)]).await.unwrap();
+        transaction.rollback().await.unwrap();
+        assert_eq!(recorder.select_events(id, EventRange::all()).await.unwrap(), [event(id, 1)]);
+        recorder.close().await.unwrap();
+    }
+}
