@@ -7,6 +7,7 @@
 //! Runs on SQLite in a temporary folder; the environment can say otherwise:
 //! `PERSISTENCE_MODULE=popo`, or with `--features postgres` and `POSTGRES_DBNAME` and its like set,
 //! `PERSISTENCE_MODULE=postgres`.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::{error::Error, path::Path, sync::Arc};
 

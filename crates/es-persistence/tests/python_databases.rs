@@ -1,5 +1,11 @@
 //! Each database that the Python library wrote holds here exactly what the file beside it says, typed,
 //! every attribute; what is appended here is found beside it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by unwrapping it"
+)]
 
 #[path = "../examples/read_python_database/bank.rs"]
 mod bank;

@@ -1,6 +1,8 @@
 //! The bank whose Python half is `testdata/python/bank.py`: its events, its snapshots, and the
 //! transcodings of its own value objects.
 
+use std::fmt;
+
 use bigdecimal::BigDecimal;
 use es_persistence::{
     Event, PersistenceError, SnapshotState, Transcoding,
@@ -46,6 +48,60 @@ pub(crate) enum AccountEvent {
         remark: Value,
     },
     Closed,
+}
+
+impl fmt::Display for AccountEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Opened { owner, owner_id, birthday, limit, .. } => {
+                write!(f, "opened by {owner:?} (id {owner_id}, born {birthday}), limit {limit}")
+            }
+            Self::Credited { amount, note, tags, booked_at } => {
+                let tags: Vec<String> = tags.iter().map(shown).collect();
+                write!(
+                    f,
+                    "{amount} credited: {note:?}, booked {}, tags [{}]",
+                    shown(booked_at),
+                    tags.join(", ")
+                )
+            }
+            Self::Verified { proof, score, attempts, passed, remark } => {
+                let SimpleCustomValue { id, date } = &proof.value;
+                let outcome = if *passed { "verified" } else { "not verified" };
+                write!(
+                    f,
+                    "{outcome}, score {score:?} after {attempts} attempts, proof {id} of {date}, remark {}",
+                    shown(remark)
+                )
+            }
+            Self::Closed => f.write_str("closed"),
+        }
+    }
+}
+
+/// A value whose type was known only when it was read.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Int(value) => value.to_string(),
+        Value::Float(value) => format!("{value:?}"),
+        Value::Str(value) => format!("{value:?}"),
+        Value::List(values) => {
+            let values: Vec<String> = values.iter().map(shown).collect();
+            format!("[{}]", values.join(", "))
+        }
+        Value::Map(entries) => {
+            let entries: Vec<String> =
+                entries.iter().map(|(name, value)| format!("{name}: {}", shown(value))).collect();
+            format!("{{{}}}", entries.join(", "))
+        }
+        Value::Uuid(value) => value.to_string(),
+        Value::Datetime(value) => value.to_string(),
+        Value::NaiveDatetime(value) => format!("{value} (no offset)"),
+        Value::Decimal(value) => value.to_string(),
+        Value::Custom { name, data } => format!("{name} {}", shown(data)),
+    }
 }
 
 /// What a snapshot keeps of an account.

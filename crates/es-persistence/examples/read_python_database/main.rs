@@ -4,6 +4,7 @@
 //! project; with `PERSISTENCE_MODULE` set, the one that the environment names, by the settings under
 //! which Python wrote it: `SQLITE_DBNAME` or `POSTGRES_DBNAME` and its like, and `CIPHER_KEY` and
 //! `COMPRESSOR_TOPIC` where they were set.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 mod bank;
 
@@ -11,9 +12,8 @@ use std::{error::Error, path::Path};
 
 use bank::{Account, AccountEvent};
 use es_persistence::{
-    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, DomainEvent, EventRange, EventStore,
-    NotificationSelection, Snapshot, TrackingRecorder, factory::InfrastructureFactory,
-    transcode::JsonTranscoder,
+    AggregateRecorder, ApplicationRecorderExt, DomainEvent, EventRange, EventStore, NotificationSelection,
+    Snapshot, TrackingRecorder, factory::InfrastructureFactory, transcode::JsonTranscoder,
 };
 use futures_util::TryStreamExt;
 
@@ -26,6 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .transcoder(bank::transcoder())
         .build()?;
     let recorder = factory.process_recorder().await?;
+    let snapshots = factory.snapshot_store().await?;
     let mapper = factory.mapper()?;
 
     let mut notifications =
@@ -37,14 +38,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
             "{:>4}  {}  v{:<3} {}",
             notification.id, event.originator_id, event.originator_version, event.timestamp
         );
-        println!("      {:?}", event.payload);
+        println!("      {}", event.payload);
         shown += 1;
-        if let Some(snapshots) = factory.snapshot_store().await? {
-            show_snapshot(&snapshots, &event).await?;
+        if let Some(snapshots) = &snapshots {
+            show_snapshot(snapshots, &event).await?;
         }
     }
-    println!("{shown} events, the last with id {:?}", recorder.max_notification_id().await?);
-    println!("processed of \"upstream\": up to {:?}", recorder.max_tracking_id("upstream").await?);
+    println!("{shown} events");
+    if let Some(position) = recorder.max_tracking_id("upstream").await? {
+        println!("processed of application \"upstream\": up to notification {position}");
+    }
     Ok(())
 }
 
