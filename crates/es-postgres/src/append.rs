@@ -203,7 +203,6 @@ impl Appender {
     }
 }
 
-
 /// The rows of batches as columns.
 struct Rows<'a> {
     requests: Vec<i32>,

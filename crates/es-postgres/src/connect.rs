@@ -186,8 +186,11 @@ impl Connector {
         };
         let connected = tokio::time::timeout(self.connect_timeout, connecting).await.map_err(|_| {
             let seconds = self.connect_timeout.as_secs_f64();
-            PersistenceError::operational(format!("connecting to PostgreSQL at {} took over {seconds} s", host.name))
-                .transient()
+            PersistenceError::operational(format!(
+                "connecting to PostgreSQL at {} took over {seconds} s",
+                host.name
+            ))
+            .transient()
         })?;
         match connected {
             Ok((connection, true)) => Ok(connection),

@@ -22,7 +22,9 @@ pub(crate) enum Verdict {
 pub(crate) fn verdict(error: &sqlx::Error) -> Verdict {
     let Some(code) = sqlstate(error) else {
         return match error {
-            sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Verdict::Refused,
+            sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
+                Verdict::Refused
+            }
             // Whatever broke, the state of the connection is not known any more.
             _ => Verdict::Lost,
         };

@@ -134,12 +134,7 @@ async fn wait_for(
     Ok(())
 }
 
-fn held_up(
-    events: &TableName,
-    holder: &Holder,
-    age: Option<Duration>,
-    waited: Duration,
-) -> PersistenceError {
+fn held_up(events: &TableName, holder: &Holder, age: Option<Duration>, waited: Duration) -> PersistenceError {
     let who = match holder.pid {
         Some(pid) => format!("the transaction of process {pid}"),
         None => format!("the prepared transaction {}", holder.transaction),

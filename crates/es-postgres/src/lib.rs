@@ -1,4 +1,95 @@
 //! Recorders on PostgreSQL: the same tables as the Python library's.
+//!
+//! A [`PostgresDatastore`] is one open database. Its recorders share a pool of connections, and each
+//! has a queue of its own, from which what waits is committed in groups:
+//!
+//! - [`PostgresAggregateRecorder`] keeps events, or snapshots, of aggregates by version,
+//! - [`PostgresApplicationRecorder`] also keeps them in one total order,
+//! - [`PostgresProcessRecorder`] also keeps tracking records, in the same commit,
+//! - [`PostgresTrackingRecorder`] keeps tracking records alone.
+//!
+//! Everything runs on tokio, in the runtime in which a recorder was made. An acknowledged event is
+//! committed, as durably as the server is set up to commit. Any number of processes, in Rust or
+//! Python, may share a database.
+//!
+//! # Example
+//! ```no_run
+//! use es_core::{AggregateRecorder, ApplicationRecorder, Bytes, EventRange, NotificationSelection};
+//! use es_core::{PersistenceError, Recorder, StoredEvent, Topic, uuid::Uuid};
+//! use es_postgres::PostgresOptions;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), PersistenceError> {
+//! let options = PostgresOptions::new("eventsourcing").host("127.0.0.1").user("bank").password("secret");
+//! let datastore = options.open().await?;
+//! // Tables `bank_events` and `bank_tracking` are created unless they are there.
+//! let recorder = datastore.process_recorder("bank").await?;
+//!
+//! let opened = StoredEvent {
+//!     originator_id: Uuid::from_u128(1),
+//!     originator_version: 1,
+//!     topic: Topic::from_static("bank:Account.Opened"),
+//!     state: Bytes::from_static(br#"{"owner":"Alice"}"#),
+//! };
+//! assert_eq!(recorder.insert_events(vec![opened.clone()]).await?, [1]);
+//! assert_eq!(recorder.select_events(opened.originator_id, EventRange::all()).await?, [opened.clone()]);
+//!
+//! // The same version again is a conflict that says what collided.
+//! let refused = recorder.insert_events(vec![opened]).await.unwrap_err();
+//! assert!(refused.is_conflict());
+//!
+//! let page = recorder.select_notifications(NotificationSelection::new(100)).await?;
+//! assert_eq!(page[0].id, 1);
+//! recorder.close().await
+//! # }
+//! ```
+//!
+//! # The total order
+//! Notification ids come from a sequence, which hands them out before the transactions that use
+//! them commit: with several writers, a higher id can become visible before a lower one, and a
+//! reader that has moved on never sees the lower one. There are two ways to keep that from happening:
+//!
+//! - [`Ordering::TableLock`], the default. A writer takes the events table's lock, checks, inserts
+//!   and commits before the next one may. Ids become visible in their order, for every reader, the
+//!   Python library's included. It is one call of a function that is created beside the table, and
+//!   one call carries everything that waits, so that the lock costs one flush of the disk per group.
+//! - [`Ordering::Parallel`]. Writers never wait for each other. A reader that meets a gap finds out
+//!   who was writing then, waits until they have finished, and reads again. Every process must use this
+//!   library in this mode, and notifications are read from the primary. A transaction that writes
+//!   and stays open holds readers up: they warn (`tracing`), and fail where a
+//!   [bound](PostgresOptions::fence_timeout) is set, but never go past it.
+//!
+//! # Lost connections
+//! Reads are tried again on a new connection. When a connection is lost while a commit is in flight,
+//! the recorder looks whether exactly these events are recorded before it does anything else: then
+//! they are acknowledged, and if not, they are recorded. Only when the server does not come back
+//! within the [connect timeout](PostgresOptions::connect_timeout) is the outcome
+//! [unknown](es_core::ErrorKind::OutcomeUnknown). A position that is recorded without events counts as
+//! recorded when the table has exactly it, whoever wrote it.
+//!
+//! After a failover to a server that has lost acknowledged events, ids are handed out again:
+//! [`PostgresProcessRecorder::verified_position`] tells.
+//!
+//! # Roles
+//! - To create tables and functions: `CREATE` on the schema, or someone who has it does so before, and
+//!   the others run without [`create_table`](PostgresOptions::create_table).
+//! - To read: `SELECT` on the tables.
+//! - To record: `SELECT` and `INSERT` on the events table, `USAGE` on its sequence, and
+//!   `SELECT, INSERT, UPDATE` on the tracking table. PostgreSQL gives the table's `EXCLUSIVE` lock to
+//!   those alone who may also update or delete; a role that may not takes an equivalent pair of locks.
+//!
+//! The function's name has a digest of what it does, so that two versions of this library work on
+//! one table. Those of versions that are gone may be dropped.
+//!
+//! # Behind pgbouncer
+//! In session mode nothing is to be set. In transaction mode set
+//! [`transaction_pooler`](PostgresOptions::transaction_pooler), unless pgbouncer (from 1.21) has
+//! `max_prepared_statements`; then the startup parameter of
+//! [`idle_in_transaction_session_timeout`](PostgresOptions::idle_in_transaction_session_timeout) needs
+//! `ignore_startup_parameters = options`, or leave it to the server.
+//!
+//! # Features
+//! - `tls`: encrypted connections, by rustls on ring; see [`PostgresOptions::sslmode`].
 
 mod append;
 mod connect;
@@ -21,6 +112,5 @@ pub use datastore::PostgresDatastore;
 pub use hooks::{HookFuture, HookPoint, Hooks};
 pub use options::{Ordering, PostgresOptions};
 pub use recorder::{
-    PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
-    PostgresTrackingRecorder,
+    PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder, PostgresTrackingRecorder,
 };

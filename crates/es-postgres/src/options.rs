@@ -204,7 +204,9 @@ impl PostgresOptions {
         match *numbers {
             [port] => Ok(self.hosts(hosts.into_iter().map(|host| (host, port)))),
             _ if numbers.len() == hosts.len() => Ok(self.hosts(hosts.into_iter().zip(numbers))),
-            _ => wrong(format!("{} ports for {} hosts: expected one, or as many", numbers.len(), hosts.len())),
+            _ => {
+                wrong(format!("{} ports for {} hosts: expected one, or as many", numbers.len(), hosts.len()))
+            }
         }
     }
 

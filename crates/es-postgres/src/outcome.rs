@@ -181,9 +181,9 @@ impl Committer {
                     table.quoted()
                 ));
                 let query = select.into_query("looking for a tracking record");
-                let rows = self.datastore.fetch(&query, |row| {
-                    Ok((column::<Option<i64>>(row, 0)?, column::<bool>(row, 1)?))
-                });
+                let rows = self
+                    .datastore
+                    .fetch(&query, |row| Ok((column::<Option<i64>>(row, 0)?, column::<bool>(row, 1)?)));
                 Ok(match (rows.await?.first(), layout) {
                     (Some((_, true)), _) => Recorded::Exactly(Vec::new()),
                     (Some((Some(latest), false)), layout) if *latest > tracking.notification_id() => {
@@ -220,7 +220,11 @@ impl Committer {
         select.argument(events.iter().map(|event| &*event.state).collect::<Vec<&[u8]>>())?;
         let query = select.into_query("looking for events");
         let found = self.datastore.fetch(&query, |row| {
-            Ok((column::<i64>(row, 0)?, column::<Option<bool>>(row, 1)? == Some(true), column::<i64>(row, 2)?))
+            Ok((
+                column::<i64>(row, 0)?,
+                column::<Option<bool>>(row, 1)? == Some(true),
+                column::<i64>(row, 2)?,
+            ))
         });
         let found = found.await?;
         let Some((first, _, _)) = found.first() else { return Ok(Recorded::Not) };

@@ -1,9 +1,9 @@
 //! Reading: the statements that select, and how their rows are fetched.
 
-use es_core::{EventRange, NotificationSelection, PersistenceError};
+use es_core::{EventRange, NotificationSelection, PersistenceError, Topic};
 use futures_util::TryStreamExt;
 use sqlx::{
-    Arguments, AssertSqlSafe, SqlSafeStr, SqlStr,
+    Arguments, AssertSqlSafe, SqlSafeStr,
     error::BoxDynError,
     postgres::{PgArguments, PgConnection, PgRow},
 };
@@ -70,8 +70,7 @@ pub(crate) fn select_notifications(
     selection: &NotificationSelection,
     horizon: Option<i64>,
 ) -> Result<Query, PersistenceError> {
-    let mut select =
-        Select::new(format!("SELECT {EVENT_COLUMNS}, notification_id FROM {}", events.quoted()));
+    let mut select = Select::new(format!("SELECT {EVENT_COLUMNS}, notification_id FROM {}", events.quoted()));
     if let Some(start) = selection.start {
         let condition =
             if selection.inclusive_of_start { "notification_id >= $" } else { "notification_id > $" };
@@ -81,7 +80,7 @@ pub(crate) fn select_notifications(
         select.condition("notification_id <= $", stop)?;
     }
     if !selection.topics.is_empty() {
-        let topics: Vec<&str> = selection.topics.iter().map(|topic| topic.as_str()).collect();
+        let topics: Vec<&str> = selection.topics.iter().map(Topic::as_str).collect();
         select.condition_of("topic = ANY($", ")", topics)?;
     }
     select.text.push_str(" ORDER BY notification_id");
@@ -151,7 +150,7 @@ impl Select {
     }
 
     pub(crate) fn into_query(self, doing: &'static str) -> Query {
-        Query { doing, sql: SqlStr::from(AssertSqlSafe(self.text).into_sql_str()), arguments: self.arguments }
+        Query { doing, sql: AssertSqlSafe(self.text).into_sql_str(), arguments: self.arguments }
     }
 }
 

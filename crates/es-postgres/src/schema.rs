@@ -184,7 +184,9 @@ async fn create(
         match run(connection, &batch).await {
             Ok(()) => break,
             Err(failed) => {
-                run(connection, "ROLLBACK").await.map_err(|error| error::from_statement("rolling back", error))?;
+                run(connection, "ROLLBACK")
+                    .await
+                    .map_err(|error| error::from_statement("rolling back", error))?;
                 if attempt < CREATE_ATTEMPTS && error::has_sqlstate(&failed, &CREATED_ELSEWHERE) {
                     continue;
                 }
@@ -349,7 +351,9 @@ fn check_identifier(what: &str, name: &str) -> Result<(), PersistenceError> {
     let flaw = match name {
         "" => "is empty".to_owned(),
         name if name.contains('\0') => "has a NUL character".to_owned(),
-        name if name.len() > LONGEST => format!("has {} bytes, more than the {LONGEST} of PostgreSQL", name.len()),
+        name if name.len() > LONGEST => {
+            format!("has {} bytes, more than the {LONGEST} of PostgreSQL", name.len())
+        }
         _ => return Ok(()),
     };
     Err(PersistenceError::programming(format!("{what} {name:?} {flaw}")))

@@ -23,10 +23,10 @@ pub(crate) const PLANNING: [(&str, &str); 4] = [
 
 /// The first key of the advisory lock of roles that may insert and not update; see
 /// [`AppendTables::lock`].
-const ADVISORY_CLASS: i32 = 0x65_73_6c_6b;
+const ADVISORY_CLASS: i32 = 0x6573_6c6b;
 
 /// The first key of the advisory lock under which ids are drawn; see [`AppendTables::draw_ids`].
-const DRAWING_CLASS: i32 = 0x65_73_69_64;
+const DRAWING_CLASS: i32 = 0x6573_6964;
 
 /// The tables that an append writes.
 #[derive(Clone, Debug)]
@@ -113,7 +113,8 @@ impl AppendTables {
 
     /// Creates the function.
     pub(crate) fn create_function(&self) -> String {
-        let settings: String = PLANNING.iter().map(|(name, value)| format!("SET {name} = {value} ")).collect();
+        let settings: String =
+            PLANNING.iter().map(|(name, value)| format!("SET {name} = {value} ")).collect();
         format!(
             "CREATE FUNCTION {} (integer[], uuid[], bigint[], text[], bytea[], integer[], text[], bigint[], \
              lock_mode text, lock_wait text, \
@@ -127,7 +128,10 @@ impl AppendTables {
     /// Calls the function: the parameters of [`statement`](Self::statement) with tracking, `$9` the
     /// name of the lock, `$10` how long to wait for it.
     pub(crate) fn call(&self) -> String {
-        format!("SELECT {ANSWER} FROM {}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", self.function_name().quoted())
+        format!(
+            "SELECT {ANSWER} FROM {}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            self.function_name().quoted()
+        )
     }
 
     fn function_body(&self) -> String {

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use es_core::{
-    EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent, Tracking,
-};
+use es_core::{EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent, Tracking};
 use uuid::Uuid;
 
 use crate::{

@@ -98,8 +98,7 @@ impl Queue {
         let cost = events.iter().map(cost).sum::<usize>() + ROW_COST;
         // A request larger than the queue waits until it is alone.
         let share = u32::try_from(cost).unwrap_or(u32::MAX).min(self.size);
-        let share =
-            Arc::clone(&self.shares).acquire_many_owned(share).await.map_err(|_| error::closed())?;
+        let share = Arc::clone(&self.shares).acquire_many_owned(share).await.map_err(|_| error::closed())?;
         let (reply, answer) = oneshot::channel();
         self.send(Request { events, tracking, reply, _share: share })?;
         answer.await.unwrap_or_else(|_| {
@@ -237,8 +236,7 @@ impl Group {
                 request.events.iter().map(|event| ((event.originator_id, event.originator_version), index)),
             );
             if let Some(tracking) = &request.tracking {
-                positions
-                    .insert(tracking.application_name().to_owned(), (tracking.notification_id(), index));
+                positions.insert(tracking.application_name().to_owned(), (tracking.notification_id(), index));
             }
             group.requests.push(request);
         }
@@ -291,10 +289,7 @@ pub(crate) fn check(events: &[StoredEvent]) -> Result<(), PersistenceError> {
 }
 
 pub(crate) fn version_conflict(event: &StoredEvent) -> Conflict {
-    Conflict::Version {
-        originator_id: event.originator_id,
-        originator_version: event.originator_version,
-    }
+    Conflict::Version { originator_id: event.originator_id, originator_version: event.originator_version }
 }
 
 pub(crate) fn tracking_conflict(tracking: &Tracking) -> Conflict {

@@ -1,4 +1,10 @@
 //! The recorders on PostgreSQL keep every rule, in both modes, concrete and boxed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by unwrapping it"
+)]
 
 mod common;
 

@@ -1,5 +1,11 @@
 //! Lost connections, locks that do not come, callers that go away: nothing is lost, nothing is
 //! written twice, and nobody is told what is not so.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by unwrapping it"
+)]
 
 mod common;
 
@@ -46,9 +52,8 @@ async fn holding_the_lock(schema: &Schema) -> PgConnection {
 /// Until somebody waits for a lock on the events table.
 async fn until_waiting(connection: &mut PgConnection, schema: &Schema) {
     let events = schema.table("bank_events");
-    let sql = format!(
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted)"
-    );
+    let sql =
+        format!("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted)");
     until(connection, &sql).await;
 }
 
@@ -94,9 +99,11 @@ async fn a_request_that_never_arrived_is_sent_again() {
 async fn somebody_elses_event_in_the_place_is_a_conflict() {
     let schema = Schema::create().await;
     let proxy = Proxy::start(schema.server.clone(), MARK).await;
-    let options = schema.options().host("127.0.0.1").port(proxy.port).hooks(Inserting(schema.server.clone(), {
-        schema.table("bank_events")
-    }));
+    let options = schema
+        .options()
+        .host("127.0.0.1")
+        .port(proxy.port)
+        .hooks(Inserting(schema.server.clone(), schema.table("bank_events")));
     let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
     recorder.insert_events(vec![first()]).await.unwrap();
     proxy.arm(Cut::Request);
@@ -296,8 +303,7 @@ async fn held_recorder(
     options: PostgresOptions,
     opening: StoredEvent,
 ) -> (PostgresProcessRecorder, FirstGroup, tokio::task::JoinHandle<()>) {
-    let hooks =
-        FirstGroup { groups: Arc::new(AtomicUsize::new(0)), gate: Arc::new(Semaphore::new(0)) };
+    let hooks = FirstGroup { groups: Arc::new(AtomicUsize::new(0)), gate: Arc::new(Semaphore::new(0)) };
     let datastore = options.hooks(hooks.clone()).open().await.unwrap();
     let recorder = datastore.process_recorder("bank").await.unwrap();
     let opened = tokio::spawn({

@@ -3,6 +3,12 @@
 //! Every trap is set by raw transactions that are held open, and by hooks that hold a reader between
 //! two statements; nothing is left to timing. And every trap is shown to catch a reader that has the
 //! defect it is there for: those readers are at the end of this file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by unwrapping it"
+)]
 
 mod common;
 
@@ -268,8 +274,7 @@ async fn filtered_and_limited_pages_miss_nothing() {
     let trap = Trap::set().await;
     let mut slow = trap.writer().await;
     slow.draw_and_insert(1).await;
-    let other =
-        StoredEvent { topic: Topic::from_static("bank:Account.Opened"), ..event(Uuid::new_v4(), 1) };
+    let other = StoredEvent { topic: Topic::from_static("bank:Account.Opened"), ..event(Uuid::new_v4(), 1) };
     trap.recorder.insert_events(vec![other, first()]).await.unwrap();
     let (reader, mut points) = trap.reader().await;
     let selection = NotificationSelection::new(1).topics([Topic::from_static("bank:Account.Credited")]);
@@ -328,7 +333,9 @@ async fn a_stall_is_told_as_an_event() {
 async fn a_prepared_transaction_is_waited_for() {
     let trap = Trap::set().await;
     let mut slow = trap.writer().await;
-    if scalar::<i32>(&mut slow.connection, "SELECT current_setting('max_prepared_transactions')::int").await == 0 {
+    if scalar::<i32>(&mut slow.connection, "SELECT current_setting('max_prepared_transactions')::int").await
+        == 0
+    {
         println!("skipped: the server allows no prepared transactions");
         return;
     }
@@ -652,10 +659,8 @@ mod defective {
 
     impl Unguarded {
         pub(crate) async fn poll(&mut self, connection: &mut PgConnection, events: &str) -> Vec<i64> {
-            let sql = format!(
-                "SELECT notification_id FROM {events} WHERE notification_id > {} ORDER BY 1",
-                self.0
-            );
+            let sql =
+                format!("SELECT notification_id FROM {events} WHERE notification_id > {} ORDER BY 1", self.0);
             advance(&mut self.0, select(connection, sql).await)
         }
     }
@@ -690,10 +695,8 @@ mod defective {
 
     impl WaitsForContiguity {
         pub(crate) async fn poll(&mut self, connection: &mut PgConnection, events: &str) -> Vec<i64> {
-            let sql = format!(
-                "SELECT notification_id FROM {events} WHERE notification_id > {} ORDER BY 1",
-                self.0
-            );
+            let sql =
+                format!("SELECT notification_id FROM {events} WHERE notification_id > {} ORDER BY 1", self.0);
             let page = select(connection, sql).await;
             let contiguous = page.into_iter().zip(self.0 + 1..).take_while(|(id, expected)| id == expected);
             let page = contiguous.map(|(id, _)| id).collect();
@@ -716,11 +719,11 @@ mod defective {
 
         pub(crate) async fn read(&mut self, connection: &mut PgConnection, events: &str) -> Vec<i64> {
             let sql = "SELECT count(*) FROM pg_locks WHERE virtualtransaction = ANY($1)";
-            while sqlx::query_scalar::<_, i64>(sql).bind(&self.1).fetch_one(&mut *connection).await.unwrap() > 0 {}
-            let sql = format!(
-                "SELECT notification_id FROM {events} WHERE notification_id > {} ORDER BY 1",
-                self.0
-            );
+            while sqlx::query_scalar::<_, i64>(sql).bind(&self.1).fetch_one(&mut *connection).await.unwrap()
+                > 0
+            {}
+            let sql =
+                format!("SELECT notification_id FROM {events} WHERE notification_id > {} ORDER BY 1", self.0);
             advance(&mut self.0, select(connection, sql).await)
         }
     }
@@ -774,10 +777,8 @@ mod defective {
             if select(connection, running.to_owned()).await[0] > 0 {
                 return Vec::new();
             }
-            let sql = format!(
-                "SELECT notification_id FROM {events} WHERE notification_id > {} ORDER BY 1",
-                self.0
-            );
+            let sql =
+                format!("SELECT notification_id FROM {events} WHERE notification_id > {} ORDER BY 1", self.0);
             advance(&mut self.0, select(connection, sql).await)
         }
     }

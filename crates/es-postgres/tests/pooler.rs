@@ -1,6 +1,12 @@
 //! Behind pgbouncer in transaction mode, where a session belongs to nobody.
 //!
 //! Runs where pgbouncer is installed (`apt-get install pgbouncer`), and says so where it is not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by unwrapping it"
+)]
 
 mod common;
 
@@ -32,8 +38,7 @@ impl Bouncer {
         };
         let directory = std::env::temp_dir().join(format!("pgbouncer-{}", Uuid::new_v4().simple()));
         std::fs::create_dir(&directory).unwrap();
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let settings = format!(
             "[databases]\n* = host={} port={} user={} password={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n\
@@ -50,13 +55,8 @@ impl Bouncer {
             command.args(["-u", "nobody"]);
         }
         let log = std::fs::File::create(directory.join("log")).unwrap();
-        let child = command
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child =
+            command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let bouncer = Self { child, directory, port };
         for _ in 0..400 {
             if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
@@ -64,7 +64,10 @@ impl Bouncer {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("pgbouncer did not start: {}", std::fs::read_to_string(bouncer.directory.join("log")).unwrap());
+        panic!(
+            "pgbouncer did not start: {}",
+            std::fs::read_to_string(bouncer.directory.join("log")).unwrap()
+        );
     }
 }
 

@@ -1,4 +1,10 @@
 //! Databases that the Python library wrote, versions 9.1 and 9.5: read, appended to, read again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by unwrapping it"
+)]
 
 mod common;
 
@@ -6,8 +12,8 @@ use std::{fs, path::PathBuf};
 
 use common::{Database, event, first, run, scalar};
 use es_core::{
-    AggregateRecorder, ApplicationRecorderExt, EventRange, NotificationSelection,
-    ProcessRecorder, Tracking, TrackingRecorder, uuid::Uuid,
+    AggregateRecorder, ApplicationRecorderExt, EventRange, NotificationSelection, ProcessRecorder, Tracking,
+    TrackingRecorder, uuid::Uuid,
 };
 use futures_util::TryStreamExt;
 use serde_json::Value;
@@ -22,7 +28,8 @@ async fn restore(name: &str) -> Database {
     let database = Database::create().await;
     // `\restrict` is for psql.
     let dump = test_data(&format!("{name}.sql"));
-    let dump: String = dump.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect();
+    let dump: String =
+        dump.lines().filter(|line| !line.starts_with('\\')).map(|line| format!("{line}\n")).collect();
     run(&mut database.server.connect().await, &dump).await;
     database
 }
@@ -69,8 +76,11 @@ async fn holds_what_python_wrote(name: &str) {
     assert!(recorder.insert_events_with_tracking(vec![first()], taken).await.unwrap_err().is_conflict());
     let tracking = Tracking::new("upstream", 8).unwrap();
     let ids = recorder.insert_events_with_tracking(vec![event(*aggregate, next)], tracking).await.unwrap();
-    let sequence: i64 =
-        scalar(&mut database.server.connect().await, "SELECT last_value FROM bank_events_notification_id_seq").await;
+    let sequence: i64 = scalar(
+        &mut database.server.connect().await,
+        "SELECT last_value FROM bank_events_notification_id_seq",
+    )
+    .await;
     assert_eq!(ids, [sequence]);
     assert!(ids[0] > last);
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(8));
@@ -96,7 +106,8 @@ async fn the_layout_that_stands_is_kept() {
         let mut connection = database.server.connect().await;
         let count = "SELECT count(*) FROM bank_tracking WHERE application_name = 'other'";
         let before: i64 = scalar(&mut connection, count).await;
-        let recorder = database.server.options().open().await.unwrap().process_recorder("bank").await.unwrap();
+        let recorder =
+            database.server.options().open().await.unwrap().process_recorder("bank").await.unwrap();
         recorder.insert_tracking(Tracking::new("other", 42).unwrap()).await.unwrap();
         let after: i64 = scalar(&mut connection, count).await;
         assert_eq!(after - before, rows - 1, "{name}");

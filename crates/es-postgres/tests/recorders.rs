@@ -1,4 +1,10 @@
 //! What recorders promise, through the public API, on a real server.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by unwrapping it"
+)]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! Every setting does what it says, and no name, role or server can make more happen than an error.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by unwrapping it"
+)]
 
 mod common;
 
@@ -149,7 +155,8 @@ impl Hooks for FailOver {
         Box::pin(async move {
             if point == HookPoint::OutcomeDoubtful {
                 let mut connection = common::Server::from_environment().connect().await;
-                let writable = format!("ALTER DATABASE {} RESET default_transaction_read_only", self.0.dbname);
+                let writable =
+                    format!("ALTER DATABASE {} RESET default_transaction_read_only", self.0.dbname);
                 run(&mut connection, &writable).await;
             }
         })
@@ -181,7 +188,8 @@ fn hosts_are_listed_as_in_the_environment() {
     assert!(shown.contains(r#"[("a", 5432), ("b", 5433)]"#), "{shown}");
     let shown = format!("{:?}", options().host_list("a,b", "6432").unwrap());
     assert!(shown.contains(r#"[("a", 6432), ("b", 6432)]"#), "{shown}");
-    for (hosts, ports) in [("a,b", "1,2,3"), ("a,,b", "1"), ("a", "x"), ("a", "0"), ("a", "70000"), ("", "1")] {
+    for (hosts, ports) in [("a,b", "1,2,3"), ("a,,b", "1"), ("a", "x"), ("a", "0"), ("a", "70000"), ("", "1")]
+    {
         let refused = options().host_list(hosts, ports).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Programming, "{hosts} {ports}");
     }
@@ -195,7 +203,8 @@ fn sslmode_has_the_names_of_libpq() {
     }
     for name in ["require", "verify-ca", "verify-full"] {
         match options().sslmode(name) {
-            Ok(_) => assert!(cfg!(feature = "tls")),
+            Ok(_) if cfg!(feature = "tls") => {}
+            Ok(_) => panic!("{name} cannot be had without the feature"),
             Err(refused) => assert_eq!(refused.kind(), ErrorKind::NotSupported),
         }
     }
@@ -275,8 +284,19 @@ async fn hostile_names_can_only_fail_clearly() {
     let hostile = server.options().schema("s\"; --").open().await.unwrap();
     let refused = hostile.application_recorder("bank").await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Programming, "{}", whole(&refused));
-    assert_eq!(server.options().schema("").open().await.unwrap().application_recorder("bank").await
-        .unwrap_err().kind(), ErrorKind::Programming);
+    assert_eq!(
+        server
+            .options()
+            .schema("")
+            .open()
+            .await
+            .unwrap()
+            .application_recorder("bank")
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Programming
+    );
 }
 
 #[tokio::test]
@@ -320,7 +340,8 @@ async fn many_processes_create_at_once() {
     for started in starting {
         started.await.unwrap();
     }
-    let functions = format!("SELECT count(*) FROM pg_proc WHERE pronamespace = '{}'::regnamespace", schema.name);
+    let functions =
+        format!("SELECT count(*) FROM pg_proc WHERE pronamespace = '{}'::regnamespace", schema.name);
     assert_eq!(scalar::<i64>(&mut schema.connect().await, &functions).await, 1);
 }
 
@@ -344,7 +365,9 @@ async fn roles_that_may_only_read_or_insert_work() {
     for ordering in [Ordering::TableLock, Ordering::Parallel] {
         let reading = open(&reader, ordering).await;
         assert_eq!(reading.select_events(id, EventRange::all()).await.unwrap().len(), 1);
-        assert!(!reading.select_notifications(NotificationSelection::new(9).after(0)).await.unwrap().is_empty());
+        assert!(
+            !reading.select_notifications(NotificationSelection::new(9).after(0)).await.unwrap().is_empty()
+        );
         let refused = reading.insert_events(vec![first()]).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Programming, "{}", whole(&refused));
     }
@@ -370,7 +393,8 @@ async fn roles_that_may_only_read_or_insert_work() {
     }
     // Such writers exclude each other, and those who may take the table's lock.
     let events = schema.table("bank_events");
-    let (one, other) = (open(&inserter, Ordering::TableLock).await, open(&inserter, Ordering::TableLock).await);
+    let (one, other) =
+        (open(&inserter, Ordering::TableLock).await, open(&inserter, Ordering::TableLock).await);
     let mut holder = schema.connect().await;
     run(&mut holder, &format!("BEGIN; LOCK TABLE {events} IN EXCLUSIVE MODE")).await;
     let inserts = [one.clone(), other].map(|recorder| {

@@ -25,7 +25,9 @@ impl Server {
     pub fn from_environment() -> Self {
         let setting = |name: &str| {
             env::var(name).unwrap_or_else(|_| {
-                panic!("{name} is not set: these tests need PostgreSQL; run `cargo xtask test`, which brings it")
+                panic!(
+                    "{name} is not set: these tests need PostgreSQL; run `cargo xtask test`, which brings it"
+                )
             })
         };
         Self {
@@ -138,8 +140,7 @@ impl Role {
             schema.name
         );
         run(&mut connection, &create).await;
-        let server =
-            Server { user: name.clone(), password: "of-a-test".to_owned(), ..schema.server.clone() };
+        let server = Server { user: name.clone(), password: "of-a-test".to_owned(), ..schema.server.clone() };
         Self { server, name }
     }
 }
