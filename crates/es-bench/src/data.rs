@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use es_core::{Bytes, StoredEvent, Topic};
 use uuid::Uuid;
 
-const SEED: u64 = 0x5EED_0FEE;
+/// What all events are made from.
+pub(crate) const SEED: u64 = 0x5EED_0FEE;
 const TOPIC: &str = "bank:Account.Credited";
 /// Bytes of state of an event, about those of a credited account.
 pub(crate) const STATE_SIZE: usize = 200;

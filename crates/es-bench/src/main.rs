@@ -89,6 +89,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
         format: FORMAT,
         date,
         commit: machine::commit(),
+        seed: data::SEED,
         is_quick: arguments.quick,
         machine,
         durability,

@@ -15,6 +15,8 @@ pub(crate) struct Report {
     /// When the run began, RFC 3339, UTC.
     pub(crate) date: String,
     pub(crate) commit: String,
+    /// What the stored events were made from.
+    pub(crate) seed: u64,
     /// A short run: every workload once, nothing to quote.
     pub(crate) is_quick: bool,
     pub(crate) machine: Machine,
@@ -163,6 +165,7 @@ pub(crate) mod tests {
             format: FORMAT,
             date: "2026-01-31T12:00:00Z".into(),
             commit: "0123abc".into(),
+            seed: 7,
             is_quick: false,
             machine: Machine {
                 processor: "a processor".into(),
@@ -185,6 +188,7 @@ pub(crate) mod tests {
             "format": 1,
             "date": "2026-01-31T12:00:00Z",
             "commit": "0123abc",
+            "seed": 7,
             "is_quick": false,
             "machine": {
                 "processor": "a processor", "threads": 2, "memory_mebibytes": 1024, "system": "linux 6",

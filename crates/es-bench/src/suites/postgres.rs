@@ -13,7 +13,7 @@ use crate::bench::{Bench, Plan};
 use crate::child::{self, Job};
 use crate::data::Supply;
 use crate::report::Measure;
-use crate::systems::bare_postgres::Connections;
+use crate::systems::bare_postgres::{Connections, Pool};
 use crate::systems::postgres_schema::Schema;
 use crate::systems::processes::Processes;
 use crate::systems::recorder::RecorderStore;
@@ -24,7 +24,7 @@ const PARALLEL: &str = "es-postgres, parallel";
 const BARE: &str = "bare sqlx";
 const BARE_COPY: &str = "bare sqlx, COPY BINARY";
 const BARE_64: &str = "bare sqlx, 64 connections";
-const BARE_10: &str = "bare sqlx, 10 connections";
+const BARE_POOL: &str = "bare sqlx, its pool's defaults";
 
 /// One schema for each contestant of an experiment, made anew for each experiment.
 const OUR_SCHEMA: &str = "es_bench_ours";
@@ -78,14 +78,14 @@ async fn group_commits(bench: &mut Bench) -> Result<()> {
     let plan = Plan::new("PostgreSQL insert, 64 tasks, 1 per commit", 15)
         .faster(4.0, BARE_64)
         .steadier(BARE_64)
-        .beside(BARE_10, Measure::Speed);
+        .beside(BARE_POOL, Measure::Speed);
     bench
         .compete(plan, async || {
             Ok(vec![
                 Working::boxed(OURS, ours(OUR_SCHEMA, Ordering::TableLock).await?, &work),
                 Working::boxed(PARALLEL, ours(PARALLEL_SCHEMA, Ordering::Parallel).await?, &work),
                 Working::boxed(BARE_64, bare(BARE_SCHEMA, 64).await?, &work),
-                Working::boxed(BARE_10, bare(OTHER_BARE_SCHEMA, 10).await?, &work),
+                Working::boxed(BARE_POOL, bare_pool(OTHER_BARE_SCHEMA).await?, &work),
             ])
         })
         .await
@@ -162,6 +162,12 @@ async fn bare(schema: &str, connections: usize) -> Result<Connections> {
     let schema = Schema::create(schema).await?;
     schema.create_table().await?;
     Connections::open(&schema, connections).await
+}
+
+async fn bare_pool(schema: &str) -> Result<Pool> {
+    let schema = Schema::create(schema).await?;
+    schema.create_table().await?;
+    Ok(Pool::open(&schema))
 }
 
 /// The table that reads find, filled when the first of them needs it.

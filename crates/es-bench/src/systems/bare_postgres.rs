@@ -1,13 +1,14 @@
 //! Bare sqlx, as a careful programmer would write it: prepared statements, each call on a connection that is ready
-//! (sqlx's own pool asks the server for a sign of life with every use), rows decoded into owned values.
+//! (sqlx's own pool, measured too, asks the server for a sign of life with every use), rows decoded into owned values.
 
 use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use es_core::StoredEvent;
-use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::QueryScalar;
+use sqlx::{PgConnection, PgPool, Postgres, Row};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
@@ -69,6 +70,33 @@ impl Drop for Taken<'_> {
     }
 }
 
+/// sqlx's own pool with all its defaults, which most programs use: ten connections, each asked for a sign of life
+/// before and after each use.
+pub(crate) struct Pool(PgPool);
+
+impl Pool {
+    pub(crate) fn open(schema: &Schema) -> Self {
+        Self(PgPool::connect_lazy_with(schema.connect_options()))
+    }
+}
+
+impl Store for Pool {
+    async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
+        for event in events {
+            black_box(insert(&event).fetch_one(&self.0).await?);
+        }
+        Ok(())
+    }
+
+    async fn load(&self, _: Uuid) -> Result<usize> {
+        bail!("the pool only writes")
+    }
+
+    async fn page(&self, _: i64, _: usize) -> Result<Page> {
+        bail!("the pool only writes")
+    }
+}
+
 impl Store for Connections {
     async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
         let mut connection = self.take().await?;
@@ -76,12 +104,7 @@ impl Store for Connections {
             return copy(connection.get()?, events.into_iter()).await;
         }
         for event in events {
-            let insert = sqlx::query_scalar(INSERT)
-                .bind(event.originator_id)
-                .bind(event.originator_version)
-                .bind(event.topic.as_str())
-                .bind(&*event.state);
-            black_box::<i64>(insert.fetch_one(connection.get()?).await?);
+            black_box(insert(&event).fetch_one(connection.get()?).await?);
         }
         Ok(())
     }
@@ -123,6 +146,14 @@ fn decode(row: PgRow) -> Result<OwnedEvent, sqlx::Error> {
         topic: row.try_get(2)?,
         state: row.try_get(3)?,
     })
+}
+
+fn insert(event: &StoredEvent) -> QueryScalar<'_, Postgres, i64, PgArguments> {
+    sqlx::query_scalar(INSERT)
+        .bind(event.originator_id)
+        .bind(event.originator_version)
+        .bind(event.topic.as_str())
+        .bind(&*event.state)
 }
 
 /// `COPY` in its binary format: the fastest way into a table.

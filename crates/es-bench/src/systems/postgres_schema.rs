@@ -92,16 +92,20 @@ impl Schema {
     }
 
     pub(crate) async fn connect(&self) -> Result<PgConnection> {
+        self.connect_options().connect().await.context("cannot connect to PostgreSQL")
+    }
+
+    /// How sqlx is told of it.
+    pub(crate) fn connect_options(&self) -> PgConnectOptions {
         let Server { host, port, dbname, user, password } = &self.server;
-        let options = PgConnectOptions::new_without_pgpass()
+        PgConnectOptions::new_without_pgpass()
             .host(host)
             .port(*port)
             .database(dbname)
             .username(user)
             .password(password)
             .options([("search_path", self.name.as_str()), ("client_min_messages", "warning")])
-            .disable_statement_logging();
-        options.connect().await.context("cannot connect to PostgreSQL")
+            .disable_statement_logging()
     }
 
     async fn execute(&self, statements: String) -> Result<()> {
