@@ -21,24 +21,29 @@ pub(crate) fn from_opening(path: &Path, error: Error) -> PersistenceError {
     translated.with_source(error)
 }
 
-/// Whether another connection was in the way.
+/// Whether another connection was in the way, and may be out of it soon.
 pub(crate) fn is_locked(error: &Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    matches!(code(error), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) && !is_outdated(error)
+}
+
+/// Whether a transaction that has read wants to write after another has: it never can.
+fn is_outdated(error: &Error) -> bool {
+    cause(error).is_some_and(|cause| cause.extended_code == ffi::SQLITE_BUSY_SNAPSHOT)
 }
 
 /// Whether there was no room for what was to be written: less may still fit.
 pub(crate) fn is_full(error: &Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::OutOfMemory))
+    matches!(code(error), Some(ErrorCode::DiskFull | ErrorCode::OutOfMemory))
 }
 
 /// Whether the value is larger than SQLite holds.
 pub(crate) fn is_too_big(error: &Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::TooBig)
+    code(error) == Some(ErrorCode::TooBig)
 }
 
 /// Whether a row with this primary key exists.
 pub(crate) fn is_taken_key(error: &Error) -> bool {
-    error.sqlite_error().is_some_and(|cause| cause.extended_code == ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
+    cause(error).is_some_and(|cause| cause.extended_code == ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
 }
 
 /// Whether a commit that failed so has certainly left nothing behind.
@@ -46,14 +51,22 @@ pub(crate) fn is_taken_key(error: &Error) -> bool {
 /// SQLite is told to wait, or finds no room, before the record that makes a commit count. After a
 /// failure of the disk that record may stand in the log, to come back when the log is recovered.
 pub(crate) fn leaves_nothing(error: &Error) -> bool {
-    is_locked(error) || is_full(error) || error.sqlite_error_code() == Some(ErrorCode::ReadOnly)
+    is_locked(error) || is_full(error) || code(error) == Some(ErrorCode::ReadOnly)
 }
 
 fn describe(error: &Error) -> (ErrorKind, String) {
     if let Some(table) = missing_table(error) {
         return (ErrorKind::Programming, format!("table {table:?} does not exist"));
     }
-    let (kind, message) = match error.sqlite_error_code() {
+    if matches!(error, Error::NulError(_) | Error::InvalidPath(_)) {
+        return (ErrorKind::Programming, "the path cannot be a file's".to_owned());
+    }
+    if is_outdated(error) {
+        let message =
+            "the transaction has read what another has changed since: begin it with BEGIN IMMEDIATE";
+        return (ErrorKind::Operational, message.to_owned());
+    }
+    let (kind, message) = match code(error) {
         Some(ErrorCode::NotADatabase) => (ErrorKind::Database, "the file is not a database"),
         Some(ErrorCode::DatabaseCorrupt) => (ErrorKind::Database, "the database is damaged"),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -79,6 +92,18 @@ fn describe(error: &Error) -> (ErrorKind, String) {
         _ => (ErrorKind::Database, "SQLite failed"),
     };
     (kind, message.to_owned())
+}
+
+fn code(error: &Error) -> Option<ErrorCode> {
+    cause(error).map(|cause| cause.code)
+}
+
+/// What SQLite reported, also where it refused the text of a statement.
+fn cause(error: &Error) -> Option<&ffi::Error> {
+    match error {
+        Error::SqliteFailure(cause, _) | Error::SqlInputError { error: cause, .. } => Some(cause),
+        _ => None,
+    }
 }
 
 /// The table that a statement needs and the database lacks. SQLite tells it in words alone.

@@ -1,6 +1,6 @@
 //! Recording inside a transaction of the program's own, which `sqlx` runs and the program commits.
 
-use es_core::{Conflict, PersistenceError, StoredEvent, Tracking};
+use es_core::{Conflict, ErrorKind, PersistenceError, StoredEvent, Tracking};
 use rusqlite::ffi;
 use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction};
 
@@ -22,8 +22,11 @@ macro_rules! record_events {
             /// has committed.
             ///
             /// # Errors
-            /// As [`insert_events`](es_core::AggregateRecorder::insert_events); the transaction is then
-            /// as it was before the call, and may go on.
+            /// As [`insert_events`](es_core::AggregateRecorder::insert_events). After a conflict, and
+            /// after a [`Data`](es_core::ErrorKind::Data) error, the transaction is as it was before
+            /// the call, and may go on. After any other, drop it, and close its connection: on a full
+            /// disk, for one, SQLite has rolled it back whole, `sqlx` does not know, and what is
+            /// written next is committed at once.
             ///
             /// # Cancel safety
             /// When the future is dropped, what it has written is rolled back.
@@ -47,8 +50,9 @@ macro_rules! record_tracking {
             /// commits. A view that the same transaction updates is then updated exactly once.
             ///
             /// # Errors
-            /// As [`insert_tracking`](es_core::TrackingRecorder::insert_tracking); the transaction is
-            /// then as it was before the call.
+            /// As [`insert_tracking`](es_core::TrackingRecorder::insert_tracking). After a conflict the
+            /// transaction is as it was before the call; after any other error, drop it, and close its
+            /// connection.
             ///
             /// # Cancel safety
             /// When the future is dropped, what it has written is rolled back.
@@ -70,8 +74,8 @@ impl SqliteProcessRecorder {
     /// [`insert_events_in`](Self::insert_events_in).
     ///
     /// # Errors
-    /// As [`insert_events_with_tracking`](es_core::ProcessRecorder::insert_events_with_tracking); the
-    /// transaction is then as it was before the call.
+    /// As [`insert_events_with_tracking`](es_core::ProcessRecorder::insert_events_with_tracking); what
+    /// becomes of the transaction is told at [`insert_events_in`](Self::insert_events_in).
     ///
     /// # Cancel safety
     /// When the future is dropped, what it has written is rolled back.
@@ -91,15 +95,31 @@ async fn append_in(
     events: &[StoredEvent],
     tracking: Option<&Tracking>,
 ) -> Result<Vec<i64>, PersistenceError> {
+    require_open(transaction).await?;
     // A transaction within a transaction is a savepoint; dropped, it is rolled back.
     let mut savepoint = Connection::begin(&mut **transaction).await.map_err(from_sqlx)?;
     match append(&mut savepoint, table, events, tracking).await {
         Ok(ids) => savepoint.commit().await.map(|()| ids).map_err(from_sqlx),
         Err(error) => {
-            savepoint.rollback().await.map_err(from_sqlx)?;
+            if let Err(lost) = savepoint.rollback().await {
+                tracing::warn!(error = %lost, "SQLite has rolled the program's transaction back");
+            }
             Err(error)
         }
     }
+}
+
+/// Refuses a transaction that SQLite has rolled back by itself: a savepoint would then be one of its
+/// own, committed with its end.
+///
+/// SQL has no way to ask but this: within a transaction, none can begin.
+async fn require_open(connection: &mut SqliteConnection) -> Result<(), PersistenceError> {
+    if sqlx::query("BEGIN").execute(&mut *connection).await.is_err() {
+        return Ok(());
+    }
+    sqlx::query("ROLLBACK").execute(connection).await.map_err(from_sqlx)?;
+    let message = "SQLite has rolled the transaction back after an earlier error";
+    Err(PersistenceError::new(ErrorKind::Interface, message))
 }
 
 async fn append(

@@ -12,7 +12,7 @@ use es_sqlite::{SqliteOptions, SqliteProcessRecorder};
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
-use support::{database, event, events, id};
+use support::{database, event, event_of, events, id};
 
 /// A recorder on a file, and another connection to the file.
 async fn both() -> (TempDir, SqliteProcessRecorder, SqliteConnection) {
@@ -90,4 +90,44 @@ async fn other_errors_keep_their_kind() {
     let error = snapshots.insert_events_in(&mut transaction, &[event(1, 1)]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Programming);
     assert!(error.to_string().contains("stored_snapshots"), "{error}");
+}
+
+/// A full disk made SQLite roll the whole transaction back. The savepoint could then not be ended, and
+/// the program was told "no such savepoint"; a second try made a savepoint outside of any transaction,
+/// and its end committed it.
+#[tokio::test]
+async fn a_full_disk_is_told_and_nothing_is_recorded_after_it() {
+    let (_directory, recorder, mut connection) = both().await;
+    sqlx::query("PRAGMA max_page_count = 30").execute(&mut connection).await.unwrap();
+
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    sqlx::query("INSERT INTO balances VALUES (5)").execute(&mut *transaction).await.unwrap();
+    let large = [event(1, 1), event_of(1, 2, vec![7; 400 << 10])];
+    let full = recorder.insert_events_in(&mut transaction, &large).await.unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::Operational, "{full:?}");
+    assert!(full.to_string().contains("no room"), "{full}");
+    for _ in 0..2 {
+        let refused = recorder.insert_events_in(&mut transaction, &[event(2, 1)]).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Interface, "{refused:?}");
+        let refused = recorder.insert_tracking_in(&mut transaction, &position(1)).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Interface, "{refused:?}");
+    }
+    transaction.commit().await.unwrap_err();
+
+    assert_eq!(recorder.max_notification_id().await.unwrap(), None);
+    assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), None);
+}
+
+/// It was called transient, and that another connection held its lock: trying again is in vain.
+#[tokio::test]
+async fn a_deferred_transaction_that_has_read_is_told_how_to_begin() {
+    let (_directory, recorder, mut connection) = both().await;
+    let mut transaction = connection.begin().await.unwrap();
+    let select = sqlx::query_scalar("SELECT count(*) FROM stored_events");
+    assert_eq!(select.fetch_one(&mut *transaction).await.map(|count: i64| count).unwrap(), 0);
+    recorder.insert_events(vec![event(1, 1)]).await.unwrap();
+
+    let error = recorder.insert_events_in(&mut transaction, &[event(2, 1)]).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Operational, false), "{error:?}");
+    assert!(error.to_string().contains("BEGIN IMMEDIATE"), "{error}");
 }
