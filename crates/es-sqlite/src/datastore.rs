@@ -282,8 +282,7 @@ impl Connections {
     }
 
     fn open_named(options: &SqliteOptions) -> rusqlite::Result<Self> {
-        let create = if options.create_table { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
-        let writer = connect(options, create)?;
+        let writer = connect(options)?;
         // A database in memory belongs to the connection that made it.
         if writer.path().is_none_or(str::is_empty) {
             return Ok(Self { writer, readers: Vec::new(), quick: None });
@@ -299,11 +298,10 @@ impl Connections {
     }
 }
 
-fn connect(options: &SqliteOptions, create: OpenFlags) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_URI
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | create;
+fn connect(options: &SqliteOptions) -> rusqlite::Result<Connection> {
+    let mut flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    flags.set(OpenFlags::SQLITE_OPEN_CREATE, options.may_create());
     let connection = Connection::open_with_flags(&options.database, flags)?;
     connection.busy_timeout(options.lock_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
@@ -322,7 +320,7 @@ fn connect(options: &SqliteOptions, create: OpenFlags) -> rusqlite::Result<Conne
 }
 
 fn connect_reader(options: &SqliteOptions) -> rusqlite::Result<Connection> {
-    let connection = connect(options, OpenFlags::empty())?;
+    let connection = connect(options)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }

@@ -41,6 +41,11 @@ pub(crate) fn is_too_big(error: &Error) -> bool {
     code(error) == Some(ErrorCode::TooBig)
 }
 
+/// Whether SQLite cannot make sense of a statement: it names what is not there.
+pub(crate) fn is_refused_statement(error: &Error) -> bool {
+    code(error) == Some(ErrorCode::Unknown)
+}
+
 /// Whether a row with this primary key exists.
 pub(crate) fn is_taken_key(error: &Error) -> bool {
     cause(error).is_some_and(|cause| cause.extended_code == ffi::SQLITE_CONSTRAINT_PRIMARYKEY)

@@ -13,6 +13,9 @@ use crate::{
     hooks::{Hooks, WriterHooks},
 };
 
+/// SQLite counts milliseconds in 32 bits.
+const LONGEST_LOCK_TIMEOUT: Duration = Duration::from_hours(24 * 24);
+
 /// How a database is opened; every setting has a default that suits most programs.
 ///
 /// ```
@@ -71,7 +74,8 @@ impl Synchronous {
 impl SqliteOptions {
     /// Opens `database`: a path, `:memory:`, or a `file:` URI.
     ///
-    /// A file that does not exist is created, unless [`create_table`](Self::create_table) is off.
+    /// A file that does not exist is created, unless [`create_table`](Self::create_table) is off; then
+    /// only for a URI with `mode=rwc`.
     pub fn new(database: impl AsRef<Path>) -> Self {
         Self {
             database: database.as_ref().to_owned(),
@@ -88,10 +92,10 @@ impl SqliteOptions {
     }
 
     /// How long to wait for another connection's lock before an operation fails with a transient
-    /// error; 5 seconds by default, as in the Python library.
+    /// error; 5 seconds by default, as in the Python library. At most 24 days: more counts as that.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
-        self.lock_timeout = timeout;
+        self.lock_timeout = timeout.min(LONGEST_LOCK_TIMEOUT);
         self
     }
 
@@ -165,6 +169,13 @@ impl SqliteOptions {
     pub fn hooks(mut self, hooks: impl WriterHooks) -> Self {
         self.hooks = Hooks::new(hooks);
         self
+    }
+
+    /// Whether a file that does not exist is created. SQLite refuses a URI that asks for it where it
+    /// may not be.
+    pub(crate) fn may_create(&self) -> bool {
+        let asks_for_it = |name: &str| name.starts_with("file:") && name.contains("mode=rwc");
+        self.create_table || self.database.to_str().is_some_and(asks_for_it)
     }
 
     /// Opens the database and starts its threads.

@@ -3,7 +3,10 @@
 use es_core::{EventRange, PersistenceError};
 use rusqlite::{Connection, TransactionBehavior};
 
-use crate::{error::from_sqlite, quick::Recent};
+use crate::{
+    error::{from_sqlite, is_refused_statement},
+    quick::Recent,
+};
 
 /// The table of an application's events.
 const APPLICATION_EVENTS: &str = "stored_events";
@@ -118,10 +121,21 @@ pub(crate) mod tracking {
 
 /// Creates the table of events if it is missing.
 pub(crate) fn create_events(connection: &mut Connection, table: &EventTable) -> Result<(), PersistenceError> {
-    if exists(connection, &table.name).map_err(from_sqlite)? {
-        return Ok(());
+    if !exists(connection, &table.name).map_err(from_sqlite)? {
+        connection.execute_batch(&table.create).map_err(from_sqlite)?;
     }
-    connection.execute_batch(&table.create).map_err(from_sqlite)
+    if table.is_numbered { require_rowid(connection, table) } else { Ok(()) }
+}
+
+/// Refuses a table that an aggregate recorder has made: it numbers no events.
+fn require_rowid(connection: &Connection, table: &EventTable) -> Result<(), PersistenceError> {
+    let Err(error) = connection.prepare_cached(&table.select_max_id) else { return Ok(()) };
+    if !is_refused_statement(&error) {
+        return Err(from_sqlite(error));
+    }
+    let message =
+        format!("table {:?} was made for an aggregate recorder: it has no notification ids", table.name);
+    Err(PersistenceError::programming(message).with_source(error))
 }
 
 /// Creates the tracking table if it is missing; one that stands is used as it is.

@@ -219,3 +219,49 @@ async fn purposes_that_name_no_table() {
     }
     assert_eq!(recorder.max_notification_id().await.unwrap(), None);
 }
+
+/// The application recorder was made on such a table, and each of its calls failed: "SQLite failed".
+#[tokio::test]
+async fn a_table_of_aggregates_is_no_table_of_an_application() {
+    let (_directory, path) = database();
+    let datastore = SqliteOptions::new(&path).open().await.unwrap();
+    datastore.aggregate_recorder("events").await.unwrap();
+    let error = datastore.application_recorder().await.unwrap_err();
+    assert_error(&error, ErrorKind::Programming, &["stored_events", "aggregate recorder"]);
+    let error = datastore.process_recorder().await.unwrap_err();
+    assert_error(&error, ErrorKind::Programming, &["stored_events", "aggregate recorder"]);
+
+    let unchecked = SqliteOptions::new(&path).create_table(false).open().await.unwrap();
+    let error = unchecked.application_recorder().await.unwrap().max_notification_id().await.unwrap_err();
+    assert_error(&error, ErrorKind::Programming, &[]);
+}
+
+#[tokio::test]
+async fn a_name_that_no_file_has() {
+    let error = SqliteOptions::new("events\0.db").open().await.unwrap_err();
+    assert_error(&error, ErrorKind::Programming, &["events"]);
+}
+
+/// A timeout that SQLite cannot count made the writer thread panic, and opening fail as an internal error.
+#[tokio::test]
+async fn a_lock_timeout_of_any_length() {
+    for timeout in [Duration::MAX, Duration::from_secs(30 * 86_400), Duration::ZERO] {
+        let (_directory, path) = database();
+        SqliteOptions::new(&path).lock_timeout(timeout).open().await.unwrap();
+    }
+}
+
+/// The readers did not ask to create the file, which the writer had created, and so were refused.
+#[tokio::test]
+async fn a_uri_that_asks_for_creation() {
+    let (_directory, path) = database();
+    for create_table in [true, false] {
+        let options = SqliteOptions::new(format!("file:{path}?mode=rwc")).create_table(create_table);
+        let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
+        let version = i64::from(create_table);
+        assert_eq!(recorder.insert_events(vec![event(1, version)]).await.unwrap().len(), 1);
+    }
+    let (_directory, path) = database();
+    let missing = SqliteOptions::new(format!("file:{path}")).create_table(false).open().await.unwrap_err();
+    assert_error(&missing, ErrorKind::Operational, &["events.db"]);
+}
