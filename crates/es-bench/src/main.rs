@@ -74,9 +74,8 @@ async fn run(arguments: &Arguments) -> Result<()> {
 
     suites::mapper::run(&mut bench).await?;
     suites::popo::run(&mut bench).await?;
-    // On the disk that the target directory is on: a temporary directory may be in memory.
-    let databases = tempfile::Builder::new().prefix("databases-").tempdir_in(&directory)?;
-    suites::sqlite::run(&mut bench, databases.path()).await?;
+    let databases = Databases::new(&directory)?;
+    suites::sqlite::run(&mut bench, &databases.0).await?;
     if arguments.without_postgres {
         bench.is_missing("PostgreSQL", "left out by --without-postgres");
     } else {
@@ -112,6 +111,30 @@ fn directory() -> Result<PathBuf> {
     let directory = target.join("bench");
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     Ok(directory)
+}
+
+/// Where database files are: on the disk that the target directory is on, since a temporary directory may be in
+/// memory. What a run that was ended left there goes with the next one.
+struct Databases(PathBuf);
+
+impl Databases {
+    fn new(parent: &Path) -> Result<Self> {
+        let databases = Self(parent.join("databases"));
+        databases.remove();
+        fs::create_dir(&databases.0).with_context(|| format!("cannot create {}", databases.0.display()))?;
+        Ok(databases)
+    }
+
+    /// Nothing depends on it: what cannot be removed is in the way of the next run, which tells.
+    fn remove(&self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Drop for Databases {
+    fn drop(&mut self) {
+        self.remove();
+    }
 }
 
 #[cfg(test)]

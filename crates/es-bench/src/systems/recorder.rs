@@ -11,7 +11,7 @@ use crate::workload::{Page, Store};
 /// A recorder as a program uses it.
 pub(crate) struct RecorderStore<R>(pub(crate) R);
 
-impl<R: ApplicationRecorder> Store for RecorderStore<R> {
+impl<R: ApplicationRecorder + 'static> Store for RecorderStore<R> {
     async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
         black_box(self.0.insert_events(events).await?);
         Ok(())
