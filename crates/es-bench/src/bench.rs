@@ -318,6 +318,7 @@ mod tests {
         run(&mut bench, plan).await;
         let comparisons = &bench.experiments[0].comparisons;
         assert_eq!(comparisons[0].value.median, 2.0);
+        assert_eq!(comparisons[2].value.median, 0.5, "twice the time is half the speed");
         let verdicts: Vec<_> = comparisons.iter().map(|comparison| comparison.is_met).collect();
         assert_eq!(verdicts, [Some(false), Some(true), Some(true)]);
     }
