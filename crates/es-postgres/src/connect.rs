@@ -8,7 +8,7 @@ use std::{
 
 use deadpool::{
     Runtime,
-    managed::{self, Metrics, Object, QueueMode, RecycleError, RecycleResult},
+    managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult},
 };
 use es_core::PersistenceError;
 use sqlx::{
@@ -48,15 +48,15 @@ impl Connections {
     }
 
     /// A connection of the pool, or a new one.
-    pub(crate) async fn lease(&self) -> Result<Lease<'_>, PersistenceError> {
+    pub(crate) async fn lease(&self) -> Result<Lease<'_>, LeaseError> {
         if self.max_waiting > 0 && self.pool.status().waiting >= self.max_waiting {
-            return Err(PersistenceError::operational(format!(
-                "{} callers wait for a connection already",
-                self.max_waiting
-            ))
-            .transient());
+            let message = format!("{} callers wait for a connection already", self.max_waiting);
+            return Err(LeaseError::NoneFree(PersistenceError::operational(message).transient()));
         }
-        let connection = self.pool.get().await.map_err(error::from_pool)?;
+        let connection = self.pool.get().await.map_err(|failed| match failed {
+            PoolError::Backend(error) => LeaseError::NotConnected(error),
+            other => LeaseError::NoneFree(error::from_pool(other)),
+        })?;
         Ok(Lease { connection: Some(connection), reusable: false, connections: self })
     }
 
@@ -71,6 +71,23 @@ impl Connections {
         for connection in self.pool.retain(|_, _| false).removed {
             // The server notices by itself when the farewell does not reach it.
             let _ = connection.close().await;
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum LeaseError {
+    /// All are in use, and will be for a while.
+    NoneFree(PersistenceError),
+    /// The server does not let us in; it may do so later, where the error is transient.
+    NotConnected(PersistenceError),
+}
+
+impl From<LeaseError> for PersistenceError {
+    fn from(error: LeaseError) -> Self {
+        match error {
+            LeaseError::NoneFree(error) | LeaseError::NotConnected(error) => error,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One database, as several recorders share it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use es_core::PersistenceError;
 use sqlx::{
@@ -11,18 +11,14 @@ use sqlx::{
 use crate::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
     PostgresTrackingRecorder,
-    connect::Connections,
+    connect::{Connections, LeaseError},
     error,
     options::PostgresOptions,
-    reader,
+    reader::{self, ReadError},
+    retries::Retries,
     schema::{self, Wanted, table_of},
     store::Store,
 };
-
-/// How often a read is tried when its connection is lost, the first time included.
-const READ_ATTEMPTS: u32 = 4;
-/// How long to wait before a read is tried again; twice as long each time.
-const READ_PAUSE: Duration = Duration::from_millis(50);
 
 /// One PostgreSQL database, open: a pool of connections that its recorders share.
 ///
@@ -142,39 +138,37 @@ impl PostgresDatastore {
         Ok(Arc::new(Store::new(self.clone(), wanted, standing)))
     }
 
-    /// Fetches rows, again on a new connection when one is lost: reading twice does no harm.
+    /// Fetches rows, again on a new connection when one is lost, because reading twice does no harm;
+    /// for as long as one may wait for a connection.
     pub(crate) async fn fetch<T: Send>(
         &self,
         query: &Query,
         mut decode: impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send,
     ) -> Result<Vec<T>, PersistenceError> {
-        let mut pause = READ_PAUSE;
-        for attempt in 1.. {
+        let mut retries = Retries::within(self.0.options.connect_timeout);
+        loop {
             let failed = match self.0.connections.lease().await {
                 Ok(mut lease) => match self.fetch_with(&mut lease, query, &mut decode).await {
                     Ok(rows) => {
                         lease.finish();
                         return Ok(rows);
                     }
-                    Err(reader::ReadError::Statement(failed)) if error::is_lost(&failed) => {
+                    Err(ReadError::Statement(failed)) if error::is_lost(&failed) => {
                         self.0.connections.purge();
                         error::from_statement(query.doing, failed)
                     }
-                    Err(reader::ReadError::Statement(failed)) => {
+                    Err(ReadError::Statement(failed)) => {
                         return Err(error::from_statement(query.doing, failed));
                     }
-                    Err(reader::ReadError::Row(failed)) => return Err(failed),
+                    Err(ReadError::Row(failed)) => return Err(failed),
                 },
-                Err(failed) if failed.is_transient() => failed,
-                Err(failed) => return Err(failed),
+                Err(LeaseError::NotConnected(failed)) if failed.is_transient() => failed,
+                Err(failed) => return Err(failed.into()),
             };
-            if attempt == READ_ATTEMPTS {
+            if !retries.again().await {
                 return Err(failed);
             }
-            tokio::time::sleep(pause).await;
-            pause *= 2;
         }
-        Err(PersistenceError::internal("reading was never tried"))
     }
 
     async fn fetch_with<T: Send>(
@@ -182,7 +176,7 @@ impl PostgresDatastore {
         connection: &mut PgConnection,
         query: &Query,
         decode: &mut (impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send),
-    ) -> Result<Vec<T>, reader::ReadError> {
+    ) -> Result<Vec<T>, ReadError> {
         if !self.0.options.transaction_pooler {
             return reader::fetch(connection, query, true, decode).await;
         }

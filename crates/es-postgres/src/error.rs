@@ -85,7 +85,6 @@ pub(crate) fn from_connecting(server: &str, error: sqlx::Error) -> PersistenceEr
 /// The error for a connection that the pool could not give.
 pub(crate) fn from_pool(error: PoolError<PersistenceError>) -> PersistenceError {
     match error {
-        PoolError::Backend(error) => error,
         PoolError::Closed => PersistenceError::interface("the datastore is closed"),
         PoolError::Timeout(TimeoutType::Wait) => PersistenceError::operational(
             "no connection became free within the connect timeout: all connections of the pool are in use",
@@ -103,7 +102,8 @@ pub(crate) fn closed() -> PersistenceError {
 /// A failure that may pass by itself, of a statement that has written nothing, or only read.
 fn is_transient(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) => true,
+        // Data that makes no sense, such as a certificate that is not trusted, stays so.
+        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
         _ => sqlstate(error).is_some_and(|code| {
             matches!(class(&code), "08" | "40")
                 || matches!(&*code, "25006" | "25P03" | "53300" | "55P03" | "57014")

@@ -60,7 +60,8 @@
 //!   [bound](PostgresOptions::fence_timeout) is set, but never go past it.
 //!
 //! # Lost connections
-//! Reads are tried again on a new connection. When a connection is lost while a commit is in flight,
+//! Reads are tried again on a new connection, for up to the
+//! [connect timeout](PostgresOptions::connect_timeout). When a connection is lost while a commit is in flight,
 //! the recorder looks whether exactly these events are recorded before it does anything else: then
 //! they are acknowledged, and if not, they are recorded. Only when the server does not come back
 //! within the [connect timeout](PostgresOptions::connect_timeout) is the outcome
@@ -101,6 +102,7 @@ mod options;
 mod outcome;
 mod reader;
 mod recorder;
+mod retries;
 mod rows;
 mod schema;
 mod statements;

@@ -4,7 +4,6 @@
 use std::{sync::Arc, time::Duration};
 
 use es_core::{Conflict, ErrorKind, PersistenceError};
-use tokio::time::Instant;
 
 use crate::{
     PostgresDatastore,
@@ -12,17 +11,16 @@ use crate::{
     error::Verdict,
     hooks::HookPoint,
     reader::Select,
+    retries::Retries,
     rows::column,
     schema::Layout,
     statements::EventsTable,
     writer::{Request, tracking_conflict, version_conflict},
 };
 
-/// How often a request is tried that meets other transactions; each time it sees what the one
-/// before could not see yet.
-const CONTENDED_ATTEMPTS: u32 = 8;
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long a request is tried that meets other transactions; each time it sees what the one before
+/// could not see yet.
+const CONTENDED_TIME: Duration = Duration::from_secs(2);
 
 /// Commits the requests of one recorder.
 #[derive(Debug)]
@@ -83,19 +81,18 @@ impl Committer {
     }
 
     async fn commit_alone(&self, batch: Batch<'_>) -> Result<Vec<i64>, PersistenceError> {
-        let mut pauses = Pauses::new();
-        for attempt in 1.. {
+        let mut retries = Retries::within(CONTENDED_TIME);
+        loop {
             let failed = match self.append_one(batch).await {
                 Ok(outcome) => return outcome.map_err(PersistenceError::from),
                 Err(failed) => failed,
             };
             match failed.verdict {
                 Verdict::Lost => return self.find_out(batch).await,
-                Verdict::Contended if attempt < CONTENDED_ATTEMPTS => pauses.pause().await,
+                Verdict::Contended if retries.again().await => {}
                 _ => return Err(failed.error),
             }
         }
-        Err(PersistenceError::internal("committing was never tried"))
     }
 
     /// Finds out whether a request was recorded whose connection was lost, and records it if not.
@@ -105,8 +102,7 @@ impl Committer {
     /// it meets ours and is refused.
     async fn find_out(&self, batch: Batch<'_>) -> Result<Vec<i64>, PersistenceError> {
         self.reached(HookPoint::OutcomeDoubtful).await;
-        let deadline = Instant::now() + self.datastore.0.options.connect_timeout;
-        let mut pauses = Pauses::new();
+        let mut retries = Retries::within(self.datastore.0.options.connect_timeout);
         loop {
             let failed = match self.recorded(batch).await {
                 Ok(Recorded::Exactly(ids)) => return Ok(ids),
@@ -123,10 +119,9 @@ impl Committer {
                 },
                 Err(failed) => failed,
             };
-            if Instant::now() >= deadline {
+            if !retries.again().await {
                 return Err(unknown("it could not be found out in time").with_source(failed));
             }
-            pauses.pause().await;
         }
     }
 
@@ -140,10 +135,10 @@ impl Committer {
     /// Appends on a connection that accepts writes: of several hosts, another one may do so now.
     async fn append(&self, batches: &[Batch<'_>]) -> Result<Vec<Outcome>, AppendError> {
         let connections = &self.datastore.0.connections;
-        let deadline = Instant::now() + self.datastore.0.options.connect_timeout;
-        let mut pauses = Pauses::new();
+        let mut retries = Retries::within(self.datastore.0.options.connect_timeout);
         loop {
-            let mut lease = connections.lease().await.map_err(AppendError::unavailable)?;
+            let leased = connections.lease().await;
+            let mut lease = leased.map_err(|failed| AppendError::unavailable(failed.into()))?;
             let failed = match self.appender.append(&mut lease, batches, Transaction::Own).await {
                 Ok(outcomes) => {
                     lease.finish();
@@ -160,10 +155,9 @@ impl Committer {
                 connections.purge();
             }
             let other_hosts = self.datastore.0.options.hosts.len() > 1;
-            if !(failed.read_only && other_hosts && Instant::now() < deadline) {
+            if !(failed.read_only && other_hosts && retries.again().await) {
                 return Err(failed);
             }
-            pauses.pause().await;
         }
     }
 
@@ -255,18 +249,4 @@ fn unknown(why: &str) -> PersistenceError {
         ErrorKind::OutcomeUnknown,
         format!("the connection was lost while a commit was in flight, and its outcome is unknown: {why}"),
     )
-}
-
-/// Pauses that grow.
-struct Pauses(Duration);
-
-impl Pauses {
-    fn new() -> Self {
-        Self(FIRST_PAUSE)
-    }
-
-    async fn pause(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-    }
 }

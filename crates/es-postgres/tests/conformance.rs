@@ -19,7 +19,7 @@ use es_postgres::{
 };
 
 /// A recorder that is made on a datastore.
-trait Tier: Recorder + Clone {
+trait Tier: Recorder + Clone + 'static {
     fn on(datastore: PostgresDatastore) -> impl Future<Output = Self> + Send;
 }
 
