@@ -4,8 +4,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_channel::Sender;
@@ -21,6 +20,7 @@ use crate::{
     SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder,
     SqliteTrackingRecorder,
     error::{from_opening, is_locked},
+    locks::wait_for_lock,
     quick::QuickReader,
     reader::{self, Job, Session},
     schema::{self, EventTable},
@@ -30,9 +30,6 @@ use crate::{
 
 /// More than all statements of all recorders that share a datastore, so that none is prepared twice.
 const STATEMENTS_KEPT: usize = 128;
-
-/// How long to wait before asking again for a lock that SQLite itself does not wait for.
-const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// One open database, shared by the recorders made from it.
 ///
@@ -64,6 +61,7 @@ struct Shared {
     /// Bytes of events that may still be accepted; closed with the datastore.
     room: Arc<Semaphore>,
     queue_bytes: u32,
+    lock_timeout: Duration,
     /// The queue of the reader threads; nothing when the writer's connection is the only one.
     jobs: Option<Sender<Job>>,
     ended: Ended,
@@ -81,7 +79,7 @@ impl SqliteDatastore {
         let threads = Threads::new();
         let (commands, receiver) = mpsc::unbounded_channel();
         let (reply, opened) = oneshot::channel();
-        let SqliteOptions { database, create_table, queue_bytes, .. } = options.clone();
+        let SqliteOptions { database: path, create_table, queue_bytes, lock_timeout, .. } = options.clone();
         threads.spawn("es-sqlite-writer", move || {
             let connections = match Connections::open(&options) {
                 Ok(connections) => connections,
@@ -89,15 +87,17 @@ impl SqliteDatastore {
             };
             let Connections { writer, readers, quick } = connections;
             if reply.send(Ok((readers, quick))).is_ok() {
-                Writer::new(writer, receiver, options.group, options.hooks).run();
+                Writer::new(writer, receiver, options).run();
             }
         })?;
         let (readers, quick) = opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
         let quick = QuickReader::new(quick);
         let jobs = if readers.is_empty() { None } else { Some(reader::start(readers, &threads)?) };
         let room = Arc::new(Semaphore::new(queue_bytes.get() as usize));
-        let (path, queue_bytes, ended) = (database, queue_bytes.get(), threads.ended());
-        Ok(Self(Arc::new(Shared { path, create_table, quick, commands, room, queue_bytes, jobs, ended })))
+        let (queue_bytes, ended) = (queue_bytes.get(), threads.ended());
+        let shared =
+            Shared { path, create_table, quick, commands, room, queue_bytes, lock_timeout, jobs, ended };
+        Ok(Self(Arc::new(shared)))
     }
 
     /// A recorder of events in a table of their own, `stored_` and the purpose: `"events"` or
@@ -217,7 +217,7 @@ impl SqliteDatastore {
     /// Reads on a thread and a connection that are free.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
+        read: impl Fn(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
     ) -> Result<T, PersistenceError> {
         let Some(jobs) = &self.0.jobs else { return self.run_on_writer(read).await };
         let (job, result) = job(read);
@@ -228,12 +228,13 @@ impl SqliteDatastore {
     /// Does something on the writer's connection, between groups.
     async fn run_on_writer<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
+        work: impl Fn(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
     ) -> Result<T, PersistenceError> {
         let place = self.place_in_queue(weight(&[])).await?;
+        let lock_timeout = self.0.lock_timeout;
         let (job, result) = job(move |session: &mut Session| {
             let _place = place;
-            work(session)
+            wait_for_lock(lock_timeout, PersistenceError::is_transient, || work(session))
         });
         self.0.commands.send(Command::Run(job)).map_err(|_| self.closed())?;
         result.await.unwrap_or_else(|_| Err(thread_lost()))
@@ -327,14 +328,16 @@ fn connect_reader(options: &SqliteOptions) -> rusqlite::Result<Connection> {
 
 /// Readers and the writer then do not wait for each other. The database keeps the setting.
 fn use_write_ahead_log(connection: &Connection, lock_timeout: Duration) -> rusqlite::Result<()> {
-    let deadline = Instant::now() + lock_timeout;
-    loop {
-        // SQLite does not wait here when another connection is about to do the same.
-        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())) {
-            Err(error) if is_locked(&error) && Instant::now() < deadline => thread::sleep(LOCK_RETRY_PAUSE),
-            result => return result,
-        }
+    let mode: String = wait_for_lock(lock_timeout, is_locked, || {
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+    })?;
+    if mode != "wal" {
+        tracing::warn!(
+            mode,
+            "the database has no write-ahead log: readers and the writer wait for each other"
+        );
     }
+    Ok(())
 }
 
 /// A job that hands back what `work` results in.
@@ -344,8 +347,14 @@ fn job<T: Send + 'static>(
     let (reply, result) = oneshot::channel();
     let job = move |session: &mut Session| {
         // Nobody waits any more when the caller's future was dropped.
-        if !reply.is_closed() {
-            let _ = reply.send(work(session));
+        if reply.is_closed() {
+            return;
+        }
+        let reply = Arc::new(reply);
+        let asked = Arc::clone(&reply);
+        let result = session.unless(move || asked.is_closed(), work);
+        if let Some(reply) = Arc::into_inner(reply) {
+            let _ = reply.send(result);
         }
     };
     (Box::new(job), result)

@@ -44,6 +44,9 @@ pub enum WriterStep {
     /// The commit has taken effect and is about to be reported. A fault makes the writer believe
     /// that it failed.
     Report,
+    /// A commit that the disk failed has left nothing, and what may stand of it in the log is about to
+    /// be overwritten. A fault leaves it there.
+    Overwrite,
     /// The callers are about to be told their results. A fault means nothing here.
     Reply,
 }

@@ -57,6 +57,7 @@ mod append;
 mod datastore;
 mod error;
 mod hooks;
+mod locks;
 mod options;
 mod quick;
 mod reader;

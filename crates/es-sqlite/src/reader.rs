@@ -19,6 +19,9 @@ use crate::{
 /// How many reads wait for a thread before callers do.
 const JOBS_WAITING: usize = 1_024;
 
+/// After how many of its steps, of which a row takes some ten, SQLite asks whether to go on.
+const STEPS_BETWEEN_QUESTIONS: i32 = 4_096;
+
 /// A connection with what reading keeps between queries.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -43,6 +46,18 @@ impl ReadBounds {
 impl Session {
     pub(crate) fn new(connection: Connection) -> Self {
         Self { connection, topics: Topics::default() }
+    }
+
+    /// Does `work`, unless it is abandoned: SQLite then stops soon, with an error that nobody reads.
+    pub(crate) fn unless<T>(
+        &mut self,
+        is_abandoned: impl FnMut() -> bool + Send + 'static,
+        work: impl FnOnce(&mut Self) -> Result<T, PersistenceError>,
+    ) -> Result<T, PersistenceError> {
+        self.connection.progress_handler(STEPS_BETWEEN_QUESTIONS, Some(is_abandoned)).map_err(from_sqlite)?;
+        let result = work(self);
+        self.connection.progress_handler(0, None::<fn() -> bool>).map_err(from_sqlite)?;
+        result
     }
 
     pub(crate) fn select_events(

@@ -4,7 +4,7 @@
 //! commit, then the replies. A writer without work commits the next request at once; groups grow
 //! while a commit keeps the disk busy, so that batching adds no wait of its own.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use es_core::{PersistenceError, StoredEvent, Tracking};
 use rusqlite::Connection;
@@ -15,9 +15,10 @@ use tokio::sync::{
 };
 
 use crate::{
-    append,
-    error::{from_sqlite, is_full, leaves_nothing},
+    SqliteOptions, append,
+    error::{from_sqlite, is_full, is_locked, leaves_nothing},
     hooks::{Hooks, WriterStep},
+    locks::wait_for_lock,
     options::GroupBounds,
     reader::{Job, Session},
     schema::EventTable,
@@ -55,6 +56,7 @@ pub(crate) struct Writer {
     /// A command that was taken while a group was gathered and belongs to no group, or the next.
     held_back: Option<Command>,
     bounds: GroupBounds,
+    lock_timeout: Duration,
     hooks: Hooks,
 }
 
@@ -81,10 +83,9 @@ impl Writer {
     pub(crate) fn new(
         connection: Connection,
         commands: UnboundedReceiver<Command>,
-        bounds: GroupBounds,
-        hooks: Hooks,
+        SqliteOptions { group: bounds, lock_timeout, hooks, .. }: SqliteOptions,
     ) -> Self {
-        Self { session: Session::new(connection), commands, held_back: None, bounds, hooks }
+        Self { session: Session::new(connection), commands, held_back: None, bounds, lock_timeout, hooks }
     }
 
     /// Works until the last handle is gone, or told to close, and everything accepted is done.
@@ -159,12 +160,15 @@ impl Writer {
     fn begin(&self) -> rusqlite::Result<()> {
         self.hooks.before(WriterStep::Begin)?;
         self.roll_back()?;
-        execute(self.connection(), "BEGIN IMMEDIATE")
+        wait_for_lock(self.lock_timeout, is_locked, || execute(self.connection(), "BEGIN IMMEDIATE"))
     }
 
     fn append(&self, request: &Request) -> Outcome {
         self.hooks.before(WriterStep::Append).map_err(from_sqlite)?;
-        append::append(self.connection(), &request.table, &request.events, request.tracking.as_ref())
+        let Request { table, events, tracking, .. } = request;
+        wait_for_lock(self.lock_timeout, PersistenceError::is_transient, || {
+            append::append(self.connection(), table, events, tracking.as_ref())
+        })
     }
 
     fn commit(&self) -> rusqlite::Result<()> {
@@ -187,10 +191,14 @@ impl Writer {
             Ok(Some(true)) => Commit::Done(outcomes),
             Ok(Some(false)) if is_full(&error) => Commit::TogetherFailed(from_sqlite(error)),
             Ok(Some(false)) if leaves_nothing(&error) => Commit::Failed(from_sqlite(error)),
-            Ok(Some(false)) if recovery::overwrite_log(self.connection()).is_ok() => {
+            Ok(Some(false)) if recovery::overwrite_log(self.connection(), &self.hooks).is_ok() => {
                 Commit::Failed(from_sqlite(error))
             }
-            _ => Commit::Failed(recovery::outcome_unknown(error)),
+            _ => {
+                // It may be the recovery's own transaction, whose lock others wait for.
+                let _ = self.roll_back();
+                Commit::Failed(recovery::outcome_unknown(error))
+            }
         }
     }
 
@@ -257,7 +265,7 @@ mod recovery {
     use es_core::{ErrorKind, PersistenceError};
     use rusqlite::Connection;
 
-    use super::{Group, Outcome, Request, execute};
+    use super::{Group, Hooks, Outcome, Request, WriterStep, execute};
     use crate::append;
 
     /// Whether the group stands in the database: exactly its rows. Nothing when that cannot be said.
@@ -302,10 +310,11 @@ mod recovery {
     ///
     /// Otherwise its records, if they reached the disk after all, would be recovered after a crash,
     /// and events appear that were reported as not recorded.
-    pub(super) fn overwrite_log(connection: &Connection) -> rusqlite::Result<()> {
+    pub(super) fn overwrite_log(connection: &Connection, hooks: &Hooks) -> rusqlite::Result<()> {
         execute(connection, "BEGIN IMMEDIATE")?;
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         connection.pragma_update(None, "user_version", version)?;
+        hooks.before(WriterStep::Overwrite)?;
         execute(connection, "COMMIT")
     }
 

@@ -12,7 +12,7 @@ use es_sqlite::{
 use tempfile::TempDir;
 
 /// A recorder that is made on a datastore.
-trait Tier: Recorder + Clone {
+trait Tier: Recorder + Clone + 'static {
     fn on(datastore: SqliteDatastore) -> impl Future<Output = Self> + Send;
 }
 

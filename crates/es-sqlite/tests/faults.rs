@@ -147,3 +147,17 @@ async fn a_locked_database_is_told_to_every_request_that_waits() {
     other.execute_batch("ROLLBACK").unwrap();
     assert_nothing_recorded(&recorder).await;
 }
+
+/// The transaction that was to overwrite the log stayed open, and with it the lock on the file.
+#[tokio::test]
+async fn a_disk_that_fails_again_leaves_the_outcome_unknown_and_no_lock() {
+    let (_directory, path) = database();
+    let recorder =
+        failing(&path, [(WriterStep::Commit, Fault::Io), (WriterStep::Overwrite, Fault::Io)]).await;
+    let error = recorder.insert_events(events(1, 1..=2)).await.unwrap_err();
+    assert!(error.is_outcome_unknown(), "{error:?}");
+    let other = Connection::open(&path).unwrap();
+    other.busy_timeout(Duration::ZERO).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE; ROLLBACK").unwrap();
+    assert_nothing_recorded(&recorder).await;
+}

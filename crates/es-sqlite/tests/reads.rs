@@ -3,9 +3,13 @@
 
 mod support;
 
-use es_core::{AggregateRecorder, ErrorKind, EventRange, Recorder};
+use std::{num::NonZeroUsize, time::Duration};
+
+use es_core::{AggregateRecorder, ErrorKind, EventRange, Recorder, TrackingRecorder};
 use es_sqlite::SqliteOptions;
 use rusqlite::Connection;
+
+use tokio::time::timeout;
 
 use support::{database, event, event_of, events, id};
 
@@ -77,4 +81,29 @@ async fn a_closed_recorder_answers_nothing_from_memory() {
     // The last connection has put everything into the file, and nothing is held open.
     let files: Vec<_> = directory.path().read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(files, ["events.db"]);
+}
+
+/// A thread whose caller had given up read on to the end: a few impatient callers kept all threads.
+#[tokio::test]
+async fn a_read_that_nobody_waits_for_gives_its_thread_back() {
+    let (_directory, path) = database();
+    // A table that ends nowhere.
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "CREATE TABLE tracking (application_name TEXT, notification_id INTEGER);
+             CREATE VIEW stored_endless AS WITH RECURSIVE versions (version) AS
+                 (SELECT 1 UNION ALL SELECT version + 1 FROM versions)
+             SELECT 'nobody' || version originator_id, version originator_version, 'a' topic, x'00' state FROM versions",
+        )
+        .unwrap();
+    let options = SqliteOptions::new(&path).readers(NonZeroUsize::MIN);
+    let datastore = options.open().await.unwrap();
+    let endless = datastore.aggregate_recorder("endless").await.unwrap();
+    let positions = datastore.tracking_recorder().await.unwrap();
+    // Long enough for the read to begin; had it not, the test would only prove less.
+    let patience = Duration::from_millis(200);
+    assert!(timeout(patience, endless.select_events(id(1), EventRange::all())).await.is_err());
+    let other = timeout(Duration::from_secs(30), positions.max_tracking_id("upstream")).await;
+    assert_eq!(other.expect("the only reader thread is free").unwrap(), None);
 }
