@@ -28,7 +28,8 @@ use crate::{
     writer::{Command, Outcome, Request, Writer, weight},
 };
 
-/// More than all statements of all recorders that share a datastore, so that none is prepared twice.
+/// More than the statements of the recorders that a program makes of one datastore: at most thirteen
+/// for each table.
 const STATEMENTS_KEPT: usize = 128;
 
 /// One open database, shared by the recorders made from it.
@@ -93,8 +94,9 @@ impl SqliteDatastore {
         let (readers, quick) = opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
         let quick = QuickReader::new(quick);
         let jobs = if readers.is_empty() { None } else { Some(reader::start(readers, &threads)?) };
-        let room = Arc::new(Semaphore::new(queue_bytes.get() as usize));
-        let (queue_bytes, ended) = (queue_bytes.get(), threads.ended());
+        let queue_bytes = queue_bytes.get().min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
+        let room = Arc::new(Semaphore::new(queue_bytes as usize));
+        let ended = threads.ended();
         let shared =
             Shared { path, create_table, quick, commands, room, queue_bytes, lock_timeout, jobs, ended };
         Ok(Self(Arc::new(shared)))
@@ -294,7 +296,7 @@ impl Connections {
         let readers =
             (0..options.readers.get()).map(|_| connect_reader(options)).collect::<Result<_, _>>()?;
         let quick = connect_reader(options)?;
-        quick.busy_timeout(Duration::ZERO)?;
+        QuickReader::prepare(&quick)?;
         Ok(Self { writer, readers, quick: Some(quick) })
     }
 }

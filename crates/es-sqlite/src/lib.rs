@@ -58,6 +58,7 @@ mod datastore;
 mod error;
 mod hooks;
 mod locks;
+mod log;
 mod options;
 mod quick;
 mod reader;

@@ -131,8 +131,12 @@ impl SqliteOptions {
         self
     }
 
-    /// How many bytes of events one group commit takes at most; 4 MiB by default, the size to which
-    /// SQLite lets its write-ahead log grow. A request that has more is a group of its own.
+    /// How many bytes of events one group commit takes at most; 4 MiB by default, some tens of
+    /// milliseconds of writing. A request that has more is a group of its own.
+    ///
+    /// The write-ahead log grows with each group, until SQLite finds a moment at which nobody reads.
+    /// Beyond 64 MiB the writer makes such a moment, if the reads at the time end within a quarter of a
+    /// second.
     #[must_use]
     pub fn group_bytes(mut self, bytes: NonZeroUsize) -> Self {
         self.group.bytes = bytes.get();
@@ -149,7 +153,8 @@ impl SqliteOptions {
     }
 
     /// How many bytes an event may take as a row; by default what SQLite can hold, 1,000,000,000.
-    /// A larger one is refused with an error that names it.
+    /// A larger one is refused with an error that names it. One that is recorded already cannot be
+    /// read: the error then tells neither its originator nor its version.
     #[must_use]
     pub fn max_event_bytes(mut self, bytes: NonZeroU32) -> Self {
         self.event_bytes = Some(bytes);

@@ -4,20 +4,25 @@
 //! some 13 µs more, and longer on a busy machine. A program that keeps events reads the same
 //! aggregates again and again, so that detour would be most of what reading costs.
 //!
-//! The caller's thread belongs to its runtime and must not be kept waiting. A quick read therefore
-//! waits for nothing: it is tried only where a reader thread has just read the same aggregate, so
-//! that its pages are in memory; it takes no lock that is held, in this process or in the database;
-//! and it gives up after some tens of microseconds' worth of rows. Whenever it gives up, a reader
-//! thread does the work.
+//! The caller's thread belongs to its runtime and must not be kept waiting. A quick read is therefore
+//! tried only where a reader thread has just read the same aggregate, so that its pages are most
+//! likely in memory; it waits for no lock of another call or connection, but for the moments for which
+//! SQLite itself locks its index of the log; and it gives up after some tens of microseconds' worth of
+//! rows. Whenever it gives up, a reader thread does the work. So it does now and then in any case, and
+//! the caller's task yields to others meanwhile.
 
 use std::{
     collections::HashSet,
     mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use es_core::{EventRange, StoredEvent, uuid::Uuid};
-use rusqlite::Connection;
+use rusqlite::{Connection, limits::Limit};
 
 use crate::{
     reader::{ReadBounds, Session},
@@ -28,12 +33,18 @@ use crate::{
 /// What a quick read takes at most: about 40 µs of work.
 const BOUNDS: ReadBounds = ReadBounds { rows: 64, bytes: 64 << 10 };
 
+/// Of how many reads one is left to a reader thread: a task that only reads would never yield.
+const YIELD_INTERVAL: u32 = 32;
+
 /// How many aggregates are remembered at least, and half of how many at most.
 const REMEMBERED: usize = 4_096;
 
 /// A connection for quick reads.
 #[derive(Debug)]
-pub(crate) struct QuickReader(Mutex<Option<Session>>);
+pub(crate) struct QuickReader {
+    session: Mutex<Option<Session>>,
+    calls: AtomicU32,
+}
 
 /// The aggregates of a table whose events were read a moment ago, and are few.
 #[derive(Debug, Default)]
@@ -46,9 +57,20 @@ struct Generations {
 }
 
 impl QuickReader {
-    /// A reader on a connection that does not wait for locks.
+    /// Prepares a connection: it waits for no locks, and has SQLite refuse what is over the bounds.
+    pub(crate) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+        connection.busy_timeout(Duration::ZERO)?;
+        let bytes = i32::try_from(BOUNDS.bytes).unwrap_or(i32::MAX);
+        connection.set_limit(
+            Limit::SQLITE_LIMIT_LENGTH,
+            bytes.min(connection.limit(Limit::SQLITE_LIMIT_LENGTH)?),
+        )?;
+        Ok(())
+    }
+
+    /// A reader on a connection that is prepared.
     pub(crate) fn new(connection: Option<Connection>) -> Self {
-        Self(Mutex::new(connection.map(Session::new)))
+        Self { session: Mutex::new(connection.map(Session::new)), calls: AtomicU32::new(0) }
     }
 
     /// The events, if they can be had at once.
@@ -58,17 +80,23 @@ impl QuickReader {
         originator_id: Uuid,
         range: EventRange,
     ) -> Option<Vec<StoredEvent>> {
-        if !table.recent.holds(originator_id) {
+        let is_turn_of_others =
+            self.calls.fetch_add(1, Ordering::Relaxed) % YIELD_INTERVAL == YIELD_INTERVAL - 1;
+        if is_turn_of_others || !table.recent.holds(originator_id) {
             return None;
         }
-        let mut session = self.0.try_lock().ok()?;
+        let mut session = self.session.try_lock().ok()?;
         // An error is left to a reader thread, which waits for locks, and tells what is wrong.
-        session.as_mut()?.select_events_within(BOUNDS, table, originator_id, range).ok()?
+        let events = session.as_mut()?.select_events_within(BOUNDS, table, originator_id, range).ok()?;
+        if events.is_none() {
+            table.recent.forget(originator_id);
+        }
+        events
     }
 
     /// Closes the connection.
     pub(crate) fn close(&self) {
-        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.session.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -80,8 +108,16 @@ impl Recent {
         }
     }
 
-    fn holds(&self, originator_id: Uuid) -> bool {
+    /// Forgets an aggregate that has outgrown the bounds.
+    fn forget(&self, originator_id: Uuid) {
         let mut generations = self.lock();
+        generations.young.remove(&originator_id);
+        generations.old.remove(&originator_id);
+    }
+
+    /// Not if that cannot be said at once.
+    fn holds(&self, originator_id: Uuid) -> bool {
+        let Ok(mut generations) = self.0.try_lock() else { return false };
         if generations.young.contains(&originator_id) {
             return true;
         }

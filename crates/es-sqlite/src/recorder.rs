@@ -20,6 +20,9 @@ pub struct SqliteAggregateRecorder {
 
 /// Keeps the events of an application in one total order.
 ///
+/// The order is that of the table's rowids, as in the Python library. `VACUUM` may give rows other
+/// rowids: never run it on a database that has notifications to follow.
+///
 /// Made by [`SqliteDatastore::application_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct SqliteApplicationRecorder {

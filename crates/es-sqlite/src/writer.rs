@@ -19,6 +19,7 @@ use crate::{
     error::{from_sqlite, is_full, is_locked, leaves_nothing},
     hooks::{Hooks, WriterStep},
     locks::wait_for_lock,
+    log::Log,
     options::GroupBounds,
     reader::{Job, Session},
     schema::EventTable,
@@ -57,6 +58,7 @@ pub(crate) struct Writer {
     held_back: Option<Command>,
     bounds: GroupBounds,
     lock_timeout: Duration,
+    log: Option<Log>,
     hooks: Hooks,
 }
 
@@ -85,17 +87,29 @@ impl Writer {
         commands: UnboundedReceiver<Command>,
         SqliteOptions { group: bounds, lock_timeout, hooks, .. }: SqliteOptions,
     ) -> Self {
-        Self { session: Session::new(connection), commands, held_back: None, bounds, lock_timeout, hooks }
+        let log = Log::of(&connection);
+        let session = Session::new(connection);
+        Self { session, commands, held_back: None, bounds, lock_timeout, log, hooks }
     }
 
     /// Works until the last handle is gone, or told to close, and everything accepted is done.
     pub(crate) fn run(mut self) {
         while let Some(command) = self.held_back.take().or_else(|| self.commands.blocking_recv()) {
             match command {
-                Command::Append(request) => self.write(request),
+                Command::Append(request) => {
+                    self.write(request);
+                    self.tidy_log();
+                }
                 Command::Run(job) => job(&mut self.session),
                 Command::Close => self.commands.close(),
             }
+        }
+    }
+
+    /// After the replies: nobody waits for it but who comes next.
+    fn tidy_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.tidy(&self.session.connection, self.lock_timeout);
         }
     }
 

@@ -107,3 +107,18 @@ async fn a_read_that_nobody_waits_for_gives_its_thread_back() {
     let other = timeout(Duration::from_secs(30), positions.max_tracking_id("upstream")).await;
     assert_eq!(other.expect("the only reader thread is free").unwrap(), None);
 }
+
+/// Reads on the caller's thread never gave way: a task that only reads kept all others waiting.
+#[tokio::test]
+async fn a_task_that_only_reads_lets_others_go_on() {
+    let (_directory, path) = database();
+    let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    recorder.insert_events(vec![event(1, 1)]).await.unwrap();
+    recorder.select_events(id(1), EventRange::all()).await.unwrap();
+    // On the only thread of this runtime.
+    let other = tokio::spawn(async {});
+    for _ in 0..500 {
+        recorder.select_events(id(1), EventRange::all()).await.unwrap();
+    }
+    assert!(other.is_finished());
+}
