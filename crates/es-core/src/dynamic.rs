@@ -17,7 +17,7 @@ use crate::{
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, PersistenceError>> + Send + 'a>>;
 
 /// The boxed twin of [`Recorder`].
-pub trait DynRecorder: Debug + Send + Sync + 'static {
+pub trait DynRecorder: Debug + Send + Sync {
     /// See [`Recorder::close`].
     fn close_dyn(&self) -> BoxFuture<'_, ()>;
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent, Tracking};
 
 /// What all recorders have in common.
-pub trait Recorder: Debug + Send + Sync + 'static {
+pub trait Recorder: Debug + Send + Sync {
     /// Lets what was accepted finish, then releases what the recorder holds.
     ///
     /// Later calls of other methods fail with an [`Interface`](crate::ErrorKind::Interface) error;

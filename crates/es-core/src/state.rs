@@ -108,6 +108,7 @@ impl<'a, T: Transcoder> State<'a, T> {
 
     fn written_version(&self) -> Result<u32, PersistenceError> {
         #[derive(Deserialize)]
+        #[serde(expecting = "the state of an event, an object")]
         struct Versioned {
             #[serde(default = "one")]
             class_version: u32,

@@ -70,3 +70,24 @@ fn a_row_that_cannot_be_decoded_is_an_error_that_names_it() {
     let streamed: Result<Vec<_>, _> = now(store.stream::<Credited>(ID, EventRange::all()).try_collect());
     assert_eq!(streamed.unwrap_err().to_string(), error.to_string());
 }
+
+/// Compiles, which it once did not: with recorders bound to `'static`, the compiler could not see that
+/// these futures are `Send` when the recorder is chosen at run time.
+#[test]
+fn tasks_share_a_store_whose_recorder_was_chosen_at_run_time() {
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+        now(task);
+    }
+    let store = Arc::new(store());
+    spawn(async move {
+        let events = [at(1, credited(1))];
+        store.put(&events).await.unwrap();
+        let position = Tracking::new("upstream", 1).unwrap();
+        store.batch().with(&[at(2, credited(2))]).unwrap().commit_with_tracking(position).await.unwrap();
+        assert_eq!(store.get::<Credited>(ID, EventRange::all().limit(1)).await.unwrap(), events);
+        let streamed: Vec<_> = store.stream::<Credited>(ID, EventRange::all()).try_collect().await.unwrap();
+        assert_eq!(streamed.len(), 2);
+        let page = store.recorder().select_notifications(NotificationSelection::new(10)).await.unwrap();
+        assert_eq!(page.len(), 2);
+    });
+}

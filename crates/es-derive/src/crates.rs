@@ -12,26 +12,30 @@ const TRANSCODE: &str = "es-transcode";
 pub(crate) struct Crates {
     /// Where `Event` and what it is made of stand.
     pub(crate) core: Path,
-    /// The crate that also has `transcode`, if it is one.
+    /// The crate that has all of it, where one was named.
     facade: Option<Path>,
 }
 
 impl Crates {
     /// `named` by `#[event(crate = …)]`, or else found among the dependencies.
+    ///
+    /// Single crates come before the facade: what is found may be a dev-dependency, which the library
+    /// that the code is for does not have, and the facade is the likelier one to be only that.
     pub(crate) fn find(named: Option<Path>) -> Result<Self> {
-        if let Some(facade) = named.or_else(|| dependency(FACADE)) {
+        if let Some(facade) = named {
             return Ok(Self { core: facade.clone(), facade: Some(facade) });
         }
-        let core = dependency(CORE).ok_or_else(|| missing(FACADE, CORE))?;
+        let core = dependency(CORE).or_else(|| dependency(FACADE)).ok_or_else(|| missing(FACADE, CORE))?;
         Ok(Self { core, facade: None })
     }
 
     /// Where `Registered` and `serde_with` stand.
     pub(crate) fn transcode(&self) -> Result<Path> {
-        match &self.facade {
-            Some(facade) => Ok(parse_quote!(#facade::transcode)),
-            None => dependency(TRANSCODE).ok_or_else(|| missing(FACADE, TRANSCODE)),
+        if let Some(facade) = &self.facade {
+            return Ok(parse_quote!(#facade::transcode));
         }
+        let of_facade = || dependency(FACADE).map(|facade| parse_quote!(#facade::transcode));
+        dependency(TRANSCODE).or_else(of_facade).ok_or_else(|| missing(FACADE, TRANSCODE))
     }
 }
 

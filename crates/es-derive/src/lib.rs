@@ -76,8 +76,8 @@
 //!
 //! Topics are texts and stand in quotes; types and paths stand without.
 //!
-//! A type derives `Event` by the path of `es-persistence` where the package depends on that, and else
-//! by those of `es-core` and, for `registered` and `as`, `es-transcode`.
+//! A type derives `Event` by the paths of `es-core` and, for `registered` and `as`, `es-transcode` where
+//! the package depends on them, and else by that of `es-persistence`.
 //!
 //! # Attributes of the event
 //! - The fields of a struct or variant are its attributes, in their order.

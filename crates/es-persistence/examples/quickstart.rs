@@ -114,7 +114,9 @@ fn environment(folder: &Path) -> Result<Vec<(String, String)>, PersistenceError>
         ("CIPHER_KEY", AesCipher::create_key(32)?),
     ];
     let defaults = defaults.map(|(name, value)| (name.to_owned(), value));
-    Ok(defaults.into_iter().chain(std::env::vars()).collect())
+    let set = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    Ok(defaults.into_iter().chain(set).collect())
 }
 
 async fn open(application_name: &str, environment: &[(String, String)]) -> Result<Store, PersistenceError> {
@@ -135,8 +137,9 @@ async fn show_stored_bytes(bank: &Store, account: Uuid) -> Result<(), Persistenc
 /// Processes the bank's notifications after the recorded position, at most `limit` of them.
 async fn follow(bank: &Store, statements: &Store, limit: usize) -> Result<(), PersistenceError> {
     let position = statements.recorder().max_tracking_id("bank").await?;
-    println!("   recorded position: {position:?}");
-    let selection = NotificationSelection::new(limit).after(position.unwrap_or(0));
+    let position = position.unwrap_or(0);
+    println!("   recorded position: {position}");
+    let selection = NotificationSelection::new(limit).after(position);
     for notification in bank.recorder().select_notifications(selection).await? {
         process(bank, statements, &notification).await?;
     }

@@ -5,7 +5,7 @@ use es_conformance::Fixture;
 /// One recorder and its clones: there is no datastore behind it that another one could open.
 struct InMemory<R>(R);
 
-impl<R: es_core::Recorder + Clone> Fixture for InMemory<R> {
+impl<R: es_core::Recorder + Clone + 'static> Fixture for InMemory<R> {
     type Recorder = R;
 
     async fn open(&self) -> R {

@@ -206,6 +206,10 @@
 //! | years outside of 1 to 9999, offsets of a day or more | an error | Python's type ends there |
 //! | a [`Value::Map`] of exactly `_type_` and `_data_` | an error | it would be read as a registered value |
 //!
+//! What serde does with a field of its own types is serde's: an `f64` reads the integer
+//! 9007199254740993 as the float nearest to it, a `BTreeMap<String, String>` reads a stored UUID as a map
+//! of two keys, and `serde_json::Value` makes a float of 2⁷⁰. [`Value`] does none of that.
+//!
 //! # Errors
 //! A type or a name that is not registered is an error of kind
 //! [`Programming`](es_core::ErrorKind::Programming), in the words of the Python library, except that `X`

@@ -8,7 +8,7 @@
 
 mod bank;
 
-use std::{error::Error, path::Path};
+use std::{error::Error, ffi::OsString, path::Path};
 
 use bank::{Account, AccountEvent};
 use es_persistence::{
@@ -67,7 +67,9 @@ async fn show_snapshot<R: AggregateRecorder>(
 
 /// The environment of the process, or that of the project's own small database.
 fn environment(copy: &Path) -> Result<Vec<(String, String)>, Box<dyn Error>> {
-    let mut environment: Vec<(String, String)> = std::env::vars().collect();
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    let mut environment: Vec<(String, String)> = std::env::vars_os().filter_map(text).collect();
     environment.push(("IS_SNAPSHOTTING_ENABLED".to_owned(), "y".to_owned()));
     if std::env::var_os("PERSISTENCE_MODULE").is_none() {
         let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/python/sqlite-9.5-aes256-zlib.db");
