@@ -49,9 +49,9 @@
 //! takes. A conflict rolls back the request that met it and no other.
 //!
 //! Reader threads have connections of their own, so that readers and the writer do not wait for each
-//! other. The few events of an aggregate that was read a moment ago are copied at once on the caller's
-//! thread, where no lock is held and nothing is fetched from the disk: waking a thread would take
-//! several times as long.
+//! other. The few events of an aggregate that was read a moment ago are mostly copied at once on the
+//! caller's thread, while no other call or connection is in the way: waking a thread would take several
+//! times as long.
 
 mod append;
 mod datastore;

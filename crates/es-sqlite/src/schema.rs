@@ -157,6 +157,11 @@ fn create_tracking_if_missing(connection: &mut Connection) -> rusqlite::Result<(
 }
 
 /// Looked up first, because a database that cannot be written, or is locked, may have its tables.
+///
+/// By a statement, which sees what other processes created; SQLite's function for it asks the
+/// connection's memory.
 fn exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
-    connection.table_exists(None, table)
+    let mut select = connection
+        .prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE")?;
+    select.exists((table,))
 }
