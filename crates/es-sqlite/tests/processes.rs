@@ -187,3 +187,16 @@ async fn processes_share_a_file_and_a_reader_misses_nothing() {
         assert!(child.wait().unwrap().success());
     }
 }
+
+/// Two processes found no tracking table; the one that was second looked again under the lock, asked
+/// what its connection remembered of the schema, and failed because "table tracking already exists".
+#[tokio::test]
+async fn a_table_that_another_process_has_just_created_is_used() {
+    let (_folder, path) = database();
+    let slow = SqliteOptions::new(&path).open().await.unwrap();
+    slow.application_recorder().await.unwrap();
+    let fast = SqliteOptions::new(&path).open().await.unwrap().process_recorder().await.unwrap();
+    fast.insert_tracking(Tracking::new("upstream", 1).unwrap()).await.unwrap();
+    let recorder = slow.process_recorder().await.unwrap();
+    assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(1));
+}
