@@ -142,16 +142,21 @@ impl AppendTables {
             None => append.clone(),
             Some(draw) => format!("{draw} {}", self.append_in_function(Ids::Drawn)),
         };
+        let append_locked = match &self.events {
+            None => append,
+            Some(events) => append_one_or(events, &append),
+        };
         // The wait for the lock is put back as it was: the caller's transaction may go on.
         format!(
-            "DECLARE lost bigint; drawn bigint[]; usual_wait text := current_setting('lock_timeout'); \
+            "DECLARE lost bigint; drawn bigint[]; one bigint; \
+             usual_wait text := current_setting('lock_timeout'); \
              BEGIN \
              IF lock_mode = 'none' THEN {append_unlocked} \
              ELSE \
              PERFORM set_config('lock_timeout', lock_wait, true); \
              IF lock_mode = 'exclusive' THEN {exclusive} ELSE {insert_only} END IF; \
              PERFORM set_config('lock_timeout', usual_wait, true); \
-             {append} \
+             {append_locked} \
              END IF; \
              IF lost > 0 THEN RAISE unique_violation USING MESSAGE = \
              'a tracking position was recorded at the same time'; END IF; \
@@ -209,6 +214,28 @@ impl AppendTables {
             ),
         }
     }
+}
+
+/// Appends one event without tracking by plain statements, and everything else by `append`.
+///
+/// An idle writer sends one event at a time, and the arrays' way costs more than the insert: 150 to
+/// 180 µs a call against 112 to 119, where a bare insert takes 53 (pgbench, without flushing).
+fn append_one_or(events: &EventsTable, append: &str) -> String {
+    let table = events.name.quoted();
+    let (returning, ids) = if events.notifications {
+        (" RETURNING notification_id INTO one", "ARRAY[one]")
+    } else {
+        ("", "'{}'")
+    };
+    format!(
+        "IF cardinality($1) = 1 AND cardinality($6) = 0 THEN \
+         refused_rows := '{{}}'; refused_tracking := '{{}}'; notification_ids := '{{}}'; \
+         IF EXISTS (SELECT FROM {table} AS e WHERE e.originator_id = $2[1] AND e.originator_version = $3[1]) \
+         THEN refused_rows := '{{1}}'; \
+         ELSE INSERT INTO {table} (originator_id, originator_version, topic, state) \
+         VALUES ($2[1], $3[1], $4[1], $5[1]){returning}; notification_ids := {ids}; END IF; \
+         ELSE {append} END IF;"
+    )
 }
 
 /// Selects no refused request.
