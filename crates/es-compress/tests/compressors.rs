@@ -232,7 +232,7 @@ tests!(zlib, "zlib", es_compress::ZlibCompressor);
 tests!(zstd, "zstd", es_compress::ZstdCompressor);
 
 /// A change is found by the checksum, if by nothing else. zlib's Adler-32 is a sum: now and then two
-/// short states that resemble each other share one (about once in a thousand of these changes), which
+/// short states that resemble each other share one, which
 /// is for a cipher's tag to find. So what is asked of the reader is that the sum is right.
 #[cfg(feature = "zlib")]
 mod zlib_changes {
