@@ -232,10 +232,10 @@ tests!(zlib, "zlib", es_compress::ZlibCompressor);
 tests!(zstd, "zstd", es_compress::ZstdCompressor);
 
 /// A change is found by the checksum, if by nothing else. zlib's Adler-32 is a sum: now and then two
-/// short states that resemble each other share one, which
-/// is for a cipher's tag to find. So what is asked of the reader is that the sum is right.
+/// short states that resemble each other share one, which is for a cipher's tag to find. So what is
+/// asked of the reader is that the sum is right.
 #[cfg(feature = "zlib")]
-mod zlib_changes {
+mod zlib_only {
     use es_compress::ZlibCompressor;
 
     use super::*;
@@ -267,7 +267,7 @@ mod zlib_changes {
 }
 
 #[cfg(feature = "zstd")]
-mod zstd_changes {
+mod zstd_only {
     use es_compress::ZstdCompressor;
 
     use super::*;
@@ -288,5 +288,27 @@ mod zstd_changes {
                 prop_assert_eq!(read, data);
             }
         }
+    }
+
+    /// The start of a frame that says how many bytes it holds, and nothing after it.
+    fn claim(bytes: u64) -> Vec<u8> {
+        const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+        // Eight bytes of size, and a window as large as the content.
+        const DESCRIPTOR: [u8; 1] = [0xe0];
+        [&MAGIC[..], &DESCRIPTOR, &bytes.to_le_bytes()].concat()
+    }
+
+    #[test]
+    fn a_claim_of_size_takes_no_memory() {
+        let mut out = Vec::new();
+        let error = ZstdCompressor::new().decompress(&claim(100 << 20), &mut out).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(out.capacity() <= 1 << 20, "{} bytes reserved", out.capacity());
+    }
+
+    #[test]
+    fn a_claim_beyond_the_limit_is_told_as_such() {
+        let error = decompress(&ZstdCompressor::new(), &claim(1 << 40)).unwrap_err();
+        assert!(error.to_string().contains("limit()"), "{error}");
     }
 }
