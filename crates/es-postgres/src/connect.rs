@@ -19,7 +19,15 @@ use sqlx::{
 use crate::{
     error,
     options::{Password, PostgresOptions},
+    schema,
 };
+
+/// Makes the session's transactions `READ COMMITTED` where the role's or the database's default is
+/// another. A stricter one takes its snapshot before it has the table's lock, and would check an append
+/// against what stood before it waited. Not as a startup option, which poolers refuse.
+const READ_COMMITTED: &str = "SELECT pg_catalog.set_config(name, 'read committed', false) \
+    FROM (VALUES ('default_transaction_isolation')) AS setting (name) \
+    WHERE pg_catalog.current_setting(name) <> 'read committed'";
 
 /// The connections of a datastore.
 #[derive(Debug)]
@@ -146,6 +154,7 @@ struct Connector {
     connect_timeout: Duration,
     max_age: Option<Duration>,
     pre_ping: bool,
+    transaction_pooler: bool,
 }
 
 struct Host {
@@ -178,6 +187,7 @@ impl Connector {
             connect_timeout: options.connect_timeout,
             max_age: options.conn_max_age,
             pre_ping: options.pre_ping,
+            transaction_pooler: options.transaction_pooler,
         })
     }
 
@@ -192,14 +202,20 @@ impl Connector {
     }
 
     async fn connect(&self, host: &Host) -> Result<PgConnection, PersistenceError> {
-        let mut options = host.options.clone();
-        if let Some(password) = self.password().await? {
-            options = options.password(&password);
-        }
         let connecting = async {
-            let mut connection = options.connect().await?;
-            let writable = self.hosts.len() == 1 || is_writable(&mut connection).await?;
-            Ok((connection, writable))
+            let mut options = host.options.clone();
+            if let Some(password) = self.password().await? {
+                options = options.password(&password);
+            }
+            let connected = async {
+                let mut connection = options.connect().await?;
+                if !self.transaction_pooler {
+                    schema::run(&mut connection, READ_COMMITTED).await?;
+                }
+                let writable = self.hosts.len() == 1 || is_writable(&mut connection).await?;
+                Ok((connection, writable))
+            };
+            connected.await.map_err(|error| error::from_connecting(&host.name, error))
         };
         let connected = tokio::time::timeout(self.connect_timeout, connecting).await.map_err(|_| {
             let seconds = self.connect_timeout.as_secs_f64();
@@ -209,14 +225,13 @@ impl Connector {
             ))
             .transient()
         })?;
-        match connected {
-            Ok((connection, true)) => Ok(connection),
-            Ok((_, false)) => Err(PersistenceError::operational(format!(
+        match connected? {
+            (connection, true) => Ok(connection),
+            (_, false) => Err(PersistenceError::operational(format!(
                 "PostgreSQL at {} does not accept writes",
                 host.name
             ))
             .transient()),
-            Err(error) => Err(error::from_connecting(&host.name, error)),
         }
     }
 }

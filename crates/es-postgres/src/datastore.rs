@@ -1,8 +1,9 @@
 //! One database, as several recorders share it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use es_core::PersistenceError;
+use futures_util::future::join_all;
 use sqlx::{
     SqlStr,
     postgres::{PgArguments, PgConnection, PgRow},
@@ -18,6 +19,7 @@ use crate::{
     retries::Retries,
     schema::{self, Wanted, table_of},
     store::Store,
+    writer::Queue,
 };
 
 /// One PostgreSQL database, open: a pool of connections that its recorders share.
@@ -33,13 +35,21 @@ pub struct PostgresDatastore(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) options: PostgresOptions,
     pub(crate) connections: Connections,
+    queues: Mutex<Queues>,
+}
+
+/// The queues of the datastore's recorders, which closing empties before connections go.
+#[derive(Debug, Default)]
+struct Queues {
+    is_closed: bool,
+    open: Vec<Weak<Queue>>,
 }
 
 impl PostgresDatastore {
     pub(crate) async fn open(options: PostgresOptions) -> Result<Self, PersistenceError> {
         let connections = Connections::new(&options)?;
         connections.lease().await?.finish();
-        Ok(Self(Arc::new(Inner { options, connections })))
+        Ok(Self(Arc::new(Inner { options, connections, queues: Mutex::default() })))
     }
 
     /// A recorder of events of aggregates for a purpose, such as `snapshots`: table `stored_snapshots`,
@@ -114,11 +124,18 @@ impl PostgresDatastore {
         Ok(PostgresTrackingRecorder(self.store(wanted).await?))
     }
 
-    /// Closes the connections. Recorders that are still open fail from then on: close them before.
+    /// Closes the recorders, each of which finishes what it has accepted, and then the connections.
     ///
     /// # Cancel safety
-    /// A dropped future leaves the datastore closed; connections are then closed without farewell.
+    /// A dropped future leaves the recorders closed, and what they had accepted is finished all the
+    /// same; closing again closes the connections.
     pub async fn close(&self) {
+        let queues: Vec<Arc<Queue>> = {
+            let mut queues = self.lock_queues();
+            queues.is_closed = true;
+            queues.open.iter().filter_map(Weak::upgrade).collect()
+        };
+        join_all(queues.iter().map(|queue| queue.close())).await;
         self.0.connections.close().await;
     }
 
@@ -135,7 +152,19 @@ impl PostgresDatastore {
         let mut lease = self.0.connections.lease().await?;
         let standing = schema::prepare(&mut lease, &wanted, options.create_table, options.ordering).await?;
         lease.finish();
-        Ok(Arc::new(Store::new(self.clone(), wanted, standing)))
+        let mut queues = self.lock_queues();
+        if queues.is_closed {
+            return Err(error::datastore_closed());
+        }
+        let store = Store::new(self.clone(), wanted, standing);
+        queues.open.retain(|queue| queue.strong_count() > 0);
+        queues.open.push(Arc::downgrade(&store.queue));
+        Ok(Arc::new(store))
+    }
+
+    fn lock_queues(&self) -> MutexGuard<'_, Queues> {
+        // Nothing panics while it is held.
+        self.0.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fetches rows, again on a new connection when one is lost, because reading twice does no harm;

@@ -22,18 +22,19 @@ pub(crate) enum Verdict {
 pub(crate) fn verdict(error: &sqlx::Error) -> Verdict {
     let Some(code) = sqlstate(error) else {
         return match error {
-            sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
-                Verdict::Refused
-            }
-            // Whatever broke, the state of the connection is not known any more.
+            sqlx::Error::Encode(_) => Verdict::Refused,
+            // Whatever broke, the state of the connection is not known any more; and an answer that
+            // cannot be read may be that of a commit.
             _ => Verdict::Lost,
         };
     };
     match (class(&code), &*code) {
         // A backend that is told to stop may have committed before it says so: it waits for a
         // synchronous standby after its commit.
-        ("08", _) | (_, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03") => Verdict::Lost,
+        ("08", _) | (_, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04") => Verdict::Lost,
         (_, "23505" | "40001" | "40P01") => Verdict::Contended,
+        // Too much for the server's statement timeout, which others need not be.
+        (_, "57014") => Verdict::Refused,
         ("53" | "55" | "57" | "58" | "XX", _) | (_, "25006") => Verdict::Unavailable,
         _ => Verdict::Refused,
     }
@@ -85,13 +86,18 @@ pub(crate) fn from_connecting(server: &str, error: sqlx::Error) -> PersistenceEr
 /// The error for a connection that the pool could not give.
 pub(crate) fn from_pool(error: PoolError<PersistenceError>) -> PersistenceError {
     match error {
-        PoolError::Closed => PersistenceError::interface("the datastore is closed"),
+        PoolError::Closed => datastore_closed(),
         PoolError::Timeout(TimeoutType::Wait) => PersistenceError::operational(
             "no connection became free within the connect timeout: all connections of the pool are in use",
         )
         .transient(),
         error => PersistenceError::internal("the connection pool failed").with_source(error),
     }
+}
+
+/// The error of a datastore that was closed.
+pub(crate) fn datastore_closed() -> PersistenceError {
+    PersistenceError::interface("the datastore is closed")
 }
 
 /// The error of a recorder that was closed.
@@ -106,7 +112,7 @@ fn is_transient(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
         _ => sqlstate(error).is_some_and(|code| {
             matches!(class(&code), "08" | "40")
-                || matches!(&*code, "25006" | "25P03" | "53300" | "55P03" | "57014")
+                || matches!(&*code, "25006" | "25P03" | "25P04" | "53300" | "55P03" | "57014")
                 || code.starts_with("57P")
         }),
     }
@@ -115,7 +121,7 @@ fn is_transient(error: &sqlx::Error) -> bool {
 /// The kind for a SQLSTATE, class by class as Python's drivers have it.
 fn kind_of(code: &str) -> ErrorKind {
     match (class(code), code) {
-        (_, "25006" | "25P03") => ErrorKind::Operational,
+        (_, "25006" | "25P03" | "25P04") => ErrorKind::Operational,
         (_, "54000") => ErrorKind::Data,
         ("0A", _) => ErrorKind::NotSupported,
         ("08" | "28" | "40" | "53" | "54" | "55" | "57" | "58", _) => ErrorKind::Operational,

@@ -57,7 +57,13 @@
 //!   who was writing then, waits until they have finished, and reads again. Every process must use this
 //!   library in this mode, and notifications are read from the primary. A transaction that writes
 //!   and stays open holds readers up: they warn (`tracing`), and fail where a
-//!   [bound](PostgresOptions::fence_timeout) is set, but never go past it.
+//!   [bound](PostgresOptions::fence_timeout) is set, but never go past it. Go on after the last id of a
+//!   page, not from the [`stop`](es_core::NotificationSelection::stop) of its selection: what is in
+//!   flight above the last id is not waited for.
+//!
+//! Both need ids that are drawn one by one: a sequence with `CACHE 1`, `NO CYCLE`, ascending, as is the
+//! default. The table lock keeps order among those who take it. The Python library does, unless
+//! `POSTGRES_ENABLE_DB_FUNCTIONS` is on: its function takes none, so leave that off.
 //!
 //! # Lost connections
 //! Reads are tried again on a new connection, for up to the

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use es_core::{Conflict, ErrorKind, PersistenceError};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     PostgresDatastore,
@@ -41,6 +42,26 @@ enum Recorded {
     Untold,
 }
 
+/// Why a request was not written, or is not known to be.
+enum Unwritten {
+    /// A reason of its own.
+    Told(PersistenceError),
+    /// The server cannot be had, and so it is for the requests that come after.
+    Gone(PersistenceError),
+}
+
+impl Unwritten {
+    fn conflict(conflict: Conflict) -> Self {
+        Self::Told(conflict.into())
+    }
+
+    fn into_error(self) -> PersistenceError {
+        match self {
+            Self::Told(error) | Self::Gone(error) => error,
+        }
+    }
+}
+
 impl Committer {
     pub(crate) fn new(datastore: PostgresDatastore, appender: Arc<Appender>) -> Self {
         Self { datastore, appender }
@@ -62,35 +83,43 @@ impl Committer {
         }
     }
 
-    /// Nothing was written, or the connection was lost: what now, for each request.
+    /// Nothing was written, or the connection was lost: what now, for each request. When the server
+    /// does not come back for one, the others do not wait for it again.
     async fn after_failure(&self, requests: Vec<Request>, failed: &AppendError) -> Vec<bool> {
         let alone = requests.len() == 1;
+        let mut gone: Option<PersistenceError> = None;
         let mut accepted = Vec::with_capacity(requests.len());
         for request in requests {
             let batch = request.batch();
-            let result = match failed.verdict {
-                Verdict::Lost => self.find_out(batch).await,
-                Verdict::Unavailable => Err(failed.error.clone()),
-                Verdict::Refused if alone => Err(failed.error.clone()),
+            let result = match (&gone, failed.verdict) {
+                (Some(error), _) => Err(Unwritten::Gone(error.clone())),
+                (None, Verdict::Lost) => self.find_out(batch).await,
+                (None, Verdict::Unavailable) => Err(Unwritten::Told(failed.error.clone())),
+                (None, Verdict::Refused) if alone => Err(Unwritten::Told(failed.error.clone())),
                 // One request's fault must not be another's.
-                Verdict::Contended | Verdict::Refused => self.commit_alone(batch).await,
+                (None, Verdict::Contended | Verdict::Refused) => self.commit_alone(batch).await,
             };
-            accepted.push(answer(request, result));
+            if let (None, Err(Unwritten::Gone(error))) = (&gone, &result) {
+                // Of those that are committed one by one, the others have not been sent again.
+                gone = Some(if failed.verdict == Verdict::Lost { error.clone() } else { not_sent(error) });
+            }
+            accepted.push(answer(request, result.map_err(Unwritten::into_error)));
         }
         accepted
     }
 
-    async fn commit_alone(&self, batch: Batch<'_>) -> Result<Vec<i64>, PersistenceError> {
+    async fn commit_alone(&self, batch: Batch<'_>) -> Result<Vec<i64>, Unwritten> {
         let mut retries = Retries::within(CONTENDED_TIME);
         loop {
             let failed = match self.append_one(batch).await {
-                Ok(outcome) => return outcome.map_err(PersistenceError::from),
+                Ok(outcome) => return outcome.map_err(Unwritten::conflict),
                 Err(failed) => failed,
             };
             match failed.verdict {
                 Verdict::Lost => return self.find_out(batch).await,
                 Verdict::Contended if retries.again().await => {}
-                _ => return Err(failed.error),
+                Verdict::Unavailable => return Err(Unwritten::Gone(failed.error)),
+                _ => return Err(Unwritten::Told(failed.error)),
             }
         }
     }
@@ -100,27 +129,42 @@ impl Committer {
     /// The lost server process may still be at work on it. If it commits first, appending again
     /// meets rows in the way, and looking at them tells that they are these. If it comes too late,
     /// it meets ours and is refused.
-    async fn find_out(&self, batch: Batch<'_>) -> Result<Vec<i64>, PersistenceError> {
+    async fn find_out(&self, batch: Batch<'_>) -> Result<Vec<i64>, Unwritten> {
         self.reached(HookPoint::OutcomeDoubtful).await;
-        let mut retries = Retries::within(self.datastore.0.options.connect_timeout);
+        let told = |error| Err(Unwritten::Told(error));
+        let time = self.datastore.0.options.connect_timeout;
+        let deadline = Instant::now() + time;
+        let mut retries = Retries::within(time);
+        let mut collided: Option<Conflict> = None;
         loop {
-            let failed = match self.recorded(batch).await {
-                Ok(Recorded::Exactly(ids)) => return Ok(ids),
-                Ok(Recorded::Otherwise(conflict)) => return Err(conflict.into()),
-                Ok(Recorded::Untold) => return Err(unknown("a later tracking position is recorded")),
-                Ok(Recorded::Not) => match self.append_one(batch).await {
-                    Ok(Ok(ids)) => return Ok(ids),
-                    // What collided may be the request itself: look again.
-                    Ok(Err(conflict)) => conflict.into(),
-                    Err(failed) if failed.verdict == Verdict::Refused => {
-                        return Err(unknown("it cannot be recorded again").with_source(failed.error));
+            let failed = match timeout_at(deadline, self.recorded(batch)).await {
+                Ok(Ok(Recorded::Exactly(ids))) => return Ok(ids),
+                Ok(Ok(Recorded::Otherwise(conflict))) => return Err(Unwritten::conflict(conflict)),
+                Ok(Ok(Recorded::Untold)) => return told(unknown("a later tracking position is recorded")),
+                Ok(Ok(Recorded::Not)) => {
+                    if let Some(conflict) = collided {
+                        // It was not the request itself, and would refuse that too.
+                        return Err(Unwritten::conflict(conflict));
                     }
-                    Err(failed) => failed.error,
-                },
-                Err(failed) => failed,
+                    match self.append_one(batch).await {
+                        Ok(Ok(ids)) => return Ok(ids),
+                        Ok(Err(conflict)) => {
+                            // What collided may be the request itself: look again.
+                            collided = Some(conflict);
+                            continue;
+                        }
+                        Err(failed) if failed.verdict == Verdict::Refused => {
+                            return told(unknown("it cannot be recorded again").with_source(failed.error));
+                        }
+                        Err(failed) => failed.error,
+                    }
+                }
+                Ok(Err(failed)) => failed,
+                Err(_) => PersistenceError::operational("the server does not answer"),
             };
             if !retries.again().await {
-                return Err(unknown("it could not be found out in time").with_source(failed));
+                let unknown = unknown("it could not be found out in time").with_source(failed);
+                return Err(Unwritten::Gone(unknown));
             }
         }
     }
@@ -242,6 +286,15 @@ fn answer(request: Request, result: Result<Vec<i64>, PersistenceError>) -> bool 
     let accepted = result.is_ok();
     request.answer(result);
     accepted
+}
+
+/// For requests that wait behind one that the server went away for.
+fn not_sent(error: &PersistenceError) -> PersistenceError {
+    if !error.is_outcome_unknown() {
+        return error.clone();
+    }
+    let message = "nothing was written: the server went away before this was sent again";
+    PersistenceError::operational(message).with_source(error.clone()).transient()
 }
 
 fn unknown(why: &str) -> PersistenceError {

@@ -24,17 +24,19 @@ pub(crate) struct Store {
     pub(crate) datastore: PostgresDatastore,
     pub(crate) appender: Arc<Appender>,
     tables: Wanted,
-    queue: Queue,
+    pub(crate) queue: Arc<Queue>,
 }
 
 impl Store {
     pub(crate) fn new(datastore: PostgresDatastore, tables: Wanted, standing: Standing) -> Self {
         let options = &datastore.0.options;
-        // Under the table's lock, several would only wait for each other.
-        let writers = if standing.lock == Lock::None { options.writers.get() } else { 1 };
+        // Under the table's lock, several would only wait for each other; positions that one caller
+        // records one after the other must not overtake each other.
+        let several = standing.lock == Lock::None && standing.append.events.is_some();
+        let writers = if several { options.writers.get() } else { 1 };
         let appender = Arc::new(Appender::new(standing, options));
         let committer = Committer::new(datastore.clone(), Arc::clone(&appender));
-        let queue = Queue::start(committer, options, writers);
+        let queue = Arc::new(Queue::start(committer, options, writers));
         Self { appender, tables, queue, datastore }
     }
 

@@ -265,6 +265,30 @@ async fn closing_finishes_what_was_accepted_and_refuses_what_waits() {
     assert_eq!(count(&schema).await, 1);
 }
 
+/// The datastore once closed its connections under the writers: what waited for them was refused.
+#[tokio::test]
+async fn closing_the_datastore_finishes_what_was_accepted() {
+    let schema = Schema::create().await;
+    let hooks = FirstGroup { groups: Arc::default(), gate: Arc::new(Semaphore::new(0)) };
+    let datastore = schema.options().hooks(hooks.clone()).open().await.unwrap();
+    let recorder = datastore.application_recorder("bank").await.unwrap();
+    // Polled in this order, on the only thread: one is in flight, one waits, and the datastore closes.
+    let release = async {
+        while hooks.groups.load(Atomic::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        hooks.gate.add_permits(1);
+    };
+    let insert = || recorder.insert_events(vec![first()]);
+    let (in_flight, waiting, (), (), ()) =
+        tokio::join!(insert(), insert(), datastore.close(), datastore.close(), release);
+    assert_eq!((in_flight.unwrap(), waiting.unwrap()), (vec![1], vec![2]));
+    assert_eq!(count(&schema).await, 2);
+    assert_eq!(insert().await.unwrap_err().kind(), ErrorKind::Interface);
+    let late = datastore.application_recorder("bank").await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Interface, "a closed datastore gives no recorders");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_the_last_handle_finishes_what_was_accepted() {
     let schema = Schema::create().await;

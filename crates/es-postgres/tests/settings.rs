@@ -95,6 +95,45 @@ async fn the_pool_is_bounded_and_so_are_those_who_wait_for_it() {
     first.await.unwrap().unwrap();
 }
 
+/// In a stricter transaction the snapshot is older than the lock: a conflict was once met by the
+/// index instead, and tried again for seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_roles_default_isolation_is_not_the_appends() {
+    let schema = Schema::create().await;
+    schema.open().await.application_recorder("bank").await.unwrap();
+    let role = Role::create(&schema).await;
+    let mut connection = schema.connect().await;
+    let grants = format!(
+        "ALTER ROLE {1} SET default_transaction_isolation = 'repeatable read'; \
+         GRANT ALL ON ALL TABLES IN SCHEMA {0} TO {1}; GRANT ALL ON ALL SEQUENCES IN SCHEMA {0} TO {1}",
+        schema.name, role.name
+    );
+    run(&mut connection, &grants).await;
+    let datastore = role.server.options().schema(&schema.name).open().await.unwrap();
+    let recorder = datastore.application_recorder("bank").await.unwrap();
+    let (events, id) = (schema.table("bank_events"), Uuid::new_v4());
+    run(&mut connection, &format!("BEGIN; LOCK TABLE {events} IN EXCLUSIVE MODE")).await;
+    let append = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { recorder.insert_events(vec![event(id, 1)]).await }
+    });
+    let waiting =
+        format!("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted)");
+    until(&mut schema.connect().await, &waiting).await;
+    run(&mut connection, &format!("INSERT INTO {events} VALUES ('{id}', 1, 'bank:Other', ''); COMMIT")).await;
+    assert!(append.await.unwrap().unwrap_err().is_conflict());
+    assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [2], "no id was spent");
+}
+
+#[tokio::test]
+async fn a_password_that_does_not_come_is_not_waited_for_without_end() {
+    let schema = Schema::create().await;
+    let options = schema.options().connect_timeout(Duration::from_millis(50));
+    let options = options.password_provider(std::future::pending::<Result<String, std::io::Error>>);
+    let late = options.open().await.unwrap_err();
+    assert_eq!((late.kind(), late.is_transient()), (ErrorKind::Operational, true));
+}
+
 #[tokio::test]
 async fn a_pool_without_connections_makes_no_sense() {
     let options = Schema::create().await.options().pool_size(0).max_overflow(0);
