@@ -11,6 +11,9 @@ use tokio::sync::OnceCell;
 
 use crate::{Backend, Environment};
 
+/// Which port the hosts have where none is set.
+const DEFAULT_PORT: &str = "5432";
+
 #[derive(Debug)]
 pub(crate) struct Postgres {
     application_name: String,
@@ -33,14 +36,19 @@ impl Postgres {
 }
 
 fn options(environment: &Environment) -> Result<PostgresOptions, PersistenceError> {
+    let hosts = environment.required("POSTGRES_HOST")?;
     let mut options = PostgresOptions::new(environment.required("POSTGRES_DBNAME")?)
-        .host_list(environment.required("POSTGRES_HOST")?, environment.get("POSTGRES_PORT").unwrap_or("5432"))
+        .host_list(hosts, DEFAULT_PORT)
         .map_err(|error| environment.unusable("POSTGRES_HOST", &error))?
         .user(environment.required("POSTGRES_USER")?)
         .password(environment.required("POSTGRES_PASSWORD")?)
         .create_table(environment.boolean("CREATE_TABLE", true)?)
         .pre_ping(environment.boolean("POSTGRES_PRE_PING", false)?)
         .conn_max_age(environment.seconds("POSTGRES_CONN_MAX_AGE")?);
+    if let Some(ports) = environment.get("POSTGRES_PORT") {
+        options =
+            options.host_list(hosts, ports).map_err(|error| environment.unusable("POSTGRES_PORT", &error))?;
+    }
     if let Some(schema) = environment.get("POSTGRES_SCHEMA") {
         options = options.schema(schema);
     }
