@@ -1,4 +1,5 @@
 //! How settings are looked up and read.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! What an environment makes of the factory.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
 
 use std::sync::Arc;
 

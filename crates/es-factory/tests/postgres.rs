@@ -1,4 +1,5 @@
 //! What an environment that names PostgreSQL makes of the factory; on a real server.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
 
 use std::env;
 
