@@ -3,7 +3,7 @@
 use es_core::{Conflict, PersistenceError, StoredEvent, Tracking};
 use sqlx::{
     Arguments, AssertSqlSafe, Row, SqlSafeStr, SqlStr,
-    postgres::{PgArguments, PgConnection},
+    postgres::{PgArguments, PgConnection, PgRow},
 };
 use uuid::Uuid;
 
@@ -54,11 +54,13 @@ pub(crate) enum Transaction {
 #[derive(Debug)]
 pub(crate) struct Appender {
     pub(crate) tables: AppendTables,
-    function: bool,
+    /// Whether the functions may be called.
+    functions: bool,
     lock: Lock,
     /// How long to wait for the lock, in milliseconds.
     lock_wait: String,
     call: SqlStr,
+    call_for_single: Option<SqlStr>,
     statement: SqlStr,
     statement_with_tracking: SqlStr,
     /// Begins a transaction of our own and takes the lock.
@@ -72,13 +74,13 @@ pub(crate) struct Appender {
 
 impl Appender {
     pub(crate) fn new(standing: Standing, options: &PostgresOptions) -> Self {
-        let Standing { append: tables, function, lock } = standing;
+        let Standing { append: tables, functions, lock } = standing;
         let lock_wait = options.lock_timeout.as_millis().to_string();
         let sql = |text: String| AssertSqlSafe(text).into_sql_str();
         let take_lock = tables.lock(lock, "SELECT");
         let planning: String =
             PLANNING.iter().map(|(name, value)| format!("SET LOCAL {name} = {value};")).collect();
-        let own = if function {
+        let own = if functions {
             "BEGIN;".to_owned()
         } else {
             format!(
@@ -97,10 +99,11 @@ impl Appender {
              SELECT pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('es_postgres.usual_wait'), true)"
         );
         Self {
-            function,
+            functions,
             lock,
             lock_wait,
-            call: sql(tables.call()),
+            call: sql(tables.call_for_group()),
+            call_for_single: tables.call_for_single().map(sql),
             statement: sql(tables.statement(false, Ids::Default)),
             statement_with_tracking: sql(tables.statement(true, Ids::Default)),
             begin,
@@ -120,49 +123,89 @@ impl Appender {
         batches: &[Batch<'_>],
         transaction: Transaction,
     ) -> Result<Vec<Outcome>, AppendError> {
+        if let ([Batch { events: [event], tracking: None }], true, Some(call)) =
+            (batches, self.functions, &self.call_for_single)
+        {
+            return self.append_single(connection, call, event, transaction).await;
+        }
         let rows = Rows::new(batches);
         let arguments = self.arguments(&rows).map_err(|error| self.failed(sqlx::Error::Encode(error)))?;
-        let answer = self.run(connection, arguments, rows.has_tracking(), transaction).await?;
-        answer.outcomes(batches, &rows).map_err(AppendError::internal)
-    }
-
-    /// Whether the connection is as good as new: its statement failed, and no transaction is open.
-    pub(crate) fn is_connection_usable_after(&self, failed: &AppendError) -> bool {
-        self.function && !self.pooler && failed.verdict != Verdict::Lost
-    }
-
-    async fn run(
-        &self,
-        connection: &mut PgConnection,
-        arguments: PgArguments,
-        with_tracking: bool,
-        transaction: Transaction,
-    ) -> Result<Answer, AppendError> {
-        let failed = |error| self.failed(error);
-        let sql = match (self.function, with_tracking) {
+        let sql = match (self.functions, rows.has_tracking()) {
             (true, _) => &self.call,
             (false, false) => &self.statement,
             (false, true) => &self.statement_with_tracking,
         };
+        let answer = Answer::of(&self.run(connection, sql, arguments, transaction).await?);
+        let answer = answer.map_err(|error| self.failed(error))?;
+        answer.outcomes(batches, &rows).map_err(AppendError::internal)
+    }
+
+    async fn append_single(
+        &self,
+        connection: &mut PgConnection,
+        call: &SqlStr,
+        event: &StoredEvent,
+        transaction: Transaction,
+    ) -> Result<Vec<Outcome>, AppendError> {
+        let arguments = self.arguments_for_single(event);
+        let arguments = arguments.map_err(|error| self.failed(sqlx::Error::Encode(error)))?;
+        let row = self.run(connection, call, arguments, transaction).await?;
+        let recorded: Option<i64> = row.try_get(0).map_err(|error| self.failed(error))?;
+        let has_ids = self.tables.events.as_ref().is_some_and(|events| events.notifications);
+        Ok(vec![match recorded {
+            Some(id) if has_ids => Ok(vec![id]),
+            Some(_) => Ok(Vec::new()),
+            None => Err(Conflict::Version {
+                originator_id: event.originator_id,
+                originator_version: event.originator_version,
+            }),
+        }])
+    }
+
+    /// Whether the connection is as good as new: its statement failed, and no transaction is open.
+    pub(crate) fn is_connection_usable_after(&self, failed: &AppendError) -> bool {
+        self.functions && !self.pooler && failed.verdict != Verdict::Lost
+    }
+
+    /// Runs what appends; its answer is one row.
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        sql: &SqlStr,
+        arguments: PgArguments,
+        transaction: Transaction,
+    ) -> Result<PgRow, AppendError> {
+        let failed = |error| self.failed(error);
         // A function in a transaction of its own is one statement, committed by itself.
-        if transaction == Transaction::Own && self.function && !self.pooler {
-            return Answer::fetch(connection, sql, arguments, true).await.map_err(failed);
+        if transaction == Transaction::Own && self.functions && !self.pooler {
+            return fetch_row(connection, sql, arguments, true).await.map_err(failed);
         }
         match transaction {
             Transaction::Own => schema::run(connection, &self.begin).await.map_err(failed)?,
-            Transaction::Callers if !self.function && self.lock != Lock::None => {
+            Transaction::Callers if !self.functions && self.lock != Lock::None => {
                 schema::run(connection, &self.take_lock).await.map_err(failed)?;
             }
             Transaction::Callers => {}
         }
-        let answer = Answer::fetch(connection, sql, arguments, !self.pooler).await.map_err(failed)?;
-        if answer.lost > 0 {
+        let row = fetch_row(connection, sql, arguments, !self.pooler).await.map_err(failed)?;
+        if !self.functions && row.try_get::<i64, _>(LOST).map_err(failed)? > 0 {
             return Err(self.overtaken());
         }
         if transaction == Transaction::Own {
             schema::run(connection, "COMMIT").await.map_err(failed)?;
         }
-        Ok(answer)
+        Ok(row)
+    }
+
+    fn arguments_for_single(&self, event: &StoredEvent) -> Result<PgArguments, sqlx::error::BoxDynError> {
+        let mut arguments = PgArguments::default();
+        arguments.add(event.originator_id)?;
+        arguments.add(event.originator_version)?;
+        arguments.add(event.topic.as_str())?;
+        arguments.add(&*event.state)?;
+        arguments.add(self.lock.name())?;
+        arguments.add(&self.lock_wait)?;
+        Ok(arguments)
     }
 
     fn arguments(&self, rows: &Rows<'_>) -> Result<PgArguments, sqlx::error::BoxDynError> {
@@ -172,12 +215,12 @@ impl Appender {
         arguments.add(&rows.originator_versions)?;
         arguments.add(&rows.topics)?;
         arguments.add(&rows.states)?;
-        if self.function || rows.has_tracking() {
+        if self.functions || rows.has_tracking() {
             arguments.add(&rows.tracking_requests)?;
             arguments.add(&rows.application_names)?;
             arguments.add(&rows.positions)?;
         }
-        if self.function {
+        if self.functions {
             arguments.add(self.lock.name())?;
             arguments.add(&self.lock_wait)?;
         }
@@ -269,30 +312,35 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// What the server answers.
+/// The column of the statement's answer (not of the function's, which raises an error instead) that
+/// says how many positions were not recorded.
+const LOST: &str = "lost";
+
+/// Fetches the one row of an answer, and the end of the answer too: the row may arrive before the
+/// commit is durable.
+async fn fetch_row(
+    connection: &mut PgConnection,
+    sql: &SqlStr,
+    arguments: PgArguments,
+    persistent: bool,
+) -> Result<PgRow, sqlx::Error> {
+    let query = sqlx::query_with(sql.clone(), arguments).persistent(persistent);
+    query.fetch_all(connection).await?.pop().ok_or(sqlx::Error::RowNotFound)
+}
+
+/// What the server answers to a group.
 struct Answer {
     refused_rows: Vec<i64>,
     refused_tracking: Vec<i64>,
     notification_ids: Vec<i64>,
-    lost: i64,
 }
 
 impl Answer {
-    async fn fetch(
-        connection: &mut PgConnection,
-        sql: &SqlStr,
-        arguments: PgArguments,
-        persistent: bool,
-    ) -> Result<Self, sqlx::Error> {
-        let query = sqlx::query_with(sql.clone(), arguments).persistent(persistent);
-        // To the end of the answer: the row may arrive before the commit is durable.
-        let row = query.fetch_all(connection).await?.pop().ok_or(sqlx::Error::RowNotFound)?;
+    fn of(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             refused_rows: row.try_get(0)?,
             refused_tracking: row.try_get(1)?,
             notification_ids: row.try_get(2)?,
-            // The function has raised an error where any were lost.
-            lost: if row.len() > 3 { row.try_get(3)? } else { 0 },
         })
     }
 

@@ -138,7 +138,7 @@ impl PostgresOptions {
             schema: "public".to_owned(),
             create_table: true,
             ordering: Ordering::default(),
-            writers: const { NonZeroUsize::new(4).unwrap() },
+            writers: const { NonZeroUsize::new(2).unwrap() },
             fence_timeout: None,
             stall_warning: Duration::from_secs(5),
             lock_timeout: Duration::ZERO,
@@ -273,7 +273,7 @@ impl PostgresOptions {
         self
     }
 
-    /// How many connections of one recorder write at the same time in [`Ordering::Parallel`]; 4 by
+    /// How many connections of one recorder write at the same time in [`Ordering::Parallel`]; 2 by
     /// default. With a table lock it is one, more would wait for each other.
     #[must_use]
     pub fn writers(mut self, connections: NonZeroUsize) -> Self {

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Row, SqlSafeStr, postgres::PgConnection};
 use crate::{
     error,
     options::Ordering,
-    statements::{AppendTables, EventsTable, Lock},
+    statements::{AppendTables, EventsTable, Function, Lock},
 };
 
 /// How often creating is tried again when another process creates the same at the same time.
@@ -88,8 +88,8 @@ pub(crate) struct Wanted {
 #[derive(Clone, Debug)]
 pub(crate) struct Standing {
     pub(crate) append: AppendTables,
-    /// Whether the function stands, and may be called.
-    pub(crate) function: bool,
+    /// Whether the functions stand, and may be called.
+    pub(crate) functions: bool,
     pub(crate) lock: Lock,
 }
 
@@ -110,19 +110,23 @@ pub(crate) async fn prepare(
     let Some(anchor) = wanted.events.as_ref().or(wanted.tracking.as_ref()).cloned() else {
         return Err(PersistenceError::internal("a recorder without a table"));
     };
-    let lock = lock_of(connection, &anchor, wanted.notifications, ordering).await?;
-    if wanted.notifications && ordering == Ordering::Parallel {
-        check_sequence(connection, &anchor).await?;
+    // Whoever inserts into a table with notification ids draws them, whether they are wanted or not.
+    let notifications = wanted.events.is_some() && has_notification_ids(connection, &anchor).await?;
+    let lock = lock_of(connection, &anchor, notifications, ordering).await?;
+    if notifications {
+        check_sequence(connection, &anchor, ordering).await?;
     }
-    let sequence = if wanted.notifications { sequence_of(connection, &anchor).await? } else { None };
-    let notifications = wanted.notifications;
+    let sequence = if notifications { sequence_of(connection, &anchor).await? } else { None };
     let events = wanted.events.clone().map(|name| EventsTable { name, notifications, sequence });
     let append = AppendTables { anchor, events, tracking: layout };
-    let function = find_or_create_function(connection, &append, create).await?;
-    if !function {
+    let mut functions = true;
+    for function in [Some(append.group_function()), append.single_function()].into_iter().flatten() {
+        functions &= find_or_create_function(connection, &function, create).await?;
+    }
+    if !functions {
         tracing::debug!(table = append.anchor.quoted(), "no append function: appends take three round trips");
     }
-    Ok(Standing { append, function, lock })
+    Ok(Standing { append, functions, lock })
 }
 
 async fn create_tables(connection: &mut PgConnection, wanted: &Wanted) -> Result<(), PersistenceError> {
@@ -199,22 +203,22 @@ async fn create(
 
 async fn find_or_create_function(
     connection: &mut PgConnection,
-    append: &AppendTables,
+    function: &Function,
     allowed: bool,
 ) -> Result<bool, PersistenceError> {
-    let function = append.function_name();
-    if is_callable(connection, &function).await? {
+    let name = &function.name;
+    if is_callable(connection, name).await? {
         return Ok(true);
     }
     if !allowed {
         return Ok(false);
     }
-    match create(connection, &function, &format!("{};", append.create_function())).await {
+    match create(connection, name, &format!("{};", function.create())).await {
         Ok(()) => Ok(true),
         // A role that may not create functions appends without.
-        Err(error) if error.kind() == ErrorKind::Programming => is_callable(connection, &function).await,
+        Err(error) if error.kind() == ErrorKind::Programming => is_callable(connection, name).await,
         // Somebody else created it meanwhile, again and again.
-        Err(error) => match is_callable(connection, &function).await {
+        Err(error) => match is_callable(connection, name).await {
             Ok(true) => Ok(true),
             _ => Err(error),
         },
@@ -298,8 +302,26 @@ async fn sequence_of(
     row.try_get(0).map_err(|error| looking_at(events, error))
 }
 
-/// The fence of readers reasons from ids being drawn one by one, in ascending order.
-async fn check_sequence(connection: &mut PgConnection, events: &TableName) -> Result<(), PersistenceError> {
+async fn has_notification_ids(
+    connection: &mut PgConnection,
+    events: &TableName,
+) -> Result<bool, PersistenceError> {
+    let query = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute AS a \
+                 JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid \
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+                 WHERE n.nspname = $1 AND c.relname = $2 AND a.attname = 'notification_id' \
+                 AND NOT a.attisdropped)";
+    let asking = sqlx::query(query).persistent(false).bind(events.schema()).bind(events.name());
+    flag(connection, asking, events).await
+}
+
+/// Order needs ids that are drawn one by one, ascending: a session's cache breaks it under any lock.
+/// The fence of readers also has to know that they are.
+async fn check_sequence(
+    connection: &mut PgConnection,
+    events: &TableName,
+    ordering: Ordering,
+) -> Result<(), PersistenceError> {
     let query = "SELECT s.seqcache = 1 AND s.seqincrement > 0 AND NOT s.seqcycle AND s.seqmin >= 1 FROM pg_catalog.pg_sequence AS s \
                  WHERE s.seqrelid = pg_catalog.pg_get_serial_sequence($1, 'notification_id')::pg_catalog.regclass";
     let asking = sqlx::query(query).persistent(false).bind(events.quoted());
@@ -308,12 +330,12 @@ async fn check_sequence(connection: &mut PgConnection, events: &TableName) -> Re
         None => None,
         Some(row) => Some(row.try_get(0).map_err(|error| looking_at(events, error))?),
     };
-    if suitable == Some(true) {
+    if suitable.unwrap_or(ordering == Ordering::TableLock) {
         return Ok(());
     }
     Err(PersistenceError::not_supported(format!(
-        "parallel ordering needs notification ids of {} from a sequence of its own, ascending from 1 or more, with CACHE 1 and \
-         NO CYCLE",
+        "notification ids of {} must come from a sequence that ascends from 1 or more, with CACHE 1 and NO CYCLE, and \
+         with parallel ordering is the column's own",
         events.quoted()
     )))
 }

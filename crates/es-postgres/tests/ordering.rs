@@ -22,7 +22,7 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection, StoredEvent, Topic, uuid::Uuid,
 };
 use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresApplicationRecorder};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::{Semaphore, mpsc};
 
 // A writer paused between drawing an id and committing.
@@ -392,6 +392,23 @@ async fn under_the_table_lock_ids_become_visible_in_their_order() {
     assert_ne!(seen, [1, 2], "the trap catches an id that is drawn before the lock is taken");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_the_table_lock_our_own_writers_wait_for_each_other() {
+    let schema = Schema::create().await;
+    let [one, other] = [schema.open().await, schema.open().await];
+    let (one, other) =
+        (one.application_recorder("bank").await.unwrap(), other.application_recorder("bank").await.unwrap());
+    let mut connection = schema.connect().await;
+    let mut held = connection.begin().await.unwrap();
+    assert_eq!(one.insert_events_in(&mut held, &[first()]).await.unwrap(), [1]);
+    let waiting = tokio::spawn(async move { other.insert_events(vec![first()]).await.unwrap() });
+    until(&mut schema.connect().await, &waiting_for_lock(&schema.table("bank_events"))).await;
+    assert!(ids(&one, from_the_start()).await.is_empty());
+    held.commit().await.unwrap();
+    assert_eq!(waiting.await.unwrap(), [2]);
+    assert_eq!(ids(&one, from_the_start()).await, [1, 2]);
+}
+
 #[tokio::test]
 async fn parallel_mode_needs_ids_one_by_one() {
     let schema = Schema::create().await;
@@ -409,6 +426,59 @@ async fn parallel_mode_needs_ids_one_by_one() {
     let later: i64 = scalar(&mut other, &format!("SELECT nextval('{sequence}')")).await;
     let earlier: i64 = scalar(&mut connection, &format!("SELECT nextval('{sequence}')")).await;
     assert!(earlier < later);
+}
+
+// An aggregate recorder of the application's own events table took no lock: it had not been asked
+// for notification ids, and drew them all the same.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aggregate_recorder_of_an_ordered_table_keeps_its_order() {
+    for (application, purpose, table) in [("bank", "events", "bank_events"), ("", "events", "stored_events")]
+    {
+        let schema = Schema::create().await;
+        let datastore = schema.open().await;
+        let reader = datastore.application_recorder(application).await.unwrap();
+        let recorder = datastore.aggregate_recorder(application, purpose).await.unwrap();
+        let events = schema.table(table);
+        let mut holder = schema.connect().await;
+        run(&mut holder, &format!("BEGIN; LOCK TABLE {events} IN EXCLUSIVE MODE")).await;
+        let insert = || {
+            let recorder = recorder.clone();
+            tokio::spawn(async move { recorder.insert_events(vec![first()]).await.unwrap() })
+        };
+        let inserts = [insert(), insert()];
+        let waiting = format!(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted \
+             AND mode = 'ExclusiveLock')"
+        );
+        until(&mut schema.connect().await, &waiting).await;
+        run(&mut holder, "COMMIT").await;
+        for insert in inserts {
+            insert.await.unwrap();
+        }
+        assert_eq!(ids(&reader, from_the_start()).await, [1, 2]);
+    }
+}
+
+// A sequence that caches ids for its sessions gives them out of order, lock or no lock: one process
+// is enough for that, since its pool has several sessions.
+
+#[tokio::test]
+async fn ids_that_sessions_cache_are_refused_under_the_table_lock_too() {
+    let schema = Schema::create().await;
+    schema.open().await.application_recorder("bank").await.unwrap();
+    let mut connection = schema.connect().await;
+    let sequence = schema.table("bank_events_notification_id_seq");
+    for (flaw, cure) in [("CACHE 10", "CACHE 1"), ("CYCLE", "NO CYCLE"), ("INCREMENT -1", "INCREMENT 1")] {
+        run(&mut connection, &format!("ALTER SEQUENCE {sequence} {flaw}")).await;
+        let refused = schema.open().await.application_recorder("bank").await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotSupported, "{flaw}");
+        run(&mut connection, &format!("ALTER SEQUENCE {sequence} {cure}")).await;
+    }
+    schema.open().await.application_recorder("bank").await.unwrap();
+    // A table made in another way, whose sequence is not the column's own, is not known to be wrong.
+    run(&mut connection, &format!("ALTER SEQUENCE {sequence} OWNED BY NONE")).await;
+    schema.open().await.application_recorder("bank").await.unwrap();
 }
 
 // Everything at once.
@@ -588,7 +658,10 @@ struct Points {
 
 impl Points {
     async fn passed(&mut self, point: HookPoint) {
-        while self.receiver.recv().await.expect("the reader is there") != point {}
+        let passing = async { while self.receiver.recv().await.expect("the reader is there") != point {} };
+        // A reader that never gets there is a failed test, not a hanging one.
+        let patience = std::time::Duration::from_secs(60);
+        tokio::time::timeout(patience, passing).await.unwrap_or_else(|_| panic!("never passed {point:?}"));
     }
 
     fn never_passed(&mut self, point: HookPoint) {

@@ -389,7 +389,7 @@ async fn many_processes_create_at_once() {
     }
     let functions =
         format!("SELECT count(*) FROM pg_proc WHERE pronamespace = '{}'::regnamespace", schema.name);
-    assert_eq!(scalar::<i64>(&mut schema.connect().await, &functions).await, 1);
+    assert_eq!(scalar::<i64>(&mut schema.connect().await, &functions).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
