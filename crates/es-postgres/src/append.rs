@@ -189,6 +189,9 @@ impl Appender {
         }
         let row = fetch_row(connection, sql, arguments, !self.pooler).await.map_err(failed)?;
         if !self.functions && row.try_get::<i64, _>(LOST).map_err(failed)? > 0 {
+            // Events without their position must not be committed: the server ends the transaction, the
+            // caller's too. That it says so with an error is what it is asked for.
+            let _ = schema::run(connection, ABORT).await;
             return Err(self.overtaken());
         }
         if transaction == Transaction::Own {
@@ -315,6 +318,10 @@ impl<'a> Rows<'a> {
 /// The column of the statement's answer (not of the function's, which raises an error instead) that
 /// says how many positions were not recorded.
 const LOST: &str = "lost";
+
+/// Makes a transaction one that cannot be committed.
+const ABORT: &str = "DO $$ BEGIN RAISE unique_violation USING MESSAGE = \
+                     'a tracking position was recorded at the same time'; END $$";
 
 /// Fetches the one row of an answer, and the end of the answer too: the row may arrive before the
 /// commit is durable.

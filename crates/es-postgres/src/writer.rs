@@ -154,10 +154,11 @@ impl Writer {
             let group = Group::form(candidates);
             let several = group.requests.len() > 1;
             let accepted = self.committer.commit(group.requests).await;
-            for postponed in group.postponed {
-                match postponed.rival_of(&accepted) {
+            // The last one first, so that they stand in their order before all that waits.
+            for postponed in group.postponed.into_iter().rev() {
+                match postponed.lost_to(&accepted) {
                     Some(conflict) => postponed.request.answer(Err(conflict.into())),
-                    None => self.postponed.push_back(postponed.request),
+                    None => self.postponed.push_front(postponed.request),
                 }
             }
             if several {
@@ -209,18 +210,19 @@ struct Group {
     postponed: Vec<Postponed>,
 }
 
-/// A request that is at odds with one of the group.
+/// A request that is left out of a group.
 struct Postponed {
     request: Request,
-    /// The one of the group, and what both want.
-    rival: usize,
-    conflict: Conflict,
+    /// The one of the group that it is at odds with, and what both want; none when it waits behind
+    /// another that is left out.
+    rival: Option<(usize, Conflict)>,
 }
 
 impl Postponed {
     /// The conflict, if the rival was accepted. If not, the request's own time comes.
-    fn rival_of(&self, accepted: &[bool]) -> Option<Conflict> {
-        accepted.get(self.rival).copied().unwrap_or(false).then(|| self.conflict.clone())
+    fn lost_to(&self, accepted: &[bool]) -> Option<Conflict> {
+        let (rival, conflict) = self.rival.as_ref()?;
+        accepted.get(*rival).copied().unwrap_or(false).then(|| conflict.clone())
     }
 }
 
@@ -231,43 +233,62 @@ impl Group {
             group.requests = candidates;
             return group;
         }
-        let mut versions: HashMap<(Uuid, i64), usize> = HashMap::new();
-        let mut positions: HashMap<String, (i64, usize)> = HashMap::new();
+        let mut claims = Claims::default();
         for request in candidates {
-            if let Some((rival, conflict)) = rival(&request, &versions, &positions) {
-                group.postponed.push(Postponed { request, rival, conflict });
-                continue;
+            match claims.check(&request) {
+                Ok(()) => {
+                    claims.add(&request, Some(group.requests.len()));
+                    group.requests.push(request);
+                }
+                Err(rival) => {
+                    claims.add(&request, None);
+                    group.postponed.push(Postponed { request, rival });
+                }
             }
-            let index = group.requests.len();
-            versions.extend(
-                request.events.iter().map(|event| ((event.originator_id, event.originator_version), index)),
-            );
-            if let Some(tracking) = &request.tracking {
-                positions.insert(tracking.application_name().to_owned(), (tracking.notification_id(), index));
-            }
-            group.requests.push(request);
         }
         group
     }
 }
 
-/// The request of the group that wants the same version, or a position that is not before.
-///
-/// Ascending positions of one application go well together: each is greater than all before it,
-/// whichever of those are accepted.
-fn rival(
-    request: &Request,
-    versions: &HashMap<(Uuid, i64), usize>,
-    positions: &HashMap<String, (i64, usize)>,
-) -> Option<(usize, Conflict)> {
-    for event in &request.events {
-        if let Some(rival) = versions.get(&(event.originator_id, event.originator_version)) {
-            return Some((*rival, version_conflict(event)));
+/// What the requests before want: with the number of the one that wants it, or none if that one is left
+/// out, which nobody may overtake who would be at odds with it.
+#[derive(Default)]
+struct Claims {
+    versions: HashMap<(Uuid, i64), Option<usize>>,
+    positions: HashMap<String, (i64, Option<usize>)>,
+}
+
+impl Claims {
+    /// Whether a request goes together with those before; if not, its rival in the group, if it has one.
+    ///
+    /// Ascending positions of one application go well together: each is greater than all before it,
+    /// whichever of those are accepted.
+    fn check(&self, request: &Request) -> Result<(), Option<(usize, Conflict)>> {
+        for event in &request.events {
+            if let Some(claimant) = self.versions.get(&(event.originator_id, event.originator_version)) {
+                return Err(claimant.map(|rival| (rival, version_conflict(event))));
+            }
+        }
+        let Some(tracking) = &request.tracking else { return Ok(()) };
+        match self.positions.get(tracking.application_name()) {
+            Some((_, None)) => Err(None),
+            Some((position, Some(rival))) if *position >= tracking.notification_id() => {
+                Err(Some((*rival, tracking_conflict(tracking))))
+            }
+            _ => Ok(()),
         }
     }
-    let tracking = request.tracking.as_ref()?;
-    let (position, rival) = positions.get(tracking.application_name())?;
-    (*position >= tracking.notification_id()).then(|| (*rival, tracking_conflict(tracking)))
+
+    fn add(&mut self, request: &Request, claimant: Option<usize>) {
+        for event in &request.events {
+            // What one of the group wants stays its own.
+            self.versions.entry((event.originator_id, event.originator_version)).or_insert(claimant);
+        }
+        if let Some(tracking) = &request.tracking {
+            let claim = (tracking.notification_id(), claimant);
+            self.positions.insert(tracking.application_name().to_owned(), claim);
+        }
+    }
 }
 
 /// What can be said of events without asking the database.

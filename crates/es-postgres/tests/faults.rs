@@ -376,7 +376,7 @@ async fn what_waits_is_one_group_and_each_has_its_own_result() {
     assert!(results.9.unwrap_err().is_conflict());
     // 7 is at odds with 8 of the same group, which was refused: its own time came, in a third one.
     assert_eq!(results.8.unwrap(), [8]);
-    assert_eq!(hooks.groups.load(Atomic::SeqCst), 3);
+    assert_eq!(hooks.groups.load(Atomic::SeqCst), 4);
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(7));
 }
 
@@ -424,4 +424,37 @@ async fn too_much_at_once_is_a_data_error() {
     let refused = recorder.insert_events(vec![huge]).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Data);
     assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [1], "it is usable afterwards");
+}
+
+/// A request that is left out of a group must not be overtaken by a later one that it would be at
+/// odds with: 9 once went ahead of 7, which was then refused although 8, its rival, had been.
+#[tokio::test]
+async fn what_is_postponed_is_not_overtaken() {
+    let schema = Schema::create().await;
+    let (taken, contested) = (first(), first());
+    let (recorder, hooks, opened) = held_recorder(schema.options(), taken.clone()).await;
+    let tracked = |events, position| {
+        recorder.insert_events_with_tracking(events, Tracking::new("upstream", position).unwrap())
+    };
+    let elsewhere = event(taken.originator_id, 2);
+    let release = async { hooks.gate.add_permits(1) };
+    let results = tokio::join!(
+        opened,
+        tracked(vec![taken.clone()], 8),
+        tracked(vec![first()], 7),
+        tracked(vec![first()], 9),
+        // Both want version 1 of `taken`, so that the second is postponed; the third would be in its way.
+        recorder.insert_events(vec![taken.clone(), elsewhere.clone()]),
+        recorder.insert_events(vec![elsewhere.clone(), contested.clone()]),
+        recorder.insert_events(vec![contested.clone()]),
+        release,
+    );
+    results.0.unwrap();
+    assert!(results.1.unwrap_err().is_conflict());
+    results.2.expect("8 was refused, and 9 came later");
+    results.3.expect("greater than all before");
+    assert!(results.4.unwrap_err().is_conflict());
+    results.5.expect("its rival was refused, and the next came later");
+    assert!(results.6.unwrap_err().is_conflict(), "the one before it has the version");
+    assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(9));
 }

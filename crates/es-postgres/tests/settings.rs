@@ -543,3 +543,43 @@ async fn events_and_the_callers_own_tables_change_together() {
         recorder.close().await.unwrap();
     }
 }
+
+/// Without the function, a position that somebody moved on in between once left the events behind in
+/// the caller's transaction, to be committed without it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_an_append_cannot_be_committed_by_the_caller() {
+    let schema = Schema::create().await;
+    schema.open().await.process_recorder("bank").await.unwrap();
+    let mut rival = schema.connect().await;
+    let tracking = schema.table("bank_tracking");
+    let prepare = format!("{}; INSERT INTO {tracking} VALUES ('upstream', 5)", dropping_functions(&schema));
+    run(&mut rival, &prepare).await;
+    let datastore = schema.options().create_table(false).open().await.unwrap();
+    let recorder = datastore.process_recorder("bank").await.unwrap();
+    // It takes no lock of the events table, as no transaction has to that moves a position alone.
+    run(&mut rival, &format!("BEGIN; UPDATE {tracking} SET notification_id = 9")).await;
+    let mut connection = schema.connect().await;
+    let appending = tokio::spawn(async move {
+        let mut transaction = connection.begin().await.unwrap();
+        let position = Tracking::new("upstream", 7).unwrap();
+        recorder.insert_events_with_tracking_in(&mut transaction, &[first()], &position).await.unwrap_err();
+        // The server rolls a transaction back that has failed, and the driver may say so.
+        let _ = transaction.commit().await;
+    });
+    let waiting = "SELECT EXISTS (SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) \
+                   WHERE l.locktype = 'transactionid' AND NOT l.granted AND a.query LIKE '%";
+    until(&mut schema.connect().await, &format!("{waiting}{}%')", schema.name)).await;
+    run(&mut rival, "COMMIT").await;
+    appending.await.unwrap();
+    let count = format!("SELECT count(*) FROM {}", schema.table("bank_events"));
+    assert_eq!(scalar::<i64>(&mut rival, &count).await, 0);
+}
+
+/// Drops the functions of a schema.
+fn dropping_functions(schema: &Schema) -> String {
+    format!(
+        "DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc \
+         WHERE pronamespace = '{}'::regnamespace LOOP EXECUTE 'DROP FUNCTION ' || f; END LOOP; END $$",
+        schema.name
+    )
+}
