@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{Schema, event, first};
+use common::{Schema, event, first, run, until};
 use es_core::{
     AggregateRecorder, ApplicationRecorder, Conflict, ErrorKind, EventRange, NotificationSelection,
     ProcessRecorder, Recorder, Tracking, TrackingRecorder, uuid::Uuid,
@@ -42,4 +42,34 @@ async fn events_are_kept_in_order_and_conflicts_named() {
     recorder.close().await.unwrap();
     let closed = recorder.insert_events(vec![first()]).await.unwrap_err();
     assert_eq!(closed.kind(), ErrorKind::Interface);
+}
+
+/// The check stands after the lock: what was recorded while a request waited for it is seen, by one
+/// event's way and by a group's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conflict_that_arises_while_waiting_spends_no_id() {
+    let schema = Schema::create().await;
+    let recorder = schema.open().await.application_recorder("bank").await.unwrap();
+    let events = schema.table("bank_events");
+    let waiting =
+        format!("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted)");
+    for (theirs, ours) in [(1, 1), (2, 2)] {
+        let id = Uuid::new_v4();
+        let mut rival = schema.connect().await;
+        let insert = format!(
+            "BEGIN; LOCK TABLE {events} IN EXCLUSIVE MODE; \
+             INSERT INTO {events} VALUES ('{id}', {theirs}, 'bank:Other', 'theirs')"
+        );
+        run(&mut rival, &insert).await;
+        let refused = tokio::spawn({
+            let recorder = recorder.clone();
+            async move { recorder.insert_events((1..=ours).map(|version| event(id, version)).collect()).await }
+        });
+        until(&mut schema.connect().await, &waiting).await;
+        run(&mut rival, "COMMIT").await;
+        let expected = Conflict::Version { originator_id: id, originator_version: theirs };
+        assert_eq!(refused.await.unwrap().unwrap_err().conflict(), Some(&expected));
+        let highest = recorder.max_notification_id().await.unwrap().unwrap();
+        assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [highest + 1]);
+    }
 }
