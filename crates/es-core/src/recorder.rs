@@ -62,6 +62,10 @@ pub trait AggregateRecorder: Recorder {
 pub trait ApplicationRecorder: AggregateRecorder {
     /// The recorded events in their total order.
     ///
+    /// Nothing ever appears below the last id of a page. And when `stop` is an id that was
+    /// [the highest](Self::max_notification_id) before, a page with fewer than `limit` notifications
+    /// has all of the selection: whoever filters by topics may go on after `stop`.
+    ///
     /// # Errors
     /// When the datastore cannot be read, or holds what cannot be an event.
     ///
@@ -75,7 +79,8 @@ pub trait ApplicationRecorder: AggregateRecorder {
     /// The highest notification id that is recorded.
     ///
     /// While others write, an event with a lower id may still be about to appear: this is no
-    /// position to read from, only one to compare with.
+    /// position to read from, only one to compare with, or to
+    /// [stop](NotificationSelection::stop) at.
     ///
     /// # Errors
     /// When the datastore cannot be read.

@@ -9,11 +9,13 @@
 //! 1. the page is read;
 //! 2. those who hold the table's lock *after that* are listed: the horizon;
 //! 3. they are waited for, until the last of them has finished;
-//! 4. the page is read again, up to the last id of the first reading. Ids that are still missing
-//!    were rolled back, and will never appear.
+//! 4. the page is read again, up to a mark. Ids that are still missing were rolled back, and will never
+//!    appear.
 //!
-//! The page's own last id serves as the mark up to which all ids were drawn: it needs no look at
-//! the sequence, nor the right to it, and is not fooled by a sequence that has never been used.
+//! The mark of step 4 is an id that was drawn before the horizon was taken: of a full page its last
+//! id. Whoever reads up to a `stop` takes a short page for all that there is up to it, so there the mark
+//! is `stop`, or the highest id that is visible by then. An id of the table serves as mark, and not the
+//! sequence's value: that takes no right to the sequence, and is not fooled by one never used.
 
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ use crate::{
     PostgresDatastore,
     datastore::Query,
     hooks::HookPoint,
-    reader::{Select, select_notifications},
+    reader::{Select, max_notification_id, select_notifications},
     rows::{Topics, column},
     schema::TableName,
 };
@@ -65,8 +67,8 @@ pub(crate) async fn select(
     selection: &NotificationSelection,
 ) -> Result<Vec<Notification>, PersistenceError> {
     let page = read(datastore, events, selection, None).await?;
-    let Some(last) = page.last().map(|notification| notification.id) else { return Ok(page) };
-    if is_contiguous(selection, &page) {
+    let Some(mark) = mark(datastore, events, selection, &page).await? else { return Ok(page) };
+    if is_contiguous(selection, &page, mark) {
         return Ok(page);
     }
     let hooks = &datastore.0.options.hooks;
@@ -75,22 +77,35 @@ pub(crate) async fn select(
     hooks.reached(HookPoint::HorizonTaken).await;
     wait_for(datastore, events, horizon).await?;
     hooks.reached(HookPoint::HorizonPassed).await;
-    read(datastore, events, selection, Some(last)).await
+    read(datastore, events, selection, Some(mark)).await
 }
 
-/// Whether no id is missing between the cursor and the page's last id.
-fn is_contiguous(selection: &NotificationSelection, page: &[Notification]) -> bool {
-    if !selection.topics.is_empty() {
-        // Ids are missing that have other topics: no telling.
-        return false;
+/// The id up to which the page's reader relies on it; none where it relies on nothing.
+async fn mark(
+    datastore: &PostgresDatastore,
+    events: &TableName,
+    selection: &NotificationSelection,
+    page: &[Notification],
+) -> Result<Option<i64>, PersistenceError> {
+    let last = page.last().map(|notification| notification.id);
+    match selection.stop {
+        Some(stop) if page.len() < selection.limit && last.is_none_or(|last| last < stop) => {
+            Ok(highest(datastore, events).await?.map(|highest| highest.min(stop)))
+        }
+        _ => Ok(last),
     }
+}
+
+/// Whether no id is missing between the cursor and the mark.
+fn is_contiguous(selection: &NotificationSelection, page: &[Notification], mark: i64) -> bool {
     let first = match selection.start {
         None => Some(1),
         Some(start) if selection.inclusive_of_start => Some(start.max(1)),
         Some(start) => start.checked_add(1).map(|first| first.max(1)),
     };
-    let Some(first) = first else { return false };
-    page.iter().zip(first..).all(|(notification, expected)| notification.id == expected)
+    let Some(first) = first else { return true };
+    // With a topic filter, ids are missing that have other topics: no telling.
+    first > mark || selection.topics.is_empty() && page.iter().map(|read| read.id).eq(first..=mark)
 }
 
 async fn wait_for(
@@ -190,4 +205,13 @@ pub(crate) async fn read(
     let query = select_notifications(events, selection, horizon)?;
     let mut topics = Topics::default();
     datastore.fetch(&query, |row| topics.notification(row)).await
+}
+
+/// The highest id that is visible.
+pub(crate) async fn highest(
+    datastore: &PostgresDatastore,
+    events: &TableName,
+) -> Result<Option<i64>, PersistenceError> {
+    let ids = datastore.fetch(&max_notification_id(events), |row| column(row, 0)).await?;
+    Ok(ids.into_iter().next())
 }

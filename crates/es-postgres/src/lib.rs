@@ -58,8 +58,9 @@
 //!   library in this mode, and notifications are read from the primary. A transaction that writes
 //!   and stays open holds readers up: they warn (`tracing`), and fail where a
 //!   [bound](PostgresOptions::fence_timeout) is set, but never go past it. Go on after the last id of a
-//!   page, not from the [`stop`](es_core::NotificationSelection::stop) of its selection: what is in
-//!   flight above the last id is not waited for.
+//!   page; or, after a page with fewer events than its limit, after its
+//!   [`stop`](es_core::NotificationSelection::stop), if that was the highest id before. An empty page
+//!   without one, or a short page beyond its last id, says nothing of what is in flight.
 //!
 //! Both need ids that are drawn one by one: a sequence with `CACHE 1`, `NO CYCLE`, ascending, as is the
 //! default. The table lock keeps order among those who take it. The Python library does, unless

@@ -73,9 +73,7 @@ impl Store {
     }
 
     pub(crate) async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
-        let query = reader::max_notification_id(self.events()?);
-        let ids = self.datastore.fetch(&query, |row| column(row, 0)).await?;
-        Ok(ids.into_iter().next())
+        fence::highest(&self.datastore, self.events()?).await
     }
 
     pub(crate) async fn max_tracking_id(

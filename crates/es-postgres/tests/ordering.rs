@@ -12,9 +12,12 @@
 
 mod common;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering as Atomic},
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering as Atomic},
+    },
 };
 
 use common::{Schema, event, first, run, scalar, until};
@@ -23,7 +26,10 @@ use es_core::{
 };
 use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresApplicationRecorder};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+};
 
 // A writer paused between drawing an id and committing.
 
@@ -35,8 +41,8 @@ async fn a_writer_paused_before_its_commit_is_waited_for() {
     assert_eq!(trap.recorder.insert_events(vec![first()]).await.unwrap(), [2]);
 
     let (reader, mut points) = trap.reader().await;
-    let page = tokio::spawn(async move { ids(&reader, after(0)).await });
-    points.passed(HookPoint::WritersPending).await;
+    let mut page = tokio::spawn(async move { ids(&reader, after(0)).await });
+    points.passed_by(HookPoint::WritersPending, &mut page).await;
     slow.commit().await;
     assert_eq!(page.await.unwrap(), [1, 2], "the reader waits, and then sees both in their order");
 
@@ -63,8 +69,8 @@ async fn the_first_event_ever_is_waited_for() {
     slow.draw_and_insert(1).await;
     assert!(ids(&reader, from_the_start()).await.is_empty(), "nothing to see, and no cursor moves");
     trap.recorder.insert_events(vec![first()]).await.unwrap();
-    let page = tokio::spawn(async move { ids(&reader, from_the_start()).await });
-    points.passed(HookPoint::WritersPending).await;
+    let mut page = tokio::spawn(async move { ids(&reader, from_the_start()).await });
+    points.passed_by(HookPoint::WritersPending, &mut page).await;
     slow.commit().await;
     assert_eq!(page.await.unwrap(), [1, 2]);
 
@@ -86,7 +92,7 @@ async fn leading_gaps_are_passed() {
     assert_eq!(trap.recorder.insert_events(vec![first()]).await.unwrap(), [3]);
     let (reader, mut points) = trap.reader().await;
     assert_eq!(ids(&reader, from_the_start()).await, [3]);
-    points.passed(HookPoint::HorizonPassed).await;
+    points.has_passed(HookPoint::HorizonPassed);
 
     // The defect: waiting until ids are contiguous, which rolled-back ones never are.
     let mut patient = defective::WaitsForContiguity::default();
@@ -104,7 +110,7 @@ async fn rolled_back_gaps_are_passed() {
     let (reader, mut points) = trap.reader().await;
     assert_eq!(ids(&reader, from_the_start()).await, [1, 5]);
     assert_eq!(ids(&reader, after(1)).await, [5]);
-    points.passed(HookPoint::HorizonPassed).await;
+    points.has_passed(HookPoint::HorizonPassed);
 
     let mut patient = defective::WaitsForContiguity::default();
     let mut connection = trap.connect().await;
@@ -121,11 +127,11 @@ async fn what_commits_after_the_horizon_is_not_skipped() {
     slow.draw_and_insert(1).await;
     trap.recorder.insert_events(vec![first()]).await.unwrap();
     let (reader, mut points) = trap.holding_reader(HookPoint::HorizonTaken).await;
-    let page = tokio::spawn({
+    let mut page = tokio::spawn({
         let reader = reader.clone();
         async move { ids(&reader, after(0)).await }
     });
-    points.passed(HookPoint::HorizonTaken).await;
+    points.passed_by(HookPoint::HorizonTaken, &mut page).await;
     // While the reader is held: the one of the horizon commits, another draws an id and does not
     // commit, and a third one commits beyond that.
     slow.commit().await;
@@ -134,8 +140,8 @@ async fn what_commits_after_the_horizon_is_not_skipped() {
     assert_eq!(trap.recorder.insert_events(vec![first()]).await.unwrap(), [4]);
     points.release();
     assert_eq!(page.await.unwrap(), [1, 2], "nothing beyond what was drawn at the horizon");
-    let rest = tokio::spawn(async move { ids(&reader, after(2)).await });
-    points.passed(HookPoint::HorizonTaken).await;
+    let mut rest = tokio::spawn(async move { ids(&reader, after(2)).await });
+    points.passed_by(HookPoint::HorizonTaken, &mut rest).await;
     later.commit().await;
     points.release();
     assert_eq!(rest.await.unwrap(), [3, 4]);
@@ -169,8 +175,8 @@ async fn what_commits_between_page_and_horizon_is_not_skipped() {
     slow.draw_and_insert(1).await;
     trap.recorder.insert_events(vec![first()]).await.unwrap();
     let (reader, mut points) = trap.holding_reader(HookPoint::GapFound).await;
-    let page = tokio::spawn(async move { ids(&reader, after(0)).await });
-    points.passed(HookPoint::GapFound).await;
+    let mut page = tokio::spawn(async move { ids(&reader, after(0)).await });
+    points.passed_by(HookPoint::GapFound, &mut page).await;
     // The rows are read, the horizon is not: nobody will be in it.
     slow.commit().await;
     points.release();
@@ -219,8 +225,8 @@ async fn ids_and_transactions_in_opposite_orders_are_no_trouble() {
     let trap = Trap::set().await;
     let mut late = interleave(&trap).await;
     let (reader, mut points) = trap.reader().await;
-    let page = tokio::spawn(async move { ids(&reader, after(0)).await });
-    points.passed(HookPoint::WritersPending).await;
+    let mut page = tokio::spawn(async move { ids(&reader, after(0)).await });
+    points.passed_by(HookPoint::WritersPending, &mut page).await;
     late.commit().await;
     assert_eq!(page.await.unwrap(), [1, 2]);
 
@@ -257,9 +263,8 @@ async fn unrelated_transactions_do_not_hold_readers_up() {
     run(&mut vacuuming, &format!("BEGIN; LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE", trap.events)).await;
 
     let (reader, mut points) = trap.reader().await;
-    assert_eq!(ids(&reader, from_the_start()).await, [2], "it returns although all of those are open");
-    points.passed(HookPoint::HorizonTaken).await;
-    points.never_passed(HookPoint::WritersPending);
+    let page = points.unhindered(ids(&reader, from_the_start())).await;
+    assert_eq!(page, [2], "it returns although all of those are open");
 
     // The defect: waiting for the oldest running transaction of the whole server.
     let mut stalled = defective::OldestTransaction::default();
@@ -278,10 +283,77 @@ async fn filtered_and_limited_pages_miss_nothing() {
     trap.recorder.insert_events(vec![other, first()]).await.unwrap();
     let (reader, mut points) = trap.reader().await;
     let selection = NotificationSelection::new(1).topics([Topic::from_static("bank:Account.Credited")]);
-    let page = tokio::spawn(async move { ids(&reader, selection).await });
-    points.passed(HookPoint::WritersPending).await;
+    let mut page = tokio::spawn(async move { ids(&reader, selection).await });
+    points.passed_by(HookPoint::WritersPending, &mut page).await;
     slow.commit().await;
     assert_eq!(page.await.unwrap(), [1], "the one that was in flight comes first");
+}
+
+// A reader that goes on after the `stop` of a page, which was the highest id before: because it filters
+// by topics, and what it wants may be far below. A short page once settled its last id only: ids up to
+// `stop` that were in flight were never seen.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_page_is_complete_up_to_its_stop() {
+    let credited = || [Topic::from_static("bank:Account.Credited")];
+    let opened =
+        || StoredEvent { topic: Topic::from_static("bank:Account.Opened"), ..event(Uuid::new_v4(), 1) };
+    // Which pages would look complete without a look beyond them: contiguous, empty, and filtered.
+    let selections = [
+        (after(0).stop(2), vec![1, 2]),
+        (after(1).stop(2), vec![2]),
+        (after(1).stop(3).topics(credited()), vec![2]),
+        (after(0).stop(3).topics(credited()), vec![1, 2]),
+    ];
+    for (selection, expected) in selections {
+        let trap = Trap::set().await;
+        assert_eq!(trap.recorder.insert_events(vec![first()]).await.unwrap(), [1]);
+        let mut slow = trap.writer().await;
+        slow.draw_and_insert(1).await;
+        assert_eq!(trap.recorder.insert_events(vec![opened()]).await.unwrap(), [3]);
+        assert_eq!(trap.recorder.max_notification_id().await.unwrap(), Some(3));
+        let (reader, mut points) = trap.reader().await;
+        let mut page = tokio::spawn(async move { ids(&reader, selection).await });
+        points.passed_by(HookPoint::WritersPending, &mut page).await;
+        slow.commit().await;
+        assert_eq!(page.await.unwrap(), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_page_has_nothing_that_was_drawn_after_the_horizon() {
+    let trap = Trap::set().await;
+    trap.recorder.insert_events(vec![first()]).await.unwrap();
+    trap.writer().await.draw_insert_and_roll_back(1).await;
+    trap.recorder.insert_events(vec![first()]).await.unwrap();
+    let (reader, mut points) = trap.holding_reader(HookPoint::HorizonTaken).await;
+    let mut page = tokio::spawn(async move { ids(&reader, after(0).stop(1_000)).await });
+    points.passed_by(HookPoint::HorizonTaken, &mut page).await;
+    let mut later = trap.writer().await;
+    later.draw_and_insert(1).await;
+    assert_eq!(trap.recorder.insert_events(vec![first()]).await.unwrap(), [5]);
+    points.release();
+    assert_eq!(page.await.unwrap(), [1, 3], "4 is in flight, so that 5 is not yet to be seen");
+    later.commit().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_reaches_its_stop_waits_for_nobody() {
+    let trap = Trap::set().await;
+    trap.recorder.insert_events(vec![first(), first()]).await.unwrap();
+    let mut slow = trap.writer().await;
+    slow.draw_and_insert(1).await;
+    let (reader, mut points) = trap.reader().await;
+    for (selection, expected) in [
+        (after(0).stop(2), vec![1, 2]),
+        (after(0).stop(9), vec![1, 2]),
+        (after(0), vec![1, 2]),
+        (after(2).stop(2), vec![]),
+        (after(2), vec![]),
+    ] {
+        assert_eq!(points.unhindered(ids(&reader, selection)).await, expected);
+    }
+    slow.commit().await;
 }
 
 // A stall is reported, and never skipped.
@@ -315,14 +387,18 @@ async fn a_stall_is_told_as_an_event() {
     let _subscribed = tracing::subscriber::set_default(warnings.clone());
     let options = trap.schema.options().ordering(Ordering::Parallel).stall_warning(std::time::Duration::ZERO);
     let reader = options.open().await.unwrap().application_recorder("bank").await.unwrap();
-    let released = async {
+    let told = async {
         while warnings.0.lock().unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
-        slow.commit().await;
     };
-    let (page, ()) = tokio::join!(ids(&reader, after(0)), released);
-    assert_eq!(page, [1, 2]);
+    let mut page = pin!(ids(&reader, after(0)));
+    tokio::select! {
+        () = told => {}
+        page = &mut page => panic!("the reader returned {page:?}, and told nothing"),
+    }
+    slow.commit().await;
+    assert_eq!(page.await, [1, 2]);
     let told = warnings.0.lock().unwrap().first().cloned().unwrap();
     for expected in [format!("pid={pid}"), "age_seconds=".to_owned(), "bank_events".to_owned()] {
         assert!(told.contains(&expected), "{expected} in {told}");
@@ -342,12 +418,12 @@ async fn a_prepared_transaction_is_waited_for() {
     slow.draw_and_insert(1).await;
     trap.recorder.insert_events(vec![first()]).await.unwrap();
     let (reader, mut points) = trap.holding_reader(HookPoint::HorizonTaken).await;
-    let page = tokio::spawn(async move { ids(&reader, after(0)).await });
-    points.passed(HookPoint::HorizonTaken).await;
+    let mut page = tokio::spawn(async move { ids(&reader, after(0)).await });
+    points.passed_by(HookPoint::HorizonTaken, &mut page).await;
     let name = Uuid::new_v4();
     run(&mut slow.connection, &format!("PREPARE TRANSACTION '{name}'")).await;
     points.release();
-    points.passed(HookPoint::WritersPending).await;
+    points.passed_by(HookPoint::WritersPending, &mut page).await;
     run(&mut slow.connection, &format!("COMMIT PREPARED '{name}'")).await;
     assert_eq!(page.await.unwrap(), [1, 2]);
 }
@@ -657,17 +733,32 @@ struct Points {
 }
 
 impl Points {
-    async fn passed(&mut self, point: HookPoint) {
-        let passing = async { while self.receiver.recv().await.expect("the reader is there") != point {} };
-        // A reader that never gets there is a failed test, not a hanging one.
-        let patience = std::time::Duration::from_secs(60);
-        tokio::time::timeout(patience, passing).await.unwrap_or_else(|_| panic!("never passed {point:?}"));
+    /// Waits until the reader, whose page this is to become, passes the point. Fails when it does not.
+    async fn passed_by(&mut self, point: HookPoint, page: &mut JoinHandle<Vec<i64>>) {
+        let returned = tokio::select! {
+            biased;
+            () = self.passed(point) => return,
+            returned = page => returned,
+        };
+        panic!("the reader returned {returned:?} without passing {point:?}");
     }
 
-    fn never_passed(&mut self, point: HookPoint) {
-        while let Ok(passed) = self.receiver.try_recv() {
-            assert_ne!(passed, point);
+    async fn passed(&mut self, point: HookPoint) {
+        while self.receiver.recv().await.expect("the reader is there") != point {}
+    }
+
+    /// What a reader returns that is not to wait for anybody. Fails when it does.
+    async fn unhindered(&mut self, page: impl Future<Output = Vec<i64>>) -> Vec<i64> {
+        tokio::select! {
+            biased;
+            () = self.passed(HookPoint::WritersPending) => panic!("the reader waits for somebody"),
+            page = page => page,
         }
+    }
+
+    /// Whether a reader that has returned had passed the point.
+    fn has_passed(&mut self, point: HookPoint) {
+        while self.receiver.try_recv().expect("the reader has not passed that point") != point {}
     }
 
     fn release(&self) {
