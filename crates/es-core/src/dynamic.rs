@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
-    PersistenceError, ProcessRecorder, Recorder, StoredEvent, Tracking, TrackingRecorder,
+    PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder,
 };
 
 /// A future on the heap.
@@ -36,6 +36,8 @@ pub trait DynApplicationRecorder: DynAggregateRecorder {
     fn select_notifications_dyn(&self, selection: NotificationSelection) -> BoxFuture<'_, Vec<Notification>>;
     /// See [`ApplicationRecorder::max_notification_id`].
     fn max_notification_id_dyn(&self) -> BoxFuture<'_, Option<i64>>;
+    /// See [`ApplicationRecorder::commits`].
+    fn commits_dyn(&self) -> &Signal;
 }
 
 /// The boxed twin of [`TrackingRecorder`].
@@ -50,6 +52,8 @@ pub trait DynTrackingRecorder: DynRecorder {
         application_name: &'a str,
         notification_id: i64,
     ) -> BoxFuture<'a, bool>;
+    /// See [`TrackingRecorder::positions`].
+    fn positions_dyn(&self) -> &Signal;
 }
 
 /// The boxed twin of [`ProcessRecorder`].
@@ -86,6 +90,10 @@ impl<R: ApplicationRecorder> DynApplicationRecorder for R {
     fn max_notification_id_dyn(&self) -> BoxFuture<'_, Option<i64>> {
         Box::pin(self.max_notification_id())
     }
+
+    fn commits_dyn(&self) -> &Signal {
+        self.commits()
+    }
 }
 
 impl<R: TrackingRecorder> DynTrackingRecorder for R {
@@ -103,6 +111,10 @@ impl<R: TrackingRecorder> DynTrackingRecorder for R {
         notification_id: i64,
     ) -> BoxFuture<'a, bool> {
         Box::pin(self.has_tracking_id(application_name, notification_id))
+    }
+
+    fn positions_dyn(&self) -> &Signal {
+        self.positions()
     }
 }
 
@@ -150,6 +162,10 @@ impl<R: DynApplicationRecorder + ?Sized> ApplicationRecorder for Arc<R> {
     async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
         self.as_ref().max_notification_id_dyn().await
     }
+
+    fn commits(&self) -> &Signal {
+        self.as_ref().commits_dyn()
+    }
 }
 
 impl<R: DynTrackingRecorder + ?Sized> TrackingRecorder for Arc<R> {
@@ -167,6 +183,10 @@ impl<R: DynTrackingRecorder + ?Sized> TrackingRecorder for Arc<R> {
         notification_id: i64,
     ) -> Result<bool, PersistenceError> {
         self.as_ref().has_tracking_id_dyn(application_name, notification_id).await
+    }
+
+    fn positions(&self) -> &Signal {
+        self.as_ref().positions_dyn()
     }
 }
 

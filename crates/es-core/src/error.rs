@@ -64,6 +64,8 @@ pub enum ErrorKind {
     /// The connection was lost while a commit was in flight and it could not be found out whether
     /// the events were recorded.
     OutcomeUnknown,
+    /// What was waited for did not come to pass in time; nothing failed.
+    TimedOut,
     /// What was to be recorded is at odds with what is recorded; see [`PersistenceError::conflict`].
     Integrity,
     /// The datastore, or this library, broke a rule of its own.
@@ -226,6 +228,7 @@ impl fmt::Display for ErrorKind {
             Self::Data => "data error",
             Self::Operational => "operational error",
             Self::OutcomeUnknown => "outcome unknown",
+            Self::TimedOut => "timed out",
             Self::Integrity => "integrity error",
             Self::Internal => "internal error",
             Self::Programming => "programming error",

@@ -10,6 +10,8 @@
 //!   [`AggregateRecorder`] (events of one aggregate by version), [`ApplicationRecorder`] (plus a
 //!   total order of [`Notification`]s) and [`ProcessRecorder`] (plus [`Tracking`] records in the
 //!   same commit).
+//! - A [`Subscription`] follows the notifications of a recorder, from any position on, and then live.
+//! - A [`Downstream`] records what becomes of notifications, with the position, in one commit.
 //! - An [`Event`] says which [`Topic`] its payload is stored under and how its state is written.
 //!
 //! Every recorder trait has a boxed twin (`Arc<dyn DynProcessRecorder>`) that implements the trait
@@ -52,6 +54,7 @@
 
 mod codec;
 mod domain;
+mod downstream;
 mod dynamic;
 mod error;
 mod flatten;
@@ -59,15 +62,19 @@ mod mapper;
 mod paging;
 mod recorder;
 mod selection;
+mod signal;
 mod snapshot;
 mod state;
 mod store;
 mod stored;
+mod subscription;
 mod topic;
+mod waiting;
 
 pub use bytes::Bytes;
 pub use codec::{Cipher, Compressor, EventPlace, Transcoder, Transcoding};
 pub use domain::{DomainEvent, Event, next_version};
+pub use downstream::{Downstream, Failure, HandlerError, Portion};
 pub use dynamic::{
     BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynRecorder,
     DynTrackingRecorder,
@@ -80,15 +87,18 @@ pub use recorder::{AggregateRecorder, ApplicationRecorder, ProcessRecorder, Reco
 pub use selection::{EventRange, NotificationSelection};
 /// The serde that the traits of this crate speak, for code that is generated or written by hand.
 pub use serde;
+pub use signal::{Listener, Signal};
 pub use snapshot::{Snapshot, SnapshotState};
 pub use state::State;
 pub use store::{Batch, EventStore};
 pub use stored::{Notification, StoredEvent, Tracking};
+pub use subscription::{Page, Subscription};
 /// The date and time library whose [`time::OffsetDateTime`] stamps events.
 pub use time;
 pub use topic::Topic;
 /// The UUID library whose [`uuid::Uuid`] identifies originators.
 pub use uuid;
+pub use waiting::TrackingRecorderExt;
 
 /// The example of the README, compiled.
 #[cfg(doctest)]

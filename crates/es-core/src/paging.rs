@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
-    PersistenceError, StoredEvent,
+    PersistenceError, StoredEvent, Subscription, Topic,
 };
 
 /// How many rows a stream fetches at a time unless told otherwise.
@@ -50,7 +50,7 @@ pub trait AggregateRecorderExt: AggregateRecorder {
 
 impl<R: AggregateRecorder + ?Sized> AggregateRecorderExt for R {}
 
-/// Streams of notifications, for every recorder that has them.
+/// Streams of notifications and subscriptions to them, for every recorder that has them.
 ///
 /// ```
 /// use std::pin::pin;
@@ -67,7 +67,7 @@ impl<R: AggregateRecorder + ?Sized> AggregateRecorderExt for R {}
 ///     Ok(counted)
 /// }
 /// ```
-pub trait ApplicationRecorderExt: ApplicationRecorder {
+pub trait ApplicationRecorderExt: ApplicationRecorder + Sized {
     /// The notifications of a selection, in bounded memory.
     ///
     /// Items are what [`select_notifications`](ApplicationRecorder::select_notifications) selects;
@@ -95,9 +95,32 @@ pub trait ApplicationRecorderExt: ApplicationRecorder {
             Ok(pages.buffer.pop_front().map(|notification| (notification, pages)))
         })
     }
+
+    /// Follows the notifications after `position` (0: from the beginning): first what is recorded,
+    /// then live. Those of some topics only, or all when there are none.
+    ///
+    /// ```
+    /// use std::pin::pin;
+    /// use es_core::{ApplicationRecorder, ApplicationRecorderExt, PersistenceError};
+    /// use futures_util::TryStreamExt;
+    ///
+    /// async fn tail<R: ApplicationRecorder + Clone>(recorder: &R) -> Result<(), PersistenceError> {
+    ///     let mut notifications = pin!(recorder.subscribe(0, []).into_stream());
+    ///     while let Some(notification) = notifications.try_next().await? {
+    ///         println!("{} {}", notification.id, notification.event.topic);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    fn subscribe(&self, position: i64, topics: impl IntoIterator<Item = Topic>) -> Subscription<Self>
+    where
+        Self: Clone,
+    {
+        Subscription::new(self.clone(), position, topics)
+    }
 }
 
-impl<R: ApplicationRecorder + ?Sized> ApplicationRecorderExt for R {}
+impl<R: ApplicationRecorder> ApplicationRecorderExt for R {}
 
 /// The part of `range` that lies beyond a version, in the range's direction; nothing at the end of
 /// the versions.

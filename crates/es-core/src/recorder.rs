@@ -6,7 +6,9 @@ use std::{fmt::Debug, future::Future};
 
 use uuid::Uuid;
 
-use crate::{EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent, Tracking};
+use crate::{
+    EventRange, Notification, NotificationSelection, PersistenceError, Signal, StoredEvent, Tracking,
+};
 
 /// What all recorders have in common.
 pub trait Recorder: Debug + Send + Sync {
@@ -88,6 +90,13 @@ pub trait ApplicationRecorder: AggregateRecorder {
     /// # Cancel safety
     /// Dropping the future does no harm.
     fn max_notification_id(&self) -> impl Future<Output = Result<Option<i64>, PersistenceError>> + Send;
+
+    /// Tells when something was recorded, and under which topics; closed with the recorder.
+    ///
+    /// It is woken by every commit of the process, after the commit and before the caller is told.
+    /// Where others can write too, something looks for what they have written while there are
+    /// listeners.
+    fn commits(&self) -> &Signal;
 }
 
 /// Keeps how far upstream notifications have been processed.
@@ -135,6 +144,10 @@ pub trait TrackingRecorder: Recorder {
             Ok(recorded.is_some_and(|recorded| recorded >= notification_id))
         }
     }
+
+    /// Tells when positions were recorded, and of which applications; closed with the recorder. As
+    /// [`commits`](ApplicationRecorder::commits) tells of events.
+    fn positions(&self) -> &Signal;
 }
 
 /// Records events together with the position of the notification that caused them, which makes

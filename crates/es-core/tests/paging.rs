@@ -14,7 +14,7 @@ use std::{
 
 use es_core::{
     AggregateRecorder, AggregateRecorderExt, ApplicationRecorder, ApplicationRecorderExt, Bytes, EventRange,
-    Notification, NotificationSelection, PersistenceError, Recorder, StoredEvent, Topic, uuid::Uuid,
+    Notification, NotificationSelection, PersistenceError, Recorder, Signal, StoredEvent, Topic, uuid::Uuid,
 };
 use es_popo::PopoApplicationRecorder;
 use futures_util::{StreamExt, TryStreamExt};
@@ -89,6 +89,10 @@ impl ApplicationRecorder for Observed {
 
     async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
         self.recorder.max_notification_id().await
+    }
+
+    fn commits(&self) -> &Signal {
+        self.recorder.commits()
     }
 }
 

@@ -1,17 +1,22 @@
-//! What the handles of one recorder share: events in their total order, found by aggregate, and
-//! tracking positions.
+//! What the handles of one recorder share: events in their total order, found by aggregate, tracking
+//! positions, and who waits for them.
 
 use std::{collections::HashMap, fmt, ops::Range, sync::RwLock};
 
 use es_core::{
-    Conflict, EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent, Tracking,
-    uuid::Uuid,
+    Conflict, EventRange, Notification, NotificationSelection, PersistenceError, Signal, StoredEvent, Topic,
+    Tracking, uuid::Uuid,
 };
 
 use crate::{log::Log, versions::Versions};
 
-/// Nothing once it is closed.
-pub(crate) struct Datastore(RwLock<Option<Contents>>);
+#[derive(Default)]
+pub(crate) struct Datastore {
+    /// Nothing once it is closed.
+    contents: RwLock<Option<Contents>>,
+    pub(crate) commits: Signal,
+    pub(crate) positions: Signal,
+}
 
 #[derive(Default)]
 struct Contents {
@@ -22,7 +27,7 @@ struct Contents {
 
 impl Datastore {
     pub(crate) fn new() -> Self {
-        Self(RwLock::new(Some(Contents::default())))
+        Self { contents: RwLock::new(Some(Contents::default())), ..Self::default() }
     }
 
     /// Records all or nothing; returns the notification ids.
@@ -31,16 +36,42 @@ impl Datastore {
         events: Vec<StoredEvent>,
         tracking: Option<Tracking>,
     ) -> Result<Range<i64>, PersistenceError> {
-        self.write(|contents| {
+        self.insert_with(events, tracking, || {})
+    }
+
+    /// The same, with an effect elsewhere at the same moment.
+    pub(crate) fn insert_with(
+        &self,
+        events: Vec<StoredEvent>,
+        tracking: Option<Tracking>,
+        effect: impl FnOnce(),
+    ) -> Result<Range<i64>, PersistenceError> {
+        let ids = self.write(|contents| {
             if let Some(tracking) = &tracking {
                 contents.check_tracking(tracking)?;
             }
             let ids = contents.insert_events(events)?;
-            if let Some(tracking) = tracking {
-                contents.insert_tracking(&tracking);
+            if let Some(tracking) = &tracking {
+                contents.insert_tracking(tracking);
             }
+            effect();
             Ok(ids)
-        })
+        })?;
+        self.wake(&ids, tracking.as_ref());
+        Ok(ids)
+    }
+
+    fn wake(&self, ids: &Range<i64>, tracking: Option<&Tracking>) {
+        if let Some(tracking) = tracking {
+            self.positions.wake([tracking.application_name()]);
+        }
+        if ids.is_empty() || !self.commits.has_listeners() {
+            return;
+        }
+        // One that is closed by now has told its listeners already.
+        if let Ok(topics) = self.read(|contents| contents.topics(ids)) {
+            self.commits.wake(topics.iter().map(Topic::as_str));
+        }
     }
 
     pub(crate) fn select_events(
@@ -90,14 +121,17 @@ impl Datastore {
     }
 
     pub(crate) fn close(&self) -> Result<(), PersistenceError> {
+        // First: those who follow end in order, without meeting a closed recorder.
+        self.commits.close();
+        self.positions.close();
         // Taken out under the lock, dropped after it.
-        let contents = self.0.write().map_err(|_| poisoned())?.take();
+        let contents = self.contents.write().map_err(|_| poisoned())?.take();
         drop(contents);
         Ok(())
     }
 
     fn read<T>(&self, read: impl FnOnce(&Contents) -> T) -> Result<T, PersistenceError> {
-        let contents = self.0.read().map_err(|_| poisoned())?;
+        let contents = self.contents.read().map_err(|_| poisoned())?;
         contents.as_ref().map(read).ok_or_else(closed)
     }
 
@@ -105,7 +139,7 @@ impl Datastore {
         &self,
         write: impl FnOnce(&mut Contents) -> Result<T, PersistenceError>,
     ) -> Result<T, PersistenceError> {
-        let mut contents = self.0.write().map_err(|_| poisoned())?;
+        let mut contents = self.contents.write().map_err(|_| poisoned())?;
         contents.as_mut().ok_or_else(closed).and_then(write)
     }
 }
@@ -170,6 +204,11 @@ impl Contents {
         }
     }
 
+    fn topics(&self, ids: &Range<i64>) -> Vec<Topic> {
+        let events = ids.clone().filter_map(|id| self.log.get(position_of(id)?));
+        events.map(|event| event.topic.clone()).collect()
+    }
+
     fn select_events(&self, originator_id: Uuid, range: &EventRange) -> Vec<StoredEvent> {
         let Some(versions) = self.aggregates.get(&originator_id) else {
             return Vec::new();
@@ -202,6 +241,10 @@ fn wanted_positions(selection: &NotificationSelection, length: usize) -> Range<u
 /// The id of the event at a position: ids count from 1. No vector is as long as `i64::MAX`.
 fn id_at(position: usize) -> i64 {
     position as i64 + 1
+}
+
+fn position_of(id: i64) -> Option<usize> {
+    usize::try_from(id).ok()?.checked_sub(1)
 }
 
 fn closed() -> PersistenceError {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
-    PersistenceError, ProcessRecorder, Recorder, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
+    PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
 };
 
 use crate::datastore::Datastore;
@@ -100,6 +100,10 @@ macro_rules! application_recorder {
             async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
                 self.datastore.max_notification_id()
             }
+
+            fn commits(&self) -> &Signal {
+                &self.datastore.commits
+            }
         }
     };
 }
@@ -116,6 +120,10 @@ macro_rules! tracking_recorder {
 
             async fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
                 self.datastore.max_tracking_id(application_name)
+            }
+
+            fn positions(&self) -> &Signal {
+                &self.datastore.positions
             }
         }
     };

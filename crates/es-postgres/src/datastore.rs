@@ -18,6 +18,7 @@ use crate::{
     reader::{self, ReadError},
     retries::Retries,
     schema::{self, Wanted, table_of},
+    signals::SharedTables,
     store::Store,
     writer::Queue,
 };
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) options: PostgresOptions,
     pub(crate) connections: Connections,
     queues: Mutex<Queues>,
+    shared_tables: SharedTables,
 }
 
 /// The queues of the datastore's recorders, which closing empties before connections go.
@@ -49,7 +51,12 @@ impl PostgresDatastore {
     pub(crate) async fn open(options: PostgresOptions) -> Result<Self, PersistenceError> {
         let connections = Connections::new(&options)?;
         connections.lease().await?.finish();
-        Ok(Self(Arc::new(Inner { options, connections, queues: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            options,
+            connections,
+            queues: Mutex::default(),
+            shared_tables: SharedTables::default(),
+        })))
     }
 
     /// A recorder of events of aggregates for a purpose, such as `snapshots`: table `stored_snapshots`,
@@ -130,6 +137,7 @@ impl PostgresDatastore {
     /// A dropped future leaves the recorders closed, and what they had accepted is finished all the
     /// same; closing again closes the connections.
     pub async fn close(&self) {
+        self.0.shared_tables.close();
         let queues: Vec<Arc<Queue>> = {
             let mut queues = self.lock_queues();
             queues.is_closed = true;
@@ -156,7 +164,8 @@ impl PostgresDatastore {
         if queues.is_closed {
             return Err(error::datastore_closed());
         }
-        let store = Store::new(self.clone(), wanted, standing);
+        let signals = Arc::new(self.0.shared_tables.signals(&wanted));
+        let store = Store::new(self.clone(), wanted, standing, signals);
         queues.open.retain(|queue| queue.strong_count() > 0);
         queues.open.push(Arc::downgrade(&store.queue));
         Ok(Arc::new(store))

@@ -76,7 +76,7 @@
 //! recorded when the table has exactly it, whoever wrote it.
 //!
 //! After a failover to a server that has lost acknowledged events, ids are handed out again:
-//! [`PostgresProcessRecorder::verified_position`] tells.
+//! [`verified_position`](es_core::TrackingRecorderExt::verified_position) tells.
 //!
 //! # Roles
 //! - To create tables and functions: `CREATE` on the schema, or someone who has it does so before, and
@@ -112,6 +112,7 @@ mod recorder;
 mod retries;
 mod rows;
 mod schema;
+mod signals;
 mod statements;
 mod store;
 mod transaction;

@@ -15,6 +15,7 @@ use crate::{
     retries::Retries,
     rows::column,
     schema::Layout,
+    signals::Signals,
     statements::EventsTable,
     writer::{Request, tracking_conflict, version_conflict},
 };
@@ -28,6 +29,7 @@ const CONTENDED_TIME: Duration = Duration::from_secs(2);
 pub(crate) struct Committer {
     datastore: PostgresDatastore,
     appender: Arc<Appender>,
+    signals: Arc<Signals>,
 }
 
 /// What stands in the database of a request whose outcome is in doubt.
@@ -63,8 +65,8 @@ impl Unwritten {
 }
 
 impl Committer {
-    pub(crate) fn new(datastore: PostgresDatastore, appender: Arc<Appender>) -> Self {
-        Self { datastore, appender }
+    pub(crate) fn new(datastore: PostgresDatastore, appender: Arc<Appender>, signals: Arc<Signals>) -> Self {
+        Self { datastore, appender, signals }
     }
 
     /// Commits the requests, which are not at odds with each other, and answers each. Says which
@@ -77,7 +79,11 @@ impl Committer {
         match appended {
             Ok(outcomes) => {
                 let results = outcomes.into_iter().map(|outcome| outcome.map_err(PersistenceError::from));
-                requests.into_iter().zip(results).map(|(request, result)| answer(request, result)).collect()
+                requests
+                    .into_iter()
+                    .zip(results)
+                    .map(|(request, result)| self.answer(request, result))
+                    .collect()
             }
             Err(failed) => self.after_failure(requests, &failed).await,
         }
@@ -103,7 +109,7 @@ impl Committer {
                 // Of those that are committed one by one, the others have not been sent again.
                 gone = Some(if failed.verdict == Verdict::Lost { error.clone() } else { not_sent(error) });
             }
-            accepted.push(answer(request, result.map_err(Unwritten::into_error)));
+            accepted.push(self.answer(request, result.map_err(Unwritten::into_error)));
         }
         accepted
     }
@@ -276,16 +282,19 @@ impl Committer {
         Ok(Recorded::Otherwise(version_conflict(other)))
     }
 
+    /// Answers a request, having woken those who wait for it; says whether it was accepted.
+    fn answer(&self, request: Request, result: Result<Vec<i64>, PersistenceError>) -> bool {
+        let accepted = result.is_ok();
+        if accepted {
+            self.signals.recorded(&request);
+        }
+        request.answer(result);
+        accepted
+    }
+
     async fn reached(&self, point: HookPoint) {
         self.datastore.0.options.hooks.reached(point).await;
     }
-}
-
-/// Answers a request; says whether it was accepted.
-fn answer(request: Request, result: Result<Vec<i64>, PersistenceError>) -> bool {
-    let accepted = result.is_ok();
-    request.answer(result);
-    accepted
 }
 
 /// For requests that wait behind one that the server went away for.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
-    PersistenceError, ProcessRecorder, Recorder, StoredEvent, Tracking, TrackingRecorder,
+    PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder,
 };
 use uuid::Uuid;
 
@@ -81,6 +81,10 @@ macro_rules! application_recorder {
             async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
                 self.0.max_notification_id().await
             }
+
+            fn commits(&self) -> &Signal {
+                &self.0.signals.commits
+            }
         }
     )+};
 }
@@ -97,6 +101,10 @@ macro_rules! tracking_recorder {
                 application_name: &str,
             ) -> Result<Option<i64>, PersistenceError> {
                 self.0.max_tracking_id(application_name).await
+            }
+
+            fn positions(&self) -> &Signal {
+                &self.0.signals.positions
             }
         }
     )+};
@@ -119,53 +127,5 @@ impl ProcessRecorder for PostgresProcessRecorder {
         tracking: Tracking,
     ) -> Result<Vec<i64>, PersistenceError> {
         self.0.append(events, Some(tracking)).await
-    }
-}
-
-impl PostgresProcessRecorder {
-    /// How far an upstream application has been processed, having made sure that the upstream
-    /// recorder still has what was processed.
-    ///
-    /// After a failover to a server that has lost acknowledged events, ids are given out again, and
-    /// a consumer that goes on from its position would skip the new events that get them. Ask this
-    /// before following an upstream, and whenever a connection was lost.
-    ///
-    /// ```no_run
-    /// # use es_core::PersistenceError;
-    /// # async fn follow(
-    /// #     downstream: es_postgres::PostgresProcessRecorder,
-    /// #     upstream: es_postgres::PostgresApplicationRecorder,
-    /// # ) -> Result<(), PersistenceError> {
-    /// let position = downstream.verified_position("bank", &upstream).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Integrity`](es_core::ErrorKind::Integrity) when the position is beyond the highest
-    /// notification id of the upstream; what reading fails with.
-    ///
-    /// # Cancel safety
-    /// Dropping the future does no harm.
-    pub async fn verified_position<R: ApplicationRecorder>(
-        &self,
-        application_name: &str,
-        upstream: &R,
-    ) -> Result<Option<i64>, PersistenceError> {
-        let position = self.max_tracking_id(application_name).await?;
-        let highest = upstream.max_notification_id().await?;
-        match position {
-            Some(position) if highest.is_none_or(|highest| position > highest) => {
-                let highest = highest.map_or_else(|| "none".to_owned(), |highest| highest.to_string());
-                Err(PersistenceError::new(
-                    es_core::ErrorKind::Integrity,
-                    format!(
-                        "application {application_name:?} was processed up to notification {position}, but its \
-                         highest is {highest}: it has lost events that were acknowledged"
-                    ),
-                ))
-            }
-            position => Ok(position),
-        }
     }
 }

@@ -19,7 +19,7 @@ const CREATED_ELSEWHERE: [&str; 7] = ["42P07", "42723", "42710", "23505", "XX000
 /// The name of a table (or function) in a schema:
 /// - not empty, without a NUL character, which no identifier can hold;
 /// - at most 63 bytes, which PostgreSQL would cut.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TableName {
     schema: String,
     name: String,

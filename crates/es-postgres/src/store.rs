@@ -14,6 +14,7 @@ use crate::{
     reader,
     rows::{Topics, column},
     schema::{Standing, TableName, Wanted},
+    signals::Signals,
     statements::Lock,
     writer::Queue,
 };
@@ -25,19 +26,25 @@ pub(crate) struct Store {
     pub(crate) appender: Arc<Appender>,
     tables: Wanted,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) signals: Arc<Signals>,
 }
 
 impl Store {
-    pub(crate) fn new(datastore: PostgresDatastore, tables: Wanted, standing: Standing) -> Self {
+    pub(crate) fn new(
+        datastore: PostgresDatastore,
+        tables: Wanted,
+        standing: Standing,
+        signals: Arc<Signals>,
+    ) -> Self {
         let options = &datastore.0.options;
         // Under the table's lock, several would only wait for each other; positions that one caller
         // records one after the other must not overtake each other.
         let several = standing.lock == Lock::None && standing.append.events.is_some();
         let writers = if several { options.writers.get() } else { 1 };
         let appender = Arc::new(Appender::new(standing, options));
-        let committer = Committer::new(datastore.clone(), Arc::clone(&appender));
+        let committer = Committer::new(datastore.clone(), Arc::clone(&appender), Arc::clone(&signals));
         let queue = Arc::new(Queue::start(committer, options, writers));
-        Self { appender, tables, queue, datastore }
+        Self { appender, tables, queue, signals, datastore }
     }
 
     pub(crate) async fn append(
@@ -94,6 +101,8 @@ impl Store {
     }
 
     pub(crate) async fn close(&self) {
+        // First: those who follow end in order, without meeting a closed recorder.
+        self.signals.close();
         self.queue.close().await;
     }
 

@@ -20,7 +20,7 @@ use std::{
 use common::{Database, Role, Schema, event, first, run, scalar, until};
 use es_core::{
     AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, NotificationSelection, PersistenceError,
-    ProcessRecorder, Recorder, Tracking, TrackingRecorder, uuid::Uuid,
+    ProcessRecorder, Recorder, Tracking, TrackingRecorder, TrackingRecorderExt as _, uuid::Uuid,
 };
 use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresOptions};
 use sqlx::Connection;

@@ -24,6 +24,7 @@ use crate::{
     quick::QuickReader,
     reader::{self, Job, Session},
     schema::{self, EventTable},
+    signals::Signals,
     threads::{Ended, Threads},
     writer::{Command, Outcome, Request, Writer, weight},
 };
@@ -70,6 +71,7 @@ struct Shared {
     lock_timeout: Duration,
     /// The queue of the reader threads; nothing when the writer's connection is the only one.
     jobs: Option<Sender<Job>>,
+    signals: Signals,
     ended: Ended,
 }
 
@@ -85,6 +87,8 @@ impl SqliteDatastore {
         let threads = Threads::new();
         let (commands, receiver) = mpsc::unbounded_channel();
         let (reply, opened) = oneshot::channel();
+        let signals = Signals::default();
+        let writer_signals = signals.clone();
         let SqliteOptions { database: path, create_table, queue_bytes, lock_timeout, .. } = options.clone();
         threads.spawn("es-sqlite-writer", move || {
             let connections = match Connections::open(&options) {
@@ -93,7 +97,7 @@ impl SqliteDatastore {
             };
             let Connections { writer, readers, quick } = connections;
             if reply.send(Ok((readers, quick))).is_ok() {
-                Writer::new(writer, receiver, options).run();
+                Writer::new(writer, receiver, writer_signals, options).run();
             }
         })?;
         let (readers, quick) = opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
@@ -102,8 +106,18 @@ impl SqliteDatastore {
         let queue_bytes = queue_bytes.get().min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         let room = Arc::new(Semaphore::new(queue_bytes as usize));
         let ended = threads.ended();
-        let shared =
-            Shared { path, create_table, quick, commands, room, queue_bytes, lock_timeout, jobs, ended };
+        let shared = Shared {
+            path,
+            create_table,
+            quick,
+            commands,
+            room,
+            queue_bytes,
+            lock_timeout,
+            jobs,
+            signals,
+            ended,
+        };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -179,6 +193,8 @@ impl SqliteDatastore {
     /// # Cancel safety
     /// A dropped future does not stop the closing.
     pub async fn close(&self) -> Result<(), PersistenceError> {
+        // First: those who follow end in order, without meeting a closed database.
+        self.0.signals.close();
         self.0.room.close();
         self.0.quick.close();
         if let Some(jobs) = &self.0.jobs {
@@ -188,6 +204,10 @@ impl SqliteDatastore {
         let _ = self.0.commands.send(Command::Close);
         self.0.ended.clone().wait().await;
         Ok(())
+    }
+
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.0.signals
     }
 
     /// Appends events and a tracking record as one, in a group with others.

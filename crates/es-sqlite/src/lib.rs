@@ -65,6 +65,7 @@ mod reader;
 mod recorder;
 mod rows;
 mod schema;
+mod signals;
 mod threads;
 #[cfg(feature = "sqlx")]
 mod transaction;

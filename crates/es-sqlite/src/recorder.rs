@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
-    PersistenceError, ProcessRecorder, Recorder, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
+    PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
 };
 
 use crate::{SqliteDatastore, schema::EventTable};
@@ -100,6 +100,10 @@ macro_rules! implement {
                 let table = Arc::clone(&self.table);
                 self.datastore.read(move |session| session.max_notification_id(&table)).await
             }
+
+            fn commits(&self) -> &Signal {
+                &self.datastore.signals().commits
+            }
         }
     };
 
@@ -112,6 +116,10 @@ macro_rules! implement {
             async fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
                 let application_name = application_name.to_owned();
                 self.datastore.read(move |session| session.max_tracking_id(&application_name)).await
+            }
+
+            fn positions(&self) -> &Signal {
+                &self.datastore.signals().positions
             }
         }
     };

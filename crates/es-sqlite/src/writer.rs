@@ -23,6 +23,7 @@ use crate::{
     options::GroupBounds,
     reader::{Job, Session},
     schema::EventTable,
+    signals::Signals,
 };
 
 /// What a request takes in memory, and an event beside its topic and state, roughly.
@@ -60,6 +61,7 @@ pub(crate) struct Writer {
     lock_timeout: Duration,
     log: Option<Log>,
     hooks: Hooks,
+    signals: Signals,
 }
 
 /// Requests on their way to one commit.
@@ -85,11 +87,12 @@ impl Writer {
     pub(crate) fn new(
         connection: Connection,
         commands: UnboundedReceiver<Command>,
+        signals: Signals,
         SqliteOptions { group: bounds, lock_timeout, hooks, .. }: SqliteOptions,
     ) -> Self {
         let log = Log::of(&connection);
         let session = Session::new(connection);
-        Self { session, commands, held_back: None, bounds, lock_timeout, log, hooks }
+        Self { session, commands, held_back: None, bounds, lock_timeout, log, hooks, signals }
     }
 
     /// Works until the last handle is gone, or told to close, and everything accepted is done.
@@ -220,6 +223,9 @@ impl Writer {
         // The results stand; a fault cannot change them any more.
         let _ = self.hooks.before(WriterStep::Reply);
         for (request, outcome) in group.requests.into_iter().zip(outcomes) {
+            if outcome.is_ok() {
+                self.signals.recorded(&request);
+            }
             request.reply(outcome);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, Bytes, Conflict, EventRange, Notification, NotificationSelection,
-    PersistenceError, ProcessRecorder, StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
+    PersistenceError, ProcessRecorder, Signal, StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
 };
 use tokio::task::yield_now;
 
@@ -55,9 +55,17 @@ impl ApplicationRecorder for BrokenRecorder {
     async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
         self.read_highest_id().await
     }
+
+    fn commits(&self) -> &Signal {
+        self.popo().commits()
+    }
 }
 
 impl TrackingRecorder for BrokenRecorder {
+    fn positions(&self) -> &Signal {
+        self.popo().positions()
+    }
+
     async fn insert_tracking(&self, tracking: Tracking) -> Result<(), PersistenceError> {
         if self.is_closed() {
             return Err(closed());

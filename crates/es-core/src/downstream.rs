@@ -1,0 +1,102 @@
+//! Where the effects of notifications are recorded, together with the position: what a processor
+//! needs to know of it.
+
+use std::{error::Error, future::Future};
+
+use crate::{Notification, PersistenceError, Tracking, TrackingRecorder};
+
+/// Handles notifications of an upstream application, and records their effects and the position in
+/// one commit.
+///
+/// A processor (of the crate `es-process`) follows the upstream and hands notifications over. Whatever
+/// interrupts it, a notification's effects are there exactly once, because the position that is
+/// committed with them refuses to be recorded twice.
+pub trait Downstream: Send {
+    /// Where positions are recorded.
+    type Recorder: TrackingRecorder;
+
+    /// The recorder of positions.
+    fn recorder(&self) -> &Self::Recorder;
+
+    /// Handles the first notifications of a portion, as many as it sees fit (all of them, or those
+    /// that go together, but at least one if there is any), and commits their effects with
+    /// [`Portion::tracking`]. Returns how many.
+    ///
+    /// A portion without notifications has a position to record, and nothing else.
+    ///
+    /// # Errors
+    /// [`Failure::Handler`] when a notification cannot be handled; a conflict when the position, or a
+    /// later one, is already recorded; what recording fails with. Nothing is recorded then, unless
+    /// [`is_outcome_unknown`](PersistenceError::is_outcome_unknown).
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, everything is recorded, or nothing.
+    fn process(&mut self, portion: Portion<'_>) -> impl Future<Output = Result<usize, Failure>> + Send;
+
+    /// Gives up on the only notification of a portion, which cannot be handled: records the position,
+    /// with whatever is to be kept of the failure, so that those after it can be processed.
+    ///
+    /// # Errors
+    /// [`Failure::Handler`] with the failure itself when giving up is not wanted; otherwise as
+    /// [`process`](Self::process).
+    ///
+    /// # Cancel safety
+    /// As [`process`](Self::process).
+    fn park(
+        &mut self,
+        portion: Portion<'_>,
+        failure: HandlerError,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
+/// Why a handler failed, in its own words.
+pub type HandlerError = Box<dyn Error + Send + Sync>;
+
+/// Notifications that follow each other, to be handled in their order.
+#[derive(Clone, Copy, Debug)]
+pub struct Portion<'a> {
+    /// The upstream application.
+    pub application_name: &'a str,
+    /// The notifications.
+    pub notifications: &'a [Notification],
+    /// The position to record when all of them are handled: the last one's id, or a later one when
+    /// what follows it is of no interest.
+    pub position: i64,
+}
+
+impl Portion<'_> {
+    /// What to record when the first `handled` notifications are handled.
+    ///
+    /// # Errors
+    /// [`Data`](crate::ErrorKind::Data) when the application's name is none.
+    pub fn tracking(&self, handled: usize) -> Result<Tracking, PersistenceError> {
+        let last = handled.checked_sub(1).and_then(|last| self.notifications.get(last));
+        let position = match last {
+            Some(last) if handled < self.notifications.len() => last.id,
+            _ => self.position,
+        };
+        Tracking::new(self.application_name, position)
+    }
+}
+
+/// Why a portion was not processed.
+///
+/// Exhaustive: either the handler failed or the recording; there is no third.
+#[derive(Debug)]
+pub enum Failure {
+    /// A notification could not be handled.
+    Handler {
+        /// Which of the portion's notifications: its index.
+        index: usize,
+        /// Why.
+        error: HandlerError,
+    },
+    /// The effects could not be recorded.
+    Recording(PersistenceError),
+}
+
+impl From<PersistenceError> for Failure {
+    fn from(error: PersistenceError) -> Self {
+        Self::Recording(error)
+    }
+}
