@@ -10,6 +10,8 @@ pub(crate) const SEED: u64 = 0x5EED_0FEE;
 const TOPIC: &str = "bank:Account.Credited";
 /// Bytes of state of an event, about those of a credited account.
 pub(crate) const STATE_SIZE: usize = 200;
+/// Bytes of state of a large event.
+pub(crate) const LARGE_STATE_SIZE: usize = 2_048;
 
 /// An endless supply of aggregates that nobody has stored yet.
 #[derive(Debug, Default)]
@@ -23,16 +25,16 @@ impl Supply {
         Self { next: AtomicU64::new(index) }
     }
 
-    /// The events 1 to `count` of a new aggregate.
-    pub(crate) fn events(&self, count: usize) -> Vec<StoredEvent> {
+    /// The events 1 to `count` of a new aggregate, with `size` bytes of state each.
+    pub(crate) fn events(&self, count: usize, size: usize) -> Vec<StoredEvent> {
         let originator_id = originator(self.next.fetch_add(1, Ordering::Relaxed));
-        events(originator_id, count).collect()
+        events(originator_id, count, size).collect()
     }
 }
 
-/// The events 1 to `count` of an aggregate.
-pub(crate) fn events(originator_id: Uuid, count: usize) -> impl Iterator<Item = StoredEvent> {
-    (1..=count as i64).map(move |version| event(originator_id, version))
+/// The events 1 to `count` of an aggregate, with `size` bytes of state each.
+pub(crate) fn events(originator_id: Uuid, count: usize, size: usize) -> impl Iterator<Item = StoredEvent> {
+    (1..=count as i64).map(move |version| event(originator_id, version, size))
 }
 
 /// The id of an aggregate: scattered like random ones, as indexes meet them.
@@ -42,20 +44,26 @@ pub(crate) fn originator(index: u64) -> Uuid {
     uuid::Builder::from_random_bytes(bits.into_bytes()).into_uuid()
 }
 
-fn event(originator_id: Uuid, originator_version: i64) -> StoredEvent {
+fn event(originator_id: Uuid, originator_version: i64, size: usize) -> StoredEvent {
     let (high, low) = originator_id.as_u64_pair();
     let mut random = Random(high ^ low ^ originator_version as u64);
-    let mut state = Vec::with_capacity(STATE_SIZE);
-    while state.len() < STATE_SIZE {
-        state.extend_from_slice(format!("{:016x}", random.next()).as_bytes());
+    let mut state = Vec::with_capacity(size + 16);
+    while state.len() < size {
+        state.extend(hexadecimal(random.next()));
     }
-    state.truncate(STATE_SIZE);
+    state.truncate(size);
     StoredEvent {
         originator_id,
         originator_version,
         topic: Topic::from_static(TOPIC),
         state: Bytes::from(state),
     }
+}
+
+/// Sixteen hexadecimal digits.
+fn hexadecimal(number: u64) -> [u8; 16] {
+    let digit = |place: u32| b"0123456789abcdef"[(number >> (60 - 4 * place)) as usize & 15];
+    std::array::from_fn(|place| digit(place as u32))
 }
 
 /// SplitMix64: a few lines, and the same numbers everywhere and for ever.
@@ -75,11 +83,16 @@ impl Random {
 mod tests {
     use std::collections::HashSet;
 
-    use super::{STATE_SIZE, Supply, originator};
+    use super::{Supply, hexadecimal, originator};
 
     #[test]
     fn every_run_stores_the_same() {
-        assert_eq!(Supply::default().events(3), Supply::default().events(3));
+        assert_eq!(Supply::default().events(3, 50), Supply::default().events(3, 50));
+    }
+
+    #[test]
+    fn digits_are_those_of_the_number() {
+        assert_eq!(&hexadecimal(0x0123_4567_89ab_cdef), b"0123456789abcdef");
     }
 
     #[test]
@@ -90,8 +103,8 @@ mod tests {
 
     #[test]
     fn versions_count_from_one_and_states_have_their_size() {
-        let events = Supply::default().events(3);
+        let events = Supply::default().events(3, 50);
         assert_eq!(events.iter().map(|event| event.originator_version).collect::<Vec<_>>(), [1, 2, 3]);
-        assert!(events.iter().all(|event| event.state.len() == STATE_SIZE));
+        assert!(events.iter().all(|event| event.state.len() == 50));
     }
 }

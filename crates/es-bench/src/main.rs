@@ -9,8 +9,10 @@
 
 mod bench;
 mod child;
+mod contestant;
 mod data;
 mod machine;
+mod plan;
 mod report;
 mod statistics;
 mod suites;
@@ -30,8 +32,10 @@ use crate::bench::{Bench, Scale};
 use crate::child::Job;
 use crate::machine::Machine;
 use crate::report::{FORMAT, Report};
+use crate::systems::program::Programs;
+use crate::systems::python;
 
-/// Measure this library beside the bare drivers
+/// Measure this library beside the bare drivers and what people would use instead
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
@@ -41,6 +45,12 @@ struct Arguments {
     /// Leave PostgreSQL out; otherwise POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name the server
     #[arg(long)]
     without_postgres: bool,
+    /// Leave the Python library out; otherwise it is installed into target/bench by `python3 -m venv` and pip
+    #[arg(long)]
+    without_python: bool,
+    /// No more rounds than this in each experiment
+    #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
+    rounds: usize,
     /// Only the experiments whose names contain this, in any case
     #[arg(long, value_name = "NAME", default_value = "")]
     filter: String,
@@ -70,16 +80,18 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let date = OffsetDateTime::now_utc().format(&Rfc3339)?;
     let mut machine = Machine::describe();
     let scale = if arguments.quick { Scale::Quick } else { Scale::Full };
-    let mut bench = Bench::new(scale, &arguments.filter);
+    let mut bench = Bench::new(scale, &arguments.filter, arguments.rounds);
+    let python = if arguments.without_python { python::left_out() } else { python::programs(&directory) };
+    let programs = Programs { python, ..Programs::default() };
 
-    suites::mapper::run(&mut bench).await?;
-    suites::popo::run(&mut bench).await?;
+    suites::mapper::run(&mut bench, &programs).await?;
+    suites::popo::run(&mut bench, &programs).await?;
     let databases = Databases::new(&directory)?;
-    suites::sqlite::run(&mut bench, &databases.0).await?;
+    suites::sqlite::run(&mut bench, &programs, &databases.0).await?;
     if arguments.without_postgres {
         bench.is_missing("PostgreSQL", "left out by --without-postgres");
     } else {
-        suites::postgres::run(&mut bench).await?;
+        suites::postgres::run(&mut bench, &programs).await?;
     }
 
     machine.load_after = machine::load();

@@ -6,7 +6,7 @@ use crate::machine::Machine;
 use crate::statistics::Summary;
 
 /// Changes when a field changes its name or meaning.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// Everything that one run measured.
 #[derive(Debug, Serialize)]
@@ -37,6 +37,8 @@ pub(crate) struct Durability {
 pub(crate) struct Missing {
     pub(crate) what: String,
     pub(crate) reason: String,
+    /// The experiments without it; none where it was left out of all.
+    pub(crate) experiments: Vec<String>,
 }
 
 /// One workload on several systems, round by round in turns.
@@ -52,8 +54,21 @@ pub(crate) struct Experiment {
 #[derive(Debug, Serialize)]
 pub(crate) struct SystemResult {
     pub(crate) system: String,
+    /// Where it stands in a chart of several experiments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) place: Option<Place>,
     #[serde(flatten)]
     pub(crate) figures: Figures,
+}
+
+/// A point of a chart of several experiments.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Place {
+    pub(crate) chart: String,
+    /// What `x` counts.
+    pub(crate) axis: String,
+    pub(crate) series: String,
+    pub(crate) x: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -127,7 +142,7 @@ pub(crate) mod tests {
     use serde_json::json;
 
     use super::{
-        Comparison, Durability, Experiment, FORMAT, Figures, LatencySummary, Measure, Missing, Report,
+        Comparison, Durability, Experiment, FORMAT, Figures, LatencySummary, Measure, Missing, Place, Report,
         SystemResult, Target,
     };
     use crate::machine::Machine;
@@ -141,11 +156,13 @@ pub(crate) mod tests {
             microseconds_per_event: around(1000.0),
             latency: Some(latency),
         };
+        let place =
+            Place { chart: "SQLite".into(), axis: "tasks".into(), series: "es-sqlite".into(), x: 64.0 };
         let memory = Figures::Memory { mebibytes_above_idle: around(4.0) };
         let append = Experiment {
             name: "sqlite append, 64 tasks, 1 event per commit".into(),
             rounds: 3,
-            results: vec![SystemResult { system: "es-sqlite".into(), figures: speed }],
+            results: vec![SystemResult { system: "es-sqlite".into(), place: Some(place), figures: speed }],
             comparisons: vec![Comparison {
                 system: "es-sqlite".into(),
                 beside: Some("bare rusqlite".into()),
@@ -158,7 +175,7 @@ pub(crate) mod tests {
         let stream = Experiment {
             name: "sqlite stream, memory".into(),
             rounds: 1,
-            results: vec![SystemResult { system: "es-sqlite".into(), figures: memory }],
+            results: vec![SystemResult { system: "es-sqlite".into(), place: None, figures: memory }],
             comparisons: vec![],
         };
         Report {
@@ -177,7 +194,11 @@ pub(crate) mod tests {
             },
             durability: vec![Durability { datastore: "SQLite".into(), settings: "synchronous=FULL".into() }],
             experiments: vec![append, stream],
-            missing: vec![Missing { what: "PostgreSQL".into(), reason: "left out".into() }],
+            missing: vec![Missing {
+                what: "PostgreSQL".into(),
+                reason: "left out".into(),
+                experiments: vec![],
+            }],
         }
     }
 
@@ -185,7 +206,7 @@ pub(crate) mod tests {
     fn the_results_have_the_shape_that_readers_of_the_file_rely_on() {
         let summary = |median: f64| json!({"low": median / 2.0, "median": median, "high": median * 2.0});
         let expected = json!({
-            "format": 1,
+            "format": 2,
             "date": "2026-01-31T12:00:00Z",
             "commit": "0123abc",
             "seed": 7,
@@ -201,6 +222,7 @@ pub(crate) mod tests {
                     "rounds": 3,
                     "results": [{
                         "system": "es-sqlite",
+                        "place": {"chart": "SQLite", "axis": "tasks", "series": "es-sqlite", "x": 64.0},
                         "events_per_second": summary(1000.0),
                         "microseconds_per_event": summary(1000.0),
                         "latency": {"p50_microseconds": summary(8.0), "p99_microseconds": summary(64.0)},
@@ -221,7 +243,7 @@ pub(crate) mod tests {
                     "comparisons": [],
                 },
             ],
-            "missing": [{"what": "PostgreSQL", "reason": "left out"}],
+            "missing": [{"what": "PostgreSQL", "reason": "left out", "experiments": []}],
         });
         assert_eq!(serde_json::to_value(example()).unwrap(), expected);
     }

@@ -31,7 +31,14 @@ impl Display for Circumstances<'_> {
             writeln!(f, "load average {before} before, {after} after (the benchmarks themselves included)")?;
         }
         durability.iter().try_for_each(|one| writeln!(f, "{}: {}", one.datastore, one.settings))?;
-        missing.iter().try_for_each(|one| writeln!(f, "not measured: {}: {}", one.what, one.reason))
+        missing.iter().try_for_each(|one| {
+            let places = match one.experiments.as_slice() {
+                [] => String::new(),
+                [only] => format!(" in {only}"),
+                many => format!(" in {} experiments", many.len()),
+            };
+            writeln!(f, "not measured: {}{places}: {}", one.what, one.reason)
+        })
     }
 }
 

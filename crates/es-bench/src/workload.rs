@@ -1,29 +1,59 @@
 //! The workloads, said once, and what a system must be able to do to be measured with them.
 
-use std::future::{Future, ready};
-use std::hint::black_box;
-use std::pin::Pin;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use es_core::StoredEvent;
+use serde::Serialize;
 use uuid::Uuid;
 
-use crate::data::Supply;
-use crate::statistics::quantile;
+use crate::contestant::{Latency, Sample};
+use crate::data::{self, Supply};
 
-/// Something to do in each round.
-#[derive(Clone, Debug)]
+/// Notifications that are read at once where a workload does not say how many.
+const PAGE: usize = 1_000;
+
+/// Something to do in each round. Programs of other workspaces and languages are told it as JSON.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "work", rename_all = "snake_case")]
 pub(crate) enum Work {
-    /// Each task makes `commits` commits of `events` events of a new aggregate each.
-    Append { tasks: usize, commits: usize, events: usize },
+    /// Each task makes `commits` commits of `events` events of a new aggregate each, with `size` bytes of state.
+    Append { tasks: usize, commits: usize, events: usize, size: usize },
+    /// Each task appends `commits` events, one at a time, to one of a few new aggregates that all tasks append to: it
+    /// asks for the last version, tries the next one, and starts again if another task was faster.
+    Contend { aggregates: usize, tasks: usize, commits: usize },
     /// Loads an aggregate of `events` events, `times` times.
-    Load { originator_id: Uuid, events: usize, times: usize },
-    /// Pages through `events` notifications from the first to the last.
+    Load {
+        #[serde(serialize_with = "as_text")]
+        originator_id: Uuid,
+        events: usize,
+        times: usize,
+    },
+    /// Pages through the first `events` notifications.
     Page { events: usize, page: usize },
+    /// Reads the first `events` notifications in the way that takes least memory.
+    Stream { events: usize },
     /// Stores `aggregates` aggregates, one event at a time, and loads each.
     AppendAndLoad { aggregates: usize, events: usize },
+}
+
+impl Work {
+    /// The same with fewer repetitions, for systems that would take minutes: figures are per event.
+    pub(crate) fn lighter(&self) -> Self {
+        match *self {
+            Self::Load { originator_id, events, times } => {
+                Self::Load { originator_id, events, times: times.div_ceil(10) }
+            }
+            Self::Page { events, page } => Self::Page { events: events.div_ceil(20), page },
+            Self::Stream { events } => Self::Stream { events: events.div_ceil(20) },
+            Self::AppendAndLoad { aggregates, events } => {
+                Self::AppendAndLoad { aggregates: aggregates.div_ceil(10), events }
+            }
+            Self::Append { .. } | Self::Contend { .. } => self.clone(),
+        }
+    }
 }
 
 /// A datastore that events can be written to and read from: what an adapter implements.
@@ -34,11 +64,22 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Stores the events durably, in one commit.
     fn append(&self, events: Vec<StoredEvent>) -> impl Future<Output = Result<()>> + Send;
 
+    /// Stores the event durably, unless its version is taken, and says whether it did.
+    fn offer(&self, event: StoredEvent) -> impl Future<Output = Result<bool>> + Send;
+
+    /// The version of an aggregate's last event; 0 where there is none.
+    fn last_version(&self, originator_id: Uuid) -> impl Future<Output = Result<i64>> + Send;
+
     /// Loads the events of an aggregate, and says how many there are.
     fn load(&self, originator_id: Uuid) -> impl Future<Output = Result<usize>> + Send;
 
     /// Reads at most `limit` notifications with ids greater than `after`.
     fn page(&self, after: i64, limit: usize) -> impl Future<Output = Result<Page>> + Send;
+
+    /// Reads the first `events` notifications in bounded memory, and says how many there are.
+    fn stream(&self, events: usize) -> impl Future<Output = Result<usize>> + Send {
+        page_through(self, events, PAGE)
+    }
 }
 
 /// A page of notifications that was read.
@@ -49,132 +90,36 @@ pub(crate) struct Page {
     pub(crate) last: i64,
 }
 
-/// What one round of one contestant took.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
-    pub(crate) events: usize,
-    pub(crate) elapsed: Duration,
-    pub(crate) latency: Option<Latency>,
-}
-
-/// How long single calls took, in seconds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Latency {
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-}
-
-/// A future on the heap: contestants of different types stand in one list.
-pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
-
-/// One who takes part in an experiment.
-pub(crate) trait Contestant {
-    fn name(&self) -> &str;
-
-    /// Does the work of a round, once.
-    fn round(&mut self) -> BoxFuture<'_, Sample>;
-}
-
-/// A store with its work.
-pub(crate) struct Working<S> {
-    name: String,
-    store: Arc<S>,
-    work: Work,
-    supply: Supply,
-}
-
-impl<S: Store> Working<S> {
-    pub(crate) fn boxed(name: impl Into<String>, store: S, work: &Work) -> Box<dyn Contestant> {
-        let (name, store, work) = (name.into(), Arc::new(store), work.clone());
-        Box::new(Self { name, store, work, supply: Supply::default() })
-    }
-}
-
-impl<S: Store> Contestant for Working<S> {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn round(&mut self) -> BoxFuture<'_, Sample> {
-        Box::pin(do_work(&self.store, &self.work, &self.supply))
-    }
-}
-
-/// A store that is made anew for each round, so that none grows from round to round.
-pub(crate) struct Fresh<F> {
-    name: String,
-    create: F,
-    work: Work,
-}
-
-impl<'a, S: Store, F: Fn() -> S + Send + Sync + 'a> Fresh<F> {
-    pub(crate) fn boxed(name: impl Into<String>, create: F, work: &Work) -> Box<dyn Contestant + 'a> {
-        Box::new(Self { name: name.into(), create, work: work.clone() })
-    }
-}
-
-impl<S: Store, F: Fn() -> S + Send + Sync> Contestant for Fresh<F> {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn round(&mut self) -> BoxFuture<'_, Sample> {
-        let store = Arc::new((self.create)());
-        Box::pin(async move { do_work(&store, &self.work, &Supply::default()).await })
-    }
-}
-
-/// A computation that is made many times in each round, an event each time.
-pub(crate) struct Repeated<F> {
-    name: String,
-    times: usize,
-    compute: F,
-}
-
-impl<'a, T, E: Into<anyhow::Error>, F: FnMut() -> Result<T, E> + Send + 'a> Repeated<F> {
-    pub(crate) fn boxed(name: impl Into<String>, times: usize, compute: F) -> Box<dyn Contestant + 'a> {
-        Box::new(Self { name: name.into(), times, compute })
-    }
-}
-
-impl<T, E: Into<anyhow::Error>, F: FnMut() -> Result<T, E> + Send> Contestant for Repeated<F> {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn round(&mut self) -> BoxFuture<'_, Sample> {
-        let start = Instant::now();
-        for _ in 0..self.times {
-            if let Err(error) = (self.compute)().map(black_box) {
-                return Box::pin(ready(Err(error.into())));
-            }
-        }
-        let sample = Sample { events: self.times, elapsed: start.elapsed(), latency: None };
-        Box::pin(ready(Ok(sample)))
-    }
-}
-
 /// Does the work once; what is to be stored is made before the clock starts.
 pub(crate) async fn do_work<S: Store>(store: &Arc<S>, work: &Work, supply: &Supply) -> Result<Sample> {
     match *work {
-        Work::Append { tasks, commits, events } => append(store, supply, tasks, commits, events).await,
+        Work::Append { tasks, commits, events, size } => {
+            let batches = |_| (0..commits).map(|_| supply.events(events, size)).collect();
+            append(store, events, (0..tasks).map(batches).collect()).await
+        }
+        Work::Contend { aggregates, tasks, commits } => {
+            contend(store, supply, aggregates, tasks, commits).await
+        }
         Work::Load { originator_id, events, times } => load(store, originator_id, events, times).await,
-        Work::Page { events, page } => read_all(store, events, page).await,
+        Work::Page { events, page } => {
+            read_all(store, events, async move |store: Arc<S>| page_through(&*store, events, page).await)
+                .await
+        }
+        Work::Stream { events } => {
+            read_all(store, events, async move |store: Arc<S>| store.stream(events).await).await
+        }
         Work::AppendAndLoad { aggregates, events } => {
             append_and_load(store, supply, aggregates, events).await
         }
     }
 }
 
+/// One task for each list of batches.
 async fn append<S: Store>(
     store: &Arc<S>,
-    supply: &Supply,
-    tasks: usize,
-    commits: usize,
     events: usize,
+    batches: Vec<Vec<Vec<StoredEvent>>>,
 ) -> Result<Sample> {
-    let batches: Vec<Vec<_>> =
-        (0..tasks).map(|_| (0..commits).map(|_| supply.events(events)).collect()).collect();
     let start = Instant::now();
     let tasks: Vec<_> =
         batches.into_iter().map(|batches| tokio::spawn(commit_each(Arc::clone(store), batches))).collect();
@@ -183,7 +128,7 @@ async fn append<S: Store>(
         latencies.extend(task.await??);
     }
     let elapsed = start.elapsed();
-    Ok(Sample { events: latencies.len() * events, elapsed, latency: Latency::of(latencies) })
+    Ok(Sample { events: latencies.len() * events, elapsed, latency: Latency::of(latencies), mebibytes: None })
 }
 
 async fn commit_each<S: Store>(store: Arc<S>, batches: Vec<Vec<StoredEvent>>) -> Result<Vec<f64>> {
@@ -191,6 +136,42 @@ async fn commit_each<S: Store>(store: Arc<S>, batches: Vec<Vec<StoredEvent>>) ->
     for batch in batches {
         let start = Instant::now();
         store.append(batch).await?;
+        latencies.push(start.elapsed().as_secs_f64());
+    }
+    Ok(latencies)
+}
+
+async fn contend<S: Store>(
+    store: &Arc<S>,
+    supply: &Supply,
+    aggregates: usize,
+    tasks: usize,
+    commits: usize,
+) -> Result<Sample> {
+    let hot: Vec<_> = (0..aggregates).flat_map(|_| supply.events(1, data::STATE_SIZE)).collect();
+    let start = Instant::now();
+    let tasks: Vec<_> = (hot.into_iter().cycle().take(tasks))
+        .map(|event| tokio::spawn(retry_each(Arc::clone(store), event, commits)))
+        .collect();
+    let mut latencies = Vec::new();
+    for task in tasks {
+        latencies.extend(task.await??);
+    }
+    let elapsed = start.elapsed();
+    Ok(Sample { events: latencies.len(), elapsed, latency: Latency::of(latencies), mebibytes: None })
+}
+
+/// How long each event took until it was stored, attempts that met a conflict included.
+async fn retry_each<S: Store>(store: Arc<S>, event: StoredEvent, commits: usize) -> Result<Vec<f64>> {
+    let mut latencies = Vec::with_capacity(commits);
+    for _ in 0..commits {
+        let start = Instant::now();
+        loop {
+            let originator_version = store.last_version(event.originator_id).await? + 1;
+            if store.offer(StoredEvent { originator_version, ..event.clone() }).await? {
+                break;
+            }
+        }
         latencies.push(start.elapsed().as_secs_f64());
     }
     Ok(latencies)
@@ -205,25 +186,38 @@ async fn load<S: Store>(store: &Arc<S>, originator_id: Uuid, events: usize, time
         }
         Ok(())
     });
-    Ok(Sample { events: events * times, elapsed: elapsed.await?, latency: None })
+    Ok(Sample { events: events * times, elapsed: elapsed.await?, latency: None, mebibytes: None })
 }
 
-async fn read_all<S: Store>(store: &Arc<S>, events: usize, limit: usize) -> Result<Sample> {
-    let store = Arc::clone(store);
+async fn read_all<S: Store, R>(
+    store: &Arc<S>,
+    events: usize,
+    read: impl FnOnce(Arc<S>) -> R,
+) -> Result<Sample>
+where
+    R: Future<Output = Result<usize>> + Send + 'static,
+{
+    let reading = read(Arc::clone(store));
     let elapsed = in_a_task(async move {
-        let (mut after, mut seen) = (0, 0);
-        loop {
-            let page = store.page(after, limit).await?;
-            seen += page.count;
-            if page.count < limit {
-                break;
-            }
-            after = page.last;
-        }
+        let seen = reading.await?;
         ensure!(seen == events, "{seen} notifications were read, not {events}");
         Ok(())
     });
-    Ok(Sample { events, elapsed: elapsed.await?, latency: None })
+    Ok(Sample { events, elapsed: elapsed.await?, latency: None, mebibytes: None })
+}
+
+/// Reads pages until so many notifications were seen, or there are no more.
+async fn page_through<S: Store + ?Sized>(store: &S, events: usize, limit: usize) -> Result<usize> {
+    let (mut after, mut seen) = (0, 0);
+    while seen < events {
+        let page = store.page(after, limit.min(events - seen)).await?;
+        if page.count == 0 {
+            break;
+        }
+        seen += page.count;
+        after = page.last;
+    }
+    Ok(seen)
 }
 
 async fn append_and_load<S: Store>(
@@ -232,7 +226,7 @@ async fn append_and_load<S: Store>(
     aggregates: usize,
     events: usize,
 ) -> Result<Sample> {
-    let batches: Vec<_> = (0..aggregates).map(|_| supply.events(events)).collect();
+    let batches: Vec<_> = (0..aggregates).map(|_| supply.events(events, data::STATE_SIZE)).collect();
     let store = Arc::clone(store);
     let elapsed = in_a_task(async move {
         for batch in batches {
@@ -245,7 +239,7 @@ async fn append_and_load<S: Store>(
         }
         Ok(())
     });
-    Ok(Sample { events: aggregates * events, elapsed: elapsed.await?, latency: None })
+    Ok(Sample { events: aggregates * events, elapsed: elapsed.await?, latency: None, mebibytes: None })
 }
 
 /// How long it takes on a thread of the runtime, which is where a program's own tasks run.
@@ -257,11 +251,8 @@ async fn in_a_task(work: impl Future<Output = Result<()>> + Send + 'static) -> R
     task.await?
 }
 
-impl Latency {
-    pub(crate) fn of(mut seconds: Vec<f64>) -> Option<Self> {
-        seconds.sort_by(f64::total_cmp);
-        Some(Self { p50: quantile(&seconds, 0.5)?, p99: quantile(&seconds, 0.99)? })
-    }
+fn as_text<S: serde::Serializer>(id: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
 }
 
 #[cfg(test)]
@@ -275,12 +266,22 @@ mod tests {
     #[tokio::test]
     async fn an_append_stores_what_each_task_commits() {
         let store = Arc::new(HashMapStore::default());
-        let work = Work::Append { tasks: 3, commits: 2, events: 5 };
+        let work = Work::Append { tasks: 3, commits: 2, events: 5, size: 200 };
         let sample = do_work(&store, &work, &Supply::default()).await.unwrap();
         assert_eq!(sample.events, 30);
         assert!(sample.latency.is_some());
-        let page = Work::Page { events: 30, page: 7 };
-        assert_eq!(do_work(&store, &page, &Supply::default()).await.unwrap().events, 30);
+        for read in [Work::Page { events: 30, page: 7 }, Work::Stream { events: 30 }] {
+            assert_eq!(do_work(&store, &read, &Supply::default()).await.unwrap().events, 30);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_contended_for_is_stored_in_the_end() {
+        let store = Arc::new(HashMapStore::default());
+        let work = Work::Contend { aggregates: 2, tasks: 5, commits: 4 };
+        assert_eq!(do_work(&store, &work, &Supply::default()).await.unwrap().events, 20);
+        let page = Work::Page { events: 20, page: 100 };
+        do_work(&store, &page, &Supply::default()).await.unwrap();
     }
 
     #[tokio::test]
@@ -291,5 +292,14 @@ mod tests {
         assert!(do_work(&store, &load, &Supply::default()).await.is_err());
         let page = Work::Page { events: 10, page: 10 };
         assert!(do_work(&store, &page, &Supply::default()).await.is_err());
+    }
+
+    #[test]
+    fn other_programs_are_told_the_work_by_name() {
+        let load = Work::Load { originator_id: uuid::Uuid::nil(), events: 10, times: 1 };
+        let expected = serde_json::json!({
+            "work": "load", "originator_id": "00000000-0000-0000-0000-000000000000", "events": 10, "times": 1,
+        });
+        assert_eq!(serde_json::to_value(load).unwrap(), expected);
     }
 }

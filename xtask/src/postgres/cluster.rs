@@ -18,8 +18,8 @@ use super::directory::{ClusterDirectory, write_secret};
 use super::locate::Binaries;
 use crate::process;
 
-/// Tests run in parallel and have pools each.
-const MAX_CONNECTIONS: u16 = 200;
+/// Tests run in parallel and have pools each; a benchmark of 256 threads has a connection for each.
+const MAX_CONNECTIONS: u16 = 500;
 /// Far more than a start takes, crash recovery included.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);

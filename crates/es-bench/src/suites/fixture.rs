@@ -4,7 +4,7 @@ use es_core::StoredEvent;
 use uuid::Uuid;
 
 use crate::bench::Scale;
-use crate::data::{events, originator};
+use crate::data::{STATE_SIZE, events, originator};
 
 /// Far from the aggregates that appends make.
 const FIRST: u64 = 1 << 40;
@@ -33,7 +33,8 @@ impl Fixture {
     pub(crate) fn stored(self) -> impl Iterator<Item = StoredEvent> {
         let rest = self.events - self.sizes.iter().sum::<usize>();
         let sizes = self.sizes.into_iter().chain(std::iter::repeat_n(FILLER, rest.div_ceil(FILLER)));
-        let aggregates = sizes.enumerate().map(|(index, size)| events(Self::originator(index), size));
+        let aggregates =
+            sizes.enumerate().map(|(index, size)| events(Self::originator(index), size, STATE_SIZE));
         aggregates.flatten().take(self.events)
     }
 }

@@ -1,5 +1,5 @@
 //! The mapper beside serde_json writing and reading the same bytes; with codecs, beside serde_json and the same codecs
-//! called one after the other, which tells what the mapper adds.
+//! called one after the other, which tells what the mapper adds; and beside the Python library's.
 
 use std::borrow::Cow;
 use std::hint::black_box;
@@ -10,83 +10,141 @@ use es_compress::{ZlibCompressor, ZstdCompressor};
 use es_core::{Cipher, Compressor, DomainEvent, Mapper, StoredEvent};
 use es_crypto::AesCipher;
 use es_transcode::JsonTranscoder;
+use serde_json::json;
 
-use crate::bench::{Bench, Plan};
+use crate::bench::Bench;
+use crate::contestant::{Contestant, Repeated};
+use crate::plan::Plan;
 use crate::report::Measure;
 use crate::systems::bare_json::{self, Text, Transferred};
-use crate::workload::Repeated;
+use crate::systems::program::{Datastore, Program, Programs};
+use crate::systems::python::{PYTHON_9_1, PYTHON_9_5};
 
 const OURS: &str = "mapper";
 const BARE: &str = "serde_json";
 const TEXT: &str = "serde_json, values ready as text";
 const WITH_CODECS: &str = "serde_json, then the codecs";
+const ALL_CODECS: &str = "JSON + zlib + AES-256";
 const ROUNDS: usize = 31;
 
-pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
-    json(bench).await?;
+pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
+    json(bench, &programs.python).await?;
     let zlib = || Some(Arc::new(ZlibCompressor::new()) as _);
     let zstd = || Some(Arc::new(ZstdCompressor::new()) as _);
     let key = AesCipher::create_key(32)?;
     let aes = || -> Result<_> { Ok(Some(Arc::new(AesCipher::from_base64(&key)?) as _)) };
-    with_codecs(bench, "JSON + zlib", Codecs { compressor: zlib(), cipher: None }).await?;
-    with_codecs(bench, "JSON + zstd", Codecs { compressor: zstd(), cipher: None }).await?;
-    with_codecs(bench, "JSON + AES-256", Codecs { compressor: None, cipher: aes()? }).await?;
-    with_codecs(bench, "JSON + zlib + AES-256", Codecs { compressor: zlib(), cipher: aes()? }).await
+    // The Python library has no zstd.
+    let python = |is_compressed, cipher_key: Option<&str>| Python {
+        programs: &programs.python,
+        datastore: Datastore::Mapper { is_compressed, cipher_key: cipher_key.map(str::to_owned) },
+    };
+    let codecs = Codecs { compressor: zlib(), cipher: None };
+    with_codecs(bench, "JSON + zlib", codecs, Some(python(true, None))).await?;
+    let codecs = Codecs { compressor: zstd(), cipher: None };
+    with_codecs(bench, "JSON + zstd", codecs, None).await?;
+    let codecs = Codecs { compressor: None, cipher: aes()? };
+    with_codecs(bench, "JSON + AES-256", codecs, Some(python(false, Some(&key)))).await?;
+    let codecs = Codecs { compressor: zlib(), cipher: aes()? };
+    with_codecs(bench, ALL_CODECS, codecs, Some(python(true, Some(&key)))).await
 }
 
-async fn json(bench: &mut Bench) -> Result<()> {
+async fn json(bench: &mut Bench, programs: &[Program]) -> Result<()> {
     let mapper = Mapper::new(JsonTranscoder::new());
     let event = bare_json::transferred();
     let stored = mapper.to_stored_event(&event)?;
     ensure!(stored.state == bare_json::write(&event)?, "the mapper and serde_json write different bytes");
     let text = Text::read(&stored.state)?;
     let times = bench.scale.pick(20_000, 100);
+    let python = Python { programs, datastore: Datastore::Mapper { is_compressed: false, cipher_key: None } };
     let plan = |what| {
-        Plan::new(format!("mapper {what}, JSON"), ROUNDS).within(2.0, BARE).beside(TEXT, Measure::Time)
+        Plan::new(format!("mapper {what}, JSON"), ROUNDS)
+            .within(2.0, BARE)
+            .faster(8.0, PYTHON_9_1)
+            .faster(8.0, PYTHON_9_5)
+            .beside(TEXT, Measure::Time)
     };
     bench
         .compete(plan("encode"), async || {
-            Ok(vec![
+            let mut contestants = vec![
                 Repeated::boxed(OURS, times, || mapper.to_stored_event(black_box(&event))),
                 Repeated::boxed(BARE, times, || bare_json::write(black_box(&event))),
                 Repeated::boxed(TEXT, times, || black_box(&text).write()),
-            ])
+            ];
+            contestants.extend(python.contestants("encode", times)?);
+            Ok(contestants)
         })
         .await?;
     bench
         .compete(plan("decode"), async || {
-            Ok(vec![
+            let mut contestants = vec![
                 Repeated::boxed(OURS, times, || mapper.to_domain_event::<Transferred>(black_box(&stored))),
                 Repeated::boxed(BARE, times, || bare_json::read(black_box(&stored.state))),
                 Repeated::boxed(TEXT, times, || Text::read(black_box(&stored.state))),
-            ])
+            ];
+            contestants.extend(python.contestants("decode", times)?);
+            Ok(contestants)
         })
         .await
 }
 
-async fn with_codecs(bench: &mut Bench, name: &str, codecs: Codecs) -> Result<()> {
+async fn with_codecs(
+    bench: &mut Bench,
+    name: &str,
+    codecs: Codecs,
+    python: Option<Python<'_>>,
+) -> Result<()> {
     let mapper = codecs.mapper();
     let event = bare_json::transferred();
     let stored = mapper.to_stored_event(&event)?;
     ensure!(codecs.read(&stored)? == event, "the mapper and the codecs are at odds");
     let times = bench.scale.pick(5_000, 100);
-    let plan = |what| Plan::new(format!("mapper {what}, {name}"), ROUNDS).within(1.15, WITH_CODECS);
+    let plan = |what: &str, times: f64| {
+        let plan = Plan::new(format!("mapper {what}, {name}"), ROUNDS).within(1.15, WITH_CODECS);
+        match &python {
+            Some(_) if name == ALL_CODECS => {
+                plan.faster(times, PYTHON_9_5).beside(PYTHON_9_1, Measure::Speed)
+            }
+            Some(_) => plan.beside(PYTHON_9_5, Measure::Speed).beside(PYTHON_9_1, Measure::Speed),
+            None => plan,
+        }
+    };
     bench
-        .compete(plan("encode"), async || {
-            Ok(vec![
+        .compete(plan("encode", 2.5), async || {
+            let mut contestants = vec![
                 Repeated::boxed(OURS, times, || mapper.to_stored_event(black_box(&event))),
                 Repeated::boxed(WITH_CODECS, times, || codecs.write(black_box(&event), &stored)),
-            ])
+            ];
+            if let Some(python) = &python {
+                contestants.extend(python.contestants("encode", times)?);
+            }
+            Ok(contestants)
         })
         .await?;
     bench
-        .compete(plan("decode"), async || {
-            Ok(vec![
+        .compete(plan("decode", 4.0), async || {
+            let mut contestants = vec![
                 Repeated::boxed(OURS, times, || mapper.to_domain_event::<Transferred>(black_box(&stored))),
                 Repeated::boxed(WITH_CODECS, times, || codecs.read(black_box(&stored))),
-            ])
+            ];
+            if let Some(python) = &python {
+                contestants.extend(python.contestants("decode", times)?);
+            }
+            Ok(contestants)
         })
         .await
+}
+
+/// The mapper of the Python library, with the same codecs.
+struct Python<'a> {
+    programs: &'a [Program],
+    datastore: Datastore,
+}
+
+impl Python<'_> {
+    fn contestants(&self, direction: &str, times: usize) -> Result<Vec<Box<dyn Contestant>>> {
+        let work = json!({"work": direction, "times": times.div_ceil(10)});
+        self.programs.iter().map(|program| program.boxed(self.datastore.clone(), &work)).collect()
+    }
 }
 
 /// What stands behind the transcoder.

@@ -4,20 +4,12 @@ use anyhow::{Result, ensure};
 use es_core::{ApplicationRecorder, ApplicationRecorderExt, NotificationSelection};
 use futures_util::TryStreamExt;
 
-use crate::child::{self, Child, Job};
-use crate::machine;
+use crate::{child, machine};
 
 /// MiB above idle that a stream may take, however long it is.
 pub(crate) const BOUND: f64 = 20.0;
 
-/// The peak of a child's memory above its idle memory, in MiB.
-pub(crate) fn weigh(job: &Job) -> Result<f64> {
-    let mut child = Child::spawn(job)?;
-    child.start()?;
-    child.finish()
-}
-
-/// The child's side: streams every notification.
+/// Streams every notification, and answers with the peak of the memory above idle, in MiB.
 pub(crate) async fn serve_stream(recorder: &impl ApplicationRecorder, events: usize) -> Result<()> {
     child::serve(async || {
         let idle = machine::resident()?;

@@ -1,4 +1,6 @@
 //! The experiments: which workload on which systems, and what is to be reached.
+//!
+//! A suite is one function here, called by `main`: it says what competes in `Bench::compete`, experiment by experiment.
 
 pub(crate) mod mapper;
 pub(crate) mod popo;
@@ -7,3 +9,4 @@ pub(crate) mod sqlite;
 
 mod fixture;
 mod memory;
+mod sizes;

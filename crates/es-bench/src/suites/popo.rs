@@ -1,25 +1,37 @@
-//! Memory: our recorder beside a bare hash map of shared payloads.
+//! Memory: our recorder beside a bare hash map of shared payloads, and the Python library's.
 
 use anyhow::Result;
 use es_popo::PopoApplicationRecorder;
 
-use crate::bench::{Bench, Plan};
+use crate::bench::Bench;
+use crate::contestant::Fresh;
+use crate::plan::Plan;
 use crate::systems::hash_map::HashMapStore;
+use crate::systems::program::{Datastore, Programs};
+use crate::systems::python::{PYTHON_9_1, PYTHON_9_5};
 use crate::systems::recorder::RecorderStore;
-use crate::workload::{Fresh, Work};
+use crate::workload::Work;
 
 const OURS: &str = "es-popo";
 const BARE: &str = "bare hash map";
 
-pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
+pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
     for events in [1, 10] {
         let aggregates = bench.scale.pick(20_000, 200);
         let work = Work::AppendAndLoad { aggregates, events };
-        let plan = Plan::new(format!("popo insert and select, {events} per aggregate"), 21).within(1.5, BARE);
+        let plan = Plan::new(format!("popo insert and select, {events} per aggregate"), 21)
+            .within(1.5, BARE)
+            .faster(20.0, PYTHON_9_1)
+            .faster(20.0, PYTHON_9_5);
         let ours = || RecorderStore(PopoApplicationRecorder::new());
         bench
             .compete(plan, async || {
-                Ok(vec![Fresh::boxed(OURS, ours, &work), Fresh::boxed(BARE, HashMapStore::default, &work)])
+                let mut contestants =
+                    vec![Fresh::boxed(OURS, ours, &work), Fresh::boxed(BARE, HashMapStore::default, &work)];
+                for python in &programs.python {
+                    contestants.push(python.boxed(Datastore::Popo, work.lighter())?);
+                }
+                Ok(contestants)
             })
             .await?;
     }

@@ -1,4 +1,4 @@
-//! PostgreSQL: our recorder, in both of its modes, beside bare sqlx.
+//! PostgreSQL: our recorder, in both of its modes, beside bare sqlx, the Python library and peers.
 
 use std::sync::Arc;
 
@@ -9,15 +9,21 @@ use tokio::sync::OnceCell;
 
 use super::fixture::Fixture;
 use super::memory;
-use crate::bench::{Bench, Plan};
+use super::sizes::{Appends, ahead_of};
+use crate::bench::Bench;
 use crate::child::{self, Job};
-use crate::data::Supply;
+use crate::contestant::{Contestant, Working};
+use crate::data::{STATE_SIZE, Supply};
+use crate::plan::Plan;
 use crate::report::Measure;
 use crate::systems::bare_postgres::{Connections, Pool};
 use crate::systems::postgres_schema::Schema;
 use crate::systems::processes::Processes;
+use crate::systems::program::{Datastore, Program, Programs};
+use crate::systems::python::{PYTHON_9_1, PYTHON_9_5};
 use crate::systems::recorder::RecorderStore;
-use crate::workload::{Store, Work, Working, do_work};
+use crate::systems::weighed::Weighed;
+use crate::workload::{Work, do_work};
 
 const OURS: &str = "es-postgres";
 const PARALLEL: &str = "es-postgres, parallel";
@@ -26,148 +32,221 @@ const BARE_COPY: &str = "bare sqlx, COPY BINARY";
 const BARE_64: &str = "bare sqlx, 64 connections";
 const BARE_POOL: &str = "bare sqlx, its pool's defaults";
 
-/// One schema for each contestant of an experiment, made anew for each experiment.
-const OUR_SCHEMA: &str = "es_bench_ours";
-const PARALLEL_SCHEMA: &str = "es_bench_parallel";
-const BARE_SCHEMA: &str = "es_bench_bare";
-const OTHER_BARE_SCHEMA: &str = "es_bench_other_bare";
-const FILLED_SCHEMA: &str = "es_bench_filled";
+const FILLED: &str = "filled";
 
+const CONNECTIONS: usize = 64;
 const PROCESSES: u64 = 4;
 const TASKS_OF_PROCESS: usize = 16;
 
-pub(crate) async fn run(bench: &mut Bench) -> Result<()> {
-    let durability = Schema::existing(BARE_SCHEMA)?.durability().await?;
-    bench.has_durability("PostgreSQL", durability);
-    let outcome = experiments(bench).await;
-    for name in [OUR_SCHEMA, PARALLEL_SCHEMA, BARE_SCHEMA, OTHER_BARE_SCHEMA, FILLED_SCHEMA] {
-        Schema::existing(name)?.drop().await?;
-    }
+pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
+    let durability = Schema::existing(FILLED)?.durability().await?;
+    bench.has_durability("PostgreSQL", &durability);
+    let outcome = Suite { programs }.run(bench).await;
+    Schema::drop_all().await?;
     outcome
 }
 
-async fn experiments(bench: &mut Bench) -> Result<()> {
-    appends(bench).await?;
-    group_commits(bench).await?;
-    processes(bench).await?;
-    let filled = Filled { fixture: Fixture::new(bench.scale), schema: OnceCell::new() };
-    reads(bench, &filled).await?;
-    stream(bench, &filled).await
+struct Suite<'a> {
+    programs: &'a Programs,
 }
 
-async fn appends(bench: &mut Bench) -> Result<()> {
-    for (events, commits, name, times) in [(1, 300, BARE, 1.2), (1_000, 10, BARE_COPY, 1.25)] {
-        let work = Work::Append { tasks: 1, commits: bench.scale.pick(commits, 2), events };
-        let plan =
-            Plan::new(format!("PostgreSQL insert, 1 task, {events} per commit"), 15).within(times, name);
+impl Suite<'_> {
+    async fn run(&self, bench: &mut Bench) -> Result<()> {
+        self.appends(bench).await?;
+        self.contention(bench).await?;
+        self.processes(bench).await?;
+        let filled = Filled { fixture: Fixture::new(bench.scale), schema: OnceCell::new() };
+        self.reads(bench, &filled).await?;
+        self.memory(bench, &filled).await
+    }
+
+    async fn appends(&self, bench: &mut Bench) -> Result<()> {
+        for appends in Appends::ALONE {
+            let plan = appends.plan("PostgreSQL", 11).beside(PYTHON_9_5, Measure::Speed);
+            let plan = match appends.events {
+                1 => plan.within(1.2, BARE).faster(1.4, PYTHON_9_1),
+                1_000 => plan.within(1.25, BARE_COPY).faster(4.0, PYTHON_9_1),
+                _ => plan.beside(BARE_COPY, Measure::Time).beside(PYTHON_9_1, Measure::Speed),
+            };
+            let bare = if appends.events == 1 { BARE } else { BARE_COPY };
+            self.append(bench, plan, appends, &[bare]).await?;
+        }
+        for appends in Appends::TOGETHER {
+            let plan = appends.plan("PostgreSQL", 9).beside(PYTHON_9_5, Measure::Speed);
+            let plan = match appends.tasks {
+                64 => plan
+                    .faster(25.0, PYTHON_9_1)
+                    .faster(4.0, BARE_64)
+                    .steadier(BARE_64)
+                    .beside(BARE_POOL, Measure::Speed),
+                _ => plan
+                    .beside(PYTHON_9_1, Measure::Speed)
+                    .beside(BARE_64, Measure::Speed)
+                    .beside(BARE_POOL, Measure::Speed),
+            };
+            self.append(bench, plan, appends, &[BARE_64, BARE_POOL]).await?;
+        }
+        Ok(())
+    }
+
+    async fn append(
+        &self,
+        bench: &mut Bench,
+        plan: Plan,
+        appends: Appends,
+        bare: &[&'static str],
+    ) -> Result<()> {
+        let work = appends.work(bench);
+        bench
+            .compete(ahead_of(plan, &self.programs.postgres), async || {
+                let mut contestants = self.ours(&work).await?;
+                for &name in bare {
+                    contestants.push(bare_contestant(name, &work).await?);
+                }
+                self.join(&mut contestants, &work).await?;
+                Ok(contestants)
+            })
+            .await
+    }
+
+    async fn contention(&self, bench: &mut Bench) -> Result<()> {
+        let work = Work::Contend { aggregates: 4, tasks: 32, commits: bench.scale.pick(10, 2) };
+        let plan = Plan::new("PostgreSQL insert, 32 tasks on 4 hot aggregates, retried until done", 9)
+            .beside(BARE_64, Measure::Speed)
+            .beside(PYTHON_9_1, Measure::Speed)
+            .beside(PYTHON_9_5, Measure::Speed);
+        bench
+            .compete(ahead_of(plan, &self.programs.postgres), async || {
+                let mut contestants = self.ours(&work).await?;
+                contestants.push(bare_contestant(BARE_64, &work).await?);
+                self.join(&mut contestants, &work).await?;
+                Ok(contestants)
+            })
+            .await
+    }
+
+    async fn processes(&self, bench: &mut Bench) -> Result<()> {
+        let commits = bench.scale.pick(100, 2);
+        let plan = Plan::new("PostgreSQL insert, 4 processes of 16 tasks", 11).faster(2.0, OURS);
+        let contestant = async |name, mode: Mode| {
+            let schema = Schema::create(name).await?;
+            // The table is there before the processes come.
+            drop(recorder(&schema, mode.ordering()).await?);
+            let job = |process| {
+                let (schema, first) = (schema.name().to_owned(), process << 32);
+                Job::Postgres(ChildJob::Append { schema, mode, commits, first })
+            };
+            let events = PROCESSES as usize * TASKS_OF_PROCESS * commits;
+            Processes::boxed(name, events, (0..PROCESSES).map(job))
+        };
         bench
             .compete(plan, async || {
                 Ok(vec![
-                    Working::boxed(OURS, ours(OUR_SCHEMA, Ordering::TableLock).await?, &work),
-                    Working::boxed(PARALLEL, ours(PARALLEL_SCHEMA, Ordering::Parallel).await?, &work),
-                    Working::boxed(name, bare(BARE_SCHEMA, 1).await?, &work),
+                    contestant(PARALLEL, Mode::Parallel).await?,
+                    contestant(OURS, Mode::TableLock).await?,
                 ])
             })
-            .await?;
+            .await
     }
-    Ok(())
-}
 
-async fn group_commits(bench: &mut Bench) -> Result<()> {
-    let work = Work::Append { tasks: 64, commits: bench.scale.pick(20, 2), events: 1 };
-    let plan = Plan::new("PostgreSQL insert, 64 tasks, 1 per commit", 15)
-        .faster(4.0, BARE_64)
-        .steadier(BARE_64)
-        .beside(BARE_POOL, Measure::Speed);
-    bench
-        .compete(plan, async || {
-            Ok(vec![
-                Working::boxed(OURS, ours(OUR_SCHEMA, Ordering::TableLock).await?, &work),
-                Working::boxed(PARALLEL, ours(PARALLEL_SCHEMA, Ordering::Parallel).await?, &work),
-                Working::boxed(BARE_64, bare(BARE_SCHEMA, 64).await?, &work),
-                Working::boxed(BARE_POOL, bare_pool(OTHER_BARE_SCHEMA).await?, &work),
-            ])
-        })
-        .await
-}
-
-async fn processes(bench: &mut Bench) -> Result<()> {
-    let commits = bench.scale.pick(100, 2);
-    let plan = Plan::new("PostgreSQL insert, 4 processes of 16 tasks", 15).faster(2.0, OURS);
-    let contestant = async |name, schema: &str, mode: Mode| {
-        // The table is there before the processes come.
-        drop(ours(schema, mode.ordering()).await?);
-        let job = |process| {
-            Job::Postgres(ChildJob::Append { schema: schema.to_owned(), mode, commits, first: process << 32 })
-        };
-        let events = PROCESSES as usize * TASKS_OF_PROCESS * commits;
-        Processes::boxed(name, events, (0..PROCESSES).map(job))
-    };
-    bench
-        .compete(plan, async || {
-            Ok(vec![
-                contestant(PARALLEL, PARALLEL_SCHEMA, Mode::Parallel).await?,
-                contestant(OURS, OUR_SCHEMA, Mode::TableLock).await?,
-            ])
-        })
-        .await
-}
-
-async fn reads(bench: &mut Bench, filled: &Filled) -> Result<()> {
-    let Fixture { events, sizes } = filled.fixture;
-    for (index, size) in sizes.into_iter().enumerate() {
-        let work = Work::Load {
-            originator_id: Fixture::originator(index),
-            events: size,
-            times: bench.scale.pick(100_000, size) / size,
-        };
-        let rounds = if size < 100 { 9 } else { 15 };
-        read(bench, Plan::new(format!("PostgreSQL load, {size} events"), rounds), filled, &work).await?;
+    async fn reads(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {
+        let Fixture { events, sizes } = filled.fixture;
+        for (index, size) in sizes.into_iter().enumerate() {
+            let work = Work::Load {
+                originator_id: Fixture::originator(index),
+                events: size,
+                times: bench.scale.pick(100_000, size) / size,
+            };
+            let rounds = if size < 100 { 7 } else { 11 };
+            self.read(bench, format!("PostgreSQL load, {size} events"), rounds, filled, &work).await?;
+        }
+        let page = Work::Page { events, page: 1_000 };
+        self.read(bench, format!("PostgreSQL page through {events} by 1000"), 7, filled, &page).await?;
+        let stream = Work::Stream { events };
+        self.read(bench, format!("PostgreSQL stream {events}"), 7, filled, &stream).await
     }
-    let work = Work::Page { events, page: 1_000 };
-    read(bench, Plan::new(format!("PostgreSQL page through {events} by 1000"), 9), filled, &work).await
+
+    async fn read(
+        &self,
+        bench: &mut Bench,
+        name: String,
+        rounds: usize,
+        filled: &Filled,
+        work: &Work,
+    ) -> Result<()> {
+        let plan = Plan::new(name, rounds).within(1.15, BARE).faster(8.0, PYTHON_9_1).faster(4.0, PYTHON_9_5);
+        bench
+            .compete(ahead_of(plan, &self.programs.postgres), async || {
+                let schema = filled.schema().await?;
+                let mut contestants = vec![
+                    Working::boxed(OURS, recorder(schema, Ordering::TableLock).await?, work),
+                    Working::boxed(PARALLEL, recorder(schema, Ordering::Parallel).await?, work),
+                    Working::boxed(BARE, Connections::open(schema, 1).await?, work),
+                ];
+                for python in &self.programs.python {
+                    contestants.push(python.boxed(Datastore::postgres(schema.name()), work.lighter())?);
+                }
+                for peer in &self.programs.postgres {
+                    contestants.push(in_own_schema(peer, work.lighter()).await?);
+                }
+                Ok(contestants)
+            })
+            .await
+    }
+
+    async fn memory(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {
+        let events = filled.fixture.events;
+        let plan = Plan::new("PostgreSQL stream, memory", 3).lighter(memory::BOUND);
+        bench
+            .compete(plan, async || {
+                let schema = filled.schema().await?.name();
+                let job = Job::Postgres(ChildJob::Stream { schema: schema.to_owned(), events });
+                let mut contestants = vec![Weighed::boxed(OURS, events, job)];
+                for python in &self.programs.python {
+                    let work = Work::Stream { events }.lighter();
+                    contestants.push(python.weighed(Datastore::postgres(schema), work)?);
+                }
+                Ok(contestants)
+            })
+            .await
+    }
+
+    /// Both modes, each in a schema of its own.
+    async fn ours(&self, work: &Work) -> Result<Vec<Box<dyn Contestant>>> {
+        let (ours, parallel) = (Schema::create(OURS).await?, Schema::create(PARALLEL).await?);
+        Ok(vec![
+            Working::boxed(OURS, recorder(&ours, Ordering::TableLock).await?, work),
+            Working::boxed(PARALLEL, recorder(&parallel, Ordering::Parallel).await?, work),
+        ])
+    }
+
+    /// Lets the programs take part, each in a schema of its own.
+    async fn join(&self, contestants: &mut Vec<Box<dyn Contestant>>, work: &Work) -> Result<()> {
+        for program in self.programs.python.iter().chain(&self.programs.postgres) {
+            contestants.push(in_own_schema(program, work.clone()).await?);
+        }
+        Ok(())
+    }
 }
 
-async fn read(bench: &mut Bench, plan: Plan, filled: &Filled, work: &Work) -> Result<()> {
-    bench
-        .compete(plan.within(1.15, BARE), async || {
-            let schema = filled.schema().await?;
-            Ok(vec![
-                Working::boxed(OURS, recorder(schema, Ordering::TableLock).await?, work),
-                Working::boxed(PARALLEL, recorder(schema, Ordering::Parallel).await?, work),
-                Working::boxed(BARE, Connections::open(schema, 1).await?, work),
-            ])
-        })
-        .await
+async fn in_own_schema(program: &Program, work: Work) -> Result<Box<dyn Contestant>> {
+    let schema = Schema::create(program.name()).await?;
+    program.boxed(Datastore::postgres(schema.name()), work)
 }
 
-async fn stream(bench: &mut Bench, filled: &Filled) -> Result<()> {
-    let weigh = async || {
-        let (schema, events) = (filled.schema().await?.name().to_owned(), filled.fixture.events);
-        memory::weigh(&Job::Postgres(ChildJob::Stream { schema, events }))
-    };
-    bench.weigh("PostgreSQL stream, memory", OURS, memory::BOUND, weigh).await
-}
-
-async fn ours(schema: &str, ordering: Ordering) -> Result<impl Store> {
-    recorder(&Schema::create(schema).await?, ordering).await
+async fn bare_contestant(name: &'static str, work: &Work) -> Result<Box<dyn Contestant>> {
+    let schema = Schema::create(name).await?;
+    schema.create_table().await?;
+    Ok(match name {
+        BARE_POOL => Working::boxed(name, Pool::open(&schema), work),
+        BARE_64 => Working::boxed(name, Connections::open(&schema, CONNECTIONS).await?, work),
+        _ => Working::boxed(name, Connections::open(&schema, 1).await?, work),
+    })
 }
 
 async fn recorder(schema: &Schema, ordering: Ordering) -> Result<RecorderStore<PostgresApplicationRecorder>> {
     let datastore = schema.options().ordering(ordering).open().await?;
     Ok(RecorderStore(datastore.application_recorder("").await?))
-}
-
-async fn bare(schema: &str, connections: usize) -> Result<Connections> {
-    let schema = Schema::create(schema).await?;
-    schema.create_table().await?;
-    Connections::open(&schema, connections).await
-}
-
-async fn bare_pool(schema: &str) -> Result<Pool> {
-    let schema = Schema::create(schema).await?;
-    schema.create_table().await?;
-    Ok(Pool::open(&schema))
 }
 
 /// The table that reads find, filled when the first of them needs it.
@@ -179,7 +258,7 @@ struct Filled {
 impl Filled {
     async fn schema(&self) -> Result<&Schema> {
         let fill = async || {
-            let schema = Schema::create(FILLED_SCHEMA).await?;
+            let schema = Schema::create(FILLED).await?;
             schema.create_table().await?;
             schema.fill(self.fixture.stored()).await?;
             Ok(schema)
@@ -222,7 +301,7 @@ impl ChildJob {
             }
             Self::Append { schema, mode, commits, first } => {
                 let store = Arc::new(recorder(&Schema::existing(&schema)?, mode.ordering()).await?);
-                let work = Work::Append { tasks: TASKS_OF_PROCESS, commits, events: 1 };
+                let work = Work::Append { tasks: TASKS_OF_PROCESS, commits, events: 1, size: STATE_SIZE };
                 let supply = Supply::starting_at(first);
                 child::serve(async || Ok(do_work(&store, &work, &supply).await?.elapsed.as_secs_f64())).await
             }

@@ -1,7 +1,8 @@
-//! SQLite: our recorder beside bare rusqlite.
+//! SQLite: our recorder beside bare rusqlite, the Python library and peers.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Result;
 use es_sqlite::{SqliteApplicationRecorder, SqliteOptions, Synchronous};
@@ -9,102 +10,193 @@ use serde::{Deserialize, Serialize};
 
 use super::fixture::Fixture;
 use super::memory;
-use crate::bench::{Bench, Plan};
-use crate::child::Job;
+use super::sizes::{Appends, ahead_of};
+use crate::bench::Bench;
+use crate::child::{self, Job};
+use crate::contestant::{Contestant, Working};
+use crate::data::{STATE_SIZE, Supply};
+use crate::plan::Plan;
 use crate::report::Measure;
 use crate::systems::bare_sqlite::{Blocking, Database, Direct, GroupCommit};
+use crate::systems::processes::Processes;
+use crate::systems::program::{Datastore, Programs};
+use crate::systems::python::{PYTHON_9_1, PYTHON_9_5};
 use crate::systems::recorder::RecorderStore;
-use crate::workload::{Work, Working};
+use crate::systems::weighed::Weighed;
+use crate::workload::{Store, Work, do_work};
 
 const OURS: &str = "es-sqlite";
 const DIRECT: &str = "bare rusqlite";
 const BLOCKING: &str = "bare rusqlite, spawn_blocking";
 const GROUP: &str = "bare rusqlite, group commit";
 
-pub(crate) async fn run(bench: &mut Bench, directory: &Path) -> Result<()> {
-    let bare = Database::open(&directory.join("empty.db"))?;
-    bench.has_durability("bare rusqlite", bare.durability()?);
-    let synchronous = Synchronous::default();
-    bench.has_durability(OURS, format!("SQLite {}, its default: {synchronous:?}", rusqlite::version()));
+const PROCESSES: u64 = 4;
+const TASKS_OF_PROCESS: usize = 16;
 
-    appends(bench, directory).await?;
-    group_commits(bench, directory).await?;
+pub(crate) async fn run(bench: &mut Bench, programs: &Programs, directory: &Path) -> Result<()> {
+    let bare = Database::open(&directory.join("empty.db"))?;
+    bench.has_durability("bare rusqlite", &bare.durability()?);
+    let synchronous = Synchronous::default();
+    bench.has_durability(OURS, &format!("SQLite {}, its default: {synchronous:?}", rusqlite::version()));
+
+    let suite = Suite { programs, directory };
+    suite.appends(bench).await?;
+    suite.contention(bench).await?;
+    suite.processes(bench).await?;
     let filled = Filled::new(directory.join("filled.db"), Fixture::new(bench.scale));
-    reads(bench, &filled).await?;
-    stream(bench, &filled).await
+    suite.reads(bench, &filled).await?;
+    suite.memory(bench, &filled).await
 }
 
-async fn appends(bench: &mut Bench, directory: &Path) -> Result<()> {
-    for (events, commits, times) in [(1, 300, 1.3), (10, 200, 1.2), (1_000, 20, 1.1)] {
-        let work = Work::Append { tasks: 1, commits: bench.scale.pick(commits, 2), events };
-        let plan = Plan::new(format!("SQLite insert, 1 task, {events} per commit"), 15)
-            .within(times, DIRECT)
-            .beside(BLOCKING, Measure::Time);
-        let file = |name: &str| directory.join(format!("{name}-{events}.db"));
+struct Suite<'a> {
+    programs: &'a Programs,
+    directory: &'a Path,
+}
+
+impl Suite<'_> {
+    async fn appends(&self, bench: &mut Bench) -> Result<()> {
+        for (appends, times) in Appends::ALONE.into_iter().zip([1.3, 1.2, 1.1].into_iter().cycle()) {
+            let plan = appends.plan("SQLite", 15).within(times, DIRECT).faster(1.0, PYTHON_9_1);
+            let plan = plan.beside(PYTHON_9_5, Measure::Speed).beside(BLOCKING, Measure::Time);
+            self.append(bench, plan, appends).await?;
+        }
+        for appends in Appends::TOGETHER {
+            let plan = appends.plan("SQLite", 11).faster(0.9, GROUP).beside(PYTHON_9_1, Measure::Speed);
+            let plan = match appends.tasks {
+                64 => plan.faster(12.0, PYTHON_9_5).faster(10.0, BLOCKING).beside(BLOCKING, Measure::P99),
+                _ => plan.beside(PYTHON_9_5, Measure::Speed).beside(BLOCKING, Measure::Speed),
+            };
+            self.append(bench, plan, appends).await?;
+        }
+        Ok(())
+    }
+
+    async fn append(&self, bench: &mut Bench, plan: Plan, appends: Appends) -> Result<()> {
+        let work = appends.work(bench);
+        let file = |name: &str| self.file(name, &appends.label());
+        bench
+            .compete(ahead_of(plan, &self.programs.sqlite), async || {
+                let mut contestants = vec![
+                    Working::boxed(OURS, ours(&file(OURS)).await?, &work),
+                    Working::boxed(BLOCKING, Blocking::open(&file(BLOCKING))?, &work),
+                ];
+                contestants.push(match appends.tasks {
+                    1 => Working::boxed(DIRECT, Direct::open(&file(DIRECT))?, &work),
+                    _ => Working::boxed(GROUP, GroupCommit::open(&file(GROUP))?, &work),
+                });
+                self.join(&mut contestants, &appends.label(), &work)?;
+                Ok(contestants)
+            })
+            .await
+    }
+
+    async fn contention(&self, bench: &mut Bench) -> Result<()> {
+        let work = Work::Contend { aggregates: 4, tasks: 32, commits: bench.scale.pick(10, 2) };
+        let plan = Plan::new("SQLite insert, 32 tasks on 4 hot aggregates, retried until done", 11)
+            .beside(BLOCKING, Measure::Speed)
+            .beside(PYTHON_9_1, Measure::Speed)
+            .beside(PYTHON_9_5, Measure::Speed);
+        bench
+            .compete(ahead_of(plan, &self.programs.sqlite), async || {
+                let mut contestants = vec![
+                    Working::boxed(OURS, ours(&self.file(OURS, "hot")).await?, &work),
+                    Working::boxed(BLOCKING, Blocking::open(&self.file(BLOCKING, "hot"))?, &work),
+                ];
+                self.join(&mut contestants, "hot", &work)?;
+                Ok(contestants)
+            })
+            .await
+    }
+
+    async fn processes(&self, bench: &mut Bench) -> Result<()> {
+        let commits = bench.scale.pick(20, 2);
+        let plan = Plan::new("SQLite insert, 4 processes of 16 tasks", 11).beside(BLOCKING, Measure::Speed);
+        let contestant = |name, system: System| {
+            let database = self.file(name, "processes");
+            // The table is there before the processes come.
+            drop(Database::open(&database)?);
+            let job = |process| {
+                let (database, first) = (database.clone(), process << 32);
+                Job::Sqlite(ChildJob::Append { database, system, commits, first })
+            };
+            let events = PROCESSES as usize * TASKS_OF_PROCESS * commits;
+            Processes::boxed(name, events, (0..PROCESSES).map(job))
+        };
         bench
             .compete(plan, async || {
-                Ok(vec![
-                    Working::boxed(OURS, ours(&file("ours")).await?, &work),
-                    Working::boxed(DIRECT, Direct::open(&file("direct"))?, &work),
-                    Working::boxed(BLOCKING, Blocking::open(&file("blocking"))?, &work),
-                ])
+                Ok(vec![contestant(OURS, System::Ours)?, contestant(BLOCKING, System::Blocking)?])
             })
-            .await?;
+            .await
     }
-    Ok(())
-}
 
-async fn group_commits(bench: &mut Bench, directory: &Path) -> Result<()> {
-    let work = Work::Append { tasks: 64, commits: bench.scale.pick(50, 2), events: 1 };
-    let plan = Plan::new("SQLite insert, 64 tasks, 1 per commit", 15)
-        .faster(10.0, BLOCKING)
-        .faster(0.9, GROUP)
-        .beside(BLOCKING, Measure::P99);
-    bench
-        .compete(plan, async || {
-            Ok(vec![
-                Working::boxed(OURS, ours(&directory.join("ours-64.db")).await?, &work),
-                Working::boxed(BLOCKING, Blocking::open(&directory.join("blocking-64.db"))?, &work),
-                Working::boxed(GROUP, GroupCommit::open(&directory.join("group-64.db"))?, &work),
-            ])
-        })
-        .await
-}
-
-async fn reads(bench: &mut Bench, filled: &Filled) -> Result<()> {
-    let Fixture { events, sizes } = filled.fixture;
-    for (index, size) in sizes.into_iter().enumerate() {
-        let work = Work::Load {
-            originator_id: Fixture::originator(index),
-            events: size,
-            times: bench.scale.pick(200_000, size) / size,
-        };
-        read(bench, Plan::new(format!("SQLite load, {size} events"), 15), filled, &work).await?;
+    async fn reads(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {
+        let Fixture { events, sizes } = filled.fixture;
+        for (index, size) in sizes.into_iter().enumerate() {
+            let work = Work::Load {
+                originator_id: Fixture::originator(index),
+                events: size,
+                times: bench.scale.pick(200_000, size) / size,
+            };
+            self.read(bench, format!("SQLite load, {size} events"), filled, &work).await?;
+        }
+        let page = Work::Page { events, page: 1_000 };
+        self.read(bench, format!("SQLite page through {events} by 1000"), filled, &page).await?;
+        let stream = Work::Stream { events };
+        self.read(bench, format!("SQLite stream {events}"), filled, &stream).await
     }
-    let work = Work::Page { events, page: 1_000 };
-    read(bench, Plan::new(format!("SQLite page through {events} by 1000"), 9), filled, &work).await
-}
 
-async fn read(bench: &mut Bench, plan: Plan, filled: &Filled, work: &Work) -> Result<()> {
-    let plan = plan.within(1.2, DIRECT).beside(BLOCKING, Measure::Time);
-    bench
-        .compete(plan, async || {
-            let filled = filled.path()?;
-            Ok(vec![
-                Working::boxed(OURS, ours(filled).await?, work),
-                Working::boxed(DIRECT, Direct::open(filled)?, work),
-                Working::boxed(BLOCKING, Blocking::open(filled)?, work),
-            ])
-        })
-        .await
-}
+    async fn read(&self, bench: &mut Bench, name: String, filled: &Filled, work: &Work) -> Result<()> {
+        let plan = Plan::new(name, 11).within(1.2, DIRECT).beside(BLOCKING, Measure::Time);
+        let plan = ahead_of(plan.faster(8.0, PYTHON_9_1).faster(8.0, PYTHON_9_5), &self.programs.sqlite);
+        bench
+            .compete(plan, async || {
+                let path = filled.path()?;
+                let mut contestants = vec![
+                    Working::boxed(OURS, ours(path).await?, work),
+                    Working::boxed(DIRECT, Direct::open(path)?, work),
+                    Working::boxed(BLOCKING, Blocking::open(path)?, work),
+                ];
+                for python in &self.programs.python {
+                    contestants.push(python.boxed(Datastore::sqlite(path), work.lighter())?);
+                }
+                for peer in &self.programs.sqlite {
+                    let path = self.file(peer.name(), "reads");
+                    contestants.push(peer.boxed(Datastore::sqlite(&path), work.lighter())?);
+                }
+                Ok(contestants)
+            })
+            .await
+    }
 
-async fn stream(bench: &mut Bench, filled: &Filled) -> Result<()> {
-    let weigh = async || {
-        let (database, events) = (filled.path()?.to_owned(), filled.fixture.events);
-        memory::weigh(&Job::Sqlite(ChildJob { database, events }))
-    };
-    bench.weigh("SQLite stream, memory", OURS, memory::BOUND, weigh).await
+    async fn memory(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {
+        let events = filled.fixture.events;
+        let plan = Plan::new("SQLite stream, memory", 3).lighter(memory::BOUND);
+        bench
+            .compete(plan, async || {
+                let database = filled.path()?;
+                let job = ChildJob::Stream { database: database.to_owned(), events };
+                let mut contestants = vec![Weighed::boxed(OURS, events, Job::Sqlite(job))];
+                for python in &self.programs.python {
+                    let work = Work::Stream { events }.lighter();
+                    contestants.push(python.weighed(Datastore::sqlite(database), work)?);
+                }
+                Ok(contestants)
+            })
+            .await
+    }
+
+    /// Lets the programs take part, each with a database file of its own.
+    fn join(&self, contestants: &mut Vec<Box<dyn Contestant>>, label: &str, work: &Work) -> Result<()> {
+        for program in self.programs.python.iter().chain(&self.programs.sqlite) {
+            let datastore = Datastore::sqlite(&self.file(program.name(), label));
+            contestants.push(program.boxed(datastore, work)?);
+        }
+        Ok(())
+    }
+
+    fn file(&self, name: &str, label: &str) -> PathBuf {
+        self.directory.join(format!("{name} {label}.db"))
+    }
 }
 
 /// The database that reads find, filled when the first of them needs it.
@@ -132,15 +224,40 @@ async fn ours(path: &Path) -> Result<RecorderStore<SqliteApplicationRecorder>> {
     Ok(RecorderStore(datastore.application_recorder().await?))
 }
 
-/// Streams all notifications of a database.
+/// What a process of an experiment does.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct ChildJob {
-    database: PathBuf,
-    events: usize,
+pub(crate) enum ChildJob {
+    /// Streams all notifications.
+    Stream { database: PathBuf, events: usize },
+    /// Commits single events from several tasks; `first` is the first aggregate that is this process's own.
+    Append { database: PathBuf, system: System, commits: usize, first: u64 },
+}
+
+/// Systems that are measured in several processes.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) enum System {
+    Ours,
+    Blocking,
 }
 
 impl ChildJob {
     pub(crate) async fn serve(self) -> Result<()> {
-        memory::serve_stream(&ours(&self.database).await?.0, self.events).await
+        match self {
+            Self::Stream { database, events } => {
+                memory::serve_stream(&ours(&database).await?.0, events).await
+            }
+            Self::Append { database, system: System::Ours, commits, first } => {
+                serve_appends(ours(&database).await?, commits, first).await
+            }
+            Self::Append { database, system: System::Blocking, commits, first } => {
+                serve_appends(Blocking::open(&database)?, commits, first).await
+            }
+        }
     }
+}
+
+async fn serve_appends(store: impl Store, commits: usize, first: u64) -> Result<()> {
+    let (store, supply) = (Arc::new(store), Supply::starting_at(first));
+    let work = Work::Append { tasks: TASKS_OF_PROCESS, commits, events: 1, size: STATE_SIZE };
+    child::serve(async || Ok(do_work(&store, &work, &supply).await?.elapsed.as_secs_f64())).await
 }

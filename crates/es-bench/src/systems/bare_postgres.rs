@@ -21,6 +21,8 @@ const COPY: &str =
     "COPY stored_events (originator_id, originator_version, topic, state) FROM STDIN (FORMAT binary)";
 const SELECT_EVENTS: &str = "SELECT originator_id, originator_version, topic, state FROM stored_events \
      WHERE originator_id = $1 ORDER BY originator_version";
+const SELECT_LAST: &str = "SELECT originator_version FROM stored_events WHERE originator_id = $1 \
+     ORDER BY originator_version DESC LIMIT 1";
 const SELECT_NOTIFICATIONS: &str = "SELECT originator_id, originator_version, topic, state, notification_id \
      FROM stored_events WHERE notification_id > $1 ORDER BY notification_id LIMIT $2";
 
@@ -88,12 +90,20 @@ impl Store for Pool {
         Ok(())
     }
 
+    async fn offer(&self, _: StoredEvent) -> Result<bool> {
+        bail!("the pool only appends")
+    }
+
+    async fn last_version(&self, _: Uuid) -> Result<i64> {
+        bail!("the pool only appends")
+    }
+
     async fn load(&self, _: Uuid) -> Result<usize> {
-        bail!("the pool only writes")
+        bail!("the pool only appends")
     }
 
     async fn page(&self, _: i64, _: usize) -> Result<Page> {
-        bail!("the pool only writes")
+        bail!("the pool only appends")
     }
 }
 
@@ -107,6 +117,21 @@ impl Store for Connections {
             black_box(insert(&event).fetch_one(connection.get()?).await?);
         }
         Ok(())
+    }
+
+    async fn offer(&self, event: StoredEvent) -> Result<bool> {
+        let mut connection = self.take().await?;
+        match insert(&event).fetch_one(connection.get()?).await {
+            Ok(_) => Ok(true),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn last_version(&self, originator_id: Uuid) -> Result<i64> {
+        let mut connection = self.take().await?;
+        let select = sqlx::query_scalar(SELECT_LAST).bind(originator_id);
+        Ok(select.fetch_optional(connection.get()?).await?.unwrap_or(0))
     }
 
     async fn load(&self, originator_id: Uuid) -> Result<usize> {
@@ -203,14 +228,15 @@ mod tests {
         if std::env::var_os("ES_TEST_WITHOUT_POSTGRES").is_some() {
             return;
         }
-        let schema = Schema::create("es_bench_test").await.unwrap();
+        let schema = Schema::create("test").await.unwrap();
         schema.create_table().await.unwrap();
         let store = Arc::new(Connections::open(&schema, 2).await.unwrap());
         let supply = Supply::default();
-        do_work(&store, &Work::Append { tasks: 4, commits: 5, events: 1 }, &supply).await.unwrap();
-        do_work(&store, &Work::Append { tasks: 1, commits: 2, events: 10 }, &supply).await.unwrap();
+        do_work(&store, &Work::Append { tasks: 4, commits: 5, events: 1, size: 50 }, &supply).await.unwrap();
+        do_work(&store, &Work::Append { tasks: 1, commits: 2, events: 10, size: 50 }, &supply).await.unwrap();
         do_work(&store, &Work::AppendAndLoad { aggregates: 2, events: 3 }, &supply).await.unwrap();
-        do_work(&store, &Work::Page { events: 46, page: 7 }, &supply).await.unwrap();
+        do_work(&store, &Work::Contend { aggregates: 1, tasks: 3, commits: 2 }, &supply).await.unwrap();
+        do_work(&store, &Work::Page { events: 52, page: 7 }, &supply).await.unwrap();
         schema.drop().await.unwrap();
     }
 }

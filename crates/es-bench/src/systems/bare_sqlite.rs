@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use es_core::StoredEvent;
-use rusqlite::{Connection, Row, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -19,6 +19,8 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS stored_events (originator_id TE
 const INSERT: &str = "INSERT INTO stored_events VALUES (?, ?, ?, ?)";
 const SELECT_EVENTS: &str = "SELECT originator_id, originator_version, topic, state FROM stored_events \
      WHERE originator_id = ? ORDER BY originator_version";
+const SELECT_LAST: &str = "SELECT originator_version FROM stored_events WHERE originator_id = ? \
+     ORDER BY originator_version DESC LIMIT 1";
 const SELECT_NOTIFICATIONS: &str = "SELECT originator_id, originator_version, topic, state, rowid FROM stored_events \
      WHERE rowid > ? ORDER BY rowid LIMIT ?";
 /// A group is not larger than this, so that the first of it does not wait for ever.
@@ -83,6 +85,20 @@ impl Database {
         Ok(ids)
     }
 
+    fn offer(&mut self, event: StoredEvent) -> Result<bool> {
+        match insert(&self.0, std::iter::once(event)) {
+            Ok(_) => Ok(true),
+            Err(error) if is_conflict(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn last_version(&self, originator_id: Uuid) -> Result<i64> {
+        let mut select = self.0.prepare_cached(SELECT_LAST)?;
+        let id = hexadecimal(originator_id, &mut Uuid::encode_buffer()).to_owned();
+        Ok(select.query_row([id], |row| row.get(0)).optional()?.unwrap_or(0))
+    }
+
     fn load(&self, originator_id: Uuid) -> Result<usize> {
         let mut select = self.0.prepare_cached(SELECT_EVENTS)?;
         let id = hexadecimal(originator_id, &mut Uuid::encode_buffer()).to_owned();
@@ -109,6 +125,11 @@ fn insert(connection: &Connection, events: impl Iterator<Item = StoredEvent>) ->
         ids.push(insert.insert((id, event.originator_version, event.topic.as_str(), &*event.state))?);
     }
     Ok(ids)
+}
+
+fn is_conflict(error: &anyhow::Error) -> bool {
+    let code = error.downcast_ref().and_then(rusqlite::Error::sqlite_error_code);
+    code == Some(rusqlite::ErrorCode::ConstraintViolation)
 }
 
 fn decode(row: &Row<'_>) -> Result<OwnedEvent> {
@@ -138,6 +159,14 @@ impl Store for Direct {
     async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
         black_box(locked(&self.0, |database| database.append(events))?);
         Ok(())
+    }
+
+    async fn offer(&self, event: StoredEvent) -> Result<bool> {
+        locked(&self.0, |database| database.offer(event))
+    }
+
+    async fn last_version(&self, originator_id: Uuid) -> Result<i64> {
+        locked(&self.0, |database| database.last_version(originator_id))
     }
 
     async fn load(&self, originator_id: Uuid) -> Result<usize> {
@@ -170,6 +199,14 @@ impl Store for Blocking {
     async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
         black_box(self.call(move |database| database.append(events)).await?);
         Ok(())
+    }
+
+    async fn offer(&self, event: StoredEvent) -> Result<bool> {
+        self.call(move |database| database.offer(event)).await
+    }
+
+    async fn last_version(&self, originator_id: Uuid) -> Result<i64> {
+        self.call(move |database| database.last_version(originator_id)).await
     }
 
     async fn load(&self, originator_id: Uuid) -> Result<usize> {
@@ -231,6 +268,14 @@ impl Store for GroupCommit {
         Ok(())
     }
 
+    async fn offer(&self, _: StoredEvent) -> Result<bool> {
+        Err(anyhow!("the group commit knows no conflicts"))
+    }
+
+    async fn last_version(&self, _: Uuid) -> Result<i64> {
+        Err(anyhow!("the group commit only writes"))
+    }
+
     async fn load(&self, _: Uuid) -> Result<usize> {
         Err(anyhow!("the group commit only writes"))
     }
@@ -248,13 +293,14 @@ mod tests {
     use crate::data::Supply;
     use crate::workload::{Store, Work, do_work};
 
-    const APPEND: Work = Work::Append { tasks: 4, commits: 5, events: 3 };
+    const APPEND: Work = Work::Append { tasks: 4, commits: 5, events: 3, size: 50 };
     const PAGE: Work = Work::Page { events: 60, page: 7 };
 
     async fn writes_and_reads(store: impl Store) {
         let (store, supply) = (Arc::new(store), Supply::default());
         do_work(&store, &APPEND, &supply).await.unwrap();
         do_work(&store, &PAGE, &supply).await.unwrap();
+        do_work(&store, &Work::Contend { aggregates: 1, tasks: 3, commits: 2 }, &supply).await.unwrap();
         do_work(&store, &Work::AppendAndLoad { aggregates: 2, events: 3 }, &supply).await.unwrap();
     }
 

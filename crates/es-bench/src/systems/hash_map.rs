@@ -31,6 +31,23 @@ impl Store for HashMapStore {
         Ok(())
     }
 
+    async fn offer(&self, event: StoredEvent) -> Result<bool> {
+        let mut stored = self.events.write().unwrap_or_else(PoisonError::into_inner);
+        let aggregate = stored.by_originator.entry(event.originator_id).or_default();
+        if aggregate.last().is_some_and(|last| last.originator_version >= event.originator_version) {
+            return Ok(false);
+        }
+        aggregate.push(event.clone());
+        stored.in_order.push(event);
+        Ok(true)
+    }
+
+    async fn last_version(&self, originator_id: Uuid) -> Result<i64> {
+        let stored = self.events.read().unwrap_or_else(PoisonError::into_inner);
+        let last = stored.by_originator.get(&originator_id).and_then(|events| events.last());
+        Ok(last.map_or(0, |event| event.originator_version))
+    }
+
     async fn load(&self, originator_id: Uuid) -> Result<usize> {
         let stored = self.events.read().unwrap_or_else(PoisonError::into_inner);
         let events = stored.by_originator.get(&originator_id).cloned();

@@ -6,4 +6,7 @@ pub(crate) mod bare_sqlite;
 pub(crate) mod hash_map;
 pub(crate) mod postgres_schema;
 pub(crate) mod processes;
+pub(crate) mod program;
+pub(crate) mod python;
 pub(crate) mod recorder;
+pub(crate) mod weighed;

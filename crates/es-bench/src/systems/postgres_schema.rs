@@ -13,6 +13,9 @@ const CREATE: &str = "
         state bytea, notification_id bigserial, PRIMARY KEY (originator_id, originator_version));
     CREATE UNIQUE INDEX stored_events_notification_id_idx ON stored_events (notification_id ASC)";
 
+/// What the names of all schemas begin with.
+const PREFIX: &str = "es_bench_";
+
 /// The settings that decide what a commit costs.
 const DURABILITY: [&str; 7] = [
     "server_version",
@@ -42,17 +45,30 @@ struct Server {
 }
 
 impl Schema {
-    /// An empty schema, in place of what an earlier run may have left.
-    pub(crate) async fn create(name: &str) -> Result<Self> {
-        let schema = Self::existing(name)?;
+    /// An empty schema named after its owner, in place of what an earlier run may have left.
+    pub(crate) async fn create(owner: &str) -> Result<Self> {
+        let schema = Self::existing(owner)?;
         schema.drop().await?;
-        schema.execute(format!("CREATE SCHEMA \"{name}\"")).await?;
+        schema.execute(format!("CREATE SCHEMA \"{}\"", schema.name)).await?;
         Ok(schema)
     }
 
-    /// The schema that another process has created.
-    pub(crate) fn existing(name: &str) -> Result<Self> {
-        Ok(Self { server: Server::from_environment()?, name: name.to_owned() })
+    /// The schema of this owner, or of this name, that somebody has created.
+    pub(crate) fn existing(owner: &str) -> Result<Self> {
+        let letters = owner.trim_start_matches(PREFIX).replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        Ok(Self { server: Server::from_environment()?, name: format!("{PREFIX}{}", letters.to_lowercase()) })
+    }
+
+    /// Deletes all that were made here, by this run or an earlier one.
+    pub(crate) async fn drop_all() -> Result<()> {
+        let mut connection = Self::existing("")?.connect().await?;
+        let select =
+            sqlx::query_scalar("SELECT nspname::text FROM pg_namespace WHERE starts_with(nspname, $1)");
+        let names: Vec<String> = select.bind(PREFIX).fetch_all(&mut connection).await?;
+        for name in names {
+            Self::existing(&name)?.drop().await?;
+        }
+        Ok(())
     }
 
     pub(crate) fn name(&self) -> &str {

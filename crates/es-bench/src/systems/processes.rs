@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::child::{Child, Job};
-use crate::workload::{BoxFuture, Contestant, Sample};
+use crate::contestant::{BoxFuture, Contestant, Sample};
 
 /// Processes that wait for each round.
 pub(crate) struct Processes {
@@ -34,7 +34,7 @@ impl Processes {
         for child in &mut self.children {
             child.finish()?;
         }
-        Ok(Sample { events: self.events, elapsed: start.elapsed(), latency: None })
+        Ok(Sample { events: self.events, elapsed: start.elapsed(), latency: None, mebibytes: None })
     }
 }
 

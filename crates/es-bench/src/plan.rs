@@ -1,0 +1,78 @@
+//! Experiments before they are made: who is compared with whom, and what is to be reached.
+
+use crate::report::{Measure, Place, Target};
+
+/// An experiment before it is made.
+pub(crate) struct Plan {
+    pub(crate) name: String,
+    pub(crate) rounds: usize,
+    pub(crate) besides: Vec<Beside>,
+    place: Placing,
+}
+
+/// The place of a contestant's result, by its name.
+type Placing = Box<dyn Fn(&str) -> Option<Place>>;
+
+/// What the first contestant is compared with.
+#[derive(Clone, Debug)]
+pub(crate) struct Beside {
+    /// Nobody where a figure is held against a bound as it is.
+    pub(crate) other: Option<String>,
+    pub(crate) measure: Measure,
+    pub(crate) target: Option<Target>,
+}
+
+impl Plan {
+    /// So many rounds (one in a quick run), after one to warm up.
+    pub(crate) fn new(name: impl Into<String>, rounds: usize) -> Self {
+        Self { name: name.into(), rounds, besides: Vec::new(), place: Box::new(|_| None) }
+    }
+
+    /// Compares the first contestant with this one.
+    pub(crate) fn beside(self, other: &str, measure: Measure) -> Self {
+        self.compared(Some(other), measure, None)
+    }
+
+    /// The first contestant is to do the work within `times` the time of this one.
+    pub(crate) fn within(self, times: f64, other: &str) -> Self {
+        self.compared(Some(other), Measure::Time, Some(Target::AtMost(times)))
+    }
+
+    /// The first contestant is to do at least `times` the work of this one in the same time.
+    pub(crate) fn faster(self, times: f64, other: &str) -> Self {
+        self.compared(Some(other), Measure::Speed, Some(Target::AtLeast(times)))
+    }
+
+    /// The slowest calls of the first contestant are to be no slower than those of this one.
+    pub(crate) fn steadier(self, other: &str) -> Self {
+        self.compared(Some(other), Measure::P99, Some(Target::AtMost(1.0)))
+    }
+
+    /// The first contestant is to take no more than so many MiB above idle.
+    pub(crate) fn lighter(self, mebibytes: f64) -> Self {
+        self.compared(None, Measure::Memory, Some(Target::AtMost(mebibytes)))
+    }
+
+    /// The results are points of a chart, each in the series of its system, at `x`.
+    pub(crate) fn at(self, chart: &str, axis: &str, x: f64) -> Self {
+        let (chart, axis) = (chart.to_owned(), axis.to_owned());
+        self.placed(move |system| {
+            Some(Place { chart: chart.clone(), axis: axis.clone(), series: system.to_owned(), x })
+        })
+    }
+
+    /// The results are points of charts, where the name of the contestant says.
+    pub(crate) fn placed(mut self, place: impl Fn(&str) -> Option<Place> + 'static) -> Self {
+        self.place = Box::new(place);
+        self
+    }
+
+    pub(crate) fn place(&self, system: &str) -> Option<Place> {
+        (self.place)(system)
+    }
+
+    fn compared(mut self, other: Option<&str>, measure: Measure, target: Option<Target>) -> Self {
+        self.besides.push(Beside { other: other.map(str::to_owned), measure, target });
+        self
+    }
+}
