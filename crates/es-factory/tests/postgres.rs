@@ -136,6 +136,7 @@ fn wrong_settings_are_told_when_the_factory_is_built() {
         ("POSTGRES_LOCK_TIMEOUT", "1.5"),
         ("POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", "-1"),
         ("POSTGRES_CONNECT_TIMEOUT", "soon"),
+        ("POSTGRES_ANSWER_TIMEOUT", "later"),
         ("POSTGRES_POOL_SIZE", "many"),
         ("POSTGRES_MAX_OVERFLOW", "-2"),
         ("POSTGRES_MAX_WAITING", "few"),

@@ -230,7 +230,7 @@ impl Appender {
         Ok(arguments)
     }
 
-    fn failed(&self, error: sqlx::Error) -> AppendError {
+    pub(crate) fn failed(&self, error: sqlx::Error) -> AppendError {
         AppendError {
             verdict: error::verdict(&error),
             read_only: error::is_read_only(&error),

@@ -8,26 +8,20 @@ use std::{
 
 use deadpool::{
     Runtime,
-    managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult},
+    managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts},
 };
 use es_core::PersistenceError;
 use sqlx::{
     ConnectOptions, Connection, Row,
     postgres::{PgConnectOptions, PgConnection},
 };
+use tokio::time::timeout;
 
 use crate::{
     error,
     options::{Password, PostgresOptions},
-    schema,
+    session::{self, Backend, Session, Silence},
 };
-
-/// Makes the session's transactions `READ COMMITTED` where the role's or the database's default is
-/// another. A stricter one takes its snapshot before it has the table's lock, and would check an append
-/// against what stood before it waited. Not as a startup option, which poolers refuse.
-const READ_COMMITTED: &str = "SELECT pg_catalog.set_config(name, 'read committed', false) \
-    FROM (VALUES ('default_transaction_isolation')) AS setting (name) \
-    WHERE pg_catalog.current_setting(name) <> 'read committed'";
 
 /// The connections of a datastore.
 #[derive(Debug)]
@@ -35,6 +29,17 @@ pub(crate) struct Connections {
     pool: managed::Pool<Connector>,
     keep: usize,
     max_waiting: usize,
+    connect_timeout: Duration,
+    answer_timeout: Duration,
+}
+
+/// Who wants a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// One who is told when there is none.
+    Reader,
+    /// One who has accepted what is to be written, and waits until there is one. There are few.
+    Writer,
 }
 
 impl Connections {
@@ -52,20 +57,64 @@ impl Connections {
             .queue_mode(QueueMode::Lifo)
             .build()
             .map_err(|error| PersistenceError::internal("the connection pool failed").with_source(error))?;
-        Ok(Self { pool, keep: options.pool_size, max_waiting: options.max_waiting })
+        Ok(Self {
+            pool,
+            keep: options.pool_size,
+            max_waiting: options.max_waiting,
+            connect_timeout: options.connect_timeout,
+            answer_timeout: options.answer_timeout,
+        })
     }
 
     /// A connection of the pool, or a new one.
-    pub(crate) async fn lease(&self) -> Result<Lease<'_>, LeaseError> {
-        if self.max_waiting > 0 && self.pool.status().waiting >= self.max_waiting {
+    pub(crate) async fn lease(&self, caller: Caller) -> Result<Lease<'_>, LeaseError> {
+        let is_reader = caller == Caller::Reader;
+        if is_reader && self.max_waiting > 0 && self.pool.status().waiting >= self.max_waiting {
             let message = format!("{} callers wait for a connection already", self.max_waiting);
             return Err(LeaseError::NoneFree(PersistenceError::operational(message).transient()));
         }
-        let connection = self.pool.get().await.map_err(|failed| match failed {
+        let timeouts = self.pool.timeouts();
+        let timeouts = Timeouts { wait: timeouts.wait.filter(|_| is_reader), ..timeouts };
+        let connection = self.pool.timeout_get(&timeouts).await.map_err(|failed| match failed {
             PoolError::Backend(error) => LeaseError::NotConnected(error),
             other => LeaseError::NoneFree(error::from_pool(other)),
         })?;
         Ok(Lease { connection: Some(connection), reusable: false, connections: self })
+    }
+
+    /// Waits for an answer of a server process, as long as it is at work on it.
+    ///
+    /// # Errors
+    /// When no answer will come: the connection is lost.
+    ///
+    /// # Cancel safety
+    /// As the answer's.
+    pub(crate) async fn answered<T>(
+        &self,
+        backend: Option<Backend>,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, sqlx::Error> {
+        match backend {
+            Some(backend) if !self.answer_timeout.is_zero() => {
+                session::answered(answer, self.answer_timeout, || self.look_at(backend)).await
+            }
+            _ => Ok(answer.await),
+        }
+    }
+
+    /// Looks at a server process on a connection of its own: those of the pool may be as silent.
+    async fn look_at(&self, backend: Backend) -> Silence {
+        let mut asking = match self.pool.manager().create().await {
+            Ok(session) => session,
+            // It lives, but lets nobody in at the moment.
+            Err(failed) if error::is_told_by_server(&failed) => return Silence::AtWork,
+            Err(_) => return Silence::Lost,
+        };
+        match timeout(self.connect_timeout, session::look_at(&mut asking, backend, self.answer_timeout)).await
+        {
+            Ok(Ok(silence)) => silence,
+            _ => Silence::Lost,
+        }
     }
 
     /// Drops the connections that nobody uses: where one was lost, or leads to a server that accepts
@@ -78,7 +127,7 @@ impl Connections {
         self.pool.close();
         for connection in self.pool.retain(|_, _| false).removed {
             // The server notices by itself when the farewell does not reach it.
-            let _ = connection.close().await;
+            let _ = timeout(self.connect_timeout, connection.into_connection().close()).await;
         }
     }
 }
@@ -115,6 +164,11 @@ impl Lease<'_> {
     /// Gives back a connection that has done what it was asked.
     pub(crate) fn finish(mut self) {
         self.reusable = true;
+    }
+
+    /// The server process at its other end, where that is known.
+    pub(crate) fn backend(&self) -> Option<Backend> {
+        self.connection.as_ref()?.backend
     }
 }
 
@@ -155,6 +209,7 @@ struct Connector {
     max_age: Option<Duration>,
     pre_ping: bool,
     transaction_pooler: bool,
+    answer_timeout: Duration,
 }
 
 struct Host {
@@ -188,6 +243,7 @@ impl Connector {
             max_age: options.conn_max_age,
             pre_ping: options.pre_ping,
             transaction_pooler: options.transaction_pooler,
+            answer_timeout: options.answer_timeout,
         })
     }
 
@@ -201,23 +257,24 @@ impl Connector {
         }
     }
 
-    async fn connect(&self, host: &Host) -> Result<PgConnection, PersistenceError> {
+    async fn connect(&self, host: &Host) -> Result<Session, PersistenceError> {
         let connecting = async {
             let mut options = host.options.clone();
             if let Some(password) = self.password().await? {
                 options = options.password(&password);
             }
             let connected = async {
-                let mut connection = options.connect().await?;
-                if !self.transaction_pooler {
-                    schema::run(&mut connection, READ_COMMITTED).await?;
-                }
-                let writable = self.hosts.len() == 1 || is_writable(&mut connection).await?;
-                Ok((connection, writable))
+                let connection = options.connect().await?;
+                let mut session = match self.transaction_pooler {
+                    true => Session::pooled(connection),
+                    false => Session::start(connection, self.answer_timeout).await?,
+                };
+                let writable = self.hosts.len() == 1 || is_writable(&mut session).await?;
+                Ok((session, writable))
             };
             connected.await.map_err(|error| error::from_connecting(&host.name, error))
         };
-        let connected = tokio::time::timeout(self.connect_timeout, connecting).await.map_err(|_| {
+        let connected = timeout(self.connect_timeout, connecting).await.map_err(|_| {
             let seconds = self.connect_timeout.as_secs_f64();
             PersistenceError::operational(format!(
                 "connecting to PostgreSQL at {} took over {seconds} s",
@@ -226,7 +283,7 @@ impl Connector {
             .transient()
         })?;
         match connected? {
-            (connection, true) => Ok(connection),
+            (session, true) => Ok(session),
             (_, false) => Err(PersistenceError::operational(format!(
                 "PostgreSQL at {} does not accept writes",
                 host.name
@@ -266,20 +323,20 @@ impl Host {
     }
 }
 
-impl managed::Manager for Connector {
-    type Type = PgConnection;
+impl Manager for Connector {
+    type Type = Session;
     type Error = PersistenceError;
 
-    async fn create(&self) -> Result<PgConnection, PersistenceError> {
+    async fn create(&self) -> Result<Session, PersistenceError> {
         let first = self.preferred.load(Atomic::Relaxed);
         let mut failed = None;
         for offset in 0..self.hosts.len() {
             let index = (first + offset) % self.hosts.len();
             let Some(host) = self.hosts.get(index) else { continue };
             match self.connect(host).await {
-                Ok(connection) => {
+                Ok(session) => {
                     self.preferred.store(index, Atomic::Relaxed);
-                    return Ok(connection);
+                    return Ok(session);
                 }
                 Err(error) => {
                     tracing::debug!(host = host.name, %error, "cannot use this host");
@@ -290,16 +347,12 @@ impl managed::Manager for Connector {
         Err(failed.unwrap_or_else(|| PersistenceError::internal("there is no host to connect to")))
     }
 
-    async fn recycle(
-        &self,
-        connection: &mut PgConnection,
-        metrics: &Metrics,
-    ) -> RecycleResult<PersistenceError> {
+    async fn recycle(&self, session: &mut Session, metrics: &Metrics) -> RecycleResult<PersistenceError> {
         if self.max_age.is_some_and(|max_age| metrics.age() >= max_age) {
             return Err(RecycleError::message("the connection has reached its age"));
         }
         if self.pre_ping {
-            connection.ping().await.map_err(|_| RecycleError::message("the connection is lost"))?;
+            session.ping().await.map_err(|_| RecycleError::message("the connection is lost"))?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use sqlx::{
 use crate::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
     PostgresTrackingRecorder,
-    connect::{Connections, LeaseError},
+    connect::{Caller, Connections, Lease, LeaseError},
     error,
     options::PostgresOptions,
     reader::{self, ReadError},
@@ -50,7 +50,7 @@ struct Queues {
 impl PostgresDatastore {
     pub(crate) async fn open(options: PostgresOptions) -> Result<Self, PersistenceError> {
         let connections = Connections::new(&options)?;
-        connections.lease().await?.finish();
+        connections.lease(Caller::Reader).await?.finish();
         Ok(Self(Arc::new(Inner {
             options,
             connections,
@@ -157,8 +157,13 @@ impl PostgresDatastore {
 
     async fn store(&self, wanted: Wanted) -> Result<Arc<Store>, PersistenceError> {
         let options = &self.0.options;
-        let mut lease = self.0.connections.lease().await?;
-        let standing = schema::prepare(&mut lease, &wanted, options.create_table, options.ordering).await?;
+        let connections = &self.0.connections;
+        let mut lease = connections.lease(Caller::Reader).await?;
+        let backend = lease.backend();
+        let preparing = schema::prepare(&mut lease, &wanted, options.create_table, options.ordering);
+        let prepared = connections.answered(backend, preparing).await;
+        let standing =
+            prepared.map_err(|failed| error::from_statement("looking at the tables", failed))??;
         lease.finish();
         let mut queues = self.lock_queues();
         if queues.is_closed {
@@ -181,11 +186,21 @@ impl PostgresDatastore {
     pub(crate) async fn fetch<T: Send>(
         &self,
         query: &Query,
+        decode: impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send,
+    ) -> Result<Vec<T>, PersistenceError> {
+        self.fetch_for(Caller::Reader, query, decode).await
+    }
+
+    pub(crate) async fn fetch_for<T: Send>(
+        &self,
+        caller: Caller,
+        query: &Query,
         mut decode: impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send,
     ) -> Result<Vec<T>, PersistenceError> {
-        let mut retries = Retries::within(self.0.options.connect_timeout);
+        // From the first failure on: that may have taken long.
+        let mut retries = None;
         loop {
-            let failed = match self.0.connections.lease().await {
+            let failed = match self.0.connections.lease(caller).await {
                 Ok(mut lease) => match self.fetch_with(&mut lease, query, &mut decode).await {
                     Ok(rows) => {
                         lease.finish();
@@ -203,6 +218,7 @@ impl PostgresDatastore {
                 Err(LeaseError::NotConnected(failed)) if failed.is_transient() => failed,
                 Err(failed) => return Err(failed.into()),
             };
+            let retries = retries.get_or_insert_with(|| Retries::within(self.0.options.connect_timeout));
             if !retries.again().await {
                 return Err(failed);
             }
@@ -210,6 +226,16 @@ impl PostgresDatastore {
     }
 
     async fn fetch_with<T: Send>(
+        &self,
+        lease: &mut Lease<'_>,
+        query: &Query,
+        decode: &mut (impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send),
+    ) -> Result<Vec<T>, ReadError> {
+        let backend = lease.backend();
+        self.0.connections.answered(backend, self.fetch_on(lease, query, decode)).await?
+    }
+
+    async fn fetch_on<T: Send>(
         &self,
         connection: &mut PgConnection,
         query: &Query,

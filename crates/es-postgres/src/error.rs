@@ -45,6 +45,12 @@ pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
     verdict(error) == Verdict::Lost
 }
 
+/// Whether the server itself has said why it does not let us in.
+pub(crate) fn is_told_by_server(error: &PersistenceError) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<sqlx::Error>());
+    cause.is_some_and(|cause| cause.as_database_error().is_some())
+}
+
 /// Whether the server does not accept writes (any more).
 pub(crate) fn is_read_only(error: &sqlx::Error) -> bool {
     sqlstate(error).as_deref() == Some("25006")

@@ -75,6 +75,9 @@
 //! [unknown](es_core::ErrorKind::OutcomeUnknown). A position that is recorded without events counts as
 //! recorded when the table has exactly it, whoever wrote it.
 //!
+//! A connection that falls silent without an error, because a network loses what it is given, is
+//! noticed by asking the server on another one; see [`PostgresOptions::answer_timeout`].
+//!
 //! After a failover to a server that has lost acknowledged events, ids are handed out again:
 //! [`verified_position`](es_core::TrackingRecorderExt::verified_position) tells.
 //!
@@ -112,6 +115,7 @@ mod recorder;
 mod retries;
 mod rows;
 mod schema;
+mod session;
 mod signals;
 mod statements;
 mod store;

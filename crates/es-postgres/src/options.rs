@@ -48,6 +48,7 @@ pub struct PostgresOptions {
     pub(crate) lock_timeout: Duration,
     pub(crate) idle_in_transaction_session_timeout: Duration,
     pub(crate) connect_timeout: Duration,
+    pub(crate) answer_timeout: Duration,
     pub(crate) conn_max_age: Option<Duration>,
     pub(crate) pre_ping: bool,
     pub(crate) pool_size: usize,
@@ -144,6 +145,7 @@ impl PostgresOptions {
             lock_timeout: Duration::ZERO,
             idle_in_transaction_session_timeout: Duration::ZERO,
             connect_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(30),
             conn_max_age: None,
             pre_ping: false,
             pool_size: 5,
@@ -322,6 +324,21 @@ impl PostgresOptions {
         self
     }
 
+    /// How long the server may keep silent before it is asked, on another connection, whether it is
+    /// still at work on an answer; 30 seconds by default, and never at zero. It may be, for a lock or a
+    /// disk can take long, and is asked again after the same time. If it is not, or cannot be reached,
+    /// the network has lost what was sent or the answer: the connection counts as
+    /// [lost](crate#lost-connections). So this is to be more than the largest request takes on its way. The server is told to give up a client that it cannot reach after
+    /// the same time, unless it has settings of its own (`tcp_user_timeout`, `tcp_keepalives_idle`).
+    ///
+    /// Behind a [pooler in transaction mode](Self::transaction_pooler) it has no effect: set the pooler's
+    /// `query_timeout` and `tcp_keepalive`.
+    #[must_use]
+    pub fn answer_timeout(mut self, timeout: Duration) -> Self {
+        self.answer_timeout = timeout;
+        self
+    }
+
     /// How long a connection is used; for ever by default. At zero, every connection serves one
     /// transaction.
     #[must_use]
@@ -352,8 +369,8 @@ impl PostgresOptions {
         self
     }
 
-    /// How many callers may wait for a connection before the next one fails at once; zero, the
-    /// default, is any number.
+    /// How many readers may wait for a connection before the next one fails at once; zero, the
+    /// default, is any number. What was accepted to be recorded waits its turn.
     #[must_use]
     pub fn max_waiting(mut self, callers: usize) -> Self {
         self.max_waiting = callers;

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     PostgresDatastore,
     append::{AppendError, Appender, Batch, Outcome, Transaction},
+    connect::Caller,
     error::Verdict,
     hooks::HookPoint,
     reader::Select,
@@ -187,9 +188,12 @@ impl Committer {
         let connections = &self.datastore.0.connections;
         let mut retries = Retries::within(self.datastore.0.options.connect_timeout);
         loop {
-            let leased = connections.lease().await;
+            let leased = connections.lease(Caller::Writer).await;
             let mut lease = leased.map_err(|failed| AppendError::unavailable(failed.into()))?;
-            let failed = match self.appender.append(&mut lease, batches, Transaction::Own).await {
+            let backend = lease.backend();
+            let appending = self.appender.append(&mut lease, batches, Transaction::Own);
+            let appended = connections.answered(backend, appending).await;
+            let failed = match appended.unwrap_or_else(|silent| Err(self.appender.failed(silent))) {
                 Ok(outcomes) => {
                     lease.finish();
                     return Ok(outcomes);
@@ -225,9 +229,9 @@ impl Committer {
                     table.quoted()
                 ));
                 let query = select.into_query("looking for a tracking record");
-                let rows = self
-                    .datastore
-                    .fetch(&query, |row| Ok((column::<Option<i64>>(row, 0)?, column::<bool>(row, 1)?)));
+                let rows = self.datastore.fetch_for(Caller::Writer, &query, |row| {
+                    Ok((column::<Option<i64>>(row, 0)?, column::<bool>(row, 1)?))
+                });
                 Ok(match (rows.await?.first(), layout) {
                     (Some((_, true)), _) => Recorded::Exactly(Vec::new()),
                     (Some((Some(latest), false)), layout) if *latest > tracking.notification_id() => {
@@ -263,7 +267,7 @@ impl Committer {
         select.argument(events.iter().map(|event| event.topic.as_str()).collect::<Vec<_>>())?;
         select.argument(events.iter().map(|event| &*event.state).collect::<Vec<&[u8]>>())?;
         let query = select.into_query("looking for events");
-        let found = self.datastore.fetch(&query, |row| {
+        let found = self.datastore.fetch_for(Caller::Writer, &query, |row| {
             Ok((
                 column::<i64>(row, 0)?,
                 column::<Option<bool>>(row, 1)? == Some(true),

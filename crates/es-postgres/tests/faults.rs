@@ -201,7 +201,7 @@ async fn a_lock_that_does_not_come_in_time_is_a_transient_error() {
         let recorder = if create_function {
             recorder
         } else {
-            without_functions(&schema).await;
+            schema.drop_functions().await;
             let options = schema.options().lock_timeout(Duration::from_millis(20)).create_table(false);
             options.open().await.unwrap().application_recorder("bank").await.unwrap()
         };
@@ -213,15 +213,6 @@ async fn a_lock_that_does_not_come_in_time_is_a_transient_error() {
         assert_eq!(count(&schema).await, before, "nothing was written");
         recorder.insert_events(vec![first()]).await.unwrap();
     }
-}
-
-async fn without_functions(schema: &Schema) {
-    let drop = format!(
-        "DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc \
-         WHERE pronamespace = '{}'::regnamespace LOOP EXECUTE 'DROP FUNCTION ' || f; END LOOP; END $$",
-        schema.name
-    );
-    run(&mut schema.connect().await, &drop).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -95,6 +95,49 @@ async fn the_pool_is_bounded_and_so_are_those_who_wait_for_it() {
     first.await.unwrap().unwrap();
 }
 
+/// What was accepted once failed when readers had all connections for longer than the timeout.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_accepted_waits_for_readers() {
+    let schema = Schema::create().await;
+    let (sender, mut groups) = tokio::sync::mpsc::unbounded_channel();
+    let options = schema.options().pool_size(1).max_overflow(0).connect_timeout(Duration::from_millis(300));
+    let options = options.hooks(GroupsFormed(sender));
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    let events = schema.table("bank_events");
+    let mut holder = schema.connect().await;
+    run(&mut holder, &format!("BEGIN; LOCK TABLE {events}")).await;
+    let reading = || {
+        let recorder = recorder.clone();
+        tokio::spawn(async move { recorder.max_notification_id().await })
+    };
+    let first_reader = reading();
+    let waiting_for_lock =
+        format!("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted)");
+    until(&mut schema.connect().await, &waiting_for_lock).await;
+    let inserting = tokio::spawn({
+        let recorder = recorder.clone();
+        async move { recorder.insert_events(vec![first()]).await }
+    });
+    groups.recv().await.unwrap();
+    // One that comes later, and so gives up later than a writer would.
+    let late = reading().await.unwrap().unwrap_err();
+    assert!(late.to_string().contains("all connections of the pool are in use"), "{late}");
+    run(&mut holder, "COMMIT").await;
+    first_reader.await.unwrap().unwrap();
+    assert_eq!(inserting.await.unwrap().unwrap(), [1]);
+}
+
+struct GroupsFormed(tokio::sync::mpsc::UnboundedSender<()>);
+
+impl Hooks for GroupsFormed {
+    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+        if point == HookPoint::GroupFormed {
+            let _ = self.0.send(());
+        }
+        Box::pin(async {})
+    }
+}
+
 /// In a stricter transaction the snapshot is older than the lock: a conflict was once met by the
 /// index instead, and tried again for seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

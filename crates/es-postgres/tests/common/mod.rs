@@ -1,6 +1,7 @@
 //! What the tests share: the server, a schema for each test, events.
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
+pub mod link;
 pub mod proxy;
 
 use std::env;
@@ -86,6 +87,15 @@ impl Schema {
 
     pub async fn connect(&self) -> PgConnection {
         self.server.connect().await
+    }
+
+    pub async fn drop_functions(&self) {
+        let drop = format!(
+            "DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc \
+             WHERE pronamespace = '{}'::regnamespace LOOP EXECUTE 'DROP FUNCTION ' || f; END LOOP; END $$",
+            self.name
+        );
+        run(&mut self.connect().await, &drop).await;
     }
 
     /// The quoted name of a table.

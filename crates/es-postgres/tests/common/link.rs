@@ -1,0 +1,137 @@
+//! A network between a recorder and its server that does harm at the message of a test's choice.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+};
+
+use super::Server;
+
+/// What becomes of a message, and of the connection that it is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// The connection ends instead.
+    Cut,
+    /// Nothing passes any more, in no direction, and nobody is told.
+    Freeze,
+    /// It comes late.
+    Delay(std::time::Duration),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    ToServer,
+    ToClient,
+}
+
+/// Passes on what PostgreSQL and its clients say in the clear, message by message.
+pub struct Link {
+    pub port: u16,
+    plan: Arc<Mutex<Option<Plan>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    direction: Direction,
+    harm: Harm,
+    /// How many messages are still to pass before.
+    passing: usize,
+}
+
+type SharedPlan = Arc<Mutex<Option<Plan>>>;
+
+impl Link {
+    pub async fn start(server: &Server) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let plan = SharedPlan::default();
+        let (shared, server) = (Arc::clone(&plan), (server.host.clone(), server.port));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                // A client whose server is not there is hung up on.
+                let Ok(upstream) = TcpStream::connect(&server).await else { continue };
+                client.set_nodelay(true).unwrap();
+                upstream.set_nodelay(true).unwrap();
+                tokio::spawn(connect(client, upstream, Arc::clone(&shared)));
+            }
+        });
+        Self { port, plan }
+    }
+
+    /// Does harm once: to the message after the next `passing` ones, whatever connection it is on.
+    pub fn arm(&self, direction: Direction, harm: Harm, passing: usize) {
+        *self.plan.lock().unwrap() = Some(Plan { direction, harm, passing });
+    }
+
+    /// Does none any more; whether it was done.
+    pub fn disarm(&self) -> bool {
+        self.plan.lock().unwrap().take().is_none()
+    }
+}
+
+/// Why a connection passes nothing on any more.
+enum End {
+    Closed,
+    Frozen,
+}
+
+async fn connect(mut client: TcpStream, mut server: TcpStream, plan: SharedPlan) {
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let requests = pass(&mut from_client, &mut to_server, Direction::ToServer, &plan);
+    let answers = pass(&mut from_server, &mut to_client, Direction::ToClient, &plan);
+    let end = tokio::select! { end = requests => end, end = answers => end };
+    if matches!(end, End::Frozen) {
+        // Both ends stay open, until the test ends.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn pass(
+    from: &mut ReadHalf<'_>,
+    to: &mut WriteHalf<'_>,
+    direction: Direction,
+    plan: &SharedPlan,
+) -> End {
+    // What opens a connection has no type.
+    let mut has_type = direction == Direction::ToClient;
+    loop {
+        let Ok(message) = read(from, has_type).await else { return End::Closed };
+        has_type = true;
+        match due(plan, direction) {
+            None => {}
+            Some(Harm::Cut) => return End::Closed,
+            Some(Harm::Freeze) => return End::Frozen,
+            Some(Harm::Delay(time)) => tokio::time::sleep(time).await,
+        }
+        if to.write_all(&message).await.is_err() {
+            return End::Closed;
+        }
+    }
+}
+
+async fn read(from: &mut ReadHalf<'_>, has_type: bool) -> std::io::Result<Vec<u8>> {
+    let mut message = vec![0; if has_type { 5 } else { 4 }];
+    from.read_exact(&mut message).await?;
+    let head = message.len();
+    let length = u32::from_be_bytes(message[head - 4..].try_into().unwrap()) as usize;
+    message.resize(head - 4 + length, 0);
+    from.read_exact(&mut message[head..]).await?;
+    Ok(message)
+}
+
+/// The harm for the message that passes now.
+fn due(plan: &SharedPlan, direction: Direction) -> Option<Harm> {
+    let mut plan = plan.lock().unwrap();
+    let armed = plan.as_mut().filter(|armed| armed.direction == direction)?;
+    match armed.passing.checked_sub(1) {
+        Some(passing) => armed.passing = passing,
+        None => return plan.take().map(|done| done.harm),
+    }
+    None
+}

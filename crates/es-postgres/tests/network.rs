@@ -1,0 +1,187 @@
+//! The network does harm to each message in turn, in each direction: cuts the connection, freezes it
+//! without a word, delays. Whatever it does, each request is answered, as if nothing had happened:
+//! what is acknowledged is there, once.
+//!
+//! A defect that was once here: an answer was waited for without end, and with the only writer waiting
+//! nothing could be recorded any more.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests say what they expect by unwrapping it"
+)]
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering as Atomic},
+    },
+    time::Duration,
+};
+
+use common::{
+    Schema, first,
+    link::{Direction, Harm, Link},
+    run, scalar,
+};
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, NotificationSelection, ProcessRecorder, Recorder, Tracking,
+    TrackingRecorder,
+};
+use es_postgres::{Ordering, PostgresOptions, PostgresProcessRecorder};
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+/// More messages than anything here sends: a test that does not end is a failed one.
+const MOST_MESSAGES: usize = 100;
+
+/// For a test that fails.
+const TOO_LONG: Duration = Duration::from_secs(60);
+
+/// How long a recorder waits before it looks.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    AppendingOne,
+    AppendingSeveral,
+    Reading,
+}
+
+/// How a recorder appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// One statement that commits by itself, under the table's lock or without.
+    Function(Ordering),
+    /// Begin, lock, insert, commit.
+    Statements,
+}
+
+fn through(link: &Link, schema: &Schema) -> PostgresOptions {
+    let options = schema.options().host("127.0.0.1").port(link.port).sslmode("disable").unwrap();
+    options.answer_timeout(PATIENCE).pool_size(1).max_overflow(2)
+}
+
+async fn recorder(link: &Link, schema: &Schema, way: Way) -> PostgresProcessRecorder {
+    let options = match way {
+        Way::Function(ordering) => through(link, schema).ordering(ordering),
+        Way::Statements => through(link, schema).create_table(false),
+    };
+    options.open().await.unwrap().process_recorder("bank").await.unwrap()
+}
+
+async fn tables(way: Way) -> Schema {
+    let schema = Schema::create().await;
+    schema.open().await.process_recorder("bank").await.unwrap().close().await.unwrap();
+    if way == Way::Statements {
+        schema.drop_functions().await;
+    }
+    schema
+}
+
+/// Does harm to the first message, then to the second one, until there are no more. Says how many.
+async fn harm_each_message(way: Way, doing: Doing, direction: Direction, harm: Harm) -> usize {
+    let schema = tables(way).await;
+    let link = Link::start(&schema.server).await;
+    let mut expected = Vec::new();
+    for passing in 0..MOST_MESSAGES {
+        // Connected, and nothing prepared yet.
+        let recorder = recorder(&link, &schema, way).await;
+        link.arm(direction, harm, passing);
+        let done = timeout(TOO_LONG, does(doing, &recorder, passing)).await;
+        expected.extend(
+            done.unwrap_or_else(|_| panic!("{way:?}, {doing:?}, {direction:?}: no end of {passing}")),
+        );
+        let was_done = link.disarm();
+        let page = recorder.select_notifications(NotificationSelection::new(1_000)).await.unwrap();
+        let recorded: Vec<i64> = page.into_iter().map(|notification| notification.id).collect();
+        assert_eq!(recorded, expected, "{way:?}, {doing:?}, {direction:?}, {harm:?}, message {passing}");
+        recorder.close().await.unwrap();
+        if !was_done {
+            return passing;
+        }
+    }
+    panic!("{way:?}, {doing:?}, {direction:?}: more than {MOST_MESSAGES} messages");
+}
+
+/// Says which ids it was given.
+async fn does(doing: Doing, recorder: &PostgresProcessRecorder, round: usize) -> Vec<i64> {
+    match doing {
+        Doing::AppendingOne => recorder.insert_events(vec![first()]).await.unwrap(),
+        Doing::AppendingSeveral => {
+            let position = i64::try_from(round).unwrap() + 1;
+            let tracking = Tracking::new("upstream", position).unwrap();
+            let events = vec![first(), first()];
+            let ids = recorder.insert_events_with_tracking(events, tracking).await.unwrap();
+            assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(position));
+            ids
+        }
+        Doing::Reading => {
+            assert_eq!(recorder.max_notification_id().await.unwrap(), None);
+            Vec::new()
+        }
+    }
+}
+
+async fn harm_everything(harm: Harm) {
+    let ways = [Way::Function(Ordering::TableLock), Way::Function(Ordering::Parallel), Way::Statements];
+    let mut lanes = Vec::new();
+    for way in ways {
+        for doing in [Doing::AppendingOne, Doing::AppendingSeveral, Doing::Reading] {
+            for direction in [Direction::ToServer, Direction::ToClient] {
+                lanes.push(harm_each_message(way, doing, direction, harm));
+            }
+        }
+    }
+    let messages: usize = join_all(lanes).await.into_iter().sum();
+    println!("{harm:?}: {messages} messages were harmed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_cut_at_any_message_is_made_up_for() {
+    harm_everything(Harm::Cut).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_freezes_at_any_message_is_made_up_for() {
+    harm_everything(Harm::Freeze).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_comes_late_does_no_harm() {
+    // Later than the recorder looks, and sooner than it gives up.
+    harm_everything(Harm::Delay(PATIENCE * 5 / 4)).await;
+}
+
+// A server that is at work is waited for, however long.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_takes_long_is_no_lost_connection() {
+    let schema = tables(Way::Function(Ordering::TableLock)).await;
+    let link = Link::start(&schema.server).await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (made, password) = (Arc::clone(&connections), schema.server.password.clone());
+    let options = through(&link, &schema).answer_timeout(Duration::from_millis(10));
+    let options = options.password_provider(move || {
+        made.fetch_add(1, Atomic::SeqCst);
+        let password = password.clone();
+        async move { Ok::<_, std::io::Error>(password) }
+    });
+    let recorder = options.open().await.unwrap().process_recorder("bank").await.unwrap();
+    let (mut holder, mut watching) = (schema.connect().await, schema.connect().await);
+    let events = schema.table("bank_events");
+    run(&mut holder, &format!("BEGIN; LOCK TABLE {events} IN EXCLUSIVE MODE")).await;
+    let append = tokio::spawn(async move { recorder.insert_events(vec![first()]).await });
+    // The server is asked on connections of their own.
+    while connections.load(Atomic::SeqCst) < 4 {
+        tokio::task::yield_now().await;
+    }
+    let waiting =
+        format!("SELECT count(*) FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted");
+    assert_eq!(scalar::<i64>(&mut watching, &waiting).await, 1, "nothing was sent again");
+    run(&mut holder, "COMMIT").await;
+    assert_eq!(append.await.unwrap().unwrap(), [1]);
+}
