@@ -70,12 +70,16 @@ impl Portion<'_> {
     /// # Errors
     /// [`Data`](crate::ErrorKind::Data) when the application's name is none.
     pub fn tracking(&self, handled: usize) -> Result<Tracking, PersistenceError> {
+        Tracking::new(self.application_name, self.position_after(handled))
+    }
+
+    /// The position when the first `handled` notifications are handled.
+    pub fn position_after(&self, handled: usize) -> i64 {
         let last = handled.checked_sub(1).and_then(|last| self.notifications.get(last));
-        let position = match last {
+        match last {
             Some(last) if handled < self.notifications.len() => last.id,
             _ => self.position,
-        };
-        Tracking::new(self.application_name, position)
+        }
     }
 }
 

@@ -66,6 +66,8 @@
 //! | `aes` | yes | the AES-GCM cipher: [`crypto`] |
 //! | `derive` | yes | [`derive(Event)`](derive@Event) |
 //! | `factory` | yes | the infrastructure factory: [`factory`] |
+//! | `process` | yes | processors, which process notifications exactly once: [`process`] |
+//! | `metrics` | | reports of processors to the `metrics` facade |
 //!
 //! Each part is a crate of its own (`es-core`, `es-sqlite`, …) for those who prefer them à la carte.
 
@@ -82,6 +84,8 @@ pub use es_factory as factory;
 pub use es_popo as popo;
 #[cfg(feature = "postgres")]
 pub use es_postgres as postgres;
+#[cfg(feature = "process")]
+pub use es_process as process;
 #[cfg(feature = "sqlite")]
 pub use es_sqlite as sqlite;
 #[cfg(feature = "json")]

@@ -7,6 +7,8 @@
 //! - Readers do not block each other; a writer holds the lock for its own batch only.
 //! - What is read shares topic and state with what is kept. Nothing is copied.
 //! - Notification ids are 1, 2, 3, …, without gaps.
+//! - A [`PopoProjection`] keeps a view in memory, exactly once, of the notifications that a processor
+//!   hands over.
 //! - A recorder is a handle: clones share the events, and closing one closes all.
 //!
 //! # Example
@@ -38,9 +40,11 @@
 
 mod datastore;
 mod log;
+mod projector;
 mod recorder;
 mod versions;
 
+pub use projector::{PopoProjection, PopoProjector, PopoView};
 pub use recorder::{
     PopoAggregateRecorder, PopoApplicationRecorder, PopoProcessRecorder, PopoTrackingRecorder,
 };

@@ -16,7 +16,7 @@ macro_rules! handle {
         /// Cloning gives another handle on the same events.
         #[derive(Clone, Debug)]
         pub struct $Handle {
-            datastore: Arc<Datastore>,
+            pub(crate) datastore: Arc<Datastore>,
         }
 
         impl $Handle {

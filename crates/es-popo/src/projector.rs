@@ -1,0 +1,174 @@
+//! Views in memory that change with the position.
+
+use std::{
+    fmt,
+    future::{Future, ready},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use es_core::{Downstream, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking};
+
+use crate::{PopoProcessRecorder, PopoTrackingRecorder, datastore::Datastore};
+
+/// Makes a view of notifications.
+///
+/// ```
+/// use es_core::{HandlerError, Notification};
+/// use es_popo::{PopoProjection, PopoTrackingRecorder};
+///
+/// /// How many events there are.
+/// struct Count;
+///
+/// impl PopoProjection for Count {
+///     type View = u64;
+///     type Error = HandlerError;
+///
+///     fn project(&mut self, count: &mut u64, _: &Notification) -> Result<(), HandlerError> {
+///         *count += 1;
+///         Ok(())
+///     }
+/// }
+///
+/// let recorder = PopoTrackingRecorder::new();
+/// let projector = recorder.projector(Count, 0); // for a `Processor` of the crate `es-process`
+/// let view = projector.view();
+/// assert_eq!(*view.read(), 0);
+/// ```
+pub trait PopoProjection: Send {
+    /// What is made. It is cloned for each commit, so that a failure leaves no half of a change.
+    type View: Clone + Send + Sync;
+    /// Why a notification cannot be projected.
+    type Error: Into<HandlerError>;
+
+    /// Changes the view by a notification.
+    ///
+    /// # Errors
+    /// When the notification cannot be projected. The view stays as it was.
+    fn project(&mut self, view: &mut Self::View, notification: &Notification) -> Result<(), Self::Error>;
+
+    /// Gives up on a notification that failed for the last time: changes the view accordingly, so that
+    /// those after it can be projected. By default it returns the failure, and the processor stops.
+    ///
+    /// # Errors
+    /// The failure, or another.
+    fn park(
+        &mut self,
+        view: &mut Self::View,
+        notification: &Notification,
+        failure: HandlerError,
+    ) -> Result<(), HandlerError> {
+        let _ = (view, notification);
+        Err(failure)
+    }
+}
+
+/// A projection, its view, and the recorder of its positions.
+pub struct PopoProjector<R, P: PopoProjection> {
+    recorder: R,
+    datastore: Arc<Datastore>,
+    projection: P,
+    view: PopoView<P::View>,
+}
+
+/// A view that a projector keeps. Cloning gives another handle on the same.
+pub struct PopoView<V>(Arc<RwLock<Arc<V>>>);
+
+impl<V> PopoView<V> {
+    /// The view as it is now, with all that its position tells. It does not change any more.
+    pub fn read(&self) -> Arc<V> {
+        // An assignment of a pointer, which does not panic, is all that happens under the lock.
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, view: V) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+}
+
+macro_rules! projector {
+    ($($Recorder:ident),+) => {$(
+        impl $Recorder {
+            /// Projects into a view that begins as `view`, for a processor to run.
+            ///
+            /// The view changes at the moment at which the position is recorded, and not otherwise.
+            pub fn projector<P: PopoProjection>(&self, projection: P, view: P::View) -> PopoProjector<Self, P> {
+                PopoProjector {
+                    recorder: self.clone(),
+                    datastore: Arc::clone(&self.datastore),
+                    projection,
+                    view: PopoView(Arc::new(RwLock::new(Arc::new(view)))),
+                }
+            }
+        }
+    )+};
+}
+
+projector!(PopoTrackingRecorder, PopoProcessRecorder);
+
+impl<R, P: PopoProjection> PopoProjector<R, P> {
+    /// The view, to be read while a processor changes it.
+    pub fn view(&self) -> PopoView<P::View> {
+        self.view.clone()
+    }
+
+    fn commit(&self, view: P::View, tracking: Tracking) -> Result<(), PersistenceError> {
+        self.datastore.insert_with(Vec::new(), Some(tracking), || self.view.replace(view)).map(drop)
+    }
+
+    fn project(&mut self, portion: Portion<'_>) -> Result<usize, Failure> {
+        let mut view = P::View::clone(&self.view.read());
+        for (index, notification) in portion.notifications.iter().enumerate() {
+            let projected = self.projection.project(&mut view, notification);
+            projected.map_err(|error| Failure::Handler { index, error: error.into() })?;
+        }
+        let handled = portion.notifications.len();
+        self.commit(view, portion.tracking(handled)?)?;
+        Ok(handled)
+    }
+
+    fn give_up(&mut self, portion: Portion<'_>, failure: HandlerError) -> Result<(), Failure> {
+        let Some(notification) = portion.notifications.first() else { return Ok(()) };
+        let mut view = P::View::clone(&self.view.read());
+        let parked = self.projection.park(&mut view, notification, failure);
+        parked.map_err(|error| Failure::Handler { index: 0, error })?;
+        Ok(self.commit(view, portion.tracking(1)?)?)
+    }
+}
+
+impl<R: es_core::TrackingRecorder, P: PopoProjection> Downstream for PopoProjector<R, P> {
+    type Recorder = R;
+
+    fn recorder(&self) -> &R {
+        &self.recorder
+    }
+
+    fn process(&mut self, portion: Portion<'_>) -> impl Future<Output = Result<usize, Failure>> + Send {
+        ready(self.project(portion))
+    }
+
+    fn park(
+        &mut self,
+        portion: Portion<'_>,
+        failure: HandlerError,
+    ) -> impl Future<Output = Result<(), Failure>> + Send {
+        ready(self.give_up(portion, failure))
+    }
+}
+
+impl<V> Clone for PopoView<V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<V: fmt::Debug> fmt::Debug for PopoView<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PopoView").field(&self.read()).finish()
+    }
+}
+
+impl<R: fmt::Debug, P: PopoProjection> fmt::Debug for PopoProjector<R, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PopoProjector").field("recorder", &self.recorder).finish_non_exhaustive()
+    }
+}

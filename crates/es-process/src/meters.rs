@@ -1,0 +1,79 @@
+//! What the `metrics` facade is told, where that feature is compiled in.
+
+#[cfg(feature = "metrics")]
+mod facade {
+    use metrics::{Counter, Gauge, counter, gauge};
+
+    /// The meters of one processor, labelled with its name.
+    pub(crate) struct Meters {
+        position: Gauge,
+        lag: Gauge,
+        processed: Counter,
+        commits: Counter,
+        failures: Counter,
+        parked: Counter,
+        lost: Counter,
+    }
+
+    impl Meters {
+        /// Of the recorder that is installed now.
+        pub(crate) fn new(name: &str) -> Self {
+            let processor = || name.to_owned();
+            Self {
+                position: gauge!("es_processor_position", "processor" => processor()),
+                lag: gauge!("es_processor_lag", "processor" => processor()),
+                processed: counter!("es_processor_notifications_total", "processor" => processor()),
+                commits: counter!("es_processor_commits_total", "processor" => processor()),
+                failures: counter!("es_processor_failures_total", "processor" => processor()),
+                parked: counter!("es_processor_parked_total", "processor" => processor()),
+                lost: counter!("es_processor_lost_total", "processor" => processor()),
+            }
+        }
+
+        pub(crate) fn moved(&self, position: i64, lag: i64) {
+            self.position.set(position as f64);
+            self.lag.set(lag as f64);
+        }
+
+        pub(crate) fn committed(&self, notifications: usize) {
+            self.processed.increment(notifications as u64);
+            self.commits.increment(1);
+        }
+
+        pub(crate) fn failed(&self) {
+            self.failures.increment(1);
+        }
+
+        pub(crate) fn parked(&self) {
+            self.parked.increment(1);
+        }
+
+        pub(crate) fn lost(&self) {
+            self.lost.increment(1);
+        }
+    }
+}
+
+#[cfg(not(feature = "metrics"))]
+mod facade {
+    /// Nobody is told.
+    pub(crate) struct Meters;
+
+    impl Meters {
+        pub(crate) fn new(_name: &str) -> Self {
+            Self
+        }
+
+        pub(crate) fn moved(&self, _position: i64, _lag: i64) {}
+
+        pub(crate) fn committed(&self, _notifications: usize) {}
+
+        pub(crate) fn failed(&self) {}
+
+        pub(crate) fn parked(&self) {}
+
+        pub(crate) fn lost(&self) {}
+    }
+}
+
+pub(crate) use facade::Meters;

@@ -1,0 +1,76 @@
+//! How far a processor is, for anybody to read.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// The rate forgets what was longer ago than this, gradually.
+const RATE_MEMORY: Duration = Duration::from_secs(10);
+
+/// How far a processor is. Cheap to clone; it may outlive the processor.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    position: AtomicI64,
+    lag: AtomicI64,
+    processed: AtomicU64,
+    rate: Mutex<Rate>,
+}
+
+/// An exponentially weighted moving average of notifications per second.
+#[derive(Debug, Default)]
+struct Rate {
+    per_second: f64,
+    at: Option<Instant>,
+}
+
+impl Progress {
+    /// Every notification up to this id is processed; 0 before the first, and before the processor
+    /// has read its position.
+    pub fn position(&self) -> i64 {
+        self.0.position.load(Ordering::Relaxed)
+    }
+
+    /// How many ids the position was behind the end of the upstream log when that was last looked at:
+    /// 0 when it had caught up. As ids have gaps, and notifications of other topics count, it is at
+    /// least the number of notifications that are left.
+    pub fn lag(&self) -> i64 {
+        self.0.lag.load(Ordering::Relaxed)
+    }
+
+    /// How many notifications this processor has processed since it was made.
+    pub fn processed(&self) -> u64 {
+        self.0.processed.load(Ordering::Relaxed)
+    }
+
+    /// Notifications per second, averaged over the last ten seconds or so.
+    pub fn rate(&self) -> f64 {
+        let rate = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        rate.at.map_or(0.0, |at| rate.per_second * remaining(at.elapsed()))
+    }
+
+    pub(crate) fn moved(&self, position: i64, end: i64) {
+        self.0.position.store(position, Ordering::Relaxed);
+        self.0.lag.store(end.saturating_sub(position).max(0), Ordering::Relaxed);
+    }
+
+    pub(crate) fn processed_more(&self, notifications: usize) {
+        self.0.processed.fetch_add(notifications as u64, Ordering::Relaxed);
+        let mut rate = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let kept = rate.at.map_or(0.0, |at| rate.per_second * remaining(now.duration_since(at)));
+        rate.per_second = kept + notifications as f64 / RATE_MEMORY.as_secs_f64();
+        rate.at = Some(now);
+    }
+}
+
+/// How much of the average is left after some time in which nothing happened.
+fn remaining(idle: Duration) -> f64 {
+    (-idle.as_secs_f64() / RATE_MEMORY.as_secs_f64()).exp()
+}

@@ -1,0 +1,451 @@
+//! What a processor promises, through its public interface, on recorders in memory: each
+//! notification's effect once, whatever happens to the handler, the recorder and the processor.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    num::NonZeroUsize,
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, Bytes, Downstream, ErrorKind, EventRange, Failure, HandlerError,
+    Notification, NotificationSelection, PersistenceError, Portion, Recorder, StoredEvent, Topic, Tracking,
+    TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
+};
+use es_popo::{PopoApplicationRecorder, PopoProcessRecorder, PopoProjection, PopoTrackingRecorder};
+use es_process::{Handler, Handling, Processor, ProcessorError, Retries};
+use futures_util::FutureExt;
+
+const OPENED: Topic = Topic::from_static("bank:Account.Opened");
+const CREDITED: Topic = Topic::from_static("bank:Account.Credited");
+const NOTICED: Topic = Topic::from_static("audit:Noticed");
+
+/// So long that a test which waits for it has failed.
+const TOO_LONG: Duration = Duration::from_secs(60);
+
+fn event(topic: Topic, originator: u128, originator_version: i64) -> StoredEvent {
+    StoredEvent { originator_id: Uuid::from_u128(originator), originator_version, topic, state: Bytes::new() }
+}
+
+/// A bank whose log has so many notifications, each of an aggregate of its own.
+async fn bank(notifications: u128) -> PopoApplicationRecorder {
+    let bank = PopoApplicationRecorder::new();
+    credit(&bank, 1..=notifications).await;
+    bank
+}
+
+async fn credit(bank: &PopoApplicationRecorder, originators: impl IntoIterator<Item = u128>) {
+    let events = originators.into_iter().map(|originator| event(CREDITED, originator, 1)).collect();
+    bank.insert_events(events).await.unwrap();
+}
+
+/// What the audit notes of a notification: at a place that only this notification leads to.
+fn noticed(notification: &Notification) -> StoredEvent {
+    StoredEvent { topic: NOTICED, ..notification.event.clone() }
+}
+
+async fn notice(notification: Notification) -> Result<Vec<StoredEvent>, Infallible> {
+    Ok(vec![noticed(&notification)])
+}
+
+/// The ids that the audit has noticed, in the order in which it did, as the aggregates tell.
+async fn audited(audit: &PopoProcessRecorder) -> Vec<u128> {
+    let all = audit.select_notifications(NotificationSelection::new(usize::MAX)).await.unwrap();
+    all.iter().map(|notification| notification.event.originator_id.as_u128()).collect()
+}
+
+/// Runs a processor until the downstream has processed the notification.
+async fn run_until<R, D>(processor: &mut Processor<R, D>, recorder: &impl TrackingRecorder, id: i64)
+where
+    R: ApplicationRecorder + Clone,
+    D: Downstream,
+{
+    tokio::select! {
+        result = processor.run() => panic!("the processor ended: {result:?}"),
+        waited = recorder.wait("bank", id, TOO_LONG) => waited.unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn catches_up_goes_on_live_and_ends_with_the_upstream() {
+    let (bank, audit) = (bank(1_201).await, PopoProcessRecorder::new());
+    let mut processor = Processor::new("bank", bank.clone(), Handling::new(audit.clone(), notice));
+    let progress = processor.progress();
+    let running = tokio::spawn(async move { processor.run().await });
+    audit.wait("bank", 1_201, TOO_LONG).await.unwrap();
+    credit(&bank, [2_000]).await;
+    audit.wait("bank", 1_202, TOO_LONG).await.unwrap();
+    bank.close().await.unwrap();
+    running.await.unwrap().unwrap();
+    assert_eq!(audited(&audit).await, (1..=1_201).chain([2_000]).collect::<Vec<_>>());
+    assert_eq!((progress.position(), progress.lag(), progress.processed()), (1_202, 0, 1_202));
+    assert!(progress.rate() > 0.0);
+}
+
+#[tokio::test]
+async fn goes_on_after_the_recorded_position() {
+    let (bank, audit) = (bank(10).await, PopoProcessRecorder::new());
+    audit.insert_tracking(Tracking::new("bank", 7).unwrap()).await.unwrap();
+    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), notice));
+    run_until(&mut processor, &audit, 10).await;
+    assert_eq!(audited(&audit).await, [8, 9, 10]);
+}
+
+#[tokio::test]
+async fn commits_a_batch_at_a_time_and_one_at_a_time_live() {
+    let (bank, tracking) = (bank(25).await, PopoTrackingRecorder::new());
+    let portions = Arc::new(Mutex::new(Vec::new()));
+    let downstream = Portions { recorder: tracking.clone(), portions: Arc::clone(&portions) };
+    let mut processor =
+        Processor::new("bank", bank.clone(), downstream).batch_size(NonZeroUsize::new(10).unwrap());
+    run_until(&mut processor, &tracking, 25).await;
+    let running = tokio::spawn(async move { processor.run().await });
+    for originator in [30, 31] {
+        credit(&bank, [originator]).await;
+        let id = bank.max_notification_id().await.unwrap().unwrap();
+        tracking.wait("bank", id, TOO_LONG).await.unwrap();
+    }
+    assert_eq!(*portions.lock().unwrap(), [(10, 10), (10, 20), (5, 25), (1, 26), (1, 27)]);
+    running.abort();
+}
+
+/// Notes how many notifications come at a time, and the position.
+struct Portions {
+    recorder: PopoTrackingRecorder,
+    portions: Arc<Mutex<Vec<(usize, i64)>>>,
+}
+
+impl Downstream for Portions {
+    type Recorder = PopoTrackingRecorder;
+
+    fn recorder(&self) -> &PopoTrackingRecorder {
+        &self.recorder
+    }
+
+    async fn process(&mut self, portion: Portion<'_>) -> Result<usize, Failure> {
+        let handled = portion.notifications.len();
+        self.recorder.insert_tracking(portion.tracking(handled)?).await?;
+        self.portions.lock().unwrap().push((handled, portion.position));
+        Ok(handled)
+    }
+
+    async fn park(&mut self, _: Portion<'_>, error: HandlerError) -> Result<(), Failure> {
+        Err(Failure::Handler { index: 0, error })
+    }
+}
+
+#[tokio::test]
+async fn the_position_moves_past_other_topics() {
+    let (bank, audit) = (PopoApplicationRecorder::new(), PopoProcessRecorder::new());
+    let topics = [CREDITED, OPENED, CREDITED, CREDITED];
+    let events = (1..).zip(topics).map(|(originator, topic)| event(topic, originator, 1)).collect();
+    bank.insert_events(events).await.unwrap();
+    let downstream = Handling::new(audit.clone(), notice);
+    let mut processor = Processor::new("bank", bank.clone(), downstream).topics([OPENED]);
+    run_until(&mut processor, &audit, 4).await;
+    assert_eq!(audited(&audit).await, [2]);
+    assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(4));
+    // Nothing of interest at all: the position is recorded alone.
+    credit(&bank, [5, 6]).await;
+    run_until(&mut processor, &audit, 6).await;
+    assert_eq!(audited(&audit).await, [2]);
+}
+
+#[tokio::test]
+async fn a_handler_that_fails_stops_it_with_the_notification_named() {
+    let (bank, audit) = (bank(5).await, PopoProcessRecorder::new());
+    let mut processor = Processor::new(
+        "bank",
+        bank,
+        Handling::new(audit.clone(), async |notification: Notification| {
+            if notification.id == 4 {
+                Err(io::Error::other("no such account"))
+            } else {
+                Ok(vec![noticed(&notification)])
+            }
+        }),
+    );
+    let error = processor.run().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "notification 4 of application \"bank\" could not be handled (event \"bank:Account.Credited\", version 1 of \
+         originator 00000000-0000-0000-0000-000000000004)"
+    );
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "no such account");
+    assert_eq!(audited(&audit).await, [1, 2, 3]);
+    assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(3));
+}
+
+/// Fails so often for the notification 2, and gives up on it with an event if told to.
+struct Fragile {
+    failures: u32,
+    parks: bool,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Handler for Fragile {
+    type Error = io::Error;
+
+    async fn handle(&mut self, notification: &Notification) -> Result<Vec<StoredEvent>, io::Error> {
+        if notification.id != 2 {
+            return Ok(vec![noticed(notification)]);
+        }
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if self.failures == 0 {
+            return Ok(vec![noticed(notification)]);
+        }
+        self.failures -= 1;
+        Err(io::Error::other("not now"))
+    }
+
+    async fn park(
+        &mut self,
+        notification: &Notification,
+        failure: HandlerError,
+    ) -> Result<Vec<StoredEvent>, HandlerError> {
+        if !self.parks {
+            return Err(failure);
+        }
+        let state = Bytes::from(failure.to_string());
+        Ok(vec![StoredEvent {
+            topic: Topic::from_static("audit:Parked"),
+            state,
+            ..notification.event.clone()
+        }])
+    }
+}
+
+fn quick_retries(at_most: u32) -> Retries {
+    Retries { first_pause: Duration::ZERO, longest_pause: Duration::ZERO, ..Retries::at_most(at_most) }
+}
+
+#[tokio::test]
+async fn a_failed_handler_is_called_again_as_often_as_told() {
+    for (failures, retries, succeeds) in [(2, 2, true), (3, 2, false)] {
+        let (bank, audit) = (bank(3).await, PopoProcessRecorder::new());
+        let calls = Arc::new(AtomicUsize::new(0));
+        let fragile = Fragile { failures, parks: false, calls: Arc::clone(&calls) };
+        let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), fragile))
+            .retries(quick_retries(retries));
+        if succeeds {
+            run_until(&mut processor, &audit, 3).await;
+            assert_eq!(audited(&audit).await, [1, 2, 3]);
+        } else {
+            assert!(matches!(processor.run().await, Err(ProcessorError::Handler { .. })));
+            assert_eq!(audited(&audit).await, [1]);
+        }
+        assert_eq!(calls.load(Ordering::Relaxed), 3);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_handled_is_parked_with_its_position() {
+    let (bank, audit) = (bank(4).await, PopoProcessRecorder::new());
+    let fragile = Fragile { failures: u32::MAX, parks: true, calls: Arc::default() };
+    let mut processor =
+        Processor::new("bank", bank, Handling::new(audit.clone(), fragile)).retries(quick_retries(1));
+    run_until(&mut processor, &audit, 4).await;
+    assert_eq!(audited(&audit).await, [1, 2, 3, 4]);
+    let parked = audit.select_events(Uuid::from_u128(2), EventRange::all()).await.unwrap();
+    assert_eq!((parked[0].topic.as_str(), &*parked[0].state), ("audit:Parked", b"not now".as_slice()));
+}
+
+#[tokio::test]
+async fn a_failure_of_the_handler_that_may_pass_is_none() {
+    let (bank, audit) = (bank(2).await, PopoProcessRecorder::new());
+    let mut failures = 2;
+    let handler = move |notification: Notification| {
+        failures -= i32::from(failures > 0);
+        let fails = failures > 0;
+        async move {
+            if fails {
+                return Err(PersistenceError::operational("the server is restarting").transient());
+            }
+            Ok(vec![noticed(&notification)])
+        }
+    };
+    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler));
+    run_until(&mut processor, &audit, 2).await;
+    assert_eq!(audited(&audit).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn handlers_that_read_what_they_write_see_each_others_events() {
+    // Each notification adds an event to the one aggregate, after those that the recorder has.
+    let (bank, audit) = (bank(20).await, PopoProcessRecorder::new());
+    let reader = audit.clone();
+    let handler = move |_: Notification| {
+        let reader = reader.clone();
+        async move {
+            let seen = reader.select_events(Uuid::nil(), EventRange::all()).await?.len();
+            Ok::<_, PersistenceError>(vec![event(NOTICED, 0, seen as i64 + 1)])
+        }
+    };
+    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler));
+    run_until(&mut processor, &audit, 20).await;
+    let versions = audit.select_events(Uuid::nil(), EventRange::all()).await.unwrap();
+    assert_eq!(versions.len(), 20);
+}
+
+#[tokio::test]
+async fn what_somebody_else_has_written_meanwhile_is_seen_the_next_time() {
+    let (bank, audit) = (bank(1).await, PopoProcessRecorder::new());
+    let reader = audit.clone();
+    let handler = move |_: Notification| {
+        let reader = reader.clone();
+        async move {
+            let seen = reader.select_events(Uuid::nil(), EventRange::all()).await?.len() as i64;
+            if seen < 3 {
+                // Somebody else is faster, three times.
+                reader.insert_events(vec![event(OPENED, 0, seen + 1)]).await?;
+            }
+            Ok::<_, PersistenceError>(vec![event(NOTICED, 0, seen + 1)])
+        }
+    };
+    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler));
+    run_until(&mut processor, &audit, 1).await;
+    let topics: Vec<_> = audit.select_events(Uuid::nil(), EventRange::all()).await.unwrap();
+    assert_eq!(topics.iter().filter(|event| event.topic == NOTICED).count(), 1);
+}
+
+#[tokio::test]
+async fn a_place_that_stays_taken_is_the_handlers_failure() {
+    let (bank, audit) = (bank(2).await, PopoProcessRecorder::new());
+    audit.insert_events(vec![event(OPENED, 2, 1)]).await.unwrap();
+    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), notice));
+    let error = processor.run().await.unwrap_err();
+    let ProcessorError::Handler { notification, source, .. } = error else { panic!("{error:?}") };
+    assert_eq!(notification.id, 2);
+    assert!(source.downcast_ref::<PersistenceError>().unwrap().is_conflict());
+    assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(1));
+}
+
+#[tokio::test]
+async fn a_position_beyond_the_end_of_the_log_is_refused() {
+    let (bank, audit) = (bank(3).await, PopoProcessRecorder::new());
+    audit.insert_tracking(Tracking::new("bank", 4).unwrap()).await.unwrap();
+    let mut processor = Processor::new("bank", bank, Handling::new(audit, notice));
+    let error = processor.run().await.unwrap_err();
+    let ProcessorError::Persistence { source, .. } = error else { panic!("{error:?}") };
+    assert_eq!(source.kind(), ErrorKind::Integrity);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_instances_one_stands_by_and_takes_over() {
+    let (bank, audit) = (bank(300).await, PopoProcessRecorder::new());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let instance = || {
+        let counted = Arc::clone(&calls);
+        let handler = move |notification: Notification| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            notice(notification)
+        };
+        Processor::new("bank", bank.clone(), Handling::new(audit.clone(), handler))
+            .batch_size(NonZeroUsize::new(7).unwrap())
+            .standby_pause(Duration::from_millis(1))
+    };
+    let instances =
+        [instance(), instance()].map(|mut processor| tokio::spawn(async move { processor.run().await }));
+    for originator in 301..=400 {
+        credit(&bank, [originator]).await;
+        tokio::task::yield_now().await;
+    }
+    audit.wait("bank", 350, TOO_LONG).await.unwrap();
+    instances[0].abort();
+    audit.wait("bank", 400, TOO_LONG).await.unwrap();
+    assert_eq!(audited(&audit).await, (1..=400).collect::<Vec<_>>());
+    bank.close().await.unwrap();
+    let [_, other] = instances;
+    other.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn dropped_at_any_point_and_run_again_it_comes_to_the_same() {
+    // Each handling takes three polls; the run is dropped after 0, 1, 2, … polls.
+    let (bank, audit) = (bank(6).await, PopoProcessRecorder::new());
+    let handler = async |notification: Notification| {
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        notice(notification).await
+    };
+    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler))
+        .batch_size(NonZeroUsize::new(4).unwrap());
+    for polls in 0..40 {
+        let mut run = pin!(processor.run());
+        for _ in 0..polls {
+            assert!(run.as_mut().now_or_never().is_none());
+        }
+    }
+    assert_eq!(audited(&audit).await, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(6));
+}
+
+/// Sums up ids by whether they are even; fails at one if told to.
+struct Sums {
+    fails_at: Option<i64>,
+    parks: bool,
+}
+
+impl PopoProjection for Sums {
+    type View = HashMap<bool, i64>;
+    type Error = io::Error;
+
+    fn project(&mut self, view: &mut Self::View, notification: &Notification) -> Result<(), io::Error> {
+        // Changed before it fails: nothing of that may be seen.
+        *view.entry(notification.id % 2 == 0).or_default() += notification.id;
+        if self.fails_at == Some(notification.id) { Err(io::Error::other("no such row")) } else { Ok(()) }
+    }
+
+    fn park(
+        &mut self,
+        view: &mut Self::View,
+        _: &Notification,
+        failure: HandlerError,
+    ) -> Result<(), HandlerError> {
+        if !self.parks {
+            return Err(failure);
+        }
+        view.insert(false, -1);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_view_changes_with_its_position() {
+    let (bank, tracking) = (bank(10).await, PopoTrackingRecorder::new());
+    let projector = tracking.projector(Sums { fails_at: None, parks: false }, HashMap::new());
+    let view = projector.view();
+    let mut processor = Processor::new("bank", bank, projector);
+    run_until(&mut processor, &tracking, 10).await;
+    assert_eq!(*view.read(), HashMap::from([(false, 25), (true, 30)]));
+}
+
+#[tokio::test]
+async fn a_projection_that_fails_leaves_no_half() {
+    let (bank, tracking) = (bank(10).await, PopoTrackingRecorder::new());
+    let projector = tracking.projector(Sums { fails_at: Some(4), parks: false }, HashMap::new());
+    let view = projector.view();
+    let error = Processor::new("bank", bank, projector).run().await.unwrap_err();
+    assert!(matches!(error, ProcessorError::Handler { notification, .. } if notification.id == 4));
+    assert_eq!(*view.read(), HashMap::from([(false, 4), (true, 2)]));
+    assert_eq!(tracking.max_tracking_id("bank").await.unwrap(), Some(3));
+}
+
+#[tokio::test]
+async fn a_projection_parks_in_the_commit_of_the_position() {
+    let (bank, tracking) = (bank(5).await, PopoTrackingRecorder::new());
+    let projector = tracking.projector(Sums { fails_at: Some(4), parks: true }, HashMap::new());
+    let view = projector.view();
+    let mut processor = Processor::new("bank", bank, projector);
+    run_until(&mut processor, &tracking, 5).await;
+    assert_eq!(*view.read(), HashMap::from([(false, 4), (true, 2)]));
+}
