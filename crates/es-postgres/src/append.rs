@@ -29,17 +29,19 @@ pub(crate) type Outcome = Result<Vec<i64>, Conflict>;
 pub(crate) struct AppendError {
     pub(crate) verdict: Verdict,
     pub(crate) read_only: bool,
+    /// What is appended to does not stand as it did when the appender was made.
+    pub(crate) outdated: bool,
     pub(crate) error: PersistenceError,
 }
 
 impl AppendError {
     /// A failure before anything was sent.
     pub(crate) fn unavailable(error: PersistenceError) -> Self {
-        Self { verdict: Verdict::Unavailable, read_only: false, error }
+        Self { verdict: Verdict::Unavailable, read_only: false, outdated: false, error }
     }
 
     fn internal(error: PersistenceError) -> Self {
-        Self { verdict: Verdict::Refused, read_only: false, error }
+        Self { verdict: Verdict::Refused, read_only: false, outdated: false, error }
     }
 }
 
@@ -67,6 +69,8 @@ pub(crate) struct Appender {
     begin: String,
     /// Takes the lock in the caller's transaction.
     take_lock: String,
+    /// Takes the one of tracking in either, where that needs one.
+    tracking_lock: Option<String>,
     /// What is being done, in an error's words.
     doing: String,
     pooler: bool,
@@ -108,6 +112,7 @@ impl Appender {
             statement_with_tracking: sql(tables.statement(true, Ids::Default)),
             begin,
             take_lock,
+            tracking_lock: tables.tracking_lock("SELECT").filter(|_| !functions && lock == Lock::None),
             doing: format!("appending to {}", tables.anchor.quoted()),
             pooler: options.transaction_pooler,
             tables,
@@ -135,7 +140,8 @@ impl Appender {
             (false, false) => &self.statement,
             (false, true) => &self.statement_with_tracking,
         };
-        let answer = Answer::of(&self.run(connection, sql, arguments, transaction).await?);
+        let row = self.run(connection, sql, arguments, transaction, rows.has_tracking()).await?;
+        let answer = Answer::of(&row);
         let answer = answer.map_err(|error| self.failed(error))?;
         answer.outcomes(batches, &rows).map_err(AppendError::internal)
     }
@@ -149,7 +155,7 @@ impl Appender {
     ) -> Result<Vec<Outcome>, AppendError> {
         let arguments = self.arguments_for_single(event);
         let arguments = arguments.map_err(|error| self.failed(sqlx::Error::Encode(error)))?;
-        let row = self.run(connection, call, arguments, transaction).await?;
+        let row = self.run(connection, call, arguments, transaction, false).await?;
         let recorded: Option<i64> = row.try_get(0).map_err(|error| self.failed(error))?;
         let has_ids = self.tables.events.as_ref().is_some_and(|events| events.notifications);
         Ok(vec![match recorded {
@@ -174,6 +180,7 @@ impl Appender {
         sql: &SqlStr,
         arguments: PgArguments,
         transaction: Transaction,
+        has_tracking: bool,
     ) -> Result<PgRow, AppendError> {
         let failed = |error| self.failed(error);
         // A function in a transaction of its own is one statement, committed by itself.
@@ -186,6 +193,9 @@ impl Appender {
                 schema::run(connection, &self.take_lock).await.map_err(failed)?;
             }
             Transaction::Callers => {}
+        }
+        if let (Some(lock), true) = (&self.tracking_lock, has_tracking) {
+            schema::run(connection, lock).await.map_err(failed)?;
         }
         let row = fetch_row(connection, sql, arguments, !self.pooler).await.map_err(failed)?;
         if !self.functions && row.try_get::<i64, _>(LOST).map_err(failed)? > 0 {
@@ -234,6 +244,7 @@ impl Appender {
         AppendError {
             verdict: error::verdict(&error),
             read_only: error::is_read_only(&error),
+            outdated: error::has_sqlstate(&error, &OUTDATED),
             error: error::from_statement(&self.doing, error),
         }
     }
@@ -244,6 +255,7 @@ impl Appender {
         AppendError {
             verdict: Verdict::Contended,
             read_only: false,
+            outdated: false,
             error: PersistenceError::new(es_core::ErrorKind::Integrity, message),
         }
     }
@@ -318,6 +330,10 @@ impl<'a> Rows<'a> {
 /// The column of the statement's answer (not of the function's, which raises an error instead) that
 /// says how many positions were not recorded.
 const LOST: &str = "lost";
+
+/// SQLSTATEs by which the server says that a function is not there any more, or a tracking table's
+/// primary key another.
+const OUTDATED: [&str; 2] = ["42883", "42P10"];
 
 /// Makes a transaction one that cannot be committed.
 const ABORT: &str = "DO $$ BEGIN RAISE unique_violation USING MESSAGE = \

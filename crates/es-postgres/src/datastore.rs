@@ -17,7 +17,7 @@ use crate::{
     options::PostgresOptions,
     reader::{self, ReadError},
     retries::Retries,
-    schema::{self, Wanted, table_of},
+    schema::{self, Create, Standing, Wanted, table_of},
     signals::SharedTables,
     store::Store,
     writer::Queue,
@@ -156,15 +156,8 @@ impl PostgresDatastore {
     }
 
     async fn store(&self, wanted: Wanted) -> Result<Arc<Store>, PersistenceError> {
-        let options = &self.0.options;
-        let connections = &self.0.connections;
-        let mut lease = connections.lease(Caller::Reader).await?;
-        let backend = lease.backend();
-        let preparing = schema::prepare(&mut lease, &wanted, options.create_table, options.ordering);
-        let prepared = connections.answered(backend, preparing).await;
-        let standing =
-            prepared.map_err(|failed| error::from_statement("looking at the tables", failed))??;
-        lease.finish();
+        let create = if self.0.options.create_table { Create::TablesAndFunctions } else { Create::Nothing };
+        let standing = self.prepare(&wanted, create).await?;
         let mut queues = self.lock_queues();
         if queues.is_closed {
             return Err(error::datastore_closed());
@@ -174,6 +167,22 @@ impl PostgresDatastore {
         queues.open.retain(|queue| queue.strong_count() > 0);
         queues.open.push(Arc::downgrade(&store.queue));
         Ok(Arc::new(store))
+    }
+
+    pub(crate) async fn prepare(
+        &self,
+        wanted: &Wanted,
+        create: Create,
+    ) -> Result<Standing, PersistenceError> {
+        let connections = &self.0.connections;
+        let mut lease = connections.lease(Caller::Reader).await?;
+        let backend = lease.backend();
+        let preparing = schema::prepare(&mut lease, wanted, create, self.0.options.ordering);
+        let prepared = connections.answered(backend, preparing).await;
+        let standing =
+            prepared.map_err(|failed| error::from_statement("looking at the tables", failed))??;
+        lease.finish();
+        Ok(standing)
     }
 
     fn lock_queues(&self) -> MutexGuard<'_, Queues> {

@@ -90,7 +90,16 @@
 //!   those alone who may also update or delete; a role that may not takes an equivalent pair of locks.
 //!
 //! The function's name has a digest of what it does, so that two versions of this library work on
-//! one table. Those of versions that are gone may be dropped.
+//! one table. Those of versions that are gone may be dropped; one that is missed is made again, or done
+//! without. A function of that name is called only when its body is ours, and its owner a superuser, the
+//! table's owner, or the role itself. Otherwise an append takes three round trips, and a warning tells.
+//!
+//! # Vacuum
+//! The table's lock and `VACUUM` exclude each other. A vacuum that the server starts by itself gives way
+//! after `deadlock_timeout`, a second in which nothing is recorded, and is started again a minute later;
+//! one against wraparound of transaction ids does not give way. Where that second matters, set
+//! `autovacuum_vacuum_insert_threshold = -1` on the events table, which has no dead rows to speak of, and
+//! run `VACUUM (FREEZE)` when little is recorded. [`Ordering::Parallel`] is not affected.
 //!
 //! # Behind pgbouncer
 //! In session mode nothing is to be set. In transaction mode set
@@ -104,6 +113,7 @@
 
 mod append;
 mod connect;
+mod current;
 mod datastore;
 mod error;
 mod fence;

@@ -8,8 +8,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     PostgresDatastore,
-    append::{AppendError, Appender, Batch, Outcome, Transaction},
+    append::{AppendError, Batch, Outcome, Transaction},
     connect::Caller,
+    current::CurrentAppender,
     error::Verdict,
     hooks::HookPoint,
     reader::Select,
@@ -29,7 +30,7 @@ const CONTENDED_TIME: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Committer {
     datastore: PostgresDatastore,
-    appender: Arc<Appender>,
+    appender: Arc<CurrentAppender>,
     signals: Arc<Signals>,
 }
 
@@ -66,7 +67,11 @@ impl Unwritten {
 }
 
 impl Committer {
-    pub(crate) fn new(datastore: PostgresDatastore, appender: Arc<Appender>, signals: Arc<Signals>) -> Self {
+    pub(crate) fn new(
+        datastore: PostgresDatastore,
+        appender: Arc<CurrentAppender>,
+        signals: Arc<Signals>,
+    ) -> Self {
         Self { datastore, appender, signals }
     }
 
@@ -187,26 +192,33 @@ impl Committer {
     async fn append(&self, batches: &[Batch<'_>]) -> Result<Vec<Outcome>, AppendError> {
         let connections = &self.datastore.0.connections;
         let mut retries = Retries::within(self.datastore.0.options.connect_timeout);
+        let mut is_renewed = false;
         loop {
+            let appender = self.appender.get();
             let leased = connections.lease(Caller::Writer).await;
             let mut lease = leased.map_err(|failed| AppendError::unavailable(failed.into()))?;
             let backend = lease.backend();
-            let appending = self.appender.append(&mut lease, batches, Transaction::Own);
+            let appending = appender.append(&mut lease, batches, Transaction::Own);
             let appended = connections.answered(backend, appending).await;
-            let failed = match appended.unwrap_or_else(|silent| Err(self.appender.failed(silent))) {
+            let failed = match appended.unwrap_or_else(|silent| Err(appender.failed(silent))) {
                 Ok(outcomes) => {
                     lease.finish();
                     return Ok(outcomes);
                 }
                 Err(failed) => failed,
             };
-            if self.appender.is_connection_usable_after(&failed) {
+            if appender.is_connection_usable_after(&failed) {
                 lease.finish();
             } else {
                 drop(lease);
             }
             if failed.verdict == Verdict::Lost || failed.read_only {
                 connections.purge();
+            }
+            if failed.outdated && !is_renewed {
+                is_renewed = true;
+                self.appender.renew().await.map_err(AppendError::unavailable)?;
+                continue;
             }
             let other_hosts = self.datastore.0.options.hosts.len() > 1;
             if !(failed.read_only && other_hosts && retries.again().await) {
@@ -216,7 +228,8 @@ impl Committer {
     }
 
     async fn recorded(&self, batch: Batch<'_>) -> Result<Recorded, PersistenceError> {
-        let tables = &self.appender.tables;
+        let appender = self.appender.get();
+        let tables = &appender.tables;
         match (&tables.events, &tables.tracking, batch) {
             (Some(events), _, Batch { events: [_, ..], .. }) => self.recorded_events(events, batch).await,
             (_, Some((table, layout)), Batch { tracking: Some(tracking), .. }) => {

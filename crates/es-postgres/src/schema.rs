@@ -93,14 +93,23 @@ pub(crate) struct Standing {
     pub(crate) lock: Lock,
 }
 
+/// What may be created that is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Create {
+    TablesAndFunctions,
+    /// For a recorder that is at work: tables that it had are not to be replaced by empty ones.
+    Functions,
+    Nothing,
+}
+
 /// Looks at what stands, and creates what is missing if that is allowed.
 pub(crate) async fn prepare(
     connection: &mut PgConnection,
     wanted: &Wanted,
-    create: bool,
+    create: Create,
     ordering: Ordering,
 ) -> Result<Standing, PersistenceError> {
-    if create {
+    if create == Create::TablesAndFunctions {
         create_tables(connection, wanted).await?;
     }
     let layout = match &wanted.tracking {
@@ -121,7 +130,14 @@ pub(crate) async fn prepare(
     let append = AppendTables { anchor, events, tracking: layout };
     let mut functions = true;
     for function in [Some(append.group_function()), append.single_function()].into_iter().flatten() {
-        functions &= find_or_create_function(connection, &function, create).await?;
+        let found = find_or_create_function(connection, &append.anchor, &function, create).await?;
+        if !found && stands(connection, &function.name).await? {
+            tracing::warn!(
+                function = function.name.quoted(),
+                "a function of this name is not ours, or its owner not the table's: it is not called"
+            );
+        }
+        functions &= found;
     }
     if !functions {
         tracing::debug!(table = append.anchor.quoted(), "no append function: appends take three round trips");
@@ -203,22 +219,24 @@ async fn create(
 
 async fn find_or_create_function(
     connection: &mut PgConnection,
+    table: &TableName,
     function: &Function,
-    allowed: bool,
+    allowed: Create,
 ) -> Result<bool, PersistenceError> {
-    let name = &function.name;
-    if is_callable(connection, name).await? {
+    if is_callable(connection, table, function).await? {
         return Ok(true);
     }
-    if !allowed {
+    if allowed == Create::Nothing {
         return Ok(false);
     }
-    match create(connection, name, &format!("{};", function.create())).await {
+    match create(connection, &function.name, &format!("{};", function.create())).await {
         Ok(()) => Ok(true),
         // A role that may not create functions appends without.
-        Err(error) if error.kind() == ErrorKind::Programming => is_callable(connection, name).await,
+        Err(error) if error.kind() == ErrorKind::Programming => {
+            is_callable(connection, table, function).await
+        }
         // Somebody else created it meanwhile, again and again.
-        Err(error) => match is_callable(connection, name).await {
+        Err(error) => match is_callable(connection, table, function).await {
             Ok(true) => Ok(true),
             _ => Err(error),
         },
@@ -233,11 +251,32 @@ async fn exists(connection: &mut PgConnection, table: &TableName) -> Result<bool
     flag(connection, asking, table).await
 }
 
-async fn is_callable(connection: &mut PgConnection, function: &TableName) -> Result<bool, PersistenceError> {
+/// Whether a function stands that may be called, and that can be believed: whoever may create things in
+/// the schema can know its name beforehand, and make one that says yes and amen. So it has our body, and
+/// is owned by somebody who could do to the table, or to us, what he likes without it.
+async fn is_callable(
+    connection: &mut PgConnection,
+    table: &TableName,
+    function: &Function,
+) -> Result<bool, PersistenceError> {
     let query = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS p \
                  JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace \
-                 WHERE n.nspname = $1 AND p.proname = $2 \
-                 AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))";
+                 JOIN pg_catalog.pg_roles AS owner ON owner.oid = p.proowner \
+                 WHERE n.nspname = $1 AND p.proname = $2 AND p.prosrc = $3 AND NOT p.prosecdef \
+                 AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE') \
+                 AND (owner.rolsuper OR owner.rolname = CURRENT_USER OR owner.oid = \
+                 (SELECT c.relowner FROM pg_catalog.pg_class AS c WHERE c.relnamespace = n.oid AND c.relname = $4)))";
+    let name = &function.name;
+    let asking = sqlx::query(query).persistent(false).bind(name.schema()).bind(name.name());
+    let asking = asking.bind(&function.body).bind(table.name());
+    flag(connection, asking, name).await
+}
+
+/// Whether any function of this name stands.
+async fn stands(connection: &mut PgConnection, function: &TableName) -> Result<bool, PersistenceError> {
+    let query = "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS p \
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace \
+                 WHERE n.nspname = $1 AND p.proname = $2)";
     let asking = sqlx::query(query).persistent(false).bind(function.schema()).bind(function.name());
     flag(connection, asking, function).await
 }

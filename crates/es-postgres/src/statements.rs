@@ -28,6 +28,9 @@ const ADVISORY_CLASS: i32 = 0x6573_6c6b;
 /// The first key of the advisory lock under which ids are drawn; see [`EventsTable::draw`].
 const DRAWING_CLASS: i32 = 0x6573_6964;
 
+/// The first key of the advisory lock of a tracking table; see [`AppendTables::tracking_lock`].
+const TRACKING_CLASS: i32 = 0x6573_7472;
+
 /// The tables that an append writes.
 #[derive(Clone, Debug)]
 pub(crate) struct AppendTables {
@@ -108,9 +111,9 @@ impl AppendTables {
                 "(integer[], uuid[], bigint[], text[], bytea[], integer[], text[], bigint[], \
                  lock_mode text, lock_wait text, \
                  OUT refused_rows bigint[], OUT refused_tracking bigint[], OUT notification_ids bigint[]) \
-                 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp {settings} AS {}",
-                quote_literal(&self.group_function_body())
+                 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp {settings}"
             ),
+            self.group_function_body(),
         )
     }
 
@@ -129,12 +132,11 @@ impl AppendTables {
         Some(Function::new(
             &self.anchor,
             "append_one",
-            format!(
-                "(uuid, bigint, text, bytea, lock_mode text, lock_wait text) RETURNS bigint \
-                 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp \
-                 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS {}",
-                quote_literal(&body)
-            ),
+            "(uuid, bigint, text, bytea, lock_mode text, lock_wait text) RETURNS bigint \
+             LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp \
+             SET plan_cache_mode = force_generic_plan SET enable_seqscan = off"
+                .to_owned(),
+            body,
         ))
     }
 
@@ -151,11 +153,15 @@ impl AppendTables {
             None => append.clone(),
             Some(draw) => format!("{draw} {}", self.append_in_function(Ids::Drawn)),
         };
+        let lock_tracking = match self.tracking_lock("PERFORM") {
+            None => String::new(),
+            Some(lock) => format!("IF cardinality($6) > 0 THEN {lock} END IF;"),
+        };
         let locked = self.lock_in_function();
         format!(
             "DECLARE lost bigint; drawn bigint[]; usual_wait text := current_setting('lock_timeout'); \
              BEGIN \
-             IF lock_mode = 'none' THEN {append_unlocked} ELSE {locked} {append} END IF; \
+             IF lock_mode = 'none' THEN {lock_tracking} {append_unlocked} ELSE {locked} {append} END IF; \
              IF lost > 0 THEN RAISE unique_violation USING MESSAGE = \
              'a tracking position was recorded at the same time'; END IF; \
              END"
@@ -206,6 +212,17 @@ impl AppendTables {
         )
     }
 
+    /// Excludes others who record positions, as a statement with its semicolon, where there is no lock
+    /// of the anchor that does it, and no row of the application's that writers would wait for each
+    /// other at: two could find their positions greater than all that is recorded, and record both.
+    pub(crate) fn tracking_lock(&self, evaluate: &str) -> Option<String> {
+        let (table, Layout::RowPerRecord) = self.tracking.as_ref()? else { return None };
+        let table = quote_literal(&table.quoted());
+        Some(format!(
+            "{evaluate} pg_catalog.pg_advisory_xact_lock({TRACKING_CLASS}, {table}::pg_catalog.regclass::oid::integer);"
+        ))
+    }
+
     fn append_in_function(&self, ids: Ids) -> String {
         let into = "INTO refused_rows, refused_tracking, notification_ids, lost";
         let with_tracking = self.statement(true, ids);
@@ -254,38 +271,43 @@ impl EventsTable {
 
     /// Draws ids in one run, so that the ids of a batch stay together although others draw too.
     ///
-    /// A lock of the session is the only kind that can be given back before the transaction ends; it
-    /// is held for the drawing alone, and given back whatever happens. The table's own lock comes
+    /// The lock for that is given back as soon as they are drawn, and whatever happens: it is taken in a
+    /// subtransaction, which is rolled back. What was drawn stays drawn. The table's own lock comes
     /// first: readers look for its holders.
     fn draw(&self, assign: impl FnOnce(&str) -> String) -> Option<String> {
         let sequence = format!("{}::regclass", quote_literal(self.sequence.as_ref()?));
-        let key = format!("{DRAWING_CLASS}, {sequence}::oid::integer");
         let assign = assign(&format!("nextval({sequence})"));
         Some(format!(
             "LOCK TABLE {} IN ROW EXCLUSIVE MODE; \
              BEGIN \
-             PERFORM pg_advisory_lock({key}); {assign} PERFORM pg_advisory_unlock({key}); \
-             EXCEPTION WHEN query_canceled OR OTHERS THEN \
-             PERFORM pg_advisory_unlock({key}); RAISE; \
+             IF usual_wait <> lock_wait THEN PERFORM set_config('lock_timeout', lock_wait, true); END IF; \
+             PERFORM pg_advisory_xact_lock({DRAWING_CLASS}, {sequence}::oid::integer); {assign} \
+             RAISE SQLSTATE '{DRAWN}'; \
+             EXCEPTION WHEN SQLSTATE '{DRAWN}' THEN NULL; \
              END;",
             self.name.quoted()
         ))
     }
 }
 
+/// By what the subtransaction ends in which ids are drawn. Nobody ever sees it.
+const DRAWN: &str = "ESIDS";
+
 /// A function that stands beside a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Function {
     pub(crate) name: TableName,
-    definition: String,
+    /// Parameters, language and settings.
+    head: String,
+    pub(crate) body: String,
 }
 
 impl Function {
     /// Its name is that of no other table's and no other version's function: it is derived from the
     /// table's name and from what the function does.
-    fn new(table: &TableName, purpose: &str, definition: String) -> Self {
+    fn new(table: &TableName, purpose: &str, head: String, body: String) -> Self {
         const LONGEST: usize = 63;
-        let version = digest(&definition);
+        let version = digest(&format!("{head} {body}"));
         let version = version.get(..8).unwrap_or(&version);
         let named = format!("{}_{purpose}_{version}", table.name());
         let name = if named.len() <= LONGEST {
@@ -293,12 +315,12 @@ impl Function {
         } else {
             format!("{purpose}_{}_{version}", digest(table.name()))
         };
-        Self { name: table.sibling(name), definition }
+        Self { name: table.sibling(name), head, body }
     }
 
     /// Creates it.
     pub(crate) fn create(&self) -> String {
-        format!("CREATE FUNCTION {} {}", self.name.quoted(), self.definition)
+        format!("CREATE FUNCTION {} {} AS {}", self.name.quoted(), self.head, quote_literal(&self.body))
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     PostgresDatastore,
-    append::Appender,
+    current::CurrentAppender,
     error, fence,
     options::Ordering,
     outcome::Committer,
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) datastore: PostgresDatastore,
-    pub(crate) appender: Arc<Appender>,
+    pub(crate) appender: Arc<CurrentAppender>,
     tables: Wanted,
     pub(crate) queue: Arc<Queue>,
     pub(crate) signals: Arc<Signals>,
@@ -41,7 +41,7 @@ impl Store {
         // records one after the other must not overtake each other.
         let several = standing.lock == Lock::None && standing.append.events.is_some();
         let writers = if several { options.writers.get() } else { 1 };
-        let appender = Arc::new(Appender::new(standing, options));
+        let appender = Arc::new(CurrentAppender::new(datastore.clone(), tables.clone(), standing));
         let committer = Committer::new(datastore.clone(), Arc::clone(&appender), Arc::clone(&signals));
         let queue = Arc::new(Queue::start(committer, options, writers));
         Self { appender, tables, queue, signals, datastore }

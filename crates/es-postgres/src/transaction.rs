@@ -22,7 +22,13 @@ impl Store {
         if batch.events.is_empty() && batch.tracking.is_none() {
             return Ok(Vec::new());
         }
-        let appended = self.appender.append(&mut *transaction, &[batch], append::Transaction::Callers).await;
+        let appender = self.appender.get();
+        let appended = appender.append(&mut *transaction, &[batch], append::Transaction::Callers).await;
+        if appended.as_ref().is_err_and(|failed| failed.outdated)
+            && let Err(error) = self.appender.renew().await
+        {
+            tracing::debug!(%error, "cannot look again at what stands in the database");
+        }
         let outcome = appended.map_err(|failed| failed.error)?.into_iter().next();
         let outcome =
             outcome.ok_or_else(|| PersistenceError::internal("an append of one request has no outcome"))?;
