@@ -87,7 +87,13 @@ impl SqliteDatastore {
         let threads = Threads::new();
         let (commands, receiver) = mpsc::unbounded_channel();
         let (reply, opened) = oneshot::channel();
-        let signals = Signals::default();
+        // The writer holds the signals, and must see that the last handle is gone.
+        let queue = commands.downgrade();
+        let signals = Signals::new(move || {
+            if let Some(queue) = queue.upgrade() {
+                let _ = queue.send(Command::Watch);
+            }
+        });
         let writer_signals = signals.clone();
         let SqliteOptions { database: path, create_table, queue_bytes, lock_timeout, .. } = options.clone();
         threads.spawn("es-sqlite-writer", move || {

@@ -57,6 +57,7 @@ mod append;
 mod datastore;
 mod error;
 mod hooks;
+mod inbox;
 mod locks;
 mod log;
 mod options;
@@ -69,6 +70,7 @@ mod signals;
 mod threads;
 #[cfg(feature = "sqlx")]
 mod transaction;
+mod watch;
 mod writer;
 
 pub use datastore::SqliteDatastore;

@@ -4,26 +4,24 @@
 //! commit, then the replies. A writer without work commits the next request at once; groups grow
 //! while a commit keeps the disk busy, so that batching adds no wait of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, task::Poll, time::Duration};
 
 use es_core::{PersistenceError, StoredEvent, Tracking};
 use rusqlite::Connection;
-use tokio::sync::{
-    OwnedSemaphorePermit,
-    mpsc::{UnboundedReceiver, error::TryRecvError},
-    oneshot,
-};
+use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedReceiver, oneshot};
 
 use crate::{
     SqliteOptions, append,
     error::{from_sqlite, is_full, is_locked, leaves_nothing},
     hooks::{Hooks, WriterStep},
+    inbox::Inbox,
     locks::wait_for_lock,
     log::Log,
     options::GroupBounds,
     reader::{Job, Session},
     schema::EventTable,
     signals::Signals,
+    watch::Watch,
 };
 
 /// What a request takes in memory, and an event beside its topic and state, roughly.
@@ -34,6 +32,8 @@ pub(crate) enum Command {
     Append(Request),
     /// Something else to do with the writing connection, between groups.
     Run(Job),
+    /// Look for what others commit.
+    Watch,
     /// Do what was accepted, then end.
     Close,
 }
@@ -54,7 +54,7 @@ pub(crate) type Outcome = Result<Vec<i64>, PersistenceError>;
 /// The writer thread's work.
 pub(crate) struct Writer {
     session: Session,
-    commands: UnboundedReceiver<Command>,
+    inbox: Inbox<Command>,
     /// A command that was taken while a group was gathered and belongs to no group, or the next.
     held_back: Option<Command>,
     bounds: GroupBounds,
@@ -62,6 +62,7 @@ pub(crate) struct Writer {
     log: Option<Log>,
     hooks: Hooks,
     signals: Signals,
+    watch: Watch,
 }
 
 /// Requests on their way to one commit.
@@ -88,23 +89,40 @@ impl Writer {
         connection: Connection,
         commands: UnboundedReceiver<Command>,
         signals: Signals,
-        SqliteOptions { group: bounds, lock_timeout, hooks, .. }: SqliteOptions,
+        SqliteOptions { group: bounds, lock_timeout, poll_interval, hooks, .. }: SqliteOptions,
     ) -> Self {
         let log = Log::of(&connection);
         let session = Session::new(connection);
-        Self { session, commands, held_back: None, bounds, lock_timeout, log, hooks, signals }
+        let inbox = Inbox::of_this_thread(commands);
+        let watch = Watch::new(&session.connection, poll_interval);
+        Self { session, inbox, held_back: None, bounds, lock_timeout, log, hooks, signals, watch }
     }
 
     /// Works until the last handle is gone, or told to close, and everything accepted is done.
     pub(crate) fn run(mut self) {
-        while let Some(command) = self.held_back.take().or_else(|| self.commands.blocking_recv()) {
+        while let Some(command) = self.next_command() {
             match command {
                 Command::Append(request) => {
                     self.write(request);
                     self.tidy_log();
                 }
                 Command::Run(job) => job(&mut self.session),
-                Command::Close => self.commands.close(),
+                Command::Watch => self.watch.start(),
+                Command::Close => self.inbox.close(),
+            }
+        }
+        self.signals.close();
+    }
+
+    /// What to do next; looks for what others commit while it waits, and before, if it is time to.
+    fn next_command(&mut self) -> Option<Command> {
+        loop {
+            self.watch.look(&self.session.connection, &self.signals);
+            if let Some(command) = self.held_back.take() {
+                return Some(command);
+            }
+            if let Poll::Ready(command) = self.inbox.receive(self.watch.due()) {
+                return command;
             }
         }
     }
@@ -140,12 +158,12 @@ impl Writer {
     /// Adds the requests that wait, as far as the bounds allow.
     fn gather(&mut self, group: &mut Group) {
         while self.held_back.is_none() {
-            match self.commands.try_recv() {
-                Ok(Command::Append(request)) if group.has_room_for(&request, self.bounds) => {
+            match self.inbox.try_receive() {
+                Some(Command::Append(request)) if group.has_room_for(&request, self.bounds) => {
                     group.add(request);
                 }
-                Ok(other) => self.held_back = Some(other),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+                Some(other) => self.held_back = Some(other),
+                None => return,
             }
         }
     }

@@ -9,11 +9,12 @@ use std::{
     env,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection, ProcessRecorder,
-    Tracking, TrackingRecorder,
+    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, EventRange, Notification,
+    NotificationSelection, ProcessRecorder, Tracking, TrackingRecorder, TrackingRecorderExt,
 };
 use es_sqlite::{Fault, SqliteOptions, SqliteProcessRecorder, WriterHooks, WriterStep};
 
@@ -183,6 +184,31 @@ async fn processes_share_a_file_and_a_reader_misses_nothing() {
             assert_eq!(notification.event.originator_version, *version);
         }
     }
+    for child in &mut children {
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn what_other_processes_record_wakes_those_who_follow_and_who_wait() {
+    const EACH: i64 = 5;
+    let (_directory, path) = database();
+    let recorder = open(&path).await;
+    let mut subscription = recorder.subscribe(0, []).poll_interval(Duration::from_hours(1));
+    let mut positions = recorder.positions().listen(["upstream 1"]);
+    let mut children = [1, 2].map(|originator| spawn(&path, originator, &[(BATCHES, EACH.to_string())]));
+
+    let follow = async {
+        let mut ids = Vec::new();
+        while (ids.len() as i64) < 2 * EACH * BATCH {
+            let page = subscription.next_page().await.unwrap().unwrap();
+            ids.extend(page.notifications.iter().map(|notification| notification.id));
+        }
+        assert_eq!(ids, (1..=2 * EACH * BATCH).collect::<Vec<_>>());
+        recorder.wait("upstream 1", EACH * BATCH, Duration::from_secs(30)).await.unwrap();
+        assert!(positions.woken().await);
+    };
+    tokio::time::timeout(Duration::from_secs(60), follow).await.expect("it is woken");
     for child in &mut children {
         assert!(child.wait().unwrap().success());
     }

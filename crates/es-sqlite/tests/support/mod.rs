@@ -22,6 +22,11 @@ pub(crate) fn event(originator: u128, version: i64) -> StoredEvent {
     event_of(originator, version, format!(r#"{{"version":{version}}}"#).into_bytes())
 }
 
+/// The same, of a topic.
+pub(crate) fn event_about(topic: &'static str, originator: u128, version: i64) -> StoredEvent {
+    StoredEvent { topic: Topic::from_static(topic), ..event(originator, version) }
+}
+
 pub(crate) fn event_of(originator: u128, version: i64, state: Vec<u8>) -> StoredEvent {
     StoredEvent {
         originator_id: id(originator),
@@ -124,6 +129,11 @@ impl GateKeeper {
     /// Waits until the writer stands before the gate.
     pub(crate) async fn reached(&mut self) {
         self.arrivals.recv().await.expect("the writer runs");
+    }
+
+    /// Lets the writer pass once.
+    pub(crate) fn pass(&self) {
+        self.releases.as_ref().expect("the gate is not open").send(()).expect("the writer runs");
     }
 
     /// Lets the writer pass, now and from now on.
