@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_channel::Sender;
-use es_core::{ErrorKind, EventRange, PersistenceError, StoredEvent, Tracking, uuid::Uuid};
+use es_core::{ErrorKind, EventRange, Failure, PersistenceError, Portion, StoredEvent, Tracking, uuid::Uuid};
 use rusqlite::{Connection, OpenFlags, limits::Limit, vtab::array};
 use tokio::sync::{
     OwnedSemaphorePermit, Semaphore,
@@ -21,6 +21,7 @@ use crate::{
     SqliteTrackingRecorder,
     error::{from_opening, is_locked},
     locks::wait_for_lock,
+    projecting::{Handler, Projecting},
     quick::QuickReader,
     reader::{self, Job, Session},
     schema::{self, EventTable},
@@ -258,12 +259,37 @@ impl SqliteDatastore {
         result.await.unwrap_or_else(|_| Err(thread_lost()))
     }
 
+    /// Handles notifications and records the position as one, on the writer's connection; returns how
+    /// many were handled.
+    pub(crate) async fn project(
+        &self,
+        table: &Arc<EventTable>,
+        portion: Portion<'_>,
+        handler: Handler,
+    ) -> Result<usize, Failure> {
+        let Portion { application_name, notifications, position } = portion;
+        let events = notifications.iter().map(|notification| &notification.event);
+        let permit = self.place_in_queue(weight(events)).await?;
+        let (reply, outcome) = oneshot::channel();
+        let work = Projecting {
+            application_name: application_name.to_owned(),
+            notifications: notifications.to_vec(),
+            position,
+            handler,
+            table: Arc::clone(table),
+            reply,
+            permit,
+        };
+        self.0.commands.send(Command::Project(work)).map_err(|_| self.closed())?;
+        outcome.await.unwrap_or_else(|_| Err(outcome_lost().into()))
+    }
+
     /// Does something on the writer's connection, between groups.
-    async fn run_on_writer<T: Send + 'static>(
+    pub(crate) async fn run_on_writer<T: Send + 'static>(
         &self,
         work: impl Fn(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
     ) -> Result<T, PersistenceError> {
-        let place = self.place_in_queue(weight(&[])).await?;
+        let place = self.place_in_queue(weight([])).await?;
         let lock_timeout = self.0.lock_timeout;
         let (job, result) = job(move |session: &mut Session| {
             let _place = place;

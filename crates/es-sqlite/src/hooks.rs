@@ -35,11 +35,12 @@ pub trait WriterHooks: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WriterStep {
-    /// The group's transaction begins.
+    /// The transaction of a group, or of a projection, begins.
     Begin,
-    /// One request of the group is appended.
+    /// One request of the group is appended, or the position of a projection, whose notifications
+    /// have been handled.
     Append,
-    /// The group commits. A fault leaves it uncommitted.
+    /// The transaction commits. A fault leaves it uncommitted.
     Commit,
     /// The commit has taken effect and is about to be reported. A fault makes the writer believe
     /// that it failed.

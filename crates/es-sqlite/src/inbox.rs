@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// A queue that one thread receives from. The channel itself has no blocking wait with an end.
 pub(crate) struct Inbox<T> {
@@ -47,10 +47,7 @@ impl<T> Inbox<T> {
 
     /// The next of what was sent, if it is there.
     pub(crate) fn try_receive(&mut self) -> Option<T> {
-        match self.receiver.try_recv() {
-            Ok(received) => Some(received),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.receiver.try_recv().ok()
     }
 
     /// Takes no more. What was sent can still be received.

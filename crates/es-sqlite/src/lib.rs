@@ -54,6 +54,7 @@
 //! times as long.
 
 mod append;
+mod connection;
 mod datastore;
 mod error;
 mod hooks;
@@ -61,6 +62,8 @@ mod inbox;
 mod locks;
 mod log;
 mod options;
+mod projecting;
+mod projection;
 mod quick;
 mod reader;
 mod recorder;
@@ -76,6 +79,10 @@ mod writer;
 pub use datastore::SqliteDatastore;
 pub use hooks::{Fault, WriterHooks, WriterStep};
 pub use options::{SqliteOptions, Synchronous};
+pub use projection::{SqliteProjection, SqliteProjector};
 pub use recorder::{
     SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteProcessRecorder, SqliteTrackingRecorder,
 };
+
+/// The SQLite library that projections are written against.
+pub use rusqlite;

@@ -175,12 +175,12 @@ impl SqliteOptions {
     }
 
     /// How often the writer looks for what other processes, and other connections of this one, have
-    /// committed, while somebody waits for it; 50 ms by default. Subscriptions and those who
-    /// [wait](es_core::TrackingRecorderExt::wait) are told after half of it on average. What the
+    /// committed, while somebody waits for it; 50 ms by default. Subscriptions, and those who
+    /// [wait](es_core::TrackingRecorderExt::wait), are told after half of it on average. What the
     /// datastore's own recorders record is told at once.
     ///
-    /// A look takes some XX µs of the writer's thread: at the default, YY % of a core while the
-    /// writer has nothing else to do. At least a millisecond: less counts as that.
+    /// At the default, a writer without other work takes less than 0.2 % of a core to look, and 0.6 %
+    /// at 10 ms; nothing while nobody waits. At least a millisecond: less counts as that.
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval.max(SHORTEST_POLL_INTERVAL);

@@ -12,12 +12,13 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedReceiver, oneshot};
 
 use crate::{
     SqliteOptions, append,
-    error::{from_sqlite, is_full, is_locked, leaves_nothing},
-    hooks::{Hooks, WriterStep},
+    connection::{CommitError, WritingConnection},
+    error::from_sqlite,
+    hooks::WriterStep,
     inbox::Inbox,
-    locks::wait_for_lock,
     log::Log,
     options::GroupBounds,
+    projecting::Projecting,
     reader::{Job, Session},
     schema::EventTable,
     signals::Signals,
@@ -30,6 +31,7 @@ const OVERHEAD: usize = 128;
 /// What callers ask of the writer thread.
 pub(crate) enum Command {
     Append(Request),
+    Project(Projecting),
     /// Something else to do with the writing connection, between groups.
     Run(Job),
     /// Look for what others commit.
@@ -53,14 +55,13 @@ pub(crate) type Outcome = Result<Vec<i64>, PersistenceError>;
 
 /// The writer thread's work.
 pub(crate) struct Writer {
-    session: Session,
+    writing: WritingConnection,
     inbox: Inbox<Command>,
     /// A command that was taken while a group was gathered and belongs to no group, or the next.
     held_back: Option<Command>,
     bounds: GroupBounds,
     lock_timeout: Duration,
     log: Option<Log>,
-    hooks: Hooks,
     signals: Signals,
     watch: Watch,
 }
@@ -92,10 +93,10 @@ impl Writer {
         SqliteOptions { group: bounds, lock_timeout, poll_interval, hooks, .. }: SqliteOptions,
     ) -> Self {
         let log = Log::of(&connection);
-        let session = Session::new(connection);
+        let watch = Watch::new(&connection, poll_interval);
+        let writing = WritingConnection::new(Session::new(connection), lock_timeout, hooks);
         let inbox = Inbox::of_this_thread(commands);
-        let watch = Watch::new(&session.connection, poll_interval);
-        Self { session, inbox, held_back: None, bounds, lock_timeout, log, hooks, signals, watch }
+        Self { writing, inbox, held_back: None, bounds, lock_timeout, log, signals, watch }
     }
 
     /// Works until the last handle is gone, or told to close, and everything accepted is done.
@@ -106,7 +107,11 @@ impl Writer {
                     self.write(request);
                     self.tidy_log();
                 }
-                Command::Run(job) => job(&mut self.session),
+                Command::Project(work) => {
+                    self.project(work);
+                    self.tidy_log();
+                }
+                Command::Run(job) => job(&mut self.writing.session),
                 Command::Watch => self.watch.start(),
                 Command::Close => self.inbox.close(),
             }
@@ -117,7 +122,7 @@ impl Writer {
     /// What to do next; looks for what others commit while it waits, and before, if it is time to.
     fn next_command(&mut self) -> Option<Command> {
         loop {
-            self.watch.look(&self.session.connection, &self.signals);
+            self.watch.look(self.writing.connection(), &self.signals);
             if let Some(command) = self.held_back.take() {
                 return Some(command);
             }
@@ -130,7 +135,7 @@ impl Writer {
     /// After the replies: nobody waits for it but who comes next.
     fn tidy_log(&mut self) {
         if let Some(log) = &mut self.log {
-            log.tidy(&self.session.connection, self.lock_timeout);
+            log.tidy(self.writing.connection(), self.lock_timeout);
         }
     }
 
@@ -170,14 +175,15 @@ impl Writer {
 
     /// Appends and commits a group, which grows by what arrives meanwhile if `may_grow`.
     fn transact(&mut self, group: &mut Group, may_grow: bool) -> Commit {
-        if let Err(error) = self.begin() {
+        if let Err(error) = self.writing.begin() {
             return Commit::Failed(from_sqlite(error));
         }
         let mut outcomes = Vec::with_capacity(group.requests.len());
         while let Some(request) = group.requests.get(outcomes.len()) {
-            let outcome = self.append(request);
+            let Request { table, events, tracking, .. } = request;
+            let outcome = self.writing.append(table, events, tracking.as_ref());
             if let Err(error) = &outcome
-                && self.connection().is_autocommit()
+                && self.writing.connection().is_autocommit()
             {
                 return Commit::TogetherFailed(error.clone());
             }
@@ -186,60 +192,29 @@ impl Writer {
                 self.gather(group);
             }
         }
-        match self.commit() {
+        match self.writing.commit(|connection| is_committed(connection, group, &outcomes)) {
             Ok(()) => Commit::Done(outcomes),
-            Err(error) => self.find_out(group, outcomes, error),
+            Err(CommitError::NoRoom(error)) => Commit::TogetherFailed(error),
+            Err(CommitError::Failed(error)) => Commit::Failed(error),
         }
     }
 
-    fn begin(&self) -> rusqlite::Result<()> {
-        self.hooks.before(WriterStep::Begin)?;
-        self.roll_back()?;
-        wait_for_lock(self.lock_timeout, is_locked, || execute(self.connection(), "BEGIN IMMEDIATE"))
-    }
-
-    fn append(&self, request: &Request) -> Outcome {
-        self.hooks.before(WriterStep::Append).map_err(from_sqlite)?;
-        let Request { table, events, tracking, .. } = request;
-        wait_for_lock(self.lock_timeout, PersistenceError::is_transient, || {
-            append::append(self.connection(), table, events, tracking.as_ref())
-        })
-    }
-
-    fn commit(&self) -> rusqlite::Result<()> {
-        self.hooks.before(WriterStep::Commit)?;
-        execute(self.connection(), "COMMIT")?;
-        self.hooks.before(WriterStep::Report)
-    }
-
-    /// Rolls back the transaction that is open, if one is.
-    fn roll_back(&self) -> rusqlite::Result<()> {
-        if self.connection().is_autocommit() { Ok(()) } else { execute(self.connection(), "ROLLBACK") }
-    }
-
-    /// Finds out what became of a commit that was reported as failed.
-    fn find_out(&self, group: &Group, outcomes: Vec<Outcome>, error: rusqlite::Error) -> Commit {
-        tracing::warn!(%error, requests = group.requests.len(), "a commit failed; looking for its rows");
-        let found =
-            self.roll_back().and_then(|()| recovery::is_committed(self.connection(), group, &outcomes));
-        match found {
-            Ok(Some(true)) => Commit::Done(outcomes),
-            Ok(Some(false)) if is_full(&error) => Commit::TogetherFailed(from_sqlite(error)),
-            Ok(Some(false)) if leaves_nothing(&error) => Commit::Failed(from_sqlite(error)),
-            Ok(Some(false)) if recovery::overwrite_log(self.connection(), &self.hooks).is_ok() => {
-                Commit::Failed(from_sqlite(error))
-            }
-            _ => {
-                // It may be the recovery's own transaction, whose lock others wait for.
-                let _ = self.roll_back();
-                Commit::Failed(recovery::outcome_unknown(error))
-            }
+    fn project(&mut self, mut work: Projecting) {
+        if !work.is_wanted() {
+            return;
         }
+        let outcome = work.run(&self.writing);
+        // The result stands; a fault cannot change it any more.
+        let _ = self.writing.before(WriterStep::Reply);
+        if outcome.is_ok() {
+            self.signals.positions.wake([work.application_name()]);
+        }
+        work.reply(outcome);
     }
 
     fn reply(&self, group: Group, outcomes: Vec<Outcome>) {
         // The results stand; a fault cannot change them any more.
-        let _ = self.hooks.before(WriterStep::Reply);
+        let _ = self.writing.before(WriterStep::Reply);
         for (request, outcome) in group.requests.into_iter().zip(outcomes) {
             if outcome.is_ok() {
                 self.signals.recorded(&request);
@@ -251,10 +226,6 @@ impl Writer {
     fn refuse(&self, group: Group, error: &PersistenceError) {
         let outcomes = group.requests.iter().map(|_| Err(error.clone())).collect();
         self.reply(group, outcomes);
-    }
-
-    fn connection(&self) -> &Connection {
-        &self.session.connection
     }
 }
 
@@ -289,75 +260,41 @@ impl Request {
 }
 
 /// What a request for these events counts in the queue and in a group, in bytes.
-pub(crate) fn weight(events: &[StoredEvent]) -> usize {
-    let events = events.iter().map(|event| OVERHEAD + event.topic.len() + event.state.len());
+pub(crate) fn weight<'e>(events: impl IntoIterator<Item = &'e StoredEvent>) -> usize {
+    let events = events.into_iter().map(|event| OVERHEAD + event.topic.len() + event.state.len());
     OVERHEAD + events.sum::<usize>()
 }
 
-fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
-    connection.prepare_cached(statement)?.execute(()).map(drop)
+/// Whether a group stands in the database: exactly its rows. Nothing when that cannot be said.
+///
+/// A group is committed whole or not at all, so all signs must agree.
+fn is_committed(
+    connection: &Connection,
+    group: &Group,
+    outcomes: &[Outcome],
+) -> rusqlite::Result<Option<bool>> {
+    let mut committed = None;
+    let mut has_appended = false;
+    for (request, outcome) in group.requests.iter().zip(outcomes) {
+        let Ok(ids) = outcome else { continue };
+        has_appended = true;
+        let Some(sign) = is_recorded(connection, request, ids)? else { continue };
+        if committed.is_some_and(|committed| committed != sign) {
+            return Ok(None);
+        }
+        committed = Some(sign);
+    }
+    // Without a request that appended anything, there was nothing to commit.
+    Ok(if has_appended { committed } else { Some(true) })
 }
 
-/// What became of a commit whose success was not reported.
-mod recovery {
-    use es_core::{ErrorKind, PersistenceError};
-    use rusqlite::Connection;
-
-    use super::{Group, Hooks, Outcome, Request, WriterStep, execute};
-    use crate::append;
-
-    /// Whether the group stands in the database: exactly its rows. Nothing when that cannot be said.
-    ///
-    /// A group is committed whole or not at all, so all signs must agree.
-    pub(super) fn is_committed(
-        connection: &Connection,
-        group: &Group,
-        outcomes: &[Outcome],
-    ) -> rusqlite::Result<Option<bool>> {
-        let mut committed = None;
-        let mut has_appended = false;
-        for (request, outcome) in group.requests.iter().zip(outcomes) {
-            let Ok(ids) = outcome else { continue };
-            has_appended = true;
-            let Some(sign) = is_recorded(connection, request, ids)? else { continue };
-            if committed.is_some_and(|committed| committed != sign) {
-                return Ok(None);
-            }
-            committed = Some(sign);
-        }
-        // Without a request that appended anything, there was nothing to commit.
-        Ok(if has_appended { committed } else { Some(true) })
+/// A tracking record alone may be another process's, recorded since: it says nothing when it is there,
+/// only when it is missing.
+fn is_recorded(connection: &Connection, request: &Request, ids: &[i64]) -> rusqlite::Result<Option<bool>> {
+    if !request.events.is_empty() {
+        return append::are_recorded(connection, &request.table, &request.events, ids).map(Some);
     }
-
-    /// A tracking record alone may be another process's, recorded since: it says nothing when it is
-    /// there, only when it is missing.
-    fn is_recorded(
-        connection: &Connection,
-        request: &Request,
-        ids: &[i64],
-    ) -> rusqlite::Result<Option<bool>> {
-        if !request.events.is_empty() {
-            return append::are_recorded(connection, &request.table, &request.events, ids).map(Some);
-        }
-        let Some(tracking) = &request.tracking else { return Ok(None) };
-        let recorded = append::max_tracking_id(connection, tracking.application_name())?;
-        Ok(if recorded < Some(tracking.notification_id()) { Some(false) } else { None })
-    }
-
-    /// Commits a change that changes nothing, over whatever the failed commit left in the log.
-    ///
-    /// Otherwise its records, if they reached the disk after all, would be recovered after a crash,
-    /// and events appear that were reported as not recorded.
-    pub(super) fn overwrite_log(connection: &Connection, hooks: &Hooks) -> rusqlite::Result<()> {
-        execute(connection, "BEGIN IMMEDIATE")?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        connection.pragma_update(None, "user_version", version)?;
-        hooks.before(WriterStep::Overwrite)?;
-        execute(connection, "COMMIT")
-    }
-
-    pub(super) fn outcome_unknown(error: rusqlite::Error) -> PersistenceError {
-        let message = "the commit failed, and it cannot be found out whether it took effect";
-        PersistenceError::new(ErrorKind::OutcomeUnknown, message).with_source(error)
-    }
+    let Some(tracking) = &request.tracking else { return Ok(None) };
+    let recorded = append::max_tracking_id(connection, tracking.application_name())?;
+    Ok(if recorded < Some(tracking.notification_id()) { Some(false) } else { None })
 }

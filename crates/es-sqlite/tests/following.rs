@@ -92,7 +92,8 @@ async fn a_position_that_another_datastore_records_ends_the_waiting() {
         // The waiting looks by itself now and then; a listener does not.
         let mut listener = own.positions().listen(["upstream"]);
         let position = Tracking::new("upstream", id).unwrap();
-        let (waited, recorded) = tokio::join!(own.wait("upstream", id, TOO_LONG), other.insert_tracking(position));
+        let (waited, recorded) =
+            tokio::join!(own.wait("upstream", id, TOO_LONG), other.insert_tracking(position));
         recorded.unwrap();
         waited.unwrap();
         assert!(soon(listener.woken()).await);
@@ -155,16 +156,17 @@ async fn closing_ends_subscriptions_in_order() {
     // They wait when it is closed, while the writer still works.
     let waiting = recorder.wait("upstream", 1, NEVER);
     let ends = async { tokio::join!(soon(all.next_page()), soon(opened.next_page()), soon(waiting)) };
+    let mut closing = None;
     let close = async {
         tokio::task::yield_now().await;
-        accepted(recorder.close())
+        closing = Some(accepted(recorder.close()));
     };
-    let ((end, end_of_opened, waited), close) = tokio::join!(ends, close);
+    let ((end, end_of_opened, waited), ()) = tokio::join!(ends, close);
     assert_eq!((end.unwrap(), end_of_opened.unwrap()), (None, None));
     assert_eq!(waited.unwrap_err().kind(), ErrorKind::Interface);
     gate.open();
     assert_eq!(insert.await.unwrap(), [1]);
-    close.await.unwrap();
+    closing.unwrap().await.unwrap();
     assert_eq!(soon(all.next_page()).await.unwrap(), None);
 }
 

@@ -1,0 +1,134 @@
+//! The connection that writes: its transactions, and what became of a commit that failed.
+
+use std::time::Duration;
+
+use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
+use rusqlite::{Connection, DropBehavior, Transaction, TransactionBehavior};
+
+use crate::{
+    append,
+    error::{from_sqlite, is_full, is_locked, leaves_nothing},
+    hooks::{Hooks, WriterStep},
+    locks::wait_for_lock,
+    reader::Session,
+    schema::EventTable,
+};
+
+/// The writer's connection. Each step of its transactions can be made to fail, for tests.
+pub(crate) struct WritingConnection {
+    pub(crate) session: Session,
+    lock_timeout: Duration,
+    hooks: Hooks,
+}
+
+/// Why a transaction was not committed.
+pub(crate) enum CommitError {
+    /// Nothing was recorded: there was no room for it. Less may still fit.
+    NoRoom(PersistenceError),
+    /// Nothing was recorded, or that is unknown.
+    Failed(PersistenceError),
+}
+
+impl WritingConnection {
+    pub(crate) fn new(session: Session, lock_timeout: Duration, hooks: Hooks) -> Self {
+        Self { session, lock_timeout, hooks }
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.session.connection
+    }
+
+    /// Tells of a step that is about to be done.
+    pub(crate) fn before(&self, step: WriterStep) -> rusqlite::Result<()> {
+        self.hooks.before(step)
+    }
+
+    /// Begins a transaction, which no other connection then can. It stays open until it is
+    /// [committed](Self::commit) or [rolled back](Self::roll_back); dropping it does nothing.
+    pub(crate) fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
+        self.before(WriterStep::Begin)?;
+        self.roll_back()?;
+        let mut transaction = wait_for_lock(self.lock_timeout, is_locked, || {
+            Transaction::new_unchecked(self.connection(), TransactionBehavior::Immediate)
+        })?;
+        transaction.set_drop_behavior(DropBehavior::Ignore);
+        Ok(transaction)
+    }
+
+    /// Appends events and a tracking record, all or nothing, and returns the notification ids.
+    pub(crate) fn append(
+        &self,
+        table: &EventTable,
+        events: &[StoredEvent],
+        tracking: Option<&Tracking>,
+    ) -> Result<Vec<i64>, PersistenceError> {
+        self.before(WriterStep::Append).map_err(from_sqlite)?;
+        wait_for_lock(self.lock_timeout, PersistenceError::is_transient, || {
+            append::append(self.connection(), table, events, tracking)
+        })
+    }
+
+    /// Commits the transaction that is open.
+    ///
+    /// When that seems to fail, `is_committed` looks whether exactly what was written stands in the
+    /// database, and says nothing when it cannot tell.
+    pub(crate) fn commit(
+        &self,
+        is_committed: impl FnOnce(&Connection) -> rusqlite::Result<Option<bool>>,
+    ) -> Result<(), CommitError> {
+        let Err(error) = self.try_commit() else { return Ok(()) };
+        tracing::warn!(%error, "a commit failed; looking for what it wrote");
+        let found = self.roll_back().and_then(|()| is_committed(self.connection()));
+        match found {
+            Ok(Some(true)) => Ok(()),
+            Ok(Some(false)) if is_full(&error) => Err(CommitError::NoRoom(from_sqlite(error))),
+            Ok(Some(false)) if leaves_nothing(&error) || self.overwrite_log().is_ok() => {
+                Err(CommitError::Failed(from_sqlite(error)))
+            }
+            _ => {
+                // It may be the transaction that was to overwrite the log, for whose lock others wait.
+                let _ = self.roll_back();
+                Err(CommitError::Failed(outcome_unknown(error)))
+            }
+        }
+    }
+
+    /// Rolls back the transaction that is open, if one is.
+    pub(crate) fn roll_back(&self) -> rusqlite::Result<()> {
+        if self.connection().is_autocommit() { Ok(()) } else { self.execute("ROLLBACK") }
+    }
+
+    fn try_commit(&self) -> rusqlite::Result<()> {
+        self.before(WriterStep::Commit)?;
+        self.execute("COMMIT")?;
+        self.before(WriterStep::Report)
+    }
+
+    /// Commits a change that changes nothing, over whatever the failed commit left in the log.
+    ///
+    /// Otherwise its records, if they reached the disk after all, would be recovered after a crash,
+    /// and events appear that were reported as not recorded.
+    fn overwrite_log(&self) -> rusqlite::Result<()> {
+        self.execute("BEGIN IMMEDIATE")?;
+        let version: i64 = self.connection().pragma_query_value(None, "user_version", |row| row.get(0))?;
+        self.connection().pragma_update(None, "user_version", version)?;
+        self.before(WriterStep::Overwrite)?;
+        self.execute("COMMIT")
+    }
+
+    fn execute(&self, statement: &str) -> rusqlite::Result<()> {
+        self.connection().prepare_cached(statement)?.execute(()).map(drop)
+    }
+}
+
+impl From<CommitError> for PersistenceError {
+    fn from(error: CommitError) -> Self {
+        let (CommitError::NoRoom(error) | CommitError::Failed(error)) = error;
+        error
+    }
+}
+
+fn outcome_unknown(error: rusqlite::Error) -> PersistenceError {
+    let message = "the commit failed, and it cannot be found out whether it took effect";
+    PersistenceError::new(ErrorKind::OutcomeUnknown, message).with_source(error)
+}
