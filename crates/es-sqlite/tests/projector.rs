@@ -1,0 +1,585 @@
+//! Projections: each notification's effect and the position are there together, once, whatever
+//! interrupts.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+
+mod support;
+
+use std::{
+    collections::HashMap,
+    env,
+    error::Error,
+    fmt,
+    num::NonZeroU32,
+    ops::RangeInclusive,
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    thread,
+    time::Duration,
+};
+
+use es_core::{
+    AggregateRecorder, Conflict, Downstream, ErrorKind, Failure, HandlerError, Notification,
+    PersistenceError, Portion, Recorder, TrackingRecorder, TrackingRecorderExt,
+};
+use es_sqlite::{
+    Fault, SqliteOptions, SqliteProjection, SqliteProjector, SqliteTrackingRecorder, WriterHooks, WriterStep,
+    rusqlite::{self, Connection, Transaction},
+};
+
+use support::{Faults, accepted, database, event, gate};
+
+const UPSTREAM: &str = "upstream";
+
+/// Writes the id of each notification, and misbehaves at some.
+#[derive(Default)]
+struct Ids {
+    calls: Arc<AtomicUsize>,
+    misdeeds: HashMap<i64, Misdeed>,
+}
+
+type Misdeed = fn(&Transaction<'_>) -> Result<(), Refused>;
+
+#[derive(Debug)]
+struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Refused {}
+
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Ids {
+    fn with(misdeeds: impl IntoIterator<Item = (i64, Misdeed)>) -> Self {
+        Self { misdeeds: misdeeds.into_iter().collect(), ..Self::default() }
+    }
+}
+
+impl SqliteProjection for Ids {
+    type Error = Refused;
+
+    fn set_up(&mut self, transaction: &Transaction<'_>) -> Result<(), Refused> {
+        Ok(transaction.execute_batch("CREATE TABLE IF NOT EXISTS ids (id INTEGER, parked TEXT)")?)
+    }
+
+    fn project(&mut self, transaction: &Transaction<'_>, notification: &Notification) -> Result<(), Refused> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        transaction.prepare_cached("INSERT INTO ids (id) VALUES (?1)")?.execute((notification.id,))?;
+        self.misdeeds.get(&notification.id).map_or(Ok(()), |misdeed| misdeed(transaction))
+    }
+
+    fn park(
+        &mut self,
+        transaction: &Transaction<'_>,
+        notification: &Notification,
+        failure: HandlerError,
+    ) -> Result<(), HandlerError> {
+        if failure.to_string() == "hopeless" {
+            return Err(failure);
+        }
+        transaction.execute("INSERT INTO ids VALUES (?1, ?2)", (notification.id, failure.to_string()))?;
+        Ok(())
+    }
+}
+
+fn notifications(ids: RangeInclusive<i64>) -> Vec<Notification> {
+    ids.map(|id| Notification { id, event: event(1, id) }).collect()
+}
+
+fn portion(notifications: &[Notification]) -> Portion<'_> {
+    let position = notifications.last().expect("a portion has notifications").id;
+    Portion { application_name: UPSTREAM, notifications, position }
+}
+
+async fn process<P: SqliteProjection>(
+    projector: &mut SqliteProjector<P>,
+    ids: RangeInclusive<i64>,
+) -> Result<usize, Failure> {
+    projector.process(portion(&notifications(ids))).await
+}
+
+async fn recorder(options: SqliteOptions) -> SqliteTrackingRecorder {
+    options.open().await.unwrap().tracking_recorder().await.unwrap()
+}
+
+async fn projector(options: SqliteOptions) -> SqliteProjector<Ids> {
+    recorder(options).await.projector(Ids::default()).await.unwrap()
+}
+
+/// The effects of the first so many notifications are there, once, and the position. So it is when the
+/// database is opened again.
+async fn assert_processed(path: &str, last: i64) {
+    let reopened = recorder(SqliteOptions::new(path)).await;
+    let position = reopened.max_tracking_id(UPSTREAM).await.unwrap();
+    reopened.close().await.unwrap();
+    assert_eq!((position.unwrap_or(0), ids(path)), (last, (1..=last).collect()));
+}
+
+fn ids(path: &str) -> Vec<i64> {
+    let connection = Connection::open(path).unwrap();
+    let mut select = connection.prepare("SELECT id FROM ids ORDER BY id").unwrap();
+    let rows = select.query_map((), |row| row.get(0)).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+fn recording(failure: Failure) -> PersistenceError {
+    match failure {
+        Failure::Recording(error) => error,
+        Failure::Handler { error, .. } => panic!("the handler failed: {error}"),
+    }
+}
+
+fn handler(failure: Failure) -> (usize, HandlerError) {
+    match failure {
+        Failure::Handler { index, error } => (index, error),
+        Failure::Recording(error) => panic!("recording failed: {error}"),
+    }
+}
+
+#[tokio::test]
+async fn effects_and_position_are_recorded_as_one() {
+    let (_directory, path) = database();
+    let datastore = SqliteOptions::new(&path).open().await.unwrap();
+    let recorder = datastore.process_recorder().await.unwrap();
+    let mut projector = recorder.projector(Ids::default()).await.unwrap();
+    let mut listener = recorder.positions().listen([UPSTREAM]);
+
+    assert_eq!(process(&mut projector, 1..=3).await.unwrap(), 3);
+    assert_processed(&path, 3).await;
+    let woken = listener.poll_woken(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(woken, Poll::Ready(true), "before the reply");
+    projector.recorder().wait(UPSTREAM, 3, Duration::ZERO).await.unwrap();
+
+    // What follows the last is of no interest.
+    let more = notifications(4..=5);
+    let further = Portion { position: 8, ..portion(&more) };
+    assert_eq!(projector.process(further).await.unwrap(), 2);
+    let nothing = Portion { application_name: UPSTREAM, notifications: &[], position: 9 };
+    assert_eq!(projector.process(nothing).await.unwrap(), 0);
+    assert_eq!(recorder.max_tracking_id(UPSTREAM).await.unwrap(), Some(9));
+    assert_eq!(ids(&path), [1, 2, 3, 4, 5]);
+    assert!(recording(projector.process(nothing).await.unwrap_err()).is_conflict());
+}
+
+#[tokio::test]
+async fn a_fault_at_any_step_leaves_all_or_nothing() {
+    use Fault::{Busy, Full, Io};
+    use WriterStep::{Append, Begin, Commit, Overwrite, Report};
+
+    let not_recorded = [
+        vec![(Begin, Busy)],
+        vec![(Begin, Io)],
+        vec![(Append, Io)],
+        vec![(Append, Full)],
+        vec![(Commit, Busy)],
+        vec![(Commit, Full)],
+        vec![(Commit, Io)],
+    ];
+    for faults in not_recorded {
+        let (_directory, path) = database();
+        let is_transient = faults[0].1 == Busy;
+        let mut projector = projector(SqliteOptions::new(&path).hooks(Faults::new(faults.clone()))).await;
+        let error = recording(process(&mut projector, 1..=3).await.unwrap_err());
+        assert_eq!(
+            (error.kind(), error.is_transient()),
+            (ErrorKind::Operational, is_transient),
+            "{faults:?}"
+        );
+        assert_processed(&path, 0).await;
+        assert_eq!(process(&mut projector, 1..=3).await.unwrap(), 3);
+        assert_processed(&path, 3).await;
+    }
+    for fault in [Busy, Full, Io] {
+        let (_directory, path) = database();
+        let mut projector = projector(SqliteOptions::new(&path).hooks(Faults::new([(Report, fault)]))).await;
+        assert_eq!(process(&mut projector, 1..=3).await.unwrap(), 3, "it is found");
+        assert_processed(&path, 3).await;
+        assert_eq!(process(&mut projector, 4..=4).await.unwrap(), 1);
+        assert_processed(&path, 4).await;
+    }
+    let (_directory, path) = database();
+    let faults = Faults::new([(Commit, Io), (Overwrite, Io)]);
+    let mut projector = projector(SqliteOptions::new(&path).hooks(faults)).await;
+    assert!(recording(process(&mut projector, 1..=3).await.unwrap_err()).is_outcome_unknown());
+    assert_processed(&path, 0).await;
+    assert_eq!(process(&mut projector, 1..=3).await.unwrap(), 3);
+    assert_processed(&path, 3).await;
+}
+
+/// Commits something on another connection before a step of the writer, which then fails.
+struct Other {
+    path: String,
+    failing: Mutex<Option<WriterStep>>,
+}
+
+impl WriterHooks for Other {
+    fn before(&self, step: WriterStep) -> Result<(), Fault> {
+        let mut failing = self.failing.lock().unwrap();
+        if *failing != Some(step) {
+            return Ok(());
+        }
+        *failing = None;
+        Connection::open(&self.path).unwrap().execute_batch("CREATE TABLE others (a)").unwrap();
+        Err(Fault::Io)
+    }
+}
+
+/// The other may have recorded the same position.
+#[tokio::test]
+async fn the_outcome_is_unknown_when_another_has_committed_since() {
+    let (_directory, path) = database();
+    let other = Other { path: path.clone(), failing: Mutex::new(Some(WriterStep::Report)) };
+    let mut projector = projector(SqliteOptions::new(&path).hooks(other)).await;
+    assert!(recording(process(&mut projector, 1..=3).await.unwrap_err()).is_outcome_unknown());
+    assert_processed(&path, 3).await;
+    assert!(recording(process(&mut projector, 1..=3).await.unwrap_err()).is_conflict());
+    assert_eq!(process(&mut projector, 4..=4).await.unwrap(), 1);
+    assert_processed(&path, 4).await;
+}
+
+#[tokio::test]
+async fn a_future_dropped_at_any_step_leaves_all_or_nothing() {
+    for step in
+        [WriterStep::Begin, WriterStep::Append, WriterStep::Commit, WriterStep::Report, WriterStep::Reply]
+    {
+        let (_directory, path) = database();
+        let (hook, mut gate) = gate(step);
+        let mut projector = projector(SqliteOptions::new(&path).hooks(hook)).await;
+        let first = notifications(1..=3);
+        let dropped = accepted(projector.process(portion(&first)));
+        gate.reached().await;
+        drop(dropped);
+        gate.open();
+        assert_eq!(process(&mut projector, 4..=4).await.unwrap(), 1, "{step:?}");
+        assert_processed(&path, 4).await;
+    }
+}
+
+#[tokio::test]
+async fn a_future_dropped_before_its_turn_leaves_nothing() {
+    let (_directory, path) = database();
+    let (hook, mut gate) = gate(WriterStep::Begin);
+    let datastore = SqliteOptions::new(&path).hooks(hook).open().await.unwrap();
+    let recorder = datastore.process_recorder().await.unwrap();
+    let mut projector = recorder.projector(Ids::default()).await.unwrap();
+    let insert = accepted(recorder.insert_events(vec![event(1, 1)]));
+    gate.reached().await;
+    let first = notifications(1..=3);
+    drop(accepted(projector.process(portion(&first))));
+    gate.open();
+    insert.await.unwrap();
+    assert_eq!(process(&mut projector, 1..=2).await.unwrap(), 2);
+    assert_processed(&path, 2).await;
+}
+
+#[tokio::test]
+async fn a_projection_that_fails_is_told_in_its_own_words() {
+    let (_directory, path) = database();
+    let ids = Ids::with([(3, (|_| Err(Refused("not this one".to_owned()))) as Misdeed)]);
+    let mut projector = recorder(SqliteOptions::new(&path)).await.projector(ids).await.unwrap();
+    let (index, error) = handler(process(&mut projector, 1..=4).await.unwrap_err());
+    assert_eq!((index, error.downcast_ref::<Refused>().unwrap().0.as_str()), (2, "not this one"));
+    assert_processed(&path, 0).await;
+    assert_eq!(process(&mut projector, 1..=2).await.unwrap(), 2);
+
+    // It is parked only with something in its place.
+    let third = notifications(3..=3);
+    let hopeless = projector.park(portion(&third), "hopeless".into()).await.unwrap_err();
+    assert_eq!(handler(hopeless).1.to_string(), "hopeless");
+    assert_processed(&path, 2).await;
+    projector.park(portion(&third), error).await.unwrap();
+    assert_processed(&path, 3).await;
+    let parked: String = Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT parked FROM ids WHERE id = 3", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(parked, "not this one");
+    assert!(recording(projector.park(portion(&third), "again".into()).await.unwrap_err()).is_conflict());
+    assert_eq!(process(&mut projector, 4..=4).await.unwrap(), 1);
+    assert_processed(&path, 4).await;
+}
+
+#[tokio::test]
+async fn a_projection_that_ends_the_transaction_or_panics_has_failed() {
+    const INSERT: &str = "INSERT INTO ids (id) VALUES (99)";
+    let misdeeds: [(Misdeed, &str); 8] = [
+        (|transaction| Ok(transaction.execute_batch("COMMIT")?), "committed the transaction"),
+        (
+            |transaction| {
+                let _ = transaction.execute_batch("COMMIT");
+                Ok(())
+            },
+            "committed the transaction",
+        ),
+        (
+            |transaction| {
+                let _ = transaction.execute_batch("COMMIT");
+                let _ = transaction.execute_batch(INSERT);
+                Ok(transaction.execute_batch("BEGIN")?)
+            },
+            "committed the transaction",
+        ),
+        (|transaction| Ok(transaction.execute_batch("ROLLBACK")?), "was rolled back"),
+        (
+            |transaction| {
+                transaction.execute_batch("ROLLBACK; BEGIN")?;
+                Ok(transaction.execute_batch(INSERT)?)
+            },
+            "was rolled back",
+        ),
+        (
+            |transaction| {
+                Ok(transaction
+                    .execute_batch("INSERT OR ROLLBACK INTO tracking VALUES ('__migration__', 1)")?)
+            },
+            "UNIQUE",
+        ),
+        (|_| panic!("no {} today", "projecting"), "no projecting today"),
+        (
+            |transaction| {
+                transaction.execute_batch("SAVEPOINT mine")?;
+                let mut select = transaction.prepare("SELECT id FROM ids")?;
+                let mut rows = select.query(())?;
+                rows.next()?;
+                panic!("in the middle")
+            },
+            "in the middle",
+        ),
+    ];
+    for (misdeed, message) in misdeeds {
+        let (_directory, path) = database();
+        let misdeeds = Ids::with([(3, misdeed)]);
+        let mut projector = recorder(SqliteOptions::new(&path)).await.projector(misdeeds).await.unwrap();
+        let (index, error) = handler(process(&mut projector, 1..=4).await.unwrap_err());
+        assert_eq!(index, 2);
+        assert!(error.to_string().contains(message), "{error}");
+        assert_processed(&path, 0).await;
+        // Everything works as before.
+        assert_eq!(process(&mut projector, 1..=2).await.unwrap(), 2);
+        assert_processed(&path, 2).await;
+    }
+}
+
+#[tokio::test]
+async fn savepoints_within_the_transaction_are_fine() {
+    let (_directory, path) = database();
+    let use_savepoints: Misdeed = |transaction| {
+        transaction
+            .execute_batch("SAVEPOINT a; INSERT INTO ids (id) VALUES (99); ROLLBACK TO a; RELEASE a")?;
+        Ok(transaction.execute_batch("SAVEPOINT b")?)
+    };
+    let ids = Ids::with([(2, use_savepoints)]);
+    let mut projector = recorder(SqliteOptions::new(&path)).await.projector(ids).await.unwrap();
+    assert_eq!(process(&mut projector, 1..=3).await.unwrap(), 3);
+    assert_processed(&path, 3).await;
+}
+
+#[tokio::test]
+async fn one_that_loses_runs_no_handler() {
+    let (_directory, path) = database();
+    let mut winner = projector(SqliteOptions::new(&path)).await;
+    let ids = Ids::default();
+    let calls = Arc::clone(&ids.calls);
+    let mut loser = recorder(SqliteOptions::new(&path)).await.projector(ids).await.unwrap();
+    process(&mut winner, 1..=3).await.unwrap();
+    // The last of these are not processed, the first are.
+    for portion in [1..=3, 1..=5, 3..=5] {
+        let first = *portion.start();
+        let error = recording(process(&mut loser, portion).await.unwrap_err());
+        let conflict = Conflict::Tracking { application_name: UPSTREAM.to_owned(), notification_id: first };
+        assert_eq!(error.conflict(), Some(&conflict));
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+    assert_processed(&path, 3).await;
+    process(&mut loser, 4..=5).await.unwrap();
+    assert_processed(&path, 5).await;
+}
+
+/// Each from the position that it knows, in portions of its own size.
+#[tokio::test(flavor = "multi_thread")]
+async fn projectors_that_race_process_each_notification_once() {
+    const LAST: i64 = 200;
+    let (_directory, path) = database();
+    let mut racing = Vec::new();
+    for size in [1, 3, 7] {
+        let mut projector = projector(SqliteOptions::new(&path)).await;
+        racing.push(tokio::spawn(async move {
+            let mut position = 0;
+            while position < LAST {
+                let last = LAST.min(position + size);
+                position = match process(&mut projector, position + 1..=last).await {
+                    Ok(_) => last,
+                    Err(failure) => {
+                        assert!(recording(failure).is_conflict());
+                        projector.recorder().max_tracking_id(UPSTREAM).await.unwrap().unwrap()
+                    }
+                };
+            }
+        }));
+    }
+    for projector in racing {
+        projector.await.unwrap();
+    }
+    assert_processed(&path, LAST).await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_has_taken_long_takes_no_more() {
+    let (_directory, path) = database();
+    let slow: Misdeed = |_| {
+        thread::sleep(Duration::from_millis(110));
+        Ok(())
+    };
+    let ids = Ids::with([(2, slow)]);
+    let mut projector = recorder(SqliteOptions::new(&path)).await.projector(ids).await.unwrap();
+    assert_eq!(process(&mut projector, 2..=2).await.unwrap(), 1);
+    let error = recording(process(&mut projector, 1..=4).await.unwrap_err());
+    assert!(error.is_conflict());
+
+    let (_directory, path) = database();
+    let ids = Ids::with([(2, slow)]);
+    let mut projector = recorder(SqliteOptions::new(&path)).await.projector(ids).await.unwrap();
+    assert!(process(&mut projector, 1..=4).await.unwrap() <= 2);
+    let handled = projector.recorder().max_tracking_id(UPSTREAM).await.unwrap().unwrap();
+    assert_processed(&path, handled).await;
+    process(&mut projector, handled + 1..=4).await.unwrap();
+    assert_processed(&path, 4).await;
+}
+
+#[tokio::test]
+async fn closing_lets_a_projection_finish() {
+    let (_directory, path) = database();
+    let (hook, mut gate) = gate(WriterStep::Commit);
+    let recorder = recorder(SqliteOptions::new(&path).hooks(hook)).await;
+    let mut projector = recorder.projector(Ids::default()).await.unwrap();
+    let first = notifications(1..=3);
+    let process_first = accepted(projector.process(portion(&first)));
+    gate.reached().await;
+    let close = accepted(recorder.close());
+    gate.open();
+    assert_eq!(process_first.await.unwrap(), 3);
+    close.await.unwrap();
+    assert_eq!(recording(process(&mut projector, 4..=4).await.unwrap_err()).kind(), ErrorKind::Interface);
+    assert_eq!(recorder.projector(Ids::default()).await.unwrap_err().kind(), ErrorKind::Interface);
+    assert_processed(&path, 3).await;
+}
+
+#[tokio::test]
+async fn projections_wait_for_room_in_the_queue() {
+    let (_directory, path) = database();
+    let (hook, mut gate) = gate(WriterStep::Begin);
+    let room = NonZeroU32::new(1_000).unwrap();
+    let datastore = SqliteOptions::new(&path).queue_bytes(room).hooks(hook).open().await.unwrap();
+    let recorder = datastore.process_recorder().await.unwrap();
+    let mut projector = recorder.projector(Ids::default()).await.unwrap();
+    let large = notifications(1..=10);
+    let waiting = accepted(projector.process(portion(&large)));
+    gate.reached().await;
+    // It has the queue to itself.
+    drop(accepted(recorder.insert_events(vec![event(1, 1)])));
+    gate.open();
+    assert_eq!(waiting.await.unwrap(), 10);
+    assert_eq!(recorder.insert_events(vec![event(1, 1)]).await.unwrap(), [1]);
+    assert_processed(&path, 10).await;
+}
+
+/// Whose set-up fails, or panics.
+struct Unready(Misdeed);
+
+impl SqliteProjection for Unready {
+    type Error = Refused;
+
+    fn set_up(&mut self, transaction: &Transaction<'_>) -> Result<(), Refused> {
+        transaction.execute_batch("CREATE TABLE ids (id INTEGER)")?;
+        (self.0)(transaction)
+    }
+
+    fn project(&mut self, _: &Transaction<'_>, _: &Notification) -> Result<(), Refused> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_set_up_that_fails_leaves_nothing() {
+    let (_directory, path) = database();
+    let recorder = recorder(SqliteOptions::new(&path)).await;
+    let failing: [Misdeed; 2] = [|_| Err(Refused("not ready".to_owned())), |_| panic!("not ready")];
+    for misdeed in failing {
+        let error = recorder.projector(Unready(misdeed)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Programming);
+        assert!(error.source().unwrap().to_string().contains("not ready"));
+    }
+    recorder.projector(Unready(|_| Ok(()))).await.unwrap();
+    assert_eq!(ids(&path), [0; 0]);
+}
+
+#[tokio::test]
+async fn a_database_in_memory_is_projected_into_too() {
+    let mut projector = projector(SqliteOptions::new(":memory:")).await;
+    assert_eq!(process(&mut projector, 1..=3).await.unwrap(), 3);
+    assert!(recording(process(&mut projector, 3..=3).await.unwrap_err()).is_conflict());
+    assert_eq!(projector.recorder().max_tracking_id(UPSTREAM).await.unwrap(), Some(3));
+}
+
+const PATH: &str = "ES_SQLITE_TEST_PATH";
+const KILLED_AT: &str = "ES_SQLITE_TEST_KILLED_AT";
+
+/// Not a test by itself: this is what the other process runs. It goes on from the recorded position.
+#[tokio::test]
+async fn child() {
+    let Ok(path) = env::var(PATH) else { return };
+    let mut projector = projector(SqliteOptions::new(path).hooks(Killer(env::var(KILLED_AT).ok()))).await;
+    let position = projector.recorder().max_tracking_id(UPSTREAM).await.unwrap().unwrap_or(0);
+    process(&mut projector, position + 1..=position + 3).await.unwrap();
+}
+
+/// Ends the process without a chance to tidy up, at a step of its writer.
+struct Killer(Option<String>);
+
+impl WriterHooks for Killer {
+    fn before(&self, step: WriterStep) -> Result<(), Fault> {
+        if self.0.as_deref() == Some(format!("{step:?}").as_str()) {
+            std::process::abort();
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_process_may_die_at_any_step() {
+    let (_directory, path) = database();
+    drop(projector(SqliteOptions::new(&path)).await);
+    let mut last = 0;
+    for (step, is_recorded) in [
+        (WriterStep::Begin, false),
+        (WriterStep::Append, false),
+        (WriterStep::Commit, false),
+        (WriterStep::Report, true),
+        (WriterStep::Reply, true),
+    ] {
+        for killed_at in [Some(step), None] {
+            let mut command = Command::new(env::current_exe().unwrap());
+            command.args(["--exact", "child", "--nocapture"]).env(PATH, &path).env_remove(KILLED_AT);
+            if let Some(step) = killed_at {
+                command.env(KILLED_AT, format!("{step:?}"));
+            }
+            let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+            assert_eq!(status.success(), killed_at.is_none());
+            if is_recorded || killed_at.is_none() {
+                last += 3;
+            }
+            assert_processed(&path, last).await;
+        }
+    }
+}
