@@ -8,6 +8,9 @@
 //! - [`SqliteProcessRecorder`] also keeps tracking records, in the same commit,
 //! - [`SqliteTrackingRecorder`] keeps tracking records alone.
 //!
+//! A [`SqliteProjection`] writes tables of the program's own in the commit that records a position:
+//! see [`SqliteTrackingRecorder::projector`].
+//!
 //! The surface is asynchronous and needs no particular runtime; no call makes the thread that polls it
 //! wait, for a lock or for the disk. An acknowledged event is on the disk ([`Synchronous::Full`]), and any number of
 //! processes, in Rust or Python, may share a file.
@@ -52,6 +55,12 @@
 //! other. The few events of an aggregate that was read a moment ago are mostly copied at once on the
 //! caller's thread, while no other call or connection is in the way: waking a thread would take several
 //! times as long.
+
+//!
+//! # Following
+//! What the datastore's own recorders commit wakes those who wait for it, before the one who recorded it
+//! is told. For what others commit, other processes or other connections of this one, the writer
+//! thread asks SQLite once in a [`poll_interval`](SqliteOptions::poll_interval), while somebody waits.
 
 mod append;
 mod connection;
