@@ -95,3 +95,8 @@ pub use recorder::{
 
 /// The SQLite library that projections are written against.
 pub use rusqlite;
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,6 +1,11 @@
 //! Projections: each notification's effect and the position are there together, once, whatever
 //! interrupts.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by unwrapping it"
+)]
 
 mod support;
 
