@@ -166,14 +166,14 @@ class Recorded:
         return timed(work["times"] * work["events"], run)
 
     def page(self, work):
-        return self.read(work["events"], work["page"])
+        return self.read(work["after"] + 1, work["events"], work["page"])
 
     def stream(self, work):
-        return self.read(work["events"], PAGE)
+        return self.read(1, work["events"], PAGE)
 
-    def read(self, events, page):
+    def read(self, first, events, page):
         def run():
-            seen, start = 0, 1
+            seen, start = 0, first
             while seen < events:
                 notifications = self.recorder.select_notifications(start, min(page, events - seen))
                 if not notifications:

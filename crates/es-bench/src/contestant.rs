@@ -60,8 +60,17 @@ pub(crate) struct Working<S> {
 
 impl<S: Store> Working<S> {
     pub(crate) fn boxed(name: impl Into<String>, store: S, work: &Work) -> Box<dyn Contestant> {
-        let (name, store, work) = (name.into(), Arc::new(store), work.clone());
-        Box::new(Self { name, store, work, supply: Supply::default() })
+        Self::supplied(name, store, work, Supply::default())
+    }
+
+    /// With a supply of its own: contestants that store in one datastore need different aggregates.
+    pub(crate) fn supplied(
+        name: impl Into<String>,
+        store: S,
+        work: &Work,
+        supply: Supply,
+    ) -> Box<dyn Contestant> {
+        Box::new(Self { name: name.into(), store: Arc::new(store), work: work.clone(), supply })
     }
 }
 

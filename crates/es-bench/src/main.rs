@@ -33,7 +33,7 @@ use crate::child::Job;
 use crate::machine::Machine;
 use crate::report::{FORMAT, Report};
 use crate::systems::program::Programs;
-use crate::systems::python;
+use crate::systems::{peers, python};
 
 /// Measure this library beside the bare drivers and what people would use instead
 #[derive(Debug, Parser)]
@@ -48,6 +48,12 @@ struct Arguments {
     /// Leave the Python library out; otherwise it is installed into target/bench by `python3 -m venv` and pip
     #[arg(long)]
     without_python: bool,
+    /// Build other Rust libraries from the registry, and measure them, too
+    #[arg(long)]
+    peers: bool,
+    /// Measure appends and loads at no, a million and ten million stored events, too: ten more minutes, and 12 GB of disk
+    #[arg(long)]
+    growth: bool,
     /// No more rounds than this in each experiment
     #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
     rounds: usize,
@@ -82,16 +88,27 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let scale = if arguments.quick { Scale::Quick } else { Scale::Full };
     let mut bench = Bench::new(scale, &arguments.filter, arguments.rounds);
     let python = if arguments.without_python { python::left_out() } else { python::programs(&directory) };
-    let programs = Programs { python, ..Programs::default() };
+    let mut programs = Programs { python, ..Programs::default() };
+    if arguments.peers {
+        peers::join(&mut programs, &directory)?;
+    } else {
+        bench.is_missing("other Rust libraries", "left out without --peers");
+    }
 
     suites::mapper::run(&mut bench, &programs).await?;
     suites::popo::run(&mut bench, &programs).await?;
     let databases = Databases::new(&directory)?;
     suites::sqlite::run(&mut bench, &programs, &databases.0).await?;
+    if arguments.growth {
+        suites::growth::run_sqlite(&mut bench, &databases.0).await?;
+    }
     if arguments.without_postgres {
         bench.is_missing("PostgreSQL", "left out by --without-postgres");
     } else {
         suites::postgres::run(&mut bench, &programs).await?;
+        if arguments.growth {
+            suites::growth::run_postgres(&mut bench).await?;
+        }
     }
 
     machine.load_after = machine::load();

@@ -31,8 +31,8 @@ pub(crate) enum Work {
         events: usize,
         times: usize,
     },
-    /// Pages through the first `events` notifications.
-    Page { events: usize, page: usize },
+    /// Pages through `events` notifications, from the first whose id is greater than `after`.
+    Page { after: i64, events: usize, page: usize },
     /// Reads the first `events` notifications in the way that takes least memory.
     Stream { events: usize },
     /// Stores `aggregates` aggregates, one event at a time, and loads each.
@@ -46,7 +46,7 @@ impl Work {
             Self::Load { originator_id, events, times } => {
                 Self::Load { originator_id, events, times: times.div_ceil(10) }
             }
-            Self::Page { events, page } => Self::Page { events: events.div_ceil(20), page },
+            Self::Page { after, events, page } => Self::Page { after, events: events.div_ceil(20), page },
             Self::Stream { events } => Self::Stream { events: events.div_ceil(20) },
             Self::AppendAndLoad { aggregates, events } => {
                 Self::AppendAndLoad { aggregates: aggregates.div_ceil(10), events }
@@ -78,7 +78,7 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Reads the first `events` notifications in bounded memory, and says how many there are.
     fn stream(&self, events: usize) -> impl Future<Output = Result<usize>> + Send {
-        page_through(self, events, PAGE)
+        page_through(self, 0, events, PAGE)
     }
 }
 
@@ -101,9 +101,11 @@ pub(crate) async fn do_work<S: Store>(store: &Arc<S>, work: &Work, supply: &Supp
             contend(store, supply, aggregates, tasks, commits).await
         }
         Work::Load { originator_id, events, times } => load(store, originator_id, events, times).await,
-        Work::Page { events, page } => {
-            read_all(store, events, async move |store: Arc<S>| page_through(&*store, events, page).await)
-                .await
+        Work::Page { after, events, page } => {
+            read_all(store, events, async move |store: Arc<S>| {
+                page_through(&*store, after, events, page).await
+            })
+            .await
         }
         Work::Stream { events } => {
             read_all(store, events, async move |store: Arc<S>| store.stream(events).await).await
@@ -207,8 +209,13 @@ where
 }
 
 /// Reads pages until so many notifications were seen, or there are no more.
-async fn page_through<S: Store + ?Sized>(store: &S, events: usize, limit: usize) -> Result<usize> {
-    let (mut after, mut seen) = (0, 0);
+async fn page_through<S: Store + ?Sized>(
+    store: &S,
+    mut after: i64,
+    events: usize,
+    limit: usize,
+) -> Result<usize> {
+    let mut seen = 0;
     while seen < events {
         let page = store.page(after, limit.min(events - seen)).await?;
         if page.count == 0 {
@@ -270,7 +277,7 @@ mod tests {
         let sample = do_work(&store, &work, &Supply::default()).await.unwrap();
         assert_eq!(sample.events, 30);
         assert!(sample.latency.is_some());
-        for read in [Work::Page { events: 30, page: 7 }, Work::Stream { events: 30 }] {
+        for read in [Work::Page { after: 0, events: 30, page: 7 }, Work::Stream { events: 30 }] {
             assert_eq!(do_work(&store, &read, &Supply::default()).await.unwrap().events, 30);
         }
     }
@@ -280,7 +287,7 @@ mod tests {
         let store = Arc::new(HashMapStore::default());
         let work = Work::Contend { aggregates: 2, tasks: 5, commits: 4 };
         assert_eq!(do_work(&store, &work, &Supply::default()).await.unwrap().events, 20);
-        let page = Work::Page { events: 20, page: 100 };
+        let page = Work::Page { after: 0, events: 20, page: 100 };
         do_work(&store, &page, &Supply::default()).await.unwrap();
     }
 
@@ -290,7 +297,7 @@ mod tests {
         let originator_id = uuid::Uuid::nil();
         let load = Work::Load { originator_id, events: 10, times: 1 };
         assert!(do_work(&store, &load, &Supply::default()).await.is_err());
-        let page = Work::Page { events: 10, page: 10 };
+        let page = Work::Page { after: 0, events: 10, page: 10 };
         assert!(do_work(&store, &page, &Supply::default()).await.is_err());
     }
 

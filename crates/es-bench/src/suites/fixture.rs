@@ -24,6 +24,12 @@ impl Fixture {
         Self { events, sizes: [10, 1_000, largest] }
     }
 
+    /// So many events around aggregates that are small enough to be in every store.
+    pub(crate) fn around(events: usize) -> Self {
+        let sizes = [10, 1_000, 10_000];
+        Self { events: events + sizes.iter().sum::<usize>(), sizes }
+    }
+
     /// The aggregate that has the size at this place of `sizes`.
     pub(crate) fn originator(index: usize) -> Uuid {
         originator(FIRST + index as u64)

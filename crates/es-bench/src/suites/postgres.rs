@@ -160,7 +160,7 @@ impl Suite<'_> {
             let rounds = if size < 100 { 7 } else { 11 };
             self.read(bench, format!("PostgreSQL load, {size} events"), rounds, filled, &work).await?;
         }
-        let page = Work::Page { events, page: 1_000 };
+        let page = Work::Page { after: 0, events, page: 1_000 };
         self.read(bench, format!("PostgreSQL page through {events} by 1000"), 7, filled, &page).await?;
         let stream = Work::Stream { events };
         self.read(bench, format!("PostgreSQL stream {events}"), 7, filled, &stream).await
@@ -257,13 +257,7 @@ struct Filled {
 
 impl Filled {
     async fn schema(&self) -> Result<&Schema> {
-        let fill = async || {
-            let schema = Schema::create(FILLED).await?;
-            schema.create_table().await?;
-            schema.fill(self.fixture.stored()).await?;
-            Ok(schema)
-        };
-        self.schema.get_or_try_init(fill).await
+        self.schema.get_or_try_init(|| Schema::filled(FILLED, self.fixture.stored())).await
     }
 }
 

@@ -139,7 +139,7 @@ impl Suite<'_> {
             };
             self.read(bench, format!("SQLite load, {size} events"), filled, &work).await?;
         }
-        let page = Work::Page { events, page: 1_000 };
+        let page = Work::Page { after: 0, events, page: 1_000 };
         self.read(bench, format!("SQLite page through {events} by 1000"), filled, &page).await?;
         let stream = Work::Stream { events };
         self.read(bench, format!("SQLite stream {events}"), filled, &stream).await

@@ -236,7 +236,7 @@ mod tests {
         do_work(&store, &Work::Append { tasks: 1, commits: 2, events: 10, size: 50 }, &supply).await.unwrap();
         do_work(&store, &Work::AppendAndLoad { aggregates: 2, events: 3 }, &supply).await.unwrap();
         do_work(&store, &Work::Contend { aggregates: 1, tasks: 3, commits: 2 }, &supply).await.unwrap();
-        do_work(&store, &Work::Page { events: 52, page: 7 }, &supply).await.unwrap();
+        do_work(&store, &Work::Page { after: 0, events: 52, page: 7 }, &supply).await.unwrap();
         schema.drop().await.unwrap();
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod bare_json;
 pub(crate) mod bare_postgres;
 pub(crate) mod bare_sqlite;
 pub(crate) mod hash_map;
+pub(crate) mod peers;
 pub(crate) mod postgres_schema;
 pub(crate) mod processes;
 pub(crate) mod program;

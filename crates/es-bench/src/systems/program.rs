@@ -3,7 +3,8 @@
 //! A program is told on its command line which of its systems is meant. It reads lines of JSON and answers each with
 //! one: first a [`Datastore`], answered by `{"settings": …}`, then the work of each round, answered by `{"events": …,
 //! "seconds": …, "p50": …, "p99": …, "mebibytes": …}`: the quantiles in seconds, where calls were timed one by one, and the
-//! peak of the memory above idle. It measures itself, so that starting it and talking to it cost nothing. `{"error": …}` is an answer to anything.
+//! peak of the memory above idle. It measures itself, so that starting it and talking to it cost nothing. `{"error": …}` is an answer to anything, and a line that is
+//! no object is none, since some libraries print.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -181,7 +182,10 @@ impl Running {
     fn ask<T: DeserializeOwned>(&mut self, request: &str) -> Result<T> {
         writeln!(self.requests, "{request}").context("it is gone")?;
         let mut line = String::new();
-        ensure!(self.answers.read_line(&mut line)? > 0, "it ended before it answered");
+        while !line.starts_with('{') {
+            line.clear();
+            ensure!(self.answers.read_line(&mut line)? > 0, "it ended before it answered");
+        }
         match serde_json::from_str(&line).with_context(|| format!("it answered {line:?}"))? {
             Answer::Value(value) => Ok(value),
             Answer::Error { error } => bail!("{error}"),
@@ -230,6 +234,7 @@ mod tests {
     async fn a_program_that_ends_or_babbles_is_an_error() {
         assert!(answering(&[]).round().await.is_err());
         assert!(answering(&["hello"]).round().await.is_err());
+        assert!(answering(&["{hello}"]).round().await.is_err());
     }
 
     #[tokio::test]

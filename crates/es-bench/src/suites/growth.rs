@@ -1,0 +1,175 @@
+//! How cost grows: the same appends and loads at no, a million and ten million stored events, taken in turns.
+
+use std::path::Path;
+
+use anyhow::Result;
+use es_postgres::PostgresApplicationRecorder;
+use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
+
+use super::fixture::Fixture;
+use crate::bench::Bench;
+use crate::contestant::{Contestant, Working};
+use crate::data::{STATE_SIZE, Supply};
+use crate::plan::Plan;
+use crate::report::{Measure, Place};
+use crate::systems::bare_postgres::Connections;
+use crate::systems::bare_sqlite::{Database, Direct};
+use crate::systems::postgres_schema::Schema;
+use crate::systems::recorder::RecorderStore;
+use crate::workload::{Store, Work};
+
+const ROUNDS: usize = 11;
+const AXIS: &str = "events stored before";
+/// How much slower the largest may be than the empty one.
+const SLOWER: f64 = 1.3;
+
+/// What is measured with each amount of stored events.
+struct Amount {
+    stored: usize,
+    fixture: Fixture,
+}
+
+impl Amount {
+    fn all(bench: &Bench) -> Vec<Self> {
+        let amounts = bench.scale.pick([10_000_000, 1_000_000, 0], [20_000, 2_000, 0]);
+        let amount = |stored| Self { stored, fixture: Fixture::around(stored) };
+        amounts.into_iter().map(amount).collect()
+    }
+}
+
+/// The workloads, with the events of the fixture to read. Pages are read at the end of the log.
+fn workloads(bench: &Bench, fixture: Fixture) -> [(&'static str, Work); 6] {
+    let append = |tasks, commits, events| Work::Append {
+        tasks,
+        commits: bench.scale.pick(commits, 2),
+        events,
+        size: STATE_SIZE,
+    };
+    let load = |index, events, times| Work::Load {
+        originator_id: Fixture::originator(index),
+        events,
+        times: bench.scale.pick(times, 1),
+    };
+    let [small, large, _] = fixture.sizes;
+    let read = 10_000;
+    let page = Work::Page { after: (fixture.events - read) as i64, events: read, page: 1_000 };
+    [
+        ("insert, 1 task, 1 per commit", append(1, 300, 1)),
+        ("insert, 1 task, 1000 per commit", append(1, 5, 1_000)),
+        ("insert, 64 tasks, 1 per commit", append(64, 20, 1)),
+        ("load, 10 events", load(0, small, 1_000)),
+        ("load, 1000 events", load(1, large, 50)),
+        ("page by 1000 at the end", page),
+    ]
+}
+
+pub(crate) async fn run_sqlite(bench: &mut Bench, directory: &Path) -> Result<()> {
+    const OURS: &str = "es-sqlite";
+    const BARE: &str = "bare rusqlite";
+    if !bench.wants("SQLite growth") {
+        return Ok(());
+    }
+    let amounts = Amount::all(bench);
+    let file = |stored| directory.join(format!("growth-{stored}.db"));
+    for amount in &amounts {
+        Database::open(&file(amount.stored))?.fill(amount.fixture.stored())?;
+    }
+    let mut supplies = Supplies(0);
+    for number in 0..workloads(bench, Fixture::around(0)).len() {
+        let works: Vec<_> =
+            amounts.iter().map(|amount| workloads(bench, amount.fixture)[number].clone()).collect();
+        let plan = plan("SQLite", works[0].0, OURS, BARE, &amounts);
+        bench
+            .compete(plan, async || {
+                let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
+                for (amount, (_, work)) in amounts.iter().zip(&works) {
+                    let path = file(amount.stored);
+                    contestants.push(supplies.join(name(OURS, amount.stored), sqlite(&path).await?, work));
+                    contestants.push(supplies.join(name(BARE, amount.stored), Direct::open(&path)?, work));
+                }
+                Ok(contestants)
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn run_postgres(bench: &mut Bench) -> Result<()> {
+    const OURS: &str = "es-postgres";
+    const BARE: &str = "bare sqlx";
+    if !bench.wants("PostgreSQL growth") {
+        return Ok(());
+    }
+    let amounts = Amount::all(bench);
+    let mut schemas = Vec::new();
+    for amount in &amounts {
+        schemas.push(Schema::filled(&format!("growth {}", amount.stored), amount.fixture.stored()).await?);
+    }
+    let mut supplies = Supplies(0);
+    for number in 0..workloads(bench, Fixture::around(0)).len() {
+        let works: Vec<_> =
+            amounts.iter().map(|amount| workloads(bench, amount.fixture)[number].clone()).collect();
+        let plan = plan("PostgreSQL", works[0].0, OURS, BARE, &amounts);
+        let connections = if works[0].0.contains("64 tasks") { 64 } else { 1 };
+        bench
+            .compete(plan, async || {
+                let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
+                for ((amount, schema), (_, work)) in amounts.iter().zip(&schemas).zip(&works) {
+                    let bare = Connections::open(schema, connections).await?;
+                    contestants.push(supplies.join(name(OURS, amount.stored), postgres(schema).await?, work));
+                    contestants.push(supplies.join(name(BARE, amount.stored), bare, work));
+                }
+                Ok(contestants)
+            })
+            .await?;
+    }
+    Schema::drop_all().await
+}
+
+/// Systems and experiments take turns in storing in one datastore: each has aggregates of its own.
+struct Supplies(u64);
+
+impl Supplies {
+    fn join<S: Store>(&mut self, name: String, store: S, work: &Work) -> Box<dyn Contestant> {
+        self.0 += 1;
+        Working::supplied(name, store, work, Supply::starting_at(self.0 << 32))
+    }
+}
+
+/// The largest amount comes first: it is compared with none.
+fn plan(datastore: &str, what: &str, ours: &'static str, bare: &'static str, amounts: &[Amount]) -> Plan {
+    let chart = format!("{datastore} growth: {what}");
+    let largest = amounts.first().map_or(0, |amount| amount.stored);
+    let places: Vec<_> = (amounts.iter())
+        .flat_map(|amount| [ours, bare].map(|system| (name(system, amount.stored), system, amount.stored)))
+        .map(|(name, series, stored)| {
+            let place =
+                Place { chart: chart.clone(), axis: AXIS.into(), series: series.into(), x: stored as f64 };
+            (name, place)
+        })
+        .collect();
+    Plan::new(chart, ROUNDS)
+        .within(SLOWER, &name(ours, 0))
+        .beside(&name(bare, largest), Measure::Time)
+        .placed(move |system| places.iter().find(|(name, _)| name == system).map(|(_, place)| place.clone()))
+}
+
+fn name(system: &str, stored: usize) -> String {
+    match stored {
+        0 => format!("{system}, none stored"),
+        millions if millions % 1_000_000 == 0 => {
+            format!("{system}, {} million stored", stored / 1_000_000)
+        }
+        _ => format!("{system}, {stored} stored"),
+    }
+}
+
+async fn sqlite(path: &Path) -> Result<RecorderStore<SqliteApplicationRecorder>> {
+    let datastore = SqliteOptions::new(path).open().await?;
+    Ok(RecorderStore(datastore.application_recorder().await?))
+}
+
+async fn postgres(schema: &Schema) -> Result<RecorderStore<PostgresApplicationRecorder>> {
+    let datastore = schema.options().open().await?;
+    Ok(RecorderStore(datastore.application_recorder("").await?))
+}
