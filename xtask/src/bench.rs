@@ -10,13 +10,19 @@ const WITHOUT_POSTGRES: &str = "--without-postgres";
 
 /// Run the benchmarks, with a PostgreSQL server as for `cargo xtask test`
 ///
-/// All arguments are es-bench's own: --quick for a short run, --without-postgres to leave PostgreSQL out, and what
-/// `cargo xtask bench -- --help` says.
+/// All arguments are es-bench's own: --quick for a short run, --without-postgres and --without-python to leave these
+/// out, --peers and --growth for more, --write-results for BENCHMARKS.md, and what `cargo xtask bench -- --help` says.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Arguments for es-bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
+}
+
+impl Arguments {
+    pub(crate) fn new(arguments: &[&str]) -> Self {
+        Self { arguments: arguments.iter().map(ToString::to_string).collect() }
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

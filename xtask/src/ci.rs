@@ -9,13 +9,13 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::tools;
-use crate::{process, test, workspace};
+use crate::{bench, process, test, workspace};
 
 /// Run everything that a change must pass
 ///
 /// That is formatting, lints (all features, then each alone), documentation, tests as `cargo xtask test` runs them,
-/// the quickstart example, and the dependencies' licences, sources and advisories. Every step is run even if an
-/// earlier one fails.
+/// the quickstart example, a short run of the benchmarks without verdicts on time, and the dependencies' licences,
+/// sources and advisories. Every step is run even if an earlier one fails.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Leave out what needs a PostgreSQL server
@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Ok(Verdict::Passed)
     });
     steps.run("quickstart", quickstart);
+    steps.run("benchmarks", || benchmarks(arguments.without_postgres));
     steps.run("dependencies", dependencies);
     steps.run("advisories", advisories);
 
@@ -73,6 +74,17 @@ fn documentation() -> Result<Verdict> {
 
 fn quickstart() -> Result<Verdict> {
     passes(workspace::cargo().args(["run", "--example", "quickstart"]))
+}
+
+/// Every workload once: what does not work fails, and nobody asks how long it took. Where the Python library cannot be
+/// installed, the run says so.
+fn benchmarks(without_postgres: bool) -> Result<Verdict> {
+    let mut arguments = vec!["--quick"];
+    if without_postgres {
+        arguments.push("--without-postgres");
+    }
+    bench::run(&bench::Arguments::new(&arguments))?;
+    Ok(Verdict::Passed)
 }
 
 fn dependencies() -> Result<Verdict> {

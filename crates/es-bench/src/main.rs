@@ -8,10 +8,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod chart;
 mod child;
 mod contestant;
 mod data;
 mod machine;
+mod markdown;
+mod page;
 mod plan;
 mod report;
 mod statistics;
@@ -60,6 +63,12 @@ struct Arguments {
     /// Only the experiments whose names contain this, in any case
     #[arg(long, value_name = "NAME", default_value = "")]
     filter: String,
+    /// Keep the experiments of the last run that this one does not make again
+    #[arg(long)]
+    add: bool,
+    /// Write BENCHMARKS.md, too
+    #[arg(long)]
+    write_results: bool,
     /// Be a process of an experiment
     #[arg(long, hide = true, value_name = "JSON")]
     child: Option<String>,
@@ -117,6 +126,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
         format: FORMAT,
         date,
         commit: machine::commit(),
+        earlier_runs: Vec::new(),
         seed: data::SEED,
         is_quick: arguments.quick,
         machine,
@@ -124,11 +134,33 @@ async fn run(arguments: &Arguments) -> Result<()> {
         experiments,
         missing,
     };
-    let results = directory.join("results.json");
-    fs::write(&results, serde_json::to_string_pretty(&report)?)
-        .with_context(|| format!("cannot write {}", results.display()))?;
     print!("{}{}", table::Circumstances(&report), table::Targets(&report));
-    println!("\nwritten to {}", results.display());
+    write_all(arguments, &directory, report)
+}
+
+/// Writes what came of it: for programs, for a browser, and for the repository if that is wanted.
+fn write_all(arguments: &Arguments, directory: &Path, report: Report) -> Result<()> {
+    // A short run takes nobody's figures away.
+    let prefix = if arguments.quick { "quick-" } else { "" };
+    let results = directory.join(format!("{prefix}results.json"));
+    let report = match fs::read(&results) {
+        Ok(earlier) if arguments.add => {
+            report.add_to(serde_json::from_slice(&earlier).context("the last run cannot be read")?)
+        }
+        _ => report,
+    };
+    write(&results, &serde_json::to_string_pretty(&report)?)?;
+    write(&directory.join(format!("{prefix}report.html")), &page::Page(&report).to_string())?;
+    if arguments.write_results {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+        write(&root.join("BENCHMARKS.md"), &markdown::Markdown(&report).to_string())?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, content: &str) -> Result<()> {
+    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written to {}", path.display());
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What came of it, for programs: the shape of `results.json`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::statistics::Summary;
@@ -8,13 +8,16 @@ use crate::statistics::Summary;
 /// Changes when a field changes its name or meaning.
 pub(crate) const FORMAT: u32 = 2;
 
-/// Everything that one run measured.
-#[derive(Debug, Serialize)]
+/// Everything that was measured.
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Report {
     pub(crate) format: u32,
     /// When the run began, RFC 3339, UTC.
     pub(crate) date: String,
     pub(crate) commit: String,
+    /// Dates and commits of earlier runs that experiments were kept of.
+    #[serde(default)]
+    pub(crate) earlier_runs: Vec<String>,
     /// What the stored events were made from.
     pub(crate) seed: u64,
     /// A short run: every workload once, nothing to quote.
@@ -27,13 +30,13 @@ pub(crate) struct Report {
     pub(crate) missing: Vec<Missing>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Durability {
     pub(crate) datastore: String,
     pub(crate) settings: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Missing {
     pub(crate) what: String,
     pub(crate) reason: String,
@@ -42,7 +45,7 @@ pub(crate) struct Missing {
 }
 
 /// One workload on several systems, round by round in turns.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Experiment {
     pub(crate) name: String,
     pub(crate) rounds: usize,
@@ -51,18 +54,18 @@ pub(crate) struct Experiment {
 }
 
 /// What one system did.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct SystemResult {
     pub(crate) system: String,
     /// Where it stands in a chart of several experiments.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) place: Option<Place>,
     #[serde(flatten)]
     pub(crate) figures: Figures,
 }
 
 /// A point of a chart of several experiments.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Place {
     pub(crate) chart: String,
     /// What `x` counts.
@@ -71,7 +74,7 @@ pub(crate) struct Place {
     pub(crate) x: f64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Figures {
     Speed {
@@ -86,14 +89,14 @@ pub(crate) enum Figures {
     },
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct LatencySummary {
     pub(crate) p50_microseconds: Summary,
     pub(crate) p99_microseconds: Summary,
 }
 
 /// One system beside another, or beside a bound.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Comparison {
     pub(crate) system: String,
     /// The other system; absent where a figure is held against a bound as it is.
@@ -107,7 +110,7 @@ pub(crate) struct Comparison {
 }
 
 /// What is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Measure {
     /// Time for the same work.
@@ -121,7 +124,7 @@ pub(crate) enum Measure {
 }
 
 /// What is to be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
     AtMost(f64),
@@ -134,6 +137,38 @@ impl Target {
             Self::AtMost(bound) => value <= bound,
             Self::AtLeast(bound) => value >= bound,
         }
+    }
+}
+
+impl Report {
+    /// Keeps the experiments of an earlier report that this one has not made again, in their old places: each
+    /// experiment stands for itself.
+    pub(crate) fn add_to(mut self, earlier: Self) -> Self {
+        let is_new = |name: &str| self.experiments.iter().any(|made| made.name == name);
+        let mut missing: Vec<_> = (earlier.missing.into_iter())
+            .filter_map(|mut known| {
+                let had_any = !known.experiments.is_empty();
+                known.experiments.retain(|name| !is_new(name));
+                (had_any && !known.experiments.is_empty()).then_some(known)
+            })
+            .collect();
+        let mut experiments = earlier.experiments;
+        for made in self.experiments {
+            match experiments.iter_mut().find(|known| known.name == made.name) {
+                Some(known) => *known = made,
+                None => experiments.push(made),
+            }
+        }
+        let mut durability = earlier.durability;
+        for told in self.durability {
+            if durability.iter().all(|known| *known != told) {
+                durability.push(told);
+            }
+        }
+        missing.append(&mut self.missing);
+        let mut earlier_runs = earlier.earlier_runs;
+        earlier_runs.push(format!("{}, commit {}", earlier.date, earlier.commit));
+        Self { experiments, durability, missing, earlier_runs, ..self }
     }
 }
 
@@ -182,6 +217,7 @@ pub(crate) mod tests {
             format: FORMAT,
             date: "2026-01-31T12:00:00Z".into(),
             commit: "0123abc".into(),
+            earlier_runs: vec![],
             seed: 7,
             is_quick: false,
             machine: Machine {
@@ -209,6 +245,7 @@ pub(crate) mod tests {
             "format": 2,
             "date": "2026-01-31T12:00:00Z",
             "commit": "0123abc",
+            "earlier_runs": [],
             "seed": 7,
             "is_quick": false,
             "machine": {
@@ -246,6 +283,30 @@ pub(crate) mod tests {
             "missing": [{"what": "PostgreSQL", "reason": "left out", "experiments": []}],
         });
         assert_eq!(serde_json::to_value(example()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let written = serde_json::to_value(example()).unwrap();
+        let read: Report = serde_json::from_value(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), written);
+    }
+
+    #[test]
+    fn a_report_takes_the_place_of_what_it_makes_again() {
+        let (mut earlier, mut later) = (example(), example());
+        later.experiments.truncate(1);
+        later.experiments[0].rounds = 99;
+        later.missing.clear();
+        let names =
+            ["sqlite append, 64 tasks, 1 event per commit", "sqlite stream, memory"].map(String::from);
+        earlier.missing =
+            vec![Missing { what: "a peer".into(), reason: "down".into(), experiments: names.into() }];
+        let both = later.add_to(earlier);
+        assert_eq!(both.experiments.iter().map(|made| made.rounds).collect::<Vec<_>>(), [99, 1]);
+        assert_eq!(both.missing[0].experiments, ["sqlite stream, memory"]);
+        assert_eq!(both.durability.len(), 1);
+        assert_eq!(both.earlier_runs, ["2026-01-31T12:00:00Z, commit 0123abc"]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Medians and their spread: what is quoted of many rounds.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The median of some figures, with the quartiles as its spread.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Summary {
     /// A quarter of the figures is below.
     pub(crate) low: f64,

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::report::{Comparison, Experiment, Figures, Measure, Report, SystemResult, Target};
+use crate::report::{Comparison, Experiment, Figures, Measure, Missing, Report, SystemResult, Target};
 use crate::statistics::Summary;
 
 /// One experiment: a line for each system, then a line for each comparison.
@@ -31,14 +31,18 @@ impl Display for Circumstances<'_> {
             writeln!(f, "load average {before} before, {after} after (the benchmarks themselves included)")?;
         }
         durability.iter().try_for_each(|one| writeln!(f, "{}: {}", one.datastore, one.settings))?;
-        missing.iter().try_for_each(|one| {
-            let places = match one.experiments.as_slice() {
-                [] => String::new(),
-                [only] => format!(" in {only}"),
-                many => format!(" in {} experiments", many.len()),
-            };
-            writeln!(f, "not measured: {}{places}: {}", one.what, one.reason)
-        })
+        missing
+            .iter()
+            .try_for_each(|one| writeln!(f, "not measured: {}{}: {}", one.what, places(one), one.reason))
+    }
+}
+
+/// Where it was not measured; nothing where it was left out of everything.
+pub(crate) fn places(missing: &Missing) -> String {
+    match missing.experiments.as_slice() {
+        [] => String::new(),
+        [only] => format!(" in {only}"),
+        many => format!(" in {} experiments", many.len()),
     }
 }
 
@@ -92,7 +96,7 @@ fn write_result(f: &mut Formatter<'_>, result: &SystemResult) -> fmt::Result {
 }
 
 /// `es-sqlite takes 1.10 (1.05–1.20) times the time of bare rusqlite; target ≤ 1.2: met`
-struct Sentence<'a>(&'a Comparison);
+pub(crate) struct Sentence<'a>(pub(crate) &'a Comparison);
 
 impl Display for Sentence<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -118,7 +122,7 @@ fn judged(comparison: &Comparison) -> String {
     }
 }
 
-fn verdict(comparison: &Comparison) -> &'static str {
+pub(crate) fn verdict(comparison: &Comparison) -> &'static str {
     match comparison.is_met {
         Some(true) => "met",
         Some(false) => "MISSED",
@@ -126,7 +130,7 @@ fn verdict(comparison: &Comparison) -> &'static str {
     }
 }
 
-fn bound(target: Target) -> String {
+pub(crate) fn bound(target: Target) -> String {
     match target {
         Target::AtMost(bound) => format!("≤ {bound}"),
         Target::AtLeast(bound) => format!("≥ {bound}"),
