@@ -117,6 +117,15 @@ impl Connections {
         }
     }
 
+    /// How to connect to the host that was connected to last, and its name: for a connection that is
+    /// none of the pool's.
+    pub(crate) async fn preferred(&self) -> Result<(&str, PgConnectOptions), PersistenceError> {
+        let connector = self.pool.manager();
+        let host = connector.hosts.get(connector.preferred.load(Atomic::Relaxed));
+        let host = host.ok_or_else(|| PersistenceError::internal("there is no host to connect to"))?;
+        Ok((&host.name, connector.options(host).await?))
+    }
+
     /// Drops the connections that nobody uses: where one was lost, or leads to a server that accepts
     /// no writes, so are and do the others.
     pub(crate) fn purge(&self) {
@@ -257,12 +266,18 @@ impl Connector {
         }
     }
 
+    /// How to connect to a host now.
+    async fn options(&self, host: &Host) -> Result<PgConnectOptions, PersistenceError> {
+        let options = host.options.clone();
+        Ok(match self.password().await? {
+            Some(password) => options.password(&password),
+            None => options,
+        })
+    }
+
     async fn connect(&self, host: &Host) -> Result<Session, PersistenceError> {
         let connecting = async {
-            let mut options = host.options.clone();
-            if let Some(password) = self.password().await? {
-                options = options.password(&password);
-            }
+            let options = self.options(host).await?;
             let connected = async {
                 let connection = options.connect().await?;
                 let mut session = match self.transaction_pooler {

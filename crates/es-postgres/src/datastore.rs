@@ -14,6 +14,7 @@ use crate::{
     PostgresTrackingRecorder,
     connect::{Caller, Connections, Lease, LeaseError},
     error,
+    listening::Listening,
     options::PostgresOptions,
     reader::{self, ReadError},
     retries::Retries,
@@ -37,7 +38,8 @@ pub(crate) struct Inner {
     pub(crate) options: PostgresOptions,
     pub(crate) connections: Connections,
     queues: Mutex<Queues>,
-    shared_tables: SharedTables,
+    pub(crate) shared_tables: SharedTables,
+    pub(crate) listening: Listening,
 }
 
 /// The queues of the datastore's recorders, which closing empties before connections go.
@@ -56,6 +58,7 @@ impl PostgresDatastore {
             connections,
             queues: Mutex::default(),
             shared_tables: SharedTables::default(),
+            listening: Listening::default(),
         })))
     }
 
@@ -144,6 +147,7 @@ impl PostgresDatastore {
             queues.open.iter().filter_map(Weak::upgrade).collect()
         };
         join_all(queues.iter().map(|queue| queue.close())).await;
+        self.0.shared_tables.told().await;
         self.0.connections.close().await;
     }
 
@@ -162,7 +166,7 @@ impl PostgresDatastore {
         if queues.is_closed {
             return Err(error::datastore_closed());
         }
-        let signals = Arc::new(self.0.shared_tables.signals(&wanted));
+        let signals = Arc::new(self.0.shared_tables.signals(self, &wanted));
         let store = Store::new(self.clone(), wanted, standing, signals);
         queues.open.retain(|queue| queue.strong_count() > 0);
         queues.open.push(Arc::downgrade(&store.queue));

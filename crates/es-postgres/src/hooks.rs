@@ -53,6 +53,13 @@ pub enum HookPoint {
     WritersPending,
     /// All of those have finished; the reader is about to read again.
     HorizonPassed,
+    /// Somebody has looked for what others have recorded, in vain or not, and has woken those who wait
+    /// for it.
+    Polled,
+    /// A hint for other processes is about to be sent.
+    Hinting,
+    /// A connection listens for hints of a table.
+    Listening,
 }
 
 /// The hooks of a datastore; none unless a test sets them.

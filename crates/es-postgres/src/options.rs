@@ -56,6 +56,8 @@ pub struct PostgresOptions {
     pub(crate) max_waiting: usize,
     pub(crate) transaction_pooler: bool,
     pub(crate) tls: TlsOptions,
+    pub(crate) poll_interval: Duration,
+    pub(crate) notify: bool,
     pub(crate) group: GroupBounds,
     pub(crate) queue_bytes: NonZeroU32,
     pub(crate) hooks: InstalledHooks,
@@ -153,6 +155,8 @@ impl PostgresOptions {
             max_waiting: 0,
             transaction_pooler: false,
             tls: TlsOptions::default(),
+            poll_interval: Duration::from_millis(250),
+            notify: false,
             group: GroupBounds { rows: 4_096, bytes: 4 << 20 },
             queue_bytes: const { NonZeroU32::new(64 << 20).unwrap() },
             hooks: InstalledHooks::default(),
@@ -428,6 +432,39 @@ impl PostgresOptions {
     ) -> Self {
         self.tls.client_certificate = Some(certificate.into());
         self.tls.client_key = Some(key.into());
+        self
+    }
+
+    /// How long it takes at most until those who wait for events or positions notice what another
+    /// process has recorded, or a transaction of the caller's own; 250 ms by default.
+    ///
+    /// What a recorder of the same datastore records wakes them at once. For the rest, one task for
+    /// each table asks for its highest notification id this often, and only while somebody waits: at
+    /// the default, four times a second, a look at one index entry. People hardly notice a
+    /// quarter of a second, nor does the server notice four such queries.
+    #[must_use]
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// Whether other processes are told by `NOTIFY` when events were recorded, and listened to while
+    /// somebody follows a recorder here; no by default, since each such process notices by itself within
+    /// its [poll interval](Self::poll_interval).
+    ///
+    /// The channel is the events table's name (with `_` for `.`), as in the Python library, whose
+    /// subscriptions wait for such hints alone: switch this on where they follow events of this
+    /// library. A hint is sent after each group commit, or once after several, in a transaction of its own
+    /// that is not flushed; no caller waits for it, and closing a recorder waits until it was
+    /// sent. Appending inside [a transaction of the caller's](crate::PostgresApplicationRecorder::insert_events_in)
+    /// sends it in that transaction, where `NOTIFY` takes a lock of the whole instance until the commit
+    /// is durable.
+    ///
+    /// Listening takes one connection beyond the pool's. Behind a
+    /// [pooler in transaction mode](Self::transaction_pooler) hints are sent, and not listened to.
+    #[must_use]
+    pub fn notify(mut self, notify: bool) -> Self {
+        self.notify = notify;
         self
     }
 

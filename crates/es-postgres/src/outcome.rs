@@ -95,6 +95,11 @@ impl Committer {
         }
     }
 
+    /// Tells other processes that events were recorded, where that is wanted.
+    pub(crate) fn tell(&self) {
+        self.signals.tell(&self.datastore);
+    }
+
     /// Nothing was written, or the connection was lost: what now, for each request. When the server
     /// does not come back for one, the others do not wait for it again.
     async fn after_failure(&self, requests: Vec<Request>, failed: &AppendError) -> Vec<bool> {

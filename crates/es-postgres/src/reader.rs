@@ -98,6 +98,15 @@ pub(crate) fn max_notification_id(events: &TableName) -> Query {
     .into_query("selecting the highest notification id")
 }
 
+/// How many notifications there are of each topic after an id and up to another one.
+pub(crate) fn count_topics(events: &TableName, after: i64, up_to: i64) -> Result<Query, PersistenceError> {
+    let mut select = Select::new(format!("SELECT topic, count(*) FROM {}", events.quoted()));
+    select.condition("notification_id > $", after)?;
+    select.condition("notification_id <= $", up_to)?;
+    select.text.push_str(" GROUP BY topic");
+    Ok(select.into_query("selecting the topics of new notifications"))
+}
+
 /// The position recorded for an application.
 pub(crate) fn max_tracking_id(tracking: &TableName, application: &str) -> Result<Query, PersistenceError> {
     let mut select = Select::new(format!("SELECT max(notification_id) FROM {}", tracking.quoted()));

@@ -104,6 +104,7 @@ impl Store {
         // First: those who follow end in order, without meeting a closed recorder.
         self.signals.close();
         self.queue.close().await;
+        self.signals.told().await;
     }
 
     pub(crate) fn check_open(&self) -> Result<(), PersistenceError> {

@@ -7,6 +7,7 @@ use sqlx::{Postgres, Transaction};
 use crate::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
     append::{self, Batch},
+    error, hints,
     store::Store,
     writer,
 };
@@ -32,7 +33,14 @@ impl Store {
         let outcome = appended.map_err(|failed| failed.error)?.into_iter().next();
         let outcome =
             outcome.ok_or_else(|| PersistenceError::internal("an append of one request has no outcome"))?;
-        outcome.map_err(PersistenceError::from)
+        let ids = outcome.map_err(PersistenceError::from)?;
+        if let (true, Some(events)) = (self.datastore.0.options.notify, &self.appender.tables.events)
+            && !batch.events.is_empty()
+        {
+            let sent = hints::send_in(transaction, &events.name).await;
+            sent.map_err(|failed| error::from_statement("sending a hint", failed))?;
+        }
+        Ok(ids)
     }
 }
 

@@ -153,7 +153,11 @@ impl Writer {
             self.take_waiting(&mut candidates);
             let group = Group::form(candidates);
             let several = group.requests.len() > 1;
+            let has_events = group.requests.iter().any(|request| !request.events.is_empty());
             let accepted = self.committer.commit(group.requests).await;
+            if has_events && accepted.contains(&true) {
+                self.committer.tell();
+            }
             // The last one first, so that they stand in their order before all that waits.
             for postponed in group.postponed.into_iter().rev() {
                 match postponed.lost_to(&accepted) {

@@ -1,0 +1,412 @@
+//! Following a log that other processes write, which a datastore of its own stands for here: woken by
+//! the poll, woken by a hint, and not woken when there is nothing to read.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by unwrapping it"
+)]
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering as Atomic},
+    },
+    time::Duration,
+};
+
+use common::{Database, Schema, first, run, until};
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, EventRange, Notification,
+    NotificationSelection, Page, PersistenceError, Recorder, Signal, StoredEvent, Subscription, Topic,
+    Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
+};
+use es_postgres::{
+    HookFuture, HookPoint, Hooks, Ordering, PostgresApplicationRecorder, PostgresOptions,
+    PostgresProcessRecorder,
+};
+use tokio::sync::{Semaphore, mpsc};
+
+/// Longer than any test takes: whoever waits for this to pass fails.
+const NEVER: Duration = Duration::from_secs(3_600);
+
+/// A bound for tests that fail.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it takes too long")
+}
+
+async fn next<R: ApplicationRecorder>(subscription: &mut Subscription<R>) -> Page {
+    soon(subscription.next_page()).await.unwrap().expect("the recorder is open")
+}
+
+fn ids(page: &Page) -> Vec<i64> {
+    page.notifications.iter().map(|notification| notification.id).collect()
+}
+
+fn of_topic(topic: &'static str) -> StoredEvent {
+    StoredEvent { topic: Topic::from_static(topic), ..first() }
+}
+
+/// Holds a datastore at one kind of point, and tells each time that it is there.
+struct Gate {
+    at: HookPoint,
+    reached: mpsc::UnboundedSender<()>,
+    passes: Arc<Semaphore>,
+}
+
+/// The test's side of a gate.
+struct Warden {
+    reached: mpsc::UnboundedReceiver<()>,
+    passes: Arc<Semaphore>,
+}
+
+impl Gate {
+    fn at(point: HookPoint) -> (Self, Warden) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let passes = Arc::new(Semaphore::new(0));
+        let gate = Self { at: point, reached: sender, passes: Arc::clone(&passes) };
+        (gate, Warden { reached: receiver, passes })
+    }
+}
+
+impl Hooks for Gate {
+    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+        Box::pin(async move {
+            if point == self.at {
+                let _ = self.reached.send(());
+                self.passes.acquire().await.unwrap().forget();
+            }
+        })
+    }
+}
+
+impl Warden {
+    async fn reached(&mut self) {
+        soon(self.reached.recv()).await.unwrap();
+    }
+
+    fn pass(&self) {
+        self.passes.add_permits(1);
+    }
+
+    /// Lets it pass from now on.
+    fn open(&self) {
+        self.passes.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    async fn pass_one(&mut self) {
+        self.reached().await;
+        self.pass();
+    }
+}
+
+/// Counts what subscriptions read.
+#[derive(Clone, Debug)]
+struct Counting(PostgresApplicationRecorder, Arc<AtomicUsize>);
+
+impl Recorder for Counting {
+    async fn close(&self) -> Result<(), PersistenceError> {
+        self.0.close().await
+    }
+}
+
+impl AggregateRecorder for Counting {
+    async fn insert_events(&self, events: Vec<StoredEvent>) -> Result<Vec<i64>, PersistenceError> {
+        self.0.insert_events(events).await
+    }
+
+    async fn select_events(
+        &self,
+        originator_id: Uuid,
+        range: EventRange,
+    ) -> Result<Vec<StoredEvent>, PersistenceError> {
+        self.0.select_events(originator_id, range).await
+    }
+}
+
+impl ApplicationRecorder for Counting {
+    async fn select_notifications(
+        &self,
+        selection: NotificationSelection,
+    ) -> Result<Vec<Notification>, PersistenceError> {
+        self.1.fetch_add(1, Atomic::SeqCst);
+        self.0.select_notifications(selection).await
+    }
+
+    async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
+        self.1.fetch_add(1, Atomic::SeqCst);
+        self.0.max_notification_id().await
+    }
+
+    fn commits(&self) -> &Signal {
+        self.0.commits()
+    }
+}
+
+async fn recorder(options: PostgresOptions) -> PostgresApplicationRecorder {
+    options.open().await.unwrap().application_recorder("bank").await.unwrap()
+}
+
+fn quick(schema: &Schema) -> PostgresOptions {
+    schema.options().poll_interval(Duration::from_millis(5))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_process_records_is_noticed_by_the_poll() {
+    let schema = Schema::create().await;
+    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+        let (reader, writer) = (
+            recorder(quick(&schema).ordering(ordering)).await,
+            recorder(schema.options().ordering(ordering)).await,
+        );
+        let position = reader.max_notification_id().await.unwrap().unwrap_or(0);
+        let mut all = reader.clone().subscribe(position, []).poll_interval(NEVER);
+        let mut some =
+            reader.clone().subscribe(position, [Topic::from_static("bank:B")]).poll_interval(NEVER);
+        for _ in 0..5 {
+            let written = writer.insert_events(vec![of_topic("bank:A"), of_topic("bank:B")]).await.unwrap();
+            assert_eq!(ids(&next(&mut all).await), written);
+            assert_eq!(ids(&next(&mut some).await), [written[1]]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_transaction_of_the_callers_records_is_noticed_by_the_poll() {
+    let schema = Schema::create().await;
+    let recorder = recorder(quick(&schema)).await;
+    let mut subscription = recorder.clone().subscribe(0, []).poll_interval(NEVER);
+    let mut connection = schema.connect().await;
+    let mut transaction = sqlx::Connection::begin(&mut connection).await.unwrap();
+    recorder.insert_events_in(&mut transaction, &[first()]).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(ids(&next(&mut subscription).await), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_a_position_notices_another_process() {
+    let schema = Schema::create().await;
+    let reader = quick(&schema).open().await.unwrap().process_recorder("bank").await.unwrap();
+    let writer = schema.open().await.process_recorder("bank").await.unwrap();
+    let waiting = tokio::spawn({
+        let reader = reader.clone();
+        async move { reader.wait("upstream", 7, NEVER).await }
+    });
+    let mut listener = reader.positions().listen(["upstream"]);
+    assert!(soon(listener.woken()).await, "looked for the first time");
+    writer.insert_tracking(Tracking::new("upstream", 7).unwrap()).await.unwrap();
+    // Woken by the poll again, not only at the start.
+    assert!(soon(listener.woken()).await);
+    soon(waiting).await.unwrap().unwrap();
+}
+
+/// Subscribers whose topics are not written read nothing, whoever writes.
+#[tokio::test]
+async fn a_thousand_subscribers_of_other_topics_read_nothing() {
+    const SUBSCRIBERS: usize = 1_000;
+    let schema = Schema::create().await;
+    let (gate, mut looks) = Gate::at(HookPoint::Polled);
+    let reader = Counting(recorder(quick(&schema).hooks(gate)).await, Arc::default());
+    let (writer, reads) = (recorder(schema.options()).await, Arc::clone(&reader.1));
+    let subscribers: Vec<_> = (0..SUBSCRIBERS)
+        .map(|_| {
+            let topics = [Topic::from_static("bank:B")];
+            let mut subscription = reader.clone().subscribe(0, topics).poll_interval(NEVER);
+            tokio::spawn(async move { next(&mut subscription).await })
+        })
+        .collect();
+    // The first look wakes everybody, since what was recorded before it is not known. The log is empty:
+    // reading it is asking for its end.
+    looks.reached().await;
+    soon(async {
+        while reads.load(Atomic::SeqCst) < 2 * SUBSCRIBERS {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    writer.insert_events(vec![of_topic("bank:A"), of_topic("bank:A")]).await.unwrap();
+    reader.insert_events(vec![of_topic("bank:A")]).await.unwrap();
+    looks.pass();
+    for _ in 0..3 {
+        looks.pass_one().await;
+    }
+    looks.reached().await;
+    assert_eq!(reads.load(Atomic::SeqCst), 2 * SUBSCRIBERS);
+
+    writer.insert_events(vec![of_topic("bank:B")]).await.unwrap();
+    looks.open();
+    for subscriber in subscribers {
+        assert_eq!(ids(&subscriber.await.unwrap()), [4]);
+    }
+    assert_eq!(reads.load(Atomic::SeqCst), 4 * SUBSCRIBERS, "each has read once: the end, and a page");
+}
+
+/// The defect: a look that fails ends the looking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn looking_goes_on_after_failures() {
+    let schema = Schema::create().await;
+    let (gate, mut looks) = Gate::at(HookPoint::Polled);
+    let (reader, writer) = (recorder(quick(&schema).hooks(gate)).await, recorder(schema.options()).await);
+    let mut subscription = reader.clone().subscribe(0, []).poll_interval(NEVER);
+    looks.reached().await;
+    let rename = |from: &str, to: &str| format!("ALTER TABLE {} RENAME TO {to}", schema.table(from));
+    run(&mut schema.connect().await, &rename("bank_events", "away")).await;
+    looks.pass();
+    for _ in 0..3 {
+        looks.pass_one().await;
+    }
+    looks.reached().await;
+    run(&mut schema.connect().await, &rename("away", "bank_events")).await;
+    looks.open();
+    writer.insert_events(vec![first()]).await.unwrap();
+    assert_eq!(ids(&next(&mut subscription).await), [1]);
+}
+
+/// A position never moves past an event that is still being written, filtered or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_does_not_move_past_what_is_being_written() {
+    for slow_topic in ["bank:A", "bank:Z"] {
+        let schema = Schema::create().await;
+        let (gate, mut fence) = Gate::at(HookPoint::WritersPending);
+        let options = quick(&schema).ordering(Ordering::Parallel).hooks(gate);
+        let reader = recorder(options).await;
+        let writer = recorder(schema.options().ordering(Ordering::Parallel)).await;
+        let mut slow = schema.connect().await;
+        let insert = format!(
+            "BEGIN; INSERT INTO {} VALUES ('{}', 1, '{slow_topic}', 'slow')",
+            schema.table("bank_events"),
+            Uuid::new_v4()
+        );
+        run(&mut slow, &insert).await;
+        let mut subscription =
+            reader.clone().subscribe(0, [Topic::from_static("bank:A")]).poll_interval(NEVER);
+        // One of another topic, which must not carry the position along.
+        assert_eq!(writer.insert_events(vec![of_topic("bank:B")]).await.unwrap(), [2]);
+        let following = tokio::spawn(async move {
+            let mut pages = vec![next(&mut subscription).await];
+            while subscription.position() < 3 {
+                pages.push(next(&mut subscription).await);
+            }
+            pages
+        });
+        fence.reached().await;
+        assert!(!following.is_finished(), "it waits for whoever is writing");
+        fence.open();
+        run(&mut slow, "COMMIT").await;
+        writer.insert_events(vec![of_topic("bank:A")]).await.unwrap();
+        let pages = following.await.unwrap();
+        let seen: Vec<i64> = pages.iter().flat_map(ids).collect();
+        assert_eq!(seen, if slow_topic == "bank:A" { vec![1, 3] } else { vec![3] });
+    }
+}
+
+/// Sessions of the library in a database.
+const SESSIONS: &str = "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() \
+                        AND application_name = 'es-postgres'";
+
+/// The defect: who looks for others keeps the recorder's connections open until the next look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_and_dropping_end_the_looking() {
+    let database = Database::create().await;
+    let mut connection = database.server.connect().await;
+    for (notify, close) in [(false, true), (false, false), (true, true), (true, false)] {
+        let (gate, mut points) = Gate::at(if notify { HookPoint::Listening } else { HookPoint::Polled });
+        points.open();
+        let options = database.server.options().poll_interval(NEVER).notify(notify).hooks(gate);
+        let recorder = options.open().await.unwrap().process_recorder("bank").await.unwrap();
+        let mut subscription = recorder.clone().subscribe(0, []).poll_interval(NEVER);
+        let mut listeners = (recorder.commits().listen(["bank:A"]), recorder.positions().listen(["up"]));
+        points.reached().await;
+        if close {
+            recorder.close().await.unwrap();
+            assert_eq!(soon(subscription.next_page()).await.unwrap(), None, "it ends in order");
+        }
+        drop((recorder, subscription));
+        // Who waits is told, whatever else woke it before.
+        soon(async { while listeners.0.woken().await || listeners.1.woken().await {} }).await;
+        until(&mut connection, SESSIONS).await;
+    }
+}
+
+// Hints.
+
+/// A recorder that waits for hints, and nothing else: held at each `Listening` until it is let go.
+async fn hinted(server: &common::Server) -> (PostgresProcessRecorder, Warden) {
+    let (gate, listening) = Gate::at(HookPoint::Listening);
+    let options = server.options().poll_interval(NEVER).notify(true).hooks(gate);
+    (options.open().await.unwrap().process_recorder("bank").await.unwrap(), listening)
+}
+
+/// The sessions that listen.
+const LISTENING: &str = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hint_wakes_those_who_wait_elsewhere() {
+    let database = Database::create().await;
+    let (reader, mut listening) = hinted(&database.server).await;
+    let writer = database.server.options().notify(true).open().await.unwrap();
+    let writer = writer.application_recorder("bank").await.unwrap();
+    let mut subscription = reader.clone().subscribe(0, []).poll_interval(NEVER);
+    listening.pass_one().await;
+    for id in 1..20 {
+        writer.insert_events(vec![first()]).await.unwrap();
+        assert_eq!(ids(&next(&mut subscription).await), [id]);
+    }
+    // A transaction of the caller's carries its hint along, also to its own process.
+    let mut connection = database.server.connect().await;
+    let mut transaction = sqlx::Connection::begin(&mut connection).await.unwrap();
+    writer.insert_events_in(&mut transaction, &[first()]).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(ids(&next(&mut subscription).await), [20]);
+    let mut transaction = sqlx::Connection::begin(&mut connection).await.unwrap();
+    reader.insert_events_in(&mut transaction, &[first()]).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(ids(&next(&mut subscription).await), [21]);
+    // And so does the Python library's writing.
+    let insert = "BEGIN; LOCK TABLE bank_events IN EXCLUSIVE MODE; NOTIFY bank_events; INSERT INTO bank_events \
+                  VALUES ('00000000-0000-0000-0000-000000000001', 1, 'bank:A', '{}'); COMMIT";
+    run(&mut connection, insert).await;
+    assert_eq!(ids(&next(&mut subscription).await), [22]);
+}
+
+/// What is told while nobody listens is found by looking again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listening_connection_that_is_lost_is_replaced() {
+    let database = Database::create().await;
+    let (reader, mut listening) = hinted(&database.server).await;
+    let mut subscription = reader.clone().subscribe(0, []).poll_interval(NEVER);
+    let mut connection = database.server.connect().await;
+    for id in 1..4 {
+        listening.pass_one().await;
+        until(&mut connection, &format!("SELECT count(*) = 1 {LISTENING}")).await;
+        run(&mut connection, &format!("SELECT pg_terminate_backend(pid, 10000) {LISTENING}")).await;
+        // Held before it listens to anything: closing waits until the hint was sent.
+        listening.reached().await;
+        let writer = recorder(database.server.options().notify(true)).await;
+        writer.insert_events(vec![first()]).await.unwrap();
+        writer.close().await.unwrap();
+        listening.pass();
+        assert_eq!(ids(&next(&mut subscription).await), [id]);
+        run(&mut connection, &format!("SELECT pg_terminate_backend(pid, 10000) {LISTENING}")).await;
+    }
+}
+
+/// The Python library's followers wait for hints on this channel.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hints_are_sent_on_the_channel_of_the_python_library() {
+    let database = Database::create().await;
+    let recorder = database.server.options().notify(true).open().await.unwrap();
+    let recorder = recorder.application_recorder("Bank.Of.England").await.unwrap();
+    let server = &database.server;
+    let address = format!(
+        "postgres://{}:{}@{}:{}/{}",
+        server.user, server.password, server.host, server.port, server.dbname
+    );
+    let mut listener = sqlx::postgres::PgListener::connect(&address).await.unwrap();
+    listener.listen("bank_of_england_events").await.unwrap();
+    recorder.insert_events(vec![first()]).await.unwrap();
+    let hint = soon(listener.recv()).await.unwrap();
+    assert_eq!(hint.channel(), "bank_of_england_events");
+}
