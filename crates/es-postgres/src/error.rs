@@ -112,7 +112,7 @@ pub(crate) fn closed() -> PersistenceError {
 }
 
 /// A failure that may pass by itself, of a statement that has written nothing, or only read.
-fn is_transient(error: &sqlx::Error) -> bool {
+pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         // Data that makes no sense, such as a certificate that is not trusted, stays so.
         sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,

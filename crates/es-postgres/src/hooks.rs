@@ -60,6 +60,14 @@ pub enum HookPoint {
     Hinting,
     /// A connection listens for hints of a table.
     Listening,
+    /// A projector has begun a transaction.
+    ProjectorBegun,
+    /// A projector has inserted the position, and is about to call its handlers.
+    ProjectorTracked,
+    /// The handlers of a projector are done, and it is about to commit.
+    ProjectorHandled,
+    /// A projector has committed, or failed to.
+    ProjectorCommitted,
 }
 
 /// The hooks of a datastore; none unless a test sets them.

@@ -123,6 +123,7 @@ mod listening;
 mod options;
 mod outcome;
 mod poller;
+mod projector;
 mod reader;
 mod recorder;
 mod retries;
@@ -132,12 +133,14 @@ mod session;
 mod signals;
 mod statements;
 mod store;
+mod tracking;
 mod transaction;
 mod writer;
 
 pub use datastore::PostgresDatastore;
 pub use hooks::{HookFuture, HookPoint, Hooks};
 pub use options::{Ordering, PostgresOptions};
+pub use projector::{PostgresProjection, PostgresProjector};
 pub use recorder::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder, PostgresTrackingRecorder,
 };

@@ -100,6 +100,19 @@ impl Store {
         Ok(positions.into_iter().next().flatten())
     }
 
+    /// Begins a transaction of the recorder's own that goes on for some statements.
+    pub(crate) fn begin(&self) -> String {
+        let options = &self.datastore.0.options;
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
+        match options.idle_in_transaction_session_timeout.as_millis() {
+            // Where there is a session to set, it was set when it began.
+            idle if idle > 0 && options.transaction_pooler => {
+                format!("{begin}; SET LOCAL idle_in_transaction_session_timeout = {idle}")
+            }
+            _ => begin.to_owned(),
+        }
+    }
+
     pub(crate) async fn close(&self) {
         // First: those who follow end in order, without meeting a closed recorder.
         self.signals.close();

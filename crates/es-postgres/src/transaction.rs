@@ -6,6 +6,7 @@ use sqlx::{Postgres, Transaction};
 
 use crate::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
+    PostgresTrackingRecorder,
     append::{self, Batch},
     error, hints,
     store::Store,
@@ -79,6 +80,39 @@ macro_rules! insert_events_in {
 }
 
 insert_events_in!(PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder);
+
+impl PostgresTrackingRecorder {
+    /// Records a position inside a transaction of the caller's: it is there when it commits, and is not
+    /// when it does not.
+    ///
+    /// Call this first. Whoever records a position of the same application at the same time waits until
+    /// the transaction ends, and then meets a conflict, before having done anything else. Those who
+    /// [wait](es_core::TrackingRecorderExt::wait) for the position notice it at the
+    /// [poll interval](crate::PostgresOptions::poll_interval).
+    ///
+    /// # Errors
+    /// [`is_conflict`](PersistenceError::is_conflict) when the position is not greater than the one
+    /// recorded. After any error, roll the transaction back.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, roll the transaction back.
+    pub async fn insert_tracking_in(
+        &self,
+        transaction: &mut Transaction<'_, Postgres>,
+        tracking: &Tracking,
+    ) -> Result<(), PersistenceError> {
+        self.0.check_open()?;
+        let ids = [tracking.notification_id()];
+        match self.0.track_in(transaction, tracking.application_name(), &ids).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(writer::tracking_conflict(tracking).into()),
+            Err(failed) if error::has_sqlstate(&failed, &["23505"]) => {
+                Err(writer::tracking_conflict(tracking).into())
+            }
+            Err(failed) => Err(error::from_statement("recording a position", failed)),
+        }
+    }
+}
 
 impl PostgresProcessRecorder {
     /// Records events and a position inside a transaction of the caller's; see

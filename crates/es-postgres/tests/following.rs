@@ -102,7 +102,7 @@ impl Warden {
     }
 }
 
-/// Counts what subscriptions read.
+/// Counts what subscriptions have read.
 #[derive(Clone, Debug)]
 struct Counting(PostgresApplicationRecorder, Arc<AtomicUsize>);
 
@@ -131,13 +131,15 @@ impl ApplicationRecorder for Counting {
         &self,
         selection: NotificationSelection,
     ) -> Result<Vec<Notification>, PersistenceError> {
+        let page = self.0.select_notifications(selection).await;
         self.1.fetch_add(1, Atomic::SeqCst);
-        self.0.select_notifications(selection).await
+        page
     }
 
     async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
+        let highest = self.0.max_notification_id().await;
         self.1.fetch_add(1, Atomic::SeqCst);
-        self.0.max_notification_id().await
+        highest
     }
 
     fn commits(&self) -> &Signal {

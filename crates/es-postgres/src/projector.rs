@@ -1,0 +1,273 @@
+//! Projecting notifications into tables of the user's own, each exactly once.
+
+use std::{error::Error, future::Future};
+
+use es_core::{
+    Conflict, Downstream, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking,
+    TrackingRecorder,
+};
+use sqlx::{AssertSqlSafe, Connection, Postgres, SqlSafeStr, Transaction};
+
+use crate::{
+    PostgresProcessRecorder, PostgresTrackingRecorder,
+    connect::{Caller, Lease},
+    error::{self, Verdict},
+    hooks::HookPoint,
+    store::Store,
+    writer::tracking_conflict,
+};
+
+/// Makes something of notifications, in tables of the user's own.
+///
+/// Whatever it does in the transaction is committed together with the position, or not at all. The
+/// transaction is `READ COMMITTED`.
+///
+/// ```
+/// use es_core::Notification;
+/// use es_postgres::PostgresProjection;
+/// use sqlx::{Postgres, Transaction};
+///
+/// struct CountTopics;
+///
+/// impl PostgresProjection for CountTopics {
+///     type Error = sqlx::Error;
+///
+///     async fn project(
+///         &mut self,
+///         transaction: &mut Transaction<'_, Postgres>,
+///         notification: &Notification,
+///     ) -> Result<(), sqlx::Error> {
+///         let sql = "INSERT INTO topics AS t VALUES ($1, 1) ON CONFLICT (topic) DO UPDATE SET count = t.count + 1";
+///         sqlx::query(sql).bind(notification.event.topic.as_str()).execute(&mut **transaction).await?;
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait PostgresProjection: Send {
+    /// Why a notification cannot be handled.
+    type Error: Into<HandlerError> + Send;
+
+    /// Handles a notification. Notifications come in their order, several in one transaction when
+    /// catching up.
+    ///
+    /// Return the error of a statement: after it, the server refuses everything else in the
+    /// transaction. To go on after one, run it in a savepoint (`transaction.begin()`). Do not commit or roll back
+    /// the transaction: that is found out, and nothing counts as recorded then.
+    ///
+    /// # Errors
+    /// Those of statements, or the projection's own. A driver's error that may pass (a lost connection, a
+    /// deadlock, a failed serialization), also as the source of another one, is told as a transient failure of
+    /// recording, and not as the notification's fault.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the transaction is rolled back.
+    fn project(
+        &mut self,
+        transaction: &mut Transaction<'_, Postgres>,
+        notification: &Notification,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Keeps what is wanted of a notification that cannot be handled, so that those after it can be:
+    /// what it does is committed with the position. By default giving up is not wanted.
+    ///
+    /// # Errors
+    /// The failure itself when giving up is not wanted; otherwise as [`project`](Self::project).
+    ///
+    /// # Cancel safety
+    /// As [`project`](Self::project).
+    fn park(
+        &mut self,
+        transaction: &mut Transaction<'_, Postgres>,
+        notification: &Notification,
+        failure: HandlerError,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        let _ = (transaction, notification);
+        async { Err(failure) }
+    }
+}
+
+/// Runs a [projection](PostgresProjection) and records the position in the same commit.
+///
+/// Made by [`PostgresTrackingRecorder::projector`], and driven by whoever follows an upstream. The
+/// position is recorded first: of two instances that are handed the same notifications, one waits until the
+/// other has committed, and then loses with a conflict, before its handlers run.
+///
+/// What it fails with, beyond what handlers fail with: a conflict when the position, or a later one, is
+/// recorded; a [transient](PersistenceError::is_transient) error when trying again may help;
+/// an [unknown outcome](PersistenceError::is_outcome_unknown) when the connection is lost during the
+/// commit, where the recorded position tells what became of it.
+#[derive(Debug)]
+pub struct PostgresProjector<P> {
+    /// Of a process recorder, what tracks.
+    recorder: PostgresTrackingRecorder,
+    projection: P,
+}
+
+impl PostgresTrackingRecorder {
+    /// Projects notifications into tables of this database, where this recorder keeps the positions.
+    pub fn projector<P: PostgresProjection>(&self, projection: P) -> PostgresProjector<P> {
+        PostgresProjector { recorder: self.clone(), projection }
+    }
+}
+
+impl PostgresProcessRecorder {
+    /// Projects notifications into tables of this database, where this recorder keeps the positions.
+    pub fn projector<P: PostgresProjection>(&self, projection: P) -> PostgresProjector<P> {
+        PostgresTrackingRecorder(self.0.clone()).projector(projection)
+    }
+}
+
+impl<P: PostgresProjection> Downstream for PostgresProjector<P> {
+    type Recorder = PostgresTrackingRecorder;
+
+    fn recorder(&self) -> &PostgresTrackingRecorder {
+        &self.recorder
+    }
+
+    async fn process(&mut self, portion: Portion<'_>) -> Result<usize, Failure> {
+        let handled = portion.notifications.len();
+        if handled == 0 {
+            self.recorder.insert_tracking(portion.tracking(0)?).await?;
+            return Ok(0);
+        }
+        let store = &*self.recorder.0;
+        let mut lease = lease(store).await?;
+        let mut recording = Recording::begin(store, &mut lease, portion).await?;
+        for (index, notification) in portion.notifications.iter().enumerate() {
+            if let Err(error) = self.projection.project(&mut recording.transaction, notification).await {
+                let error = error.into();
+                return Err(recording.give_up(index, notification, error).await);
+            }
+        }
+        recording.commit().await?;
+        lease.finish();
+        Ok(handled)
+    }
+
+    async fn park(&mut self, portion: Portion<'_>, failure: HandlerError) -> Result<(), Failure> {
+        let [notification] = portion.notifications else {
+            return Err(PersistenceError::programming("one notification at a time is given up on").into());
+        };
+        let store = &*self.recorder.0;
+        let mut lease = lease(store).await?;
+        let mut recording = Recording::begin(store, &mut lease, portion).await?;
+        if let Err(error) = self.projection.park(&mut recording.transaction, notification, failure).await {
+            return Err(recording.give_up(0, notification, error).await);
+        }
+        recording.commit().await?;
+        lease.finish();
+        Ok(())
+    }
+}
+
+async fn lease(store: &Store) -> Result<Lease<'_>, PersistenceError> {
+    store.check_open()?;
+    Ok(store.datastore.0.connections.lease(Caller::Reader).await?)
+}
+
+/// A transaction in which the position is recorded. Dropping it leaves the lease as it is: not to be
+/// used again.
+struct Recording<'a> {
+    store: &'a Store,
+    transaction: Transaction<'a, Postgres>,
+    /// The transaction's id, by which to tell that it is still the same.
+    id: i64,
+    tracking: Tracking,
+}
+
+impl<'a> Recording<'a> {
+    async fn begin(
+        store: &'a Store,
+        lease: &'a mut Lease<'_>,
+        portion: Portion<'_>,
+    ) -> Result<Self, PersistenceError> {
+        let tracking = portion.tracking(portion.notifications.len())?;
+        let mut ids: Vec<i64> = portion.notifications.iter().map(|notification| notification.id).collect();
+        if ids.last() != Some(&tracking.notification_id()) {
+            ids.push(tracking.notification_id());
+        }
+        let datastore = &store.datastore.0;
+        let backend = lease.backend();
+        let begin = AssertSqlSafe(store.begin()).into_sql_str();
+        let beginning = async {
+            let mut transaction = Connection::begin_with(&mut **lease, begin).await?;
+            datastore.options.hooks.reached(HookPoint::ProjectorBegun).await;
+            let recorded = store.track_in(&mut transaction, tracking.application_name(), &ids).await?;
+            datastore.options.hooks.reached(HookPoint::ProjectorTracked).await;
+            Ok::<_, sqlx::Error>((transaction, recorded))
+        };
+        match datastore.connections.answered(backend, beginning).await.and_then(|began| began) {
+            Ok((transaction, Some(id))) => Ok(Self { store, transaction, id, tracking }),
+            Ok((_, None)) => Err(tracking_conflict(&tracking).into()),
+            Err(failed) => Err(not_recorded(store, &tracking, failed)),
+        }
+    }
+
+    async fn commit(mut self) -> Result<(), PersistenceError> {
+        let hooks = &self.store.datastore.0.options.hooks;
+        hooks.reached(HookPoint::ProjectorHandled).await;
+        self.check_going_on().await?;
+        let committed = self.transaction.commit().await;
+        hooks.reached(HookPoint::ProjectorCommitted).await;
+        // Perhaps also when its outcome is not known.
+        self.store.signals.tracked(&self.tracking);
+        committed.map_err(|failed| match error::verdict(&failed) {
+            Verdict::Lost => PersistenceError::new(
+                es_core::ErrorKind::OutcomeUnknown,
+                "the connection was lost while a projection was committed",
+            )
+            .with_source(failed),
+            _ => error::from_statement("committing a projection", failed),
+        })
+    }
+
+    /// Committing a transaction that has failed rolls it back, and the driver does not say so; and what
+    /// is done after somebody has ended it is committed by itself.
+    async fn check_going_on(&mut self) -> Result<(), PersistenceError> {
+        let asking = sqlx::query_scalar("SELECT pg_catalog.txid_current_if_assigned()")
+            .persistent(!self.store.datastore.0.options.transaction_pooler);
+        let wrong = |what| Err(PersistenceError::programming(format!("nothing was recorded: {what}")));
+        match asking.fetch_one(&mut *self.transaction).await {
+            Ok(id) if id == Some(self.id) => Ok(()),
+            Ok::<Option<i64>, _>(_) => wrong("the projection has ended the transaction"),
+            Err(failed) if error::has_sqlstate(&failed, &["25P02"]) => {
+                wrong("a statement of the projection failed, and it went on")
+            }
+            Err(failed) => Err(not_recorded(self.store, &self.tracking, failed)),
+        }
+    }
+
+    /// Rolls back because of a handler's error; the failure that it makes.
+    async fn give_up(self, index: usize, notification: &Notification, error: HandlerError) -> Failure {
+        let rolled_back = self.transaction.rollback().await;
+        let is_lost = rolled_back.is_err_and(|failed| error::is_lost(&failed));
+        if !is_lost && !may_pass(&*error) {
+            return Failure::Handler { index, error };
+        }
+        let message = format!("handling notification {} was interrupted", notification.id);
+        Failure::Recording(PersistenceError::operational(message).with_source(error).transient())
+    }
+}
+
+/// The error for a position that was not recorded.
+fn not_recorded(store: &Store, tracking: &Tracking, failed: sqlx::Error) -> PersistenceError {
+    if error::has_sqlstate(&failed, &["23505"]) {
+        return Conflict::into(tracking_conflict(tracking));
+    }
+    let is_lost = error::is_lost(&failed);
+    let failed = error::from_statement("recording the position of a projection", failed);
+    if !is_lost {
+        return failed;
+    }
+    store.datastore.0.connections.purge();
+    // Nothing was committed.
+    failed.transient()
+}
+
+/// Whether a handler's error, or one of its sources, is a failure that may pass by itself.
+fn may_pass(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| (*error).source()).any(|cause| {
+        cause.downcast_ref::<sqlx::Error>().is_some_and(error::is_transient)
+            || cause.downcast_ref::<PersistenceError>().is_some_and(PersistenceError::is_transient)
+    })
+}

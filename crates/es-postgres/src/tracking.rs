@@ -1,0 +1,60 @@
+//! Recording a position in a transaction that goes on: first of all, so that a rival waits for it, or
+//! loses, before it does anything else.
+//!
+//! Only the position's own row is locked. Appending takes the events table's lock as well, which nobody
+//! must hold while handlers run.
+
+use es_core::PersistenceError;
+use sqlx::{AssertSqlSafe, Row, postgres::PgConnection};
+
+use crate::{
+    schema::{Layout, TableName},
+    store::Store,
+};
+
+/// The statement that records a position: `$1` application, `$2` ids of notifications, ascending, the
+/// last of which is the position. It answers with the transaction's id, and not at all when what is
+/// recorded has reached the first of them: a rival may have taken a smaller portion.
+fn statement(table: &TableName, layout: Layout) -> String {
+    let table = table.quoted();
+    match layout {
+        Layout::RowPerApplication => format!(
+            "INSERT INTO {table} AS t (application_name, notification_id) \
+             VALUES ($1, $2[cardinality($2)]) \
+             ON CONFLICT (application_name) DO UPDATE SET notification_id = excluded.notification_id \
+             WHERE t.notification_id < $2[1] RETURNING pg_catalog.txid_current()"
+        ),
+        // A row for each notification, as the layout has it: rivals that take different portions meet
+        // in the rows of what both have handled, which the key allows once.
+        Layout::RowPerRecord => format!(
+            "INSERT INTO {table} (application_name, notification_id) \
+             SELECT $1, r.id FROM unnest($2) AS r (id) WHERE NOT EXISTS (SELECT FROM {table} AS t \
+             WHERE t.application_name = $1 AND t.notification_id >= $2[1]) \
+             ORDER BY r.id RETURNING pg_catalog.txid_current()"
+        ),
+    }
+}
+
+impl Store {
+    /// Records the position after these notifications; the transaction's id, or none when one of them
+    /// was processed before.
+    ///
+    /// With a row for each notification, a rival's may also be met as a unique violation.
+    pub(crate) async fn track_in(
+        &self,
+        connection: &mut PgConnection,
+        application_name: &str,
+        ids: &[i64],
+    ) -> Result<Option<i64>, sqlx::Error> {
+        let Some((table, layout)) = &self.appender.tables.tracking else {
+            let error = PersistenceError::internal("a recorder without a tracking table");
+            return Err(sqlx::Error::Configuration(error.into()));
+        };
+        let statement = sqlx::query(AssertSqlSafe(statement(table, *layout)))
+            .bind(application_name)
+            .bind(ids)
+            .persistent(!self.datastore.0.options.transaction_pooler);
+        let rows = statement.fetch_all(connection).await?;
+        rows.first().map(|row| row.try_get(0)).transpose()
+    }
+}

@@ -1,0 +1,442 @@
+//! A projector's effects and its position are there together, once, whatever interrupts it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by unwrapping it"
+)]
+
+mod common;
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use common::{Database, Schema, Server, first, run, scalar};
+use es_core::{
+    Downstream, Failure, HandlerError, Notification, PersistenceError, Portion, Recorder, Tracking,
+    TrackingRecorder,
+};
+use es_postgres::{
+    HookFuture, HookPoint, Hooks, PostgresOptions, PostgresProjection, PostgresProjector,
+    PostgresTrackingRecorder,
+};
+use sqlx::{AssertSqlSafe, Connection, Postgres, Transaction};
+use tokio::sync::{Semaphore, mpsc};
+
+/// A bound for tests that fail.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it takes too long")
+}
+
+/// Notifications with these ids.
+fn notifications(ids: impl IntoIterator<Item = i64>) -> Vec<Notification> {
+    ids.into_iter().map(|id| Notification { id, event: first() }).collect()
+}
+
+fn portion(notifications: &[Notification]) -> Portion<'_> {
+    let position = notifications.last().map_or(0, |last| last.id);
+    Portion { application_name: "upstream", notifications, position }
+}
+
+/// What a projection does with notification 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Two {
+    Projects,
+    Refuses,
+    /// Goes on after a statement that has failed.
+    Swallows,
+    Commits,
+    /// Lets the server end its connection, and tells of it in words of its own.
+    Disconnects,
+    Deadlocks,
+}
+
+/// Writes a row for each notification, which can be there twice.
+struct Rows {
+    table: String,
+    two: Two,
+}
+
+impl PostgresProjection for Rows {
+    type Error = HandlerError;
+
+    async fn project(
+        &mut self,
+        transaction: &mut Transaction<'_, Postgres>,
+        notification: &Notification,
+    ) -> Result<(), HandlerError> {
+        let insert = format!("INSERT INTO {} VALUES ({})", self.table, notification.id);
+        sqlx::query(AssertSqlSafe(insert)).execute(&mut **transaction).await?;
+        if notification.id != 2 {
+            return Ok(());
+        }
+        match self.two {
+            Two::Projects => Ok(()),
+            Two::Refuses => Err("two is refused".into()),
+            Two::Swallows => {
+                let failed = sqlx::query("SELECT 1 / 0").execute(&mut **transaction).await;
+                assert!(failed.is_err());
+                Ok(())
+            }
+            Two::Commits => {
+                sqlx::raw_sql("COMMIT; BEGIN").execute(&mut **transaction).await?;
+                Ok(())
+            }
+            Two::Disconnects => {
+                let end = sqlx::query("SELECT pg_terminate_backend(pg_backend_pid())");
+                end.execute(&mut **transaction).await.map(drop).map_err(|_| "it is gone".into())
+            }
+            Two::Deadlocks => {
+                let end = "DO $$ BEGIN RAISE deadlock_detected; END $$";
+                let failed = sqlx::raw_sql(end).execute(&mut **transaction).await.unwrap_err();
+                // As a program's own error has it.
+                Err(PersistenceError::operational("two failed").with_source(failed).into())
+            }
+        }
+    }
+
+    async fn park(
+        &mut self,
+        transaction: &mut Transaction<'_, Postgres>,
+        notification: &Notification,
+        failure: HandlerError,
+    ) -> Result<(), HandlerError> {
+        if failure.to_string() != "park it" {
+            return Err(failure);
+        }
+        let insert = format!("INSERT INTO {} VALUES (-{})", self.table, notification.id);
+        sqlx::query(AssertSqlSafe(insert)).execute(&mut **transaction).await?;
+        Ok(())
+    }
+}
+
+struct Fixture {
+    server: Server,
+    schema: String,
+    /// Cleans up.
+    _guard: Box<dyn Any + Send + Sync>,
+}
+
+impl Fixture {
+    /// With a tracking table of the layout that has a row for each record, if wanted.
+    async fn create(row_per_record: bool) -> Self {
+        let schema = Schema::create().await;
+        let (server, name) = (schema.server.clone(), schema.name.clone());
+        Self { server, schema: name, _guard: Box::new(schema) }.with_tables(row_per_record).await
+    }
+
+    /// The same in a database of its own, all sessions of which the test may end.
+    async fn create_apart(row_per_record: bool) -> Self {
+        let database = Database::create().await;
+        let server = database.server.clone();
+        Self { server, schema: "public".to_owned(), _guard: Box::new(database) }
+            .with_tables(row_per_record)
+            .await
+    }
+
+    async fn with_tables(self, row_per_record: bool) -> Self {
+        let mut connection = self.server.connect().await;
+        run(&mut connection, &format!("CREATE TABLE {} (id bigint)", self.table("rows"))).await;
+        if row_per_record {
+            let create = format!(
+                "CREATE TABLE {} (application_name text, notification_id bigint, \
+                 PRIMARY KEY (application_name, notification_id))",
+                self.table("bank_tracking")
+            );
+            run(&mut connection, &create).await;
+        }
+        self
+    }
+
+    fn options(&self) -> PostgresOptions {
+        self.server.options().schema(&self.schema)
+    }
+
+    fn table(&self, name: &str) -> String {
+        format!("{}.\"{name}\"", self.schema)
+    }
+
+    fn rows(&self, two: Two) -> Rows {
+        Rows { table: self.table("rows"), two }
+    }
+
+    async fn projector(&self, two: Two) -> PostgresProjector<Rows> {
+        let recorder = self.options().open().await.unwrap().tracking_recorder("bank").await.unwrap();
+        recorder.projector(self.rows(two))
+    }
+
+    async fn hooked(&self, hooks: impl Hooks) -> PostgresProjector<Rows> {
+        let datastore = self.options().hooks(hooks).open().await.unwrap();
+        datastore.process_recorder("bank").await.unwrap().projector(self.rows(Two::Projects))
+    }
+
+    async fn recorder(&self) -> PostgresTrackingRecorder {
+        self.options().open().await.unwrap().tracking_recorder("bank").await.unwrap()
+    }
+
+    /// The rows that are there, and the position.
+    async fn stands(&self) -> (Vec<i64>, Option<i64>) {
+        let rows = format!("SELECT array(SELECT id FROM {} ORDER BY id)", self.table("rows"));
+        let rows = scalar(&mut self.server.connect().await, &rows).await;
+        (rows, self.recorder().await.max_tracking_id("upstream").await.unwrap())
+    }
+}
+
+fn recording(failure: Failure) -> PersistenceError {
+    match failure {
+        Failure::Recording(error) => error,
+        Failure::Handler { index, error } => panic!("the handler of {index} failed: {error}"),
+    }
+}
+
+#[tokio::test]
+async fn effects_and_position_are_committed_together() {
+    for row_per_record in [false, true] {
+        let fixture = Fixture::create(row_per_record).await;
+        let mut projector = fixture.projector(Two::Projects).await;
+        let handled = projector.process(portion(&notifications(1..=3))).await.unwrap();
+        assert_eq!((handled, fixture.stands().await), (3, (vec![1, 2, 3], Some(3))));
+        // What follows is of other topics.
+        let four = notifications([4]);
+        let beyond = Portion { position: 9, ..portion(&four) };
+        assert_eq!(projector.process(beyond).await.unwrap(), 1);
+        let nothing = Portion { application_name: "upstream", notifications: &[], position: 12 };
+        assert_eq!(projector.process(nothing).await.unwrap(), 0);
+        assert_eq!(fixture.stands().await, (vec![1, 2, 3, 4], Some(12)));
+        // Again, whole or in part: refused before anything is handled.
+        for ids in [vec![4], vec![4, 5, 6], vec![12, 13], vec![1]] {
+            let refused = projector.process(portion(&notifications(ids))).await.unwrap_err();
+            assert!(recording(refused).is_conflict());
+        }
+        assert_eq!(fixture.stands().await, (vec![1, 2, 3, 4], Some(12)));
+        projector.recorder().close().await.unwrap();
+        let closed = projector.process(portion(&notifications([13]))).await.unwrap_err();
+        assert_eq!(recording(closed).kind(), es_core::ErrorKind::Interface);
+    }
+}
+
+#[tokio::test]
+async fn a_failing_handler_is_named_and_leaves_nothing() {
+    let fixture = Fixture::create(false).await;
+    let mut projector = fixture.projector(Two::Refuses).await;
+    match projector.process(portion(&notifications(1..=3))).await.unwrap_err() {
+        Failure::Handler { index: 1, error } => assert_eq!(error.to_string(), "two is refused"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(fixture.stands().await, (vec![], None));
+    projector.process(portion(&notifications([1]))).await.unwrap();
+    // Given up on, or not.
+    let two = notifications([2]);
+    match projector.park(portion(&two), "no".into()).await.unwrap_err() {
+        Failure::Handler { index: 0, error } => assert_eq!(error.to_string(), "no"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(fixture.stands().await, (vec![1], Some(1)));
+    projector.park(portion(&two), "park it".into()).await.unwrap();
+    assert_eq!(fixture.stands().await, (vec![-2, 1], Some(2)));
+}
+
+/// The defect: the server answers the COMMIT of a failed transaction by rolling back, without an error,
+/// and the position is taken for recorded.
+#[tokio::test]
+async fn a_transaction_that_failed_or_ended_does_not_count_as_committed() {
+    for two in [Two::Swallows, Two::Commits] {
+        let fixture = Fixture::create(false).await;
+        let mut projector = fixture.projector(two).await;
+        let failed = recording(projector.process(portion(&notifications(2..=2))).await.unwrap_err());
+        assert_eq!(failed.kind(), es_core::ErrorKind::Programming, "{failed}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_pass_is_not_the_notifications_fault() {
+    for two in [Two::Disconnects, Two::Deadlocks] {
+        let fixture = Fixture::create(false).await;
+        let mut projector = fixture.projector(two).await;
+        let failed = recording(projector.process(portion(&notifications(1..=3))).await.unwrap_err());
+        assert!(failed.is_transient(), "{two:?}: {failed:?}");
+        assert_eq!(fixture.stands().await, (vec![], None));
+    }
+}
+
+/// Tells when a point is reached, and holds the projector there.
+#[derive(Clone)]
+struct Hold {
+    at: HookPoint,
+    reached: mpsc::UnboundedSender<()>,
+    passes: Arc<Semaphore>,
+}
+
+impl Hold {
+    fn at(point: HookPoint) -> (Self, mpsc::UnboundedReceiver<()>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self { at: point, reached: sender, passes: Arc::new(Semaphore::new(0)) }, receiver)
+    }
+}
+
+impl Hooks for Hold {
+    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+        Box::pin(async move {
+            if point == self.at {
+                let _ = self.reached.send(());
+                self.passes.acquire().await.unwrap().forget();
+            }
+        })
+    }
+}
+
+const POINTS: [HookPoint; 4] = [
+    HookPoint::ProjectorBegun,
+    HookPoint::ProjectorTracked,
+    HookPoint::ProjectorHandled,
+    HookPoint::ProjectorCommitted,
+];
+
+/// Goes on where the recorded position says, as an engine does.
+async fn go_on(fixture: &Fixture, last: i64) {
+    let mut projector = fixture.projector(Two::Projects).await;
+    let position = projector.recorder().max_tracking_id("upstream").await.unwrap().unwrap_or(0);
+    let rest = notifications(position + 1..=last);
+    if !rest.is_empty() {
+        soon(projector.process(portion(&rest))).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_future_dropped_at_any_step_leaves_all_or_nothing() {
+    for row_per_record in [false, true] {
+        for point in POINTS {
+            let fixture = Fixture::create(row_per_record).await;
+            let (hold, mut reached) = Hold::at(point);
+            let mut projector = fixture.hooked(hold.clone()).await;
+            let three = notifications(1..=3);
+            tokio::select! {
+                done = projector.process(portion(&three)) => panic!("not held: {done:?}"),
+                _ = soon(reached.recv()) => {}
+            }
+            // The same recorder can be used at once: the connection has not come back with half a
+            // transaction.
+            hold.passes.add_permits(10);
+            let rest = projector.process(portion(&notifications([4]))).await;
+            rest.unwrap();
+            let expected = if point == HookPoint::ProjectorCommitted { vec![1, 2, 3, 4] } else { vec![4] };
+            assert_eq!(fixture.stands().await, (expected, Some(4)), "{point:?}");
+        }
+    }
+}
+
+/// The server ends the session at each step, and whoever comes after it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_killed_at_any_step_leaves_each_effect_once() {
+    let kill = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
+                WHERE datname = current_database() AND application_name = 'es-postgres'";
+    for row_per_record in [false, true] {
+        let fixture = Fixture::create_apart(row_per_record).await;
+        for (round, point) in (0..).zip(POINTS) {
+            let (hold, mut reached) = Hold::at(point);
+            let mut projector = fixture.hooked(hold.clone()).await;
+            let first = round * 5 + 1;
+            let before: Vec<i64> = (1..first).collect();
+            let processing = tokio::spawn(async move {
+                let three = notifications(first..first + 3);
+                projector.process(portion(&three)).await
+            });
+            soon(reached.recv()).await.unwrap();
+            run(&mut fixture.server.connect().await, kill).await;
+            hold.passes.add_permits(10);
+            let processed = soon(processing).await.unwrap();
+            if point == HookPoint::ProjectorCommitted {
+                assert_eq!(processed.unwrap(), 3);
+            } else {
+                let failed = recording(processed.unwrap_err());
+                assert!(failed.is_transient(), "{point:?}: {failed:?}");
+                assert_eq!(fixture.stands().await, (before, (first > 1).then_some(first - 1)));
+            }
+            go_on(&fixture, first + 4).await;
+            let all = (1..=first + 4).collect();
+            assert_eq!(fixture.stands().await, (all, Some(first + 4)), "{point:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_position_is_recorded_in_a_transaction_of_the_callers() {
+    for row_per_record in [false, true] {
+        let fixture = Fixture::create(row_per_record).await;
+        let recorder = fixture.recorder().await;
+        let mut connection = fixture.server.connect().await;
+        for (position, commits) in [(5, true), (7, false), (6, true)] {
+            let mut transaction = connection.begin().await.unwrap();
+            let tracking = Tracking::new("upstream", position).unwrap();
+            recorder.insert_tracking_in(&mut transaction, &tracking).await.unwrap();
+            if commits {
+                transaction.commit().await.unwrap();
+            } else {
+                transaction.rollback().await.unwrap();
+            }
+        }
+        assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(6));
+        let mut transaction = connection.begin().await.unwrap();
+        let refused = Tracking::new("upstream", 6).unwrap();
+        let refused = recorder.insert_tracking_in(&mut transaction, &refused).await.unwrap_err();
+        assert!(refused.is_conflict());
+    }
+}
+
+/// Where the COMMIT's answer is lost, the outcome is unknown, and the position tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_is_unknown() {
+    use common::proxy::{Cut, Proxy};
+    for (cut, expected) in [(Cut::Answer, vec![1, 2, 3]), (Cut::Request, vec![])] {
+        let fixture = Fixture::create(false).await;
+        let proxy = Proxy::start(fixture.server.clone(), b"COMMIT\0").await;
+        let options = fixture.options().host("127.0.0.1").port(proxy.port);
+        let recorder = options.open().await.unwrap().tracking_recorder("bank").await.unwrap();
+        let mut projector = recorder.projector(fixture.rows(Two::Projects));
+        proxy.arm(cut);
+        let lost = recording(projector.process(portion(&notifications(1..=3))).await.unwrap_err());
+        assert!(lost.is_outcome_unknown(), "{cut:?}: {lost:?}");
+        let position = expected.last().copied();
+        assert_eq!(fixture.stands().await, (expected, position), "{cut:?}");
+        go_on(&fixture, 5).await;
+        assert_eq!(fixture.stands().await, (vec![1, 2, 3, 4, 5], Some(5)), "{cut:?}");
+    }
+}
+
+/// Of two instances one waits before its handlers run, and loses, whatever portions they take.
+///
+/// The defect: a larger portion has a later position, which is no conflict by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_rivals_one_loses_before_its_handlers_run() {
+    for row_per_record in [false, true] {
+        for rivals in [vec![1, 2, 3], vec![1], vec![1, 2, 3, 4, 5]] {
+            let fixture = Fixture::create(row_per_record).await;
+            let (hold, mut reached) = Hold::at(HookPoint::ProjectorHandled);
+            let mut winner = fixture.hooked(hold.clone()).await;
+            let winning = tokio::spawn(async move {
+                let three = notifications(1..=3);
+                winner.process(portion(&three)).await
+            });
+            soon(reached.recv()).await.unwrap();
+            let (begun, mut has_begun) = Hold::at(HookPoint::ProjectorBegun);
+            begun.passes.add_permits(10);
+            let mut loser = fixture.hooked(begun).await;
+            let losing = tokio::spawn({
+                let rivals = rivals.clone();
+                async move { loser.process(portion(&notifications(rivals))).await }
+            });
+            soon(has_begun.recv()).await.unwrap();
+            // The server says that it waits, and for what.
+            let waiting = format!(
+                "SELECT EXISTS (SELECT FROM pg_locks AS waiting JOIN pg_locks AS held USING (pid) \
+                 WHERE NOT waiting.granted AND held.relation = '{}'::regclass)",
+                fixture.table("bank_tracking")
+            );
+            common::until(&mut fixture.server.connect().await, &waiting).await;
+            hold.passes.add_permits(1);
+            assert_eq!(soon(winning).await.unwrap().unwrap(), 3);
+            let lost = soon(losing).await.unwrap();
+            assert!(recording(lost.unwrap_err()).is_conflict());
+            assert_eq!(fixture.stands().await, (vec![1, 2, 3], Some(3)));
+        }
+    }
+}
