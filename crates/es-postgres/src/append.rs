@@ -333,7 +333,7 @@ const LOST: &str = "lost";
 
 /// SQLSTATEs by which the server says that a function is not there any more, or a tracking table's
 /// primary key another.
-const OUTDATED: [&str; 2] = ["42883", "42P10"];
+pub(crate) const OUTDATED: [&str; 2] = ["42883", "42P10"];
 
 /// Makes a transaction one that cannot be committed.
 const ABORT: &str = "DO $$ BEGIN RAISE unique_violation USING MESSAGE = \

@@ -3,8 +3,7 @@
 use std::{error::Error, future::Future};
 
 use es_core::{
-    Conflict, Downstream, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking,
-    TrackingRecorder,
+    Downstream, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking, TrackingRecorder,
 };
 use sqlx::{AssertSqlSafe, Connection, Postgres, SqlSafeStr, Transaction};
 
@@ -13,9 +12,14 @@ use crate::{
     connect::{Caller, Lease},
     error::{self, Verdict},
     hooks::HookPoint,
+    schema,
     store::Store,
+    tracking::not_recorded,
     writer::tracking_conflict,
 };
+
+/// The advisory lock under which projections are set up.
+const SET_UP: i64 = 0x6573_7072_6f6a;
 
 /// Makes something of notifications, in tables of the user's own.
 ///
@@ -32,6 +36,11 @@ use crate::{
 /// impl PostgresProjection for CountTopics {
 ///     type Error = sqlx::Error;
 ///
+///     async fn set_up(&mut self, transaction: &mut Transaction<'_, Postgres>) -> Result<(), sqlx::Error> {
+///         let sql = "CREATE TABLE IF NOT EXISTS topics (topic text PRIMARY KEY, count bigint NOT NULL)";
+///         sqlx::query(sql).execute(&mut **transaction).await.map(drop)
+///     }
+///
 ///     async fn project(
 ///         &mut self,
 ///         transaction: &mut Transaction<'_, Postgres>,
@@ -46,6 +55,23 @@ use crate::{
 pub trait PostgresProjection: Send {
     /// Why a notification cannot be handled.
     type Error: Into<HandlerError> + Send;
+
+    /// Creates what is missing of the projection's tables. Called when a projector is made, in a
+    /// transaction of its own, by one process at a time: `CREATE TABLE IF NOT EXISTS`. By default it does
+    /// nothing.
+    ///
+    /// # Errors
+    /// Then there is no projector, and nothing of it is kept.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the transaction is rolled back.
+    fn set_up(
+        &mut self,
+        transaction: &mut Transaction<'_, Postgres>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = transaction;
+        async { Ok(()) }
+    }
 
     /// Handles a notification. Notifications come in their order, several in one transaction when
     /// catching up.
@@ -88,7 +114,8 @@ pub trait PostgresProjection: Send {
 
 /// Runs a [projection](PostgresProjection) and records the position in the same commit.
 ///
-/// Made by [`PostgresTrackingRecorder::projector`], and driven by whoever follows an upstream. The
+/// Made by [`PostgresTrackingRecorder::projector`] and [`PostgresProcessRecorder::projector`]: a
+/// [`Downstream`] for a processor of the crate `es-process`, which follows the upstream. The
 /// position is recorded first: of two instances that are handed the same notifications, one waits until the
 /// other has committed, and then loses with a conflict, before its handlers run.
 ///
@@ -104,16 +131,49 @@ pub struct PostgresProjector<P> {
 }
 
 impl PostgresTrackingRecorder {
-    /// Projects notifications into tables of this database, where this recorder keeps the positions.
-    pub fn projector<P: PostgresProjection>(&self, projection: P) -> PostgresProjector<P> {
-        PostgresProjector { recorder: self.clone(), projection }
+    /// A projector into tables of this database that records its positions here, having
+    /// [set up](PostgresProjection::set_up) the projection.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) when the projection cannot be set up, with its
+    /// own error as the source; when the server cannot be reached.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the projection is set up, or it is not.
+    pub async fn projector<P: PostgresProjection>(
+        &self,
+        mut projection: P,
+    ) -> Result<PostgresProjector<P>, PersistenceError> {
+        let store = &*self.0;
+        let mut lease = lease(store).await?;
+        let begin = AssertSqlSafe(store.begin()).into_sql_str();
+        let failed = |failed| error::from_statement("setting up a projection", failed);
+        let mut transaction = Connection::begin_with(&mut *lease, begin).await.map_err(failed)?;
+        // Two sessions that create the same table at the same time get in each other's way.
+        let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({SET_UP})");
+        schema::run(&mut transaction, &lock).await.map_err(failed)?;
+        if let Err(error) = projection.set_up(&mut transaction).await {
+            return Err(PersistenceError::programming("a projection cannot be set up").with_source(error));
+        }
+        transaction.commit().await.map_err(failed)?;
+        lease.finish();
+        Ok(PostgresProjector { recorder: self.clone(), projection })
     }
 }
 
 impl PostgresProcessRecorder {
-    /// Projects notifications into tables of this database, where this recorder keeps the positions.
-    pub fn projector<P: PostgresProjection>(&self, projection: P) -> PostgresProjector<P> {
-        PostgresTrackingRecorder(self.0.clone()).projector(projection)
+    /// A projector that records its positions here; see [`PostgresTrackingRecorder::projector`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn projector<P: PostgresProjection>(
+        &self,
+        projection: P,
+    ) -> Result<PostgresProjector<P>, PersistenceError> {
+        PostgresTrackingRecorder(self.0.clone()).projector(projection).await
     }
 }
 
@@ -199,7 +259,10 @@ impl<'a> Recording<'a> {
         match datastore.connections.answered(backend, beginning).await.and_then(|began| began) {
             Ok((transaction, Some(id))) => Ok(Self { store, transaction, id, tracking }),
             Ok((_, None)) => Err(tracking_conflict(&tracking).into()),
-            Err(failed) => Err(not_recorded(store, &tracking, failed)),
+            Err(failed) => {
+                store.look_again(&failed).await;
+                Err(not_recorded(&tracking, failed))
+            }
         }
     }
 
@@ -233,7 +296,7 @@ impl<'a> Recording<'a> {
             Err(failed) if error::has_sqlstate(&failed, &["25P02"]) => {
                 wrong("a statement of the projection failed, and it went on")
             }
-            Err(failed) => Err(not_recorded(self.store, &self.tracking, failed)),
+            Err(failed) => Err(not_recorded(&self.tracking, failed)),
         }
     }
 
@@ -247,21 +310,6 @@ impl<'a> Recording<'a> {
         let message = format!("handling notification {} was interrupted", notification.id);
         Failure::Recording(PersistenceError::operational(message).with_source(error).transient())
     }
-}
-
-/// The error for a position that was not recorded.
-fn not_recorded(store: &Store, tracking: &Tracking, failed: sqlx::Error) -> PersistenceError {
-    if error::has_sqlstate(&failed, &["23505"]) {
-        return Conflict::into(tracking_conflict(tracking));
-    }
-    let is_lost = error::is_lost(&failed);
-    let failed = error::from_statement("recording the position of a projection", failed);
-    if !is_lost {
-        return failed;
-    }
-    store.datastore.0.connections.purge();
-    // Nothing was committed.
-    failed.transient()
 }
 
 /// Whether a handler's error, or one of its sources, is a failure that may pass by itself.

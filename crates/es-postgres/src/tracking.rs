@@ -4,13 +4,19 @@
 //! Only the position's own row is locked. Appending takes the events table's lock as well, which nobody
 //! must hold while handlers run.
 
-use es_core::PersistenceError;
+use es_core::{PersistenceError, Tracking};
 use sqlx::{AssertSqlSafe, Row, postgres::PgConnection};
 
 use crate::{
+    append::OUTDATED,
+    error,
     schema::{Layout, TableName},
     store::Store,
+    writer::tracking_conflict,
 };
+
+/// The SQLSTATE of a unique violation.
+const TAKEN: [&str; 1] = ["23505"];
 
 /// The statement that records a position: `$1` application, `$2` ids of notifications, ascending, the
 /// last of which is the position. It answers with the transaction's id, and not at all when what is
@@ -46,7 +52,8 @@ impl Store {
         application_name: &str,
         ids: &[i64],
     ) -> Result<Option<i64>, sqlx::Error> {
-        let Some((table, layout)) = &self.appender.tables.tracking else {
+        let appender = self.appender.get();
+        let Some((table, layout)) = &appender.tables.tracking else {
             let error = PersistenceError::internal("a recorder without a tracking table");
             return Err(sqlx::Error::Configuration(error.into()));
         };
@@ -57,4 +64,23 @@ impl Store {
         let rows = statement.fetch_all(connection).await?;
         rows.first().map(|row| row.try_get(0)).transpose()
     }
+
+    /// Looks again at the table's layout when recording a position has failed as it would in another
+    /// layout: somebody may have migrated the table.
+    pub(crate) async fn look_again(&self, failed: &sqlx::Error) {
+        let may_differ = error::has_sqlstate(failed, &OUTDATED) || error::has_sqlstate(failed, &TAKEN);
+        if may_differ && let Err(error) = self.appender.renew().await {
+            tracing::debug!(%error, "cannot look again at what stands in the database");
+        }
+    }
+}
+
+/// The error for a position that was not recorded, nor anything with it.
+pub(crate) fn not_recorded(tracking: &Tracking, failed: sqlx::Error) -> PersistenceError {
+    if error::has_sqlstate(&failed, &TAKEN) {
+        return tracking_conflict(tracking).into();
+    }
+    let may_pass = error::is_lost(&failed) || error::has_sqlstate(&failed, &OUTDATED);
+    let failed = error::from_statement("recording a position", failed);
+    if may_pass { failed.transient() } else { failed }
 }

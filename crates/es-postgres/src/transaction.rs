@@ -10,7 +10,7 @@ use crate::{
     append::{self, Batch},
     error, hints,
     store::Store,
-    writer,
+    tracking, writer,
 };
 
 impl Store {
@@ -35,7 +35,7 @@ impl Store {
         let outcome =
             outcome.ok_or_else(|| PersistenceError::internal("an append of one request has no outcome"))?;
         let ids = outcome.map_err(PersistenceError::from)?;
-        if let (true, Some(events)) = (self.datastore.0.options.notify, &self.appender.tables.events)
+        if let (true, Some(events)) = (self.datastore.0.options.notify, &appender.tables.events)
             && !batch.events.is_empty()
         {
             let sent = hints::send_in(transaction, &events.name).await;
@@ -106,10 +106,10 @@ impl PostgresTrackingRecorder {
         match self.0.track_in(transaction, tracking.application_name(), &ids).await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(writer::tracking_conflict(tracking).into()),
-            Err(failed) if error::has_sqlstate(&failed, &["23505"]) => {
-                Err(writer::tracking_conflict(tracking).into())
+            Err(failed) => {
+                self.0.look_again(&failed).await;
+                Err(tracking::not_recorded(tracking, failed))
             }
-            Err(failed) => Err(error::from_statement("recording a position", failed)),
         }
     }
 }

@@ -59,6 +59,14 @@ struct Rows {
 impl PostgresProjection for Rows {
     type Error = HandlerError;
 
+    async fn set_up(&mut self, transaction: &mut Transaction<'_, Postgres>) -> Result<(), HandlerError> {
+        let create =
+            format!("CREATE TABLE IF NOT EXISTS {}_more (id bigint)", self.table.trim_end_matches('"'));
+        let create = create.replace("_more", "_more\"");
+        sqlx::query(AssertSqlSafe(create)).execute(&mut **transaction).await?;
+        Ok(())
+    }
+
     async fn project(
         &mut self,
         transaction: &mut Transaction<'_, Postgres>,
@@ -161,12 +169,13 @@ impl Fixture {
 
     async fn projector(&self, two: Two) -> PostgresProjector<Rows> {
         let recorder = self.options().open().await.unwrap().tracking_recorder("bank").await.unwrap();
-        recorder.projector(self.rows(two))
+        recorder.projector(self.rows(two)).await.unwrap()
     }
 
     async fn hooked(&self, hooks: impl Hooks) -> PostgresProjector<Rows> {
         let datastore = self.options().hooks(hooks).open().await.unwrap();
-        datastore.process_recorder("bank").await.unwrap().projector(self.rows(Two::Projects))
+        let recorder = datastore.process_recorder("bank").await.unwrap();
+        recorder.projector(self.rows(Two::Projects)).await.unwrap()
     }
 
     async fn recorder(&self) -> PostgresTrackingRecorder {
@@ -391,7 +400,7 @@ async fn a_commit_whose_answer_is_lost_is_unknown() {
         let proxy = Proxy::start(fixture.server.clone(), b"COMMIT\0").await;
         let options = fixture.options().host("127.0.0.1").port(proxy.port);
         let recorder = options.open().await.unwrap().tracking_recorder("bank").await.unwrap();
-        let mut projector = recorder.projector(fixture.rows(Two::Projects));
+        let mut projector = recorder.projector(fixture.rows(Two::Projects)).await.unwrap();
         proxy.arm(cut);
         let lost = recording(projector.process(portion(&notifications(1..=3))).await.unwrap_err());
         assert!(lost.is_outcome_unknown(), "{cut:?}: {lost:?}");
