@@ -231,6 +231,7 @@ fn compare(measure: Measure, ours: &[Sample], others: &[Sample]) -> Option<Summa
         Measure::Time => Some(seconds_per_event(ours) / seconds_per_event(others)),
         Measure::Speed => Some(seconds_per_event(others) / seconds_per_event(ours)),
         Measure::P99 => Some(ours.latency?.p99 / others.latency?.p99),
+        Measure::Median => ours.latency.map(|latency| latency.p50 * 1e3),
         Measure::Memory => ours.mebibytes,
     };
     Summary::of(ours.iter().zip(others).filter_map(of_round))

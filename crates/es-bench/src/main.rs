@@ -120,6 +120,8 @@ async fn run(arguments: &Arguments) -> Result<()> {
         }
     }
 
+    suites::following::run(&mut bench, &databases.0, !arguments.without_postgres).await?;
+
     machine.load_after = machine::load();
     let Bench { durability, experiments, missing, .. } = bench;
     let report = Report {

@@ -48,6 +48,11 @@ impl Plan {
         self.compared(Some(other), Measure::P99, Some(Target::AtMost(1.0)))
     }
 
+    /// Half of the calls of the first contestant are to take less than so many milliseconds.
+    pub(crate) fn prompt(self, milliseconds: f64) -> Self {
+        self.compared(None, Measure::Median, Some(Target::AtMost(milliseconds)))
+    }
+
     /// The first contestant is to take no more than so many MiB above idle.
     pub(crate) fn lighter(self, mebibytes: f64) -> Self {
         self.compared(None, Measure::Memory, Some(Target::AtMost(mebibytes)))

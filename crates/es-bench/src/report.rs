@@ -119,6 +119,8 @@ pub(crate) enum Measure {
     Speed,
     /// The time that 99 of 100 calls stay below.
     P99,
+    /// Milliseconds that half of the calls stay below.
+    Median,
     /// MiB above idle.
     Memory,
 }

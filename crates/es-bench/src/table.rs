@@ -62,6 +62,7 @@ impl Display for Targets<'_> {
         for (experiment, comparison, target) in rows {
             let beside = match (comparison.measure, comparison.beside.as_deref()) {
                 (Measure::P99, Some(other)) => format!("{other}, p99"),
+                (Measure::Median, None) => "ms, median".to_owned(),
                 (_, other) => other.unwrap_or("MiB above idle").to_owned(),
             };
             let measured = format!("{:.2}", comparison.value.median);
@@ -106,6 +107,7 @@ impl Display for Sentence<'_> {
             Measure::Time => write!(f, "{system} takes {value} times the time of {other}")?,
             Measure::Speed => write!(f, "{system} does {value} times the work of {other}")?,
             Measure::P99 => write!(f, "{system} has {value} times the p99 of {other}")?,
+            Measure::Median => write!(f, "{system} takes {value} ms in half of the cases")?,
             Measure::Memory => write!(f, "{system} takes {value} MiB above idle")?,
         }
         match target {

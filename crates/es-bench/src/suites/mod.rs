@@ -2,6 +2,7 @@
 //!
 //! A suite is one function here, called by `main`: it says what competes in `Bench::compete`, experiment by experiment.
 
+pub(crate) mod following;
 pub(crate) mod growth;
 pub(crate) mod mapper;
 pub(crate) mod popo;

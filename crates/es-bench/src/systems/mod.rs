@@ -3,6 +3,7 @@
 pub(crate) mod bare_json;
 pub(crate) mod bare_postgres;
 pub(crate) mod bare_sqlite;
+pub(crate) mod followers;
 pub(crate) mod hash_map;
 pub(crate) mod peers;
 pub(crate) mod postgres_schema;

@@ -1,0 +1,75 @@
+//! How do I watch a log live, while others write to it?
+//!
+//! In one terminal:
+//! ```console
+//! $ cargo run --example follow
+//! ```
+//! and in another, as often as you like:
+//! ```console
+//! $ cargo run --example follow -- write "Hello from the other terminal"
+//! ```
+//! The first shows everything that was recorded before, and then what is recorded from now on. Stop
+//! it, write, and start it with the last id that it showed (`-- after 3`): it goes on there.
+//!
+//! Runs on a SQLite file in the temporary folder; the environment can say otherwise: `SQLITE_DBNAME`,
+//! or with `--features postgres` and `POSTGRES_DBNAME` and its like set,
+//! `PERSISTENCE_MODULE=postgres`.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::{env, error::Error, pin::pin};
+
+use es_persistence::{
+    ApplicationRecorderExt, DomainEvent, Event, PersistenceError, factory::InfrastructureFactory, uuid::Uuid,
+};
+use futures_util::TryStreamExt;
+
+#[derive(Clone, Debug, PartialEq, Event)]
+#[event(topic = "notes:Note.Written")]
+struct Written {
+    text: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let factory = factory()?;
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => follow(&factory, 0).await?,
+        ["after", position] => follow(&factory, position.parse()?).await?,
+        ["write", text] => write(&factory, text).await?,
+        _ => return Err("usage: follow [after ID | write TEXT]".into()),
+    }
+    Ok(factory.close().await?)
+}
+
+/// Shows the notes after a position, then those that are written from now on, until it is interrupted.
+async fn follow(factory: &InfrastructureFactory, position: i64) -> Result<(), PersistenceError> {
+    let recorder = factory.application_recorder().await?;
+    let mapper = factory.mapper()?;
+    println!("following the notes after {position}; stop with Ctrl-C");
+    let subscription = recorder.subscribe(position, Written::TOPICS.iter().cloned());
+    let mut notifications = pin!(subscription.into_stream());
+    while let Some(notification) = notifications.try_next().await? {
+        let note: DomainEvent<Written> = mapper.to_domain_event(&notification.event)?;
+        println!("{:>5}  {}  {}", notification.id, note.timestamp, note.payload.text);
+    }
+    Ok(())
+}
+
+async fn write(factory: &InfrastructureFactory, text: &str) -> Result<(), PersistenceError> {
+    let store = factory.event_store().await?;
+    let note = DomainEvent::new(Uuid::new_v4(), 1, Written { text: text.to_owned() });
+    let ids = store.put(&[note]).await?;
+    println!("written, notification ids {ids:?}");
+    Ok(())
+}
+
+/// What the environment says, over a SQLite file that the next start finds again.
+fn factory() -> Result<InfrastructureFactory, PersistenceError> {
+    let file = env::temp_dir().join("es-persistence-notes.db");
+    let defaults = [
+        ("PERSISTENCE_MODULE".to_owned(), "sqlite".to_owned()),
+        ("SQLITE_DBNAME".to_owned(), file.display().to_string()),
+    ];
+    InfrastructureFactory::builder("notes").environment(defaults.into_iter().chain(env::vars())).build()
+}
