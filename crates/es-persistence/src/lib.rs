@@ -51,6 +51,11 @@
 //! # }
 //! ```
 //!
+//! # Following the log
+//! The guide (module `guide`, with the features `process` and `sqlite`) has a chapter on each: streams
+//! and live subscriptions, processors that handle each event exactly once, and projections into tables
+//! of your own.
+//!
 //! # Features
 //! A feature compiles a part in, and never changes what another part does.
 //!
@@ -70,6 +75,9 @@
 //! | `metrics` | | reports of processors to the `metrics` facade |
 //!
 //! Each part is a crate of its own (`es-core`, `es-sqlite`, …) for those who prefer them à la carte.
+
+#[cfg(all(feature = "process", feature = "sqlite"))]
+pub mod guide;
 
 #[cfg(any(feature = "zlib", feature = "zstd"))]
 pub use es_compress as compress;
@@ -96,6 +104,7 @@ pub use es_transcode as transcode;
     doctest,
     feature = "derive",
     feature = "factory",
+    feature = "process",
     feature = "popo",
     feature = "sqlite",
     feature = "zlib",
