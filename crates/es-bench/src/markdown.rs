@@ -70,6 +70,7 @@ fn write_targets(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
                 Measure::Time => "times the time",
                 Measure::Speed => "times the work",
                 Measure::P99 => "times the p99",
+                Measure::Median => "ms, median",
                 Measure::Memory => "MiB above idle",
             };
             let value = comparison.value;

@@ -93,7 +93,7 @@ impl Suite {
         bench
             .compete(plan, async || {
                 let recorder = filled(create, events).await?;
-                let page = Work::Page { events, page: 1_000 };
+                let page = Work::Page { after: 0, events, page: 1_000 };
                 Ok(vec![
                     CatchUp::boxed(OURS, recorder.clone(), events),
                     Working::boxed(BY_HAND, RecorderStore(recorder), &page),
