@@ -14,7 +14,7 @@ use std::{
     env,
     error::Error,
     fmt,
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroUsize},
     ops::RangeInclusive,
     process::{Command, Stdio},
     sync::{
@@ -30,6 +30,7 @@ use es_core::{
     AggregateRecorder, Conflict, Downstream, ErrorKind, Failure, HandlerError, Notification,
     PersistenceError, Portion, Recorder, TrackingRecorder, TrackingRecorderExt,
 };
+use es_process::Processor;
 use es_sqlite::{
     Fault, SqliteOptions, SqliteProjection, SqliteProjector, SqliteTrackingRecorder, WriterHooks, WriterStep,
     rusqlite::{self, Connection, Transaction},
@@ -438,6 +439,41 @@ async fn projectors_that_race_process_each_notification_once() {
     }
     for projector in racing {
         projector.await.unwrap();
+    }
+    assert_processed(&path, LAST).await;
+}
+
+/// Both follow the upstream and race for each of its notifications, in batches of their own sizes,
+/// while another datastore writes to it, and while commits of theirs fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn processors_that_race_process_each_notification_once() {
+    const LAST: i64 = 300;
+    let (_directory, path) = database();
+    let (_upstream_directory, upstream_path) = database();
+    let open = || async {
+        SqliteOptions::new(&upstream_path).open().await.unwrap().application_recorder().await.unwrap()
+    };
+    let (upstream, writer) = (open().await, open().await);
+    let mut running = Vec::new();
+    for (size, fault) in [(1, Fault::Busy), (7, Fault::Io)] {
+        let faults = [WriterStep::Begin, WriterStep::Commit, WriterStep::Report].map(|step| (step, fault));
+        // Faults of the disk stop a processor, unless its commit is found.
+        let faults =
+            faults.into_iter().filter(|(step, _)| fault == Fault::Busy || *step == WriterStep::Report);
+        let projector = projector(SqliteOptions::new(&path).hooks(Faults::new(faults))).await;
+        let mut processor = Processor::new(UPSTREAM, upstream.clone(), projector)
+            .batch_size(NonZeroUsize::new(size).unwrap())
+            .standby_pause(Duration::from_millis(1));
+        running.push(tokio::spawn(async move { processor.run().await }));
+    }
+    for first in (1..=LAST).step_by(10) {
+        writer.insert_events(support::events(1, first..=first + 9)).await.unwrap();
+    }
+    let positions = recorder(SqliteOptions::new(&path)).await;
+    positions.wait(UPSTREAM, LAST, Duration::from_secs(60)).await.unwrap();
+    upstream.close().await.unwrap();
+    for processor in running {
+        processor.await.unwrap().unwrap();
     }
     assert_processed(&path, LAST).await;
 }
