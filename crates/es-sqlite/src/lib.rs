@@ -63,6 +63,7 @@
 //! thread asks SQLite once in a [`poll_interval`](SqliteOptions::poll_interval), while somebody waits.
 
 mod append;
+mod connect;
 mod connection;
 mod datastore;
 mod error;

@@ -11,7 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Conflict, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking};
+use es_core::{
+    Conflict, ErrorKind, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking,
+};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -60,7 +62,7 @@ impl Projecting {
         })?;
         writing
             .commit(|connection| is_committed(connection, &tracking, version))
-            .map_err(|error| Failure::Recording(error.into()))?;
+            .map_err(|error| after_commit(error.into(), handled))?;
         Ok(handled)
     }
 
@@ -115,6 +117,17 @@ impl Projecting {
     fn portion(&self) -> Portion<'_> {
         let Self { application_name, notifications, position, .. } = self;
         Portion { application_name, notifications, position: *position }
+    }
+}
+
+/// What a commit that failed means. SQLite checks deferred constraints no sooner: it does not say which
+/// notification violates them, and a processor that then hands over fewer finds out.
+fn after_commit(error: PersistenceError, handled: usize) -> Failure {
+    match handled.checked_sub(1) {
+        Some(last) if error.kind() == ErrorKind::Integrity => {
+            Failure::Handler { index: last, error: error.into() }
+        }
+        _ => Failure::Recording(error),
     }
 }
 

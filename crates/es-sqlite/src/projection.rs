@@ -81,7 +81,8 @@ pub trait SqliteProjection: Send + 'static {
     /// What is kept in `self` does not follow the transaction when it is rolled back.
     ///
     /// # Errors
-    /// Then nothing of the transaction is kept.
+    /// Then nothing of the transaction is kept. A deferred constraint that is violated when it commits
+    /// counts as an error too, of the last notification.
     fn project(
         &mut self,
         transaction: &Transaction<'_>,
@@ -119,6 +120,21 @@ pub struct SqliteProjector<P> {
 impl SqliteTrackingRecorder {
     /// A projector that records its position here, having [set up](SqliteProjection::set_up) the
     /// projection.
+    ///
+    /// ```
+    /// use es_process::Processor;
+    /// use es_sqlite::{SqliteOptions, SqliteProjection};
+    ///
+    /// # async fn example(
+    /// #     upstream: es_sqlite::SqliteApplicationRecorder,
+    /// #     counts: impl SqliteProjection,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let positions = SqliteOptions::new("counts.db").open().await?.tracking_recorder().await?;
+    /// let projector = positions.projector(counts).await?;
+    /// Processor::new("bank", upstream, projector).run().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Programming`](es_core::ErrorKind::Programming) when the projection cannot be set up, with its

@@ -394,6 +394,39 @@ async fn savepoints_within_the_transaction_are_fine() {
     assert_processed(&path, 3).await;
 }
 
+/// It is not known before the commit, nor whose it is.
+#[tokio::test]
+async fn a_deferred_constraint_that_is_violated_parks_the_notification() {
+    let violate: Misdeed = |transaction| {
+        Ok(transaction.execute_batch(
+            "CREATE TABLE parents (id INTEGER PRIMARY KEY);
+             CREATE TABLE children (parent INTEGER REFERENCES parents DEFERRABLE INITIALLY DEFERRED);
+             INSERT INTO children VALUES (1)",
+        )?)
+    };
+    let (_directory, path) = database();
+    let ids = Ids::with([(5, violate)]);
+    let mut projector = recorder(SqliteOptions::new(&path)).await.projector(ids).await.unwrap();
+    let (index, error) = handler(process(&mut projector, 1..=7).await.unwrap_err());
+    assert_eq!((index, error.to_string().as_str()), (6, "a constraint was violated"));
+    assert_processed(&path, 0).await;
+
+    let upstream = SqliteOptions::new(":memory:").open().await.unwrap().application_recorder().await.unwrap();
+    upstream.insert_events(support::events(1, 1..=20)).await.unwrap();
+    let positions = projector.recorder().clone();
+    let mut processor = Processor::new(UPSTREAM, upstream.clone(), projector);
+    let close = async {
+        positions.wait(UPSTREAM, 20, Duration::from_secs(60)).await.unwrap();
+        upstream.close().await.unwrap();
+    };
+    let (run, ()) = tokio::join!(processor.run(), close);
+    run.unwrap();
+    assert_processed(&path, 20).await;
+    let connection = Connection::open(&path).unwrap();
+    let parked = connection.query_row("SELECT id FROM ids WHERE parked IS NOT NULL", (), |row| row.get(0));
+    assert_eq!(parked, Ok(5));
+}
+
 #[tokio::test]
 async fn one_that_loses_runs_no_handler() {
     let (_directory, path) = database();
