@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use es_core::{
-    AggregateRecorder, AggregateRecorderExt, Bytes, Conflict, EventRange, Recorder, StoredEvent, Topic,
-    uuid::Uuid,
-};
-use futures_util::TryStreamExt;
+use es_core::{AggregateRecorder, Bytes, Conflict, EventRange, Recorder, StoredEvent, Topic, uuid::Uuid};
 
 use crate::{
     Fixture,
@@ -176,24 +172,6 @@ pub async fn bounds_are_any_bigint(fixture: &impl Fixture<Recorder: AggregateRec
     assert_selects(fixture, EventRange::all().gt(i64::MIN), &all).await;
     assert_selects(fixture, EventRange::all().lte(i64::MAX), &all).await;
     assert_selects(fixture, EventRange::all().lte(i64::MIN), &[]).await;
-}
-
-/// Pages of any size, in both directions, join to what one selection reads.
-pub async fn pages_of_events_join(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
-    let recorder = fixture.open().await;
-    let id = Uuid::new_v4();
-    insert(&recorder, events(id, 101..=150)).await;
-    for page_size in [1, 7, 25, 50, 51].map(|size| size.try_into().expect("not zero")) {
-        for range in [EventRange::all(), EventRange::all().desc()] {
-            let stream = recorder.stream_events_by(page_size, id, range);
-            let streamed: Vec<StoredEvent> = stream.try_collect().await.expect("streaming should succeed");
-            let mut expected: Vec<i64> = (101..=150).collect();
-            if range.desc {
-                expected.reverse();
-            }
-            assert_eq!(versions_of(&streamed), expected, "pages of {page_size}, {range:?}");
-        }
-    }
 }
 
 /// A version that is taken is refused, even to the very event that has it.

@@ -9,22 +9,17 @@ use std::{
 };
 
 use es_core::{
-    ApplicationRecorder, ApplicationRecorderExt, Notification, NotificationSelection, Recorder, StoredEvent,
-    Topic, uuid::Uuid,
+    ApplicationRecorder, Notification, NotificationSelection, Recorder, StoredEvent, Topic, uuid::Uuid,
 };
-use futures_util::TryStreamExt;
 use tokio::task::yield_now;
 
 use crate::{
     Fixture,
     support::{
-        TOPIC, all_ids, all_notifications, assert_closed, event, events, events_of, ids_of, insert,
-        insert_refused, notifications,
+        OTHER_TOPIC, THIRD_TOPIC, TOPIC, all_ids, all_notifications, assert_closed, event, events, events_of,
+        events_of_three_topics, expected_ids, ids_of, insert, insert_refused, notifications,
     },
 };
-
-const OTHER_TOPIC: Topic = Topic::from_static("conformance:Aggregate.Renamed");
-const THIRD_TOPIC: Topic = Topic::from_static("conformance:Aggregate.Closed");
 
 /// Every event gets a notification id, and they come back in the order of the events.
 pub async fn ids_come_back_in_the_order_of_events(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
@@ -155,7 +150,7 @@ pub async fn options_of_a_selection_go_together(fixture: &impl Fixture<Recorder:
                     selection.inclusive_of_start = start.is_none_or(|(_, inclusive)| inclusive);
                     selection.stop = stop;
                     if options(&selection) > 1 {
-                        let expected = expected(&all, &selection);
+                        let expected = expected_ids(&all, &selection);
                         assert_selects(&recorder, selection, &expected).await;
                     }
                 }
@@ -191,18 +186,6 @@ pub async fn bounds_of_a_selection_are_any_bigint(fixture: &impl Fixture<Recorde
     assert_selects(&recorder, selection.clone().start(i64::MAX), &[]).await;
     assert_selects(&recorder, selection.clone().after(i64::MAX), &[]).await;
     assert_selects(&recorder, selection.clone().stop(i64::MAX), &ids).await;
-}
-
-/// Pages of any size join to what one selection reads.
-pub async fn pages_of_notifications_join(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
-    let recorder = fixture.open().await;
-    insert(&recorder, events(Uuid::new_v4(), 1..=150)).await;
-    let all = all_notifications(&recorder).await;
-    for page_size in [1, 7, 50, 150, 151].map(|size| size.try_into().expect("not zero")) {
-        let stream = recorder.stream_notifications_by(page_size, NotificationSelection::new(usize::MAX));
-        let streamed: Vec<Notification> = stream.try_collect().await.expect("streaming should succeed");
-        assert_eq!(streamed, all, "pages of {page_size}");
-    }
 }
 
 /// Where nothing is recorded, there is no highest id.
@@ -367,11 +350,7 @@ async fn write_batches<R: ApplicationRecorder>(recorder: Arc<R>, insertions: i64
 /// Eight notifications with three topics: the first, the other, the third, the first, …
 async fn with_eight<F: Fixture<Recorder: ApplicationRecorder>>(fixture: &F) -> (F::Recorder, Vec<i64>) {
     let recorder = fixture.open().await;
-    let mut batch = events(Uuid::new_v4(), 1..=8);
-    for (event, topic) in batch.iter_mut().zip([TOPIC, OTHER_TOPIC, THIRD_TOPIC].into_iter().cycle()) {
-        event.topic = topic;
-    }
-    insert(&recorder, batch).await;
+    insert(&recorder, events_of_three_topics(Uuid::new_v4(), 1..=8)).await;
     let ids = all_ids(&recorder).await;
     assert_eq!(ids.len(), 8);
     (recorder, ids)
@@ -397,15 +376,4 @@ fn options(selection: &NotificationSelection) -> usize {
         .into_iter()
         .filter(|given| *given)
         .count()
-}
-
-fn expected(all: &[Notification], selection: &NotificationSelection) -> Vec<i64> {
-    all.iter()
-        .filter(|notification| selection.holds(notification.id))
-        .filter(|notification| {
-            selection.topics.is_empty() || selection.topics.contains(&notification.event.topic)
-        })
-        .map(|notification| notification.id)
-        .take(selection.limit)
-        .collect()
 }

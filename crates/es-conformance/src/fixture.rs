@@ -1,6 +1,6 @@
 //! What a backend gives to its tests: a datastore of its own for each.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder,
@@ -23,6 +23,18 @@ pub trait Fixture: Send + Sync + 'static {
     /// about reopening hold by themselves.
     fn outlives_recorders(&self) -> bool {
         true
+    }
+
+    /// Whether a recorder notices by itself what another one of the datastore has recorded. If not,
+    /// the rules about following others hold by themselves.
+    fn follows_others(&self) -> bool {
+        true
+    }
+
+    /// How long a rule may take before it counts as broken, because what it waits for never comes;
+    /// rules take milliseconds to seconds.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(120)
     }
 
     /// Removes the datastore; called after each test, passed or failed.
@@ -49,6 +61,14 @@ macro_rules! boxed {
 
             fn outlives_recorders(&self) -> bool {
                 self.0.outlives_recorders()
+            }
+
+            fn follows_others(&self) -> bool {
+                self.0.follows_others()
+            }
+
+            fn patience(&self) -> Duration {
+                self.0.patience()
             }
 
             async fn clean_up(self) {

@@ -1,8 +1,13 @@
 //! The rules that every recorder keeps, as tests for any recorder: one dev-dependency, one macro.
 //!
 //! What a [recorder](es_core::AggregateRecorder) promises is written down here as rules, each an
-//! async function that panics when a recorder breaks it: [`aggregate`] and [`concurrency`] for all
-//! recorders of events, [`application`] for those with a total order, [`tracking`] and [`process`].
+//! async function that panics when a recorder breaks it:
+//!
+//! - for all recorders of events, [`aggregate`], [`event_streams`] and [`concurrency`];
+//! - for those with a total order, [`application`], [`notification_streams`], [`subscriptions`] and
+//!   [`wakes`];
+//! - for those that track, [`tracking`] and [`waiting`]; for those that do both, [`process`].
+//!
 //! Beside the rules, [`model`] compares random operations with a simple model.
 //!
 //! A backend gives a [`Fixture`], an empty datastore and recorders on it, and gets one test for each
@@ -54,12 +59,17 @@
 pub mod aggregate;
 pub mod application;
 pub mod concurrency;
+pub mod event_streams;
 mod fixture;
 pub mod model;
+pub mod notification_streams;
 pub mod process;
 mod rules;
+pub mod subscriptions;
 mod support;
 pub mod tracking;
+pub mod waiting;
+pub mod wakes;
 
 /// What recorders and fixtures are written against.
 pub use es_core;

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use es_core::{
-    Conflict, ErrorKind, EventRange, PersistenceError, ProcessRecorder, Recorder, StoredEvent,
-    TrackingRecorder, uuid::Uuid,
+    ApplicationRecorder, Conflict, ErrorKind, EventRange, PersistenceError, ProcessRecorder, Recorder,
+    StoredEvent, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
 use tokio::sync::Barrier;
 
 use crate::{
     Fixture,
     support::{
-        all_notifications, assert_closed, event, events, ids_of, insert, poll_then_drop, select_all,
-        tracking, versions,
+        NEVER, TOPIC, all_notifications, assert_closed, event, events, ids_of, insert, is_woken,
+        poll_then_drop, select_all, tracking, versions,
     },
 };
 
@@ -152,6 +152,57 @@ pub async fn dropped_processing_is_whole_or_nothing(fixture: &impl Fixture<Recor
             None => {}
         }
     }
+}
+
+/// Events that are recorded with a position wake those who follow the log, like any others.
+pub async fn processing_wakes_who_follows(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    let mut listener = recorder.commits().listen([TOPIC]);
+    for position in 1..=3 {
+        process(&recorder, events(Uuid::new_v4(), 1..=4), position).await;
+        assert!(is_woken(&mut listener));
+    }
+}
+
+/// A position that is recorded with events wakes those who wait for it, and its events are there.
+pub async fn processing_wakes_who_waits(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = Arc::new(fixture.open().await);
+    let id = Uuid::new_v4();
+    let waiting = tokio::spawn({
+        let recorder = Arc::clone(&recorder);
+        async move {
+            let waited = recorder.wait(UPSTREAM, 3, NEVER).await;
+            waited.expect("what is processed ends waiting");
+            versions(&*recorder, id, EventRange::all()).await
+        }
+    });
+    let mut listener = recorder.positions().listen([UPSTREAM]);
+    for position in 1..=3 {
+        let first = 4 * position - 3;
+        process(&*recorder, events(id, first..first + 4), position).await;
+        assert!(is_woken(&mut listener));
+    }
+    let read = waiting.await.expect("who waits should finish");
+    assert_eq!(read, (1..=12).collect::<Vec<_>>());
+}
+
+/// A position beyond the highest id of the upstream application, which has lost what was processed,
+/// is noticed; one within it is told.
+pub async fn a_position_beyond_the_log_is_noticed(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    let verified = recorder.verified_position("restored", &recorder).await;
+    assert_eq!(verified.expect("there is no position yet"), None);
+    insert(&recorder, events(Uuid::new_v4(), 1..=4)).await;
+    insert(&recorder, events(Uuid::new_v4(), [1])).await;
+    let last = ids_of(&all_notifications(&recorder).await)[4];
+    for position in [last - 1, last] {
+        recorder.insert_tracking(tracking("restored", position)).await.expect("tracking should succeed");
+        let verified = recorder.verified_position("restored", &recorder).await;
+        assert_eq!(verified.expect("the log has what was processed"), Some(position));
+    }
+    recorder.insert_tracking(tracking("restored", last + 20)).await.expect("tracking should succeed");
+    let lost = recorder.verified_position("restored", &recorder).await;
+    assert_eq!(lost.expect_err("the log ends before the position").kind(), ErrorKind::Integrity);
 }
 
 /// After `close()`, processing fails with an interface error.

@@ -4,15 +4,11 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
-    time::Duration,
 };
 
 use tokio::{runtime, time::timeout};
 
 use crate::Fixture;
-
-/// How long a rule may take before it counts as hanging; rules take milliseconds to seconds.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A rule, for a kind of fixture.
 #[derive(Debug)]
@@ -29,7 +25,8 @@ pub type Check<F> = for<'a> fn(&'a F) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 /// Checks one rule on a fixture of its own and cleans up afterwards, in a runtime of its own.
 ///
 /// # Panics
-/// When the rule is broken, and when checking it takes more than two minutes.
+/// When the rule is broken, and when checking it takes longer than the fixture has
+/// [patience](Fixture::patience).
 pub fn run<F: Fixture>(make_fixture: impl AsyncFnOnce() -> F, rule: impl AsyncFnOnce(&F)) {
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -38,8 +35,8 @@ pub fn run<F: Fixture>(make_fixture: impl AsyncFnOnce() -> F, rule: impl AsyncFn
         .expect("a runtime should start");
     let fixture = runtime.block_on(make_fixture());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        runtime
-            .block_on(async { timeout(PATIENCE, rule(&fixture)).await.expect("the rule should not hang") });
+        let checked = runtime.block_on(async { timeout(fixture.patience(), rule(&fixture)).await });
+        checked.expect("what the rule waits for should come");
     }));
     runtime.block_on(fixture.clean_up());
     if let Err(panic) = outcome {
@@ -74,7 +71,6 @@ macro_rules! __rules {
         limit_may_be_any_usize
         options_of_a_range_go_together
         bounds_are_any_bigint
-        pages_of_events_join
         a_taken_version_is_refused
         a_version_twice_in_a_batch_is_refused
         a_conflict_names_the_version
@@ -85,6 +81,14 @@ macro_rules! __rules {
         closing_twice_is_fine
         events_outlive_the_recorder
         another_recorder_reads_the_events
+    } };
+    (event_streams, $($then:tt)*) => { $crate::__each_rule! { event_streams, $($then)*,
+        pages_of_events_join
+        bounds_hold_across_pages_of_events
+        the_limit_ends_a_stream_of_events
+        a_stream_of_events_ends_with_an_error
+        dropped_streams_of_events_do_no_harm
+        events_recorded_between_pages_do_no_harm
     } };
     (concurrency, $($then:tt)*) => { $crate::__each_rule! { concurrency, $($then)*,
         racing_writers_lose_no_event
@@ -112,7 +116,6 @@ macro_rules! __rules {
         starting_beyond_the_end_selects_nothing
         stopping_before_the_start_selects_nothing
         bounds_of_a_selection_are_any_bigint
-        pages_of_notifications_join
         an_empty_recorder_has_no_highest_id
         the_highest_id_is_that_of_the_last_event
         refused_events_never_surface
@@ -121,6 +124,36 @@ macro_rules! __rules {
         another_recorder_reads_the_notifications
         tailing_readers_miss_nothing
         batches_are_not_interleaved
+    } };
+    (notification_streams, $($then:tt)*) => { $crate::__each_rule! { notification_streams, $($then)*,
+        pages_of_notifications_join
+        options_hold_across_pages_of_notifications
+        the_limit_ends_a_stream_of_notifications
+        gaps_do_not_end_a_stream
+        a_stream_of_notifications_ends_with_an_error
+        dropped_streams_of_notifications_do_no_harm
+        notifications_recorded_between_pages_are_streamed
+    } };
+    (subscriptions, $($then:tt)*) => { $crate::__each_rule! { subscriptions, $($then)*,
+        a_subscription_begins_after_its_position
+        a_subscription_may_begin_beyond_the_end
+        nothing_is_missed_while_others_write
+        nothing_of_a_topic_is_missed_while_others_write
+        topics_are_followed_page_by_page
+        the_position_moves_past_other_topics
+        a_lagging_subscription_catches_up
+        a_dropped_subscription_is_resumed
+        closing_ends_a_waiting_subscription
+        closing_ends_a_busy_subscription_in_order
+    } };
+    (wakes, $($then:tt)*) => { $crate::__each_rule! { wakes, $($then)*,
+        a_commit_wakes_who_listens
+        every_topic_of_a_commit_wakes
+        every_listener_is_woken
+        a_wake_up_comes_after_the_commit
+        what_a_dropped_insertion_records_wakes
+        others_commits_wake
+        others_commits_wake_later_listeners
     } };
     (tracking, $($then:tt)*) => { $crate::__each_rule! { tracking, $($then)*,
         there_is_no_position_at_first
@@ -137,8 +170,22 @@ macro_rules! __rules {
         the_reserved_name_has_no_position
         positions_are_any_bigint
         one_consumer_wins_a_position
+        positions_never_go_back
+        applications_do_not_hinder_each_other
         a_closed_recorder_tracks_nothing
         positions_outlive_the_recorder
+    } };
+    (waiting, $($then:tt)*) => { $crate::__each_rule! { waiting, $($then)*,
+        what_is_processed_is_not_waited_for
+        a_recorded_position_wakes_who_listens
+        a_recorded_position_ends_waiting
+        a_later_position_ends_waiting
+        another_application_does_not_end_waiting
+        waiting_times_out
+        everybody_who_waits_is_woken
+        closing_ends_waiting
+        dropped_waiting_does_no_harm
+        others_positions_wake
     } };
     (process, $($then:tt)*) => { $crate::__each_rule! { process, $($then)*,
         events_and_position_are_recorded_together
@@ -149,6 +196,9 @@ macro_rules! __rules {
         a_conflict_names_what_collided
         one_consumer_processes_a_notification
         dropped_processing_is_whole_or_nothing
+        processing_wakes_who_follows
+        processing_wakes_who_waits
+        a_position_beyond_the_log_is_noticed
         a_closed_recorder_processes_nothing
     } };
 }
@@ -220,7 +270,9 @@ macro_rules! __tier_tests {
 #[macro_export]
 macro_rules! aggregate_recorder_tests {
     ($fixture:expr $(,)?) => {
-        $crate::__tier_tests! { $fixture, aggregate, AggregateRecorder, BoxedAggregate, aggregate concurrency }
+        $crate::__tier_tests! {
+            $fixture, aggregate, AggregateRecorder, BoxedAggregate, aggregate event_streams concurrency
+        }
     };
 }
 
@@ -231,7 +283,8 @@ macro_rules! aggregate_recorder_tests {
 macro_rules! application_recorder_tests {
     ($fixture:expr $(,)?) => {
         $crate::__tier_tests! {
-            $fixture, application, ApplicationRecorder, BoxedApplication, aggregate concurrency application
+            $fixture, application, ApplicationRecorder, BoxedApplication,
+            aggregate event_streams concurrency application notification_streams subscriptions wakes
         }
     };
 }
@@ -242,7 +295,7 @@ macro_rules! application_recorder_tests {
 #[macro_export]
 macro_rules! tracking_recorder_tests {
     ($fixture:expr $(,)?) => {
-        $crate::__tier_tests! { $fixture, tracking, TrackingRecorder, BoxedTracking, tracking }
+        $crate::__tier_tests! { $fixture, tracking, TrackingRecorder, BoxedTracking, tracking waiting }
     };
 }
 
@@ -253,7 +306,9 @@ macro_rules! tracking_recorder_tests {
 macro_rules! process_recorder_tests {
     ($fixture:expr $(,)?) => {
         $crate::__tier_tests! {
-            $fixture, process, ProcessRecorder, BoxedProcess, aggregate concurrency application tracking process
+            $fixture, process, ProcessRecorder, BoxedProcess,
+            aggregate event_streams concurrency application notification_streams subscriptions wakes
+            tracking waiting process
         }
     };
 }
@@ -262,9 +317,14 @@ macro_rules! process_recorder_tests {
 pub fn process_rules<F: Fixture<Recorder: es_core::ProcessRecorder>>() -> Vec<Rule<F>> {
     let mut rules: Vec<Rule<F>> = Vec::new();
     rules.extend(__rules! { aggregate, list });
+    rules.extend(__rules! { event_streams, list });
     rules.extend(__rules! { concurrency, list });
     rules.extend(__rules! { application, list });
+    rules.extend(__rules! { notification_streams, list });
+    rules.extend(__rules! { subscriptions, list });
+    rules.extend(__rules! { wakes, list });
     rules.extend(__rules! { tracking, list });
+    rules.extend(__rules! { waiting, list });
     rules.extend(__rules! { process, list });
     rules
 }

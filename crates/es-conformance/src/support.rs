@@ -2,16 +2,27 @@
 
 use std::{
     future::Future,
+    num::NonZeroUsize,
     pin::{Pin, pin},
+    sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, Bytes, ErrorKind, EventRange, Notification,
-    NotificationSelection, PersistenceError, StoredEvent, Topic, Tracking, uuid::Uuid,
+    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Bytes, ErrorKind, EventRange, Listener,
+    Notification, NotificationSelection, Page, PersistenceError, StoredEvent, Subscription, Topic, Tracking,
+    uuid::Uuid,
 };
+use futures_util::{FutureExt, future::maybe_done};
 
 pub(crate) const TOPIC: Topic = Topic::from_static("conformance:Aggregate.Changed");
+
+pub(crate) const OTHER_TOPIC: Topic = Topic::from_static("conformance:Aggregate.Renamed");
+pub(crate) const THIRD_TOPIC: Topic = Topic::from_static("conformance:Aggregate.Closed");
+
+/// Longer than any rule: who waits so long before looking by itself has to be woken.
+pub(crate) const NEVER: Duration = Duration::from_hours(24);
 
 /// More notifications than any rule records.
 const ALL: usize = 1_000_000;
@@ -28,6 +39,18 @@ pub(crate) fn late_event(originator_id: Uuid, originator_version: i64) -> Stored
 
 pub(crate) fn events(originator_id: Uuid, versions: impl IntoIterator<Item = i64>) -> Vec<StoredEvent> {
     versions.into_iter().map(|version| event(originator_id, version)).collect()
+}
+
+/// Events with three topics by turns: the first, the other, the third, the first, …
+pub(crate) fn events_of_three_topics(
+    originator_id: Uuid,
+    versions: impl IntoIterator<Item = i64>,
+) -> Vec<StoredEvent> {
+    let mut events = events(originator_id, versions);
+    for (event, topic) in events.iter_mut().zip([TOPIC, OTHER_TOPIC, THIRD_TOPIC].into_iter().cycle()) {
+        event.topic = topic;
+    }
+    events
 }
 
 pub(crate) fn tracking(application_name: &str, notification_id: i64) -> Tracking {
@@ -98,15 +121,51 @@ pub(crate) fn events_of(notifications: Vec<Notification>) -> Vec<StoredEvent> {
     notifications.into_iter().map(|notification| notification.event).collect()
 }
 
+/// The ids of what a selection selects, in the plainest way.
+pub(crate) fn expected_ids(all: &[Notification], selection: &NotificationSelection) -> Vec<i64> {
+    all.iter()
+        .filter(|notification| selection.holds(notification.id))
+        .filter(|notification| {
+            selection.topics.is_empty() || selection.topics.contains(&notification.event.topic)
+        })
+        .map(|notification| notification.id)
+        .take(selection.limit)
+        .collect()
+}
+
+pub(crate) fn page_size(size: usize) -> NonZeroUsize {
+    NonZeroUsize::new(size).expect("a page has a size")
+}
+
+/// A subscription that nothing moves on but wake-ups.
+pub(crate) fn subscribe<R: ApplicationRecorder>(
+    recorder: &Arc<R>,
+    position: i64,
+    topics: impl IntoIterator<Item = Topic>,
+) -> Subscription<Arc<R>> {
+    recorder.subscribe(position, topics).poll_interval(NEVER)
+}
+
+pub(crate) async fn next_page<R: ApplicationRecorder>(subscription: &mut Subscription<R>) -> Page {
+    let page = subscription.next_page().await.expect("following should succeed");
+    page.expect("the recorder is not closed")
+}
+
+/// Whether a listener was woken since it was asked last.
+pub(crate) fn is_woken(listener: &mut Listener) -> bool {
+    listener.woken().now_or_never().expect("what is recorded should have woken its listeners")
+}
+
 /// Polls a future so many times, then drops it, as a timeout or a cancelled request would.
-pub(crate) async fn poll_then_drop(future: impl Future, polls: usize) {
-    let mut future = pin!(future);
+pub(crate) async fn poll_then_drop<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
+    let mut future = pin!(maybe_done(future));
     for _ in 0..polls {
         if poll_once(future.as_mut()).await {
-            return;
+            break;
         }
         tokio::task::yield_now().await;
     }
+    future.take_output()
 }
 
 /// Polls a future once; whether it is ready.

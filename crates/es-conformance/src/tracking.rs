@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use es_core::{Conflict, ErrorKind, PersistenceError, Recorder, Tracking, TrackingRecorder};
-use tokio::sync::Barrier;
+use tokio::{
+    sync::Barrier,
+    task::{JoinHandle, yield_now},
+};
 
 use crate::{
     Fixture,
@@ -88,6 +91,8 @@ pub async fn applications_are_tracked_apart(fixture: &impl Fixture<Recorder: Tra
     track(&recorder, "another", 3).await;
     assert_eq!(position(&recorder, "one").await, Some(10));
     assert_eq!(position(&recorder, "another").await, Some(3));
+    assert!(processed(&recorder, "one", 10).await);
+    assert!(!processed(&recorder, "another", 10).await);
 }
 
 /// The names of applications are compared as they are written: case and spaces count.
@@ -124,8 +129,10 @@ pub async fn the_reserved_name_has_no_position(fixture: &impl Fixture<Recorder: 
 pub async fn positions_are_any_bigint(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for id in [i64::MIN, -1, 0, 1 << 40, i64::MAX] {
-        track(&recorder, "upstream", id).await;
-        assert_eq!(position(&recorder, "upstream").await, Some(id));
+        track(&recorder, "counted", id).await;
+        assert_eq!(position(&recorder, "counted").await, Some(id));
+        track_refused(&recorder, "counted", id).await;
+        track_refused(&recorder, "counted", i64::MIN).await;
     }
 }
 
@@ -162,6 +169,76 @@ async fn race<R: TrackingRecorder>(recorder: Arc<R>, barrier: Arc<Barrier>, posi
         }
     }
     won
+}
+
+/// However consumers race, with positions in any order, the position that is read only grows, and
+/// ends at the greatest one that was recorded.
+pub async fn positions_never_go_back(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
+    let barrier = Arc::new(Barrier::new(5));
+    let consumers: Vec<_> = (0..4)
+        .map(|consumer| {
+            let (recorder, barrier) = (Arc::clone(&recorders[consumer % 2]), Arc::clone(&barrier));
+            tokio::spawn(race_in_disorder(recorder, barrier, consumer as i64))
+        })
+        .collect();
+    barrier.wait().await;
+    let mut before = None;
+    while !consumers.iter().all(JoinHandle::is_finished) {
+        let now = position(&*recorders[0], "racing").await;
+        assert!(now >= before, "the position went back from {before:?} to {now:?}");
+        before = now;
+        yield_now().await;
+    }
+    let mut greatest = None;
+    for consumer in consumers {
+        greatest = greatest.max(consumer.await.expect("a consumer should finish"));
+    }
+    assert_eq!(position(&*recorders[0], "racing").await, greatest);
+    assert_eq!(position(&*recorders[1], "racing").await, greatest);
+}
+
+/// The greatest position that this consumer recorded, which tries those around others' as well.
+async fn race_in_disorder<R: TrackingRecorder>(
+    recorder: Arc<R>,
+    barrier: Arc<Barrier>,
+    consumer: i64,
+) -> Option<i64> {
+    let recorder: &R = &recorder;
+    barrier.wait().await;
+    let mut greatest = None;
+    for step in 0..12 {
+        let position = 20 + 10 * step + (consumer + 3 * step) % 4 - 12 * (step % 2);
+        match recorder.insert_tracking(tracking("racing", position)).await {
+            Ok(()) => greatest = greatest.max(Some(position)),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Integrity, "{error}"),
+        }
+    }
+    greatest
+}
+
+/// Consumers of different applications record the same positions at once, and none is refused.
+pub async fn applications_do_not_hinder_each_other(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
+    let barrier = Arc::new(Barrier::new(4));
+    let consumers: Vec<_> = (0..4)
+        .map(|consumer| {
+            let (recorder, barrier) = (Arc::clone(&recorders[consumer % 2]), Arc::clone(&barrier));
+            tokio::spawn(async move {
+                let recorder: &_ = &*recorder;
+                for position in 1..=8 {
+                    barrier.wait().await;
+                    track(recorder, &format!("beside {consumer}"), position).await;
+                }
+            })
+        })
+        .collect();
+    for consumer in consumers {
+        consumer.await.expect("a consumer should finish");
+    }
+    for consumer in 0..4 {
+        assert_eq!(position(&*recorders[0], &format!("beside {consumer}")).await, Some(8));
+    }
 }
 
 /// After `close()`, reading and recording positions fails with an interface error.

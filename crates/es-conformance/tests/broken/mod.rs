@@ -4,7 +4,9 @@
 //! one statement among several, one size of batch, one moment.
 
 mod defect;
+mod notifications;
 mod reading;
+mod waking;
 mod writing;
 
 use std::{
@@ -14,6 +16,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use es_conformance::Fixture;
@@ -21,6 +24,7 @@ use es_core::{Notification, PersistenceError, Recorder, StoredEvent, uuid::Uuid}
 use es_popo::PopoProcessRecorder;
 
 pub(crate) use self::defect::Defect;
+use self::waking::Signals;
 
 /// A datastore, and recorders on it that have the defect; none when there is no defect.
 pub(crate) struct BrokenFixture {
@@ -34,6 +38,8 @@ struct Datastore {
     popo: PopoProcessRecorder,
     recorders: AtomicUsize,
     closings: AtomicUsize,
+    /// Of each recorder, by its number.
+    signals: Mutex<Vec<Signals>>,
     notes: Mutex<Notes>,
 }
 
@@ -41,7 +47,15 @@ struct Datastore {
 #[derive(Debug, Default)]
 struct Notes {
     insertions_fail: bool,
+    tracking_fails: bool,
+    reads: usize,
     skipped: bool,
+    is_told: bool,
+    first_batch: Option<usize>,
+    /// What was the end when the first page was read.
+    snapshot: Option<i64>,
+    /// The id after which one was spent on what was refused.
+    gap: Option<i64>,
     last_batch: i64,
     overwritten: HashMap<(Uuid, i64), StoredEvent>,
     phantoms: Vec<Notification>,
@@ -58,6 +72,7 @@ pub(crate) struct BrokenRecorder {
     number: usize,
     reopened: bool,
     closed: AtomicBool,
+    signals: Signals,
 }
 
 impl BrokenFixture {
@@ -70,21 +85,40 @@ impl Fixture for BrokenFixture {
     type Recorder = BrokenRecorder;
 
     async fn open(&self) -> BrokenRecorder {
+        let signals = Signals::default();
+        self.datastore.signals().push(signals.clone());
         BrokenRecorder {
             defect: self.defect,
             datastore: Arc::clone(&self.datastore),
             number: self.datastore.recorders.fetch_add(1, Ordering::Relaxed),
             reopened: self.datastore.closings.load(Ordering::Relaxed) > 0,
             closed: AtomicBool::new(false),
+            signals,
         }
+    }
+
+    /// Some defects keep a rule waiting for what never comes.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(10)
     }
 }
 
 impl Recorder for BrokenRecorder {
     async fn close(&self) -> Result<(), PersistenceError> {
         self.datastore.closings.fetch_add(1, Ordering::Relaxed);
+        if self.has(Defect::ClosingIsToldLate) {
+            self.closed.store(true, Ordering::Relaxed);
+            pause().await;
+        }
+        self.close_signals();
         let again = self.closed.swap(true, Ordering::Relaxed);
         if again && self.has(Defect::ClosingAgainFails) { Err(closed()) } else { Ok(()) }
+    }
+}
+
+impl Datastore {
+    fn signals(&self) -> MutexGuard<'_, Vec<Signals>> {
+        self.signals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,0 +1,128 @@
+//! The rules of waking those who follow a log: a commit wakes everybody whom it concerns, when it can
+//! be read, and before its caller knows of it.
+
+use std::sync::Arc;
+
+use es_core::{AggregateRecorder, ApplicationRecorder, Notification, uuid::Uuid};
+use tokio::sync::mpsc;
+
+use crate::{
+    Fixture,
+    support::{
+        OTHER_TOPIC, THIRD_TOPIC, TOPIC, all_ids, all_notifications, events, insert, is_woken, next_page,
+        poll_then_drop, subscribe,
+    },
+};
+
+/// When the caller knows of a commit, it has woken those who listen for its topic, or for any.
+pub async fn a_commit_wakes_who_listens(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    let mut any = recorder.commits().listen::<&str>([]);
+    let mut topic = recorder.commits().listen([TOPIC, OTHER_TOPIC]);
+    for size in [1, 2, 5, 1] {
+        insert(&recorder, events(Uuid::new_v4(), 1..=size)).await;
+        assert!(is_woken(&mut any));
+        assert!(is_woken(&mut topic));
+    }
+}
+
+/// A commit with events of several topics wakes those who listen for any one of them.
+pub async fn every_topic_of_a_commit_wakes(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    let id = Uuid::new_v4();
+    for turn in 0..3 {
+        let mut listeners =
+            [TOPIC, OTHER_TOPIC, THIRD_TOPIC].map(|topic| (recorder.commits().listen([&topic]), topic));
+        let mut batch = events(id, 4 * turn + 1..=4 * turn + 4);
+        batch[1].topic = OTHER_TOPIC;
+        batch[3].topic = THIRD_TOPIC;
+        insert(&recorder, batch).await;
+        for (listener, topic) in &mut listeners {
+            assert!(is_woken(listener), "{topic}");
+        }
+    }
+}
+
+/// However many listen, a commit wakes all of them.
+pub async fn every_listener_is_woken(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    let mut listeners: Vec<_> = (0..16)
+        .flat_map(|_| [recorder.commits().listen::<&str>([]), recorder.commits().listen([TOPIC])])
+        .collect();
+    for version in 1..=3 {
+        insert(&recorder, events(Uuid::new_v4(), [version])).await;
+        assert!(listeners.iter_mut().all(is_woken));
+    }
+}
+
+/// Who is woken by a commit can read it: a subscription that nothing else moves on gets each event
+/// after the other, however close it is behind.
+pub async fn a_wake_up_comes_after_the_commit(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    const BATCHES: i64 = 40;
+    const SIZE: i64 = 6;
+    let recorder = Arc::new(fixture.open().await);
+    let mut subscription = subscribe(&recorder, 0, []);
+    let (sender, mut received) = mpsc::unbounded_channel::<Notification>();
+    let follower = tokio::spawn(async move {
+        loop {
+            for notification in next_page(&mut subscription).await.notifications {
+                sender.send(notification).expect("it is received");
+            }
+        }
+    });
+    let mut followed = Vec::new();
+    for batch in 0..BATCHES {
+        insert(&*recorder, events(Uuid::new_v4(), 1..=SIZE)).await;
+        while (followed.len() as i64) < (batch + 1) * SIZE {
+            followed.push(received.recv().await.expect("the follower goes on"));
+        }
+    }
+    follower.abort();
+    assert_eq!(followed, all_notifications(&*recorder).await);
+}
+
+/// An insertion that was dropped and recorded nevertheless wakes those who listen, like any other.
+pub async fn what_a_dropped_insertion_records_wakes(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let recorder = fixture.open().await;
+    for polls in 0..12 {
+        let mut listener = recorder.commits().listen([TOPIC]);
+        let recorded = all_ids(&recorder).await.len();
+        poll_then_drop(recorder.insert_events(events(Uuid::new_v4(), 1..=14)), polls / 2).await;
+        if all_ids(&recorder).await.len() > recorded {
+            // It may be read a moment before it is told.
+            assert!(listener.woken().await);
+        }
+    }
+}
+
+/// What another recorder of the datastore records wakes those who listen, from the first commit after
+/// they began to.
+pub async fn others_commits_wake(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    if !fixture.follows_others() {
+        return;
+    }
+    let [recorder, other] = [fixture.open().await, fixture.open().await];
+    let mut any = recorder.commits().listen::<&str>([]);
+    let mut topic = recorder.commits().listen([TOPIC]);
+    for version in 1..=3 {
+        insert(&other, events(Uuid::new_v4(), [version])).await;
+        assert!(any.woken().await);
+        assert!(topic.woken().await);
+        assert_eq!(all_ids(&recorder).await.len() as i64, version);
+    }
+}
+
+/// A recorder that nobody listened to for a while notices what others record again as soon as
+/// somebody does.
+pub async fn others_commits_wake_later_listeners(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    if !fixture.follows_others() {
+        return;
+    }
+    let [recorder, other] = [fixture.open().await, fixture.open().await];
+    drop(recorder.commits().listen::<&str>([]));
+    for version in 1..=3 {
+        let mut listener = recorder.commits().listen::<&str>([]);
+        insert(&other, events(Uuid::new_v4(), [version])).await;
+        assert!(listener.woken().await);
+    }
+}
