@@ -9,13 +9,14 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::tools;
-use crate::{bench, process, test, workspace};
+use crate::{bench, interop, process, test, workspace};
 
 /// Run everything that a change must pass
 ///
-/// That is formatting, lints (all features, then each alone), documentation, tests as `cargo xtask test` runs them,
-/// the quickstart example, a short run of the benchmarks without verdicts on time, and the dependencies' licences,
-/// sources and advisories. Every step is run even if an earlier one fails.
+/// That is formatting, lints (all features, then each alone), documentation, tests as `cargo xtask test` runs them, Rust
+/// and Python on one database as `cargo xtask interop` runs them, the quickstart example, a short run of the benchmarks
+/// without verdicts on time, and the dependencies' licences, sources and advisories. Every step is run even if
+/// an earlier one fails.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Leave out what needs a PostgreSQL server
@@ -38,6 +39,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let is_success = outcome.is_success();
         tests = Some(outcome);
         ensure!(is_success, "the tests failed");
+        Ok(Verdict::Passed)
+    });
+    steps.run("beside Python", || {
+        interop::run(&interop::Arguments { without_postgres: arguments.without_postgres, filter: None })?;
         Ok(Verdict::Passed)
     });
     steps.run("quickstart", quickstart);

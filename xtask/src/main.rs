@@ -1,4 +1,4 @@
-//! The one way to run things here: `cargo xtask test | ci | fmt | bench | postgres`.
+//! The one way to run things here: `cargo xtask test | ci | fmt | bench | interop | postgres`.
 //!
 //! What a person runs and what CI runs is the same code, and whatever needs a PostgreSQL server is given one.
 
@@ -12,8 +12,10 @@ compile_error!(
 
 mod bench;
 mod ci;
+mod interop;
 mod postgres;
 mod process;
+mod python;
 mod test;
 mod tools;
 mod workspace;
@@ -37,6 +39,7 @@ enum Command {
     /// Format the whole workspace.
     Fmt,
     Bench(bench::Arguments),
+    Interop(interop::Arguments),
     #[command(subcommand)]
     Postgres(postgres::Command),
 }
@@ -63,6 +66,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Fmt => process::check(workspace::cargo().args(["fmt", "--all"])),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Interop(arguments) => interop::run(&arguments),
         Command::Postgres(command) => postgres::run(command),
     }
 }

@@ -1,0 +1,39 @@
+//! `cargo xtask interop`: processes in Rust and in Python on one database, at the same time.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::postgres::Server;
+use crate::{process, python, workspace};
+
+/// Let processes in Rust and in Python work on one database at the same time
+///
+/// The Python library is installed into virtual environments in `target/interop`. On SQLite and on PostgreSQL (a server
+/// as for `cargo xtask test`), plain and compressed and encrypted, with the tables that either side makes: both sides
+/// append to the same accounts, follow the log, process each other's notifications and take snapshots. Everything that
+/// either has seen is compared.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Arguments {
+    /// Leave out what needs a PostgreSQL server
+    #[arg(long)]
+    pub(crate) without_postgres: bool,
+    /// Only the configurations whose names contain this, as they are printed
+    #[arg(long, value_name = "NAME")]
+    pub(crate) filter: Option<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let environments = python::environments()?;
+    let mut command = workspace::cargo();
+    command.args(["run", "--package", "es-interop", "--", "--environments"]).arg(environments);
+    if let Some(filter) = &arguments.filter {
+        command.args(["--filter", filter]);
+    }
+    // Lives until the scenarios have ended.
+    let server = if arguments.without_postgres { None } else { Some(Server::provide()?) };
+    match &server {
+        Some(server) => command.envs(server.connection().variables()),
+        None => command.arg("--without-postgres"),
+    };
+    process::check(&mut command)
+}

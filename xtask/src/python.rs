@@ -1,0 +1,41 @@
+//! Virtual environments with versions of the Python library, made in `target/interop`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::{process, workspace};
+
+/// Each has its `python/requirements-<version>.txt`.
+const VERSIONS: [&str; 2] = ["9.1", "9.5"];
+
+/// The directory of the environments, `python-9.1` and `python-9.5`, which are made first if they are missing.
+pub(crate) fn environments() -> Result<PathBuf> {
+    let parent = workspace::target().join("interop");
+    for version in VERSIONS {
+        let requirements =
+            workspace::root().join(format!("crates/es-interop/python/requirements-{version}.txt"));
+        provide(&parent.join(format!("python-{version}")), &requirements)?;
+    }
+    Ok(parent)
+}
+
+/// Makes the environment, unless it has been made from the same requirements.
+fn provide(environment: &Path, requirements: &Path) -> Result<()> {
+    let required =
+        fs::read(requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
+    let installed = environment.join("installed.txt");
+    if fs::read(&installed).is_ok_and(|installed| installed == required) {
+        return Ok(());
+    }
+    let mut create = Command::new("python3");
+    create.args(["-m", "venv", "--clear"]).arg(environment);
+    process::check(&mut create)
+        .context("Python 3 with venv is needed; on Debian and Ubuntu: apt-get install python3-venv")?;
+    let mut install = Command::new(environment.join("bin").join("python"));
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+    process::check(install.arg(requirements)).context("the Python library cannot be installed")?;
+    fs::write(&installed, required).with_context(|| format!("cannot write {}", installed.display()))
+}
