@@ -157,7 +157,7 @@ impl AppendTables {
             None => String::new(),
             Some(lock) => format!("IF cardinality($6) > 0 THEN {lock} END IF;"),
         };
-        let locked = self.lock_in_function();
+        let locked = self.lock_in_function(&self.lock_positions());
         format!(
             "DECLARE lost bigint; drawn bigint[]; usual_wait text := current_setting('lock_timeout'); \
              BEGIN \
@@ -189,7 +189,7 @@ impl AppendTables {
             "IF EXISTS (SELECT FROM {table} AS e WHERE e.originator_id = $1 AND e.originator_version = $2) \
              THEN RETURN NULL; END IF;"
         );
-        let locked = self.lock_in_function();
+        let locked = self.lock_in_function("");
         Some(format!(
             "DECLARE recorded bigint; usual_wait text := current_setting('lock_timeout'); \
              BEGIN \
@@ -200,13 +200,13 @@ impl AppendTables {
         ))
     }
 
-    /// Takes the lock that `lock_mode` names. The wait for it is put back as it was: the caller's
-    /// transaction may go on.
-    fn lock_in_function(&self) -> String {
+    /// Takes the lock that `lock_mode` names, after what is to be locked `first`. The wait is put back as
+    /// it was: the caller's transaction may go on.
+    fn lock_in_function(&self, first: &str) -> String {
         let insert_only = self.lock(Lock::InsertOnly, "PERFORM");
         let exclusive = self.lock(Lock::Exclusive, "PERFORM");
         format!(
-            "IF usual_wait <> lock_wait THEN PERFORM set_config('lock_timeout', lock_wait, true); END IF; \
+            "IF usual_wait <> lock_wait THEN PERFORM set_config('lock_timeout', lock_wait, true); END IF; {first} \
              IF lock_mode = 'exclusive' THEN {exclusive} ELSE {insert_only} END IF; \
              IF usual_wait <> lock_wait THEN PERFORM set_config('lock_timeout', usual_wait, true); END IF;"
         )
@@ -221,6 +221,22 @@ impl AppendTables {
         Some(format!(
             "{evaluate} pg_catalog.pg_advisory_xact_lock({TRACKING_CLASS}, {table}::pg_catalog.regclass::oid::integer);"
         ))
+    }
+
+    /// Locks the positions that are about to change.
+    ///
+    /// Before the table of events, as version 9.5 of the Python library does: when both record positions
+    /// of one upstream at the same time, each would otherwise wait for what the other has locked, until
+    /// the server ends one of them.
+    fn lock_positions(&self) -> String {
+        let (Some((table, Layout::RowPerApplication)), Some(_)) = (&self.tracking, &self.events) else {
+            return String::new();
+        };
+        format!(
+            "IF cardinality($6) > 0 THEN PERFORM FROM {} WHERE application_name = ANY ($7) \
+             ORDER BY application_name FOR NO KEY UPDATE; END IF;",
+            table.quoted()
+        )
     }
 
     fn append_in_function(&self, ids: Ids) -> String {

@@ -10,7 +10,7 @@ mod common;
 
 use std::{fs, path::PathBuf};
 
-use common::{Database, event, first, run, scalar};
+use common::{Database, event, first, run, scalar, until};
 use es_core::{
     AggregateRecorder, ApplicationRecorderExt, EventRange, NotificationSelection, ProcessRecorder, Tracking,
     TrackingRecorder, uuid::Uuid,
@@ -136,4 +136,32 @@ async fn what_is_created_is_what_python_creates() {
     );
     let mark = "SELECT application_name || notification_id FROM bank_tracking";
     assert_eq!(scalar::<String>(&mut connection, mark).await, "__migration__1");
+}
+
+/// Version 9.5 records the position before it locks the table of events. An append that locked them in the other order,
+/// and one of Python's that raced with it for the same upstream, waited for each other until the server ended one of
+/// them; if that was Python's, its connection failed from then on.
+#[tokio::test]
+async fn the_position_is_locked_before_the_table() {
+    let database = restore("postgres-9.5-plain").await;
+    let recorder = database.server.options().open().await.unwrap().process_recorder("bank").await.unwrap();
+    let mut python = database.server.connect().await;
+    run(
+        &mut python,
+        "BEGIN; UPDATE bank_tracking SET notification_id = 8 WHERE application_name = 'upstream'",
+    )
+    .await;
+
+    let tracking = Tracking::new("upstream", 8).unwrap();
+    let append = tokio::spawn(async move {
+        recorder
+            .insert_events_with_tracking(vec![first()], tracking)
+            .await
+            .map_err(|error| error.is_conflict())
+    });
+    let waiting = "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) \
+                   WHERE NOT granted AND datname = current_database())";
+    until(&mut database.server.connect().await, waiting).await;
+    run(&mut python, "LOCK TABLE bank_events IN EXCLUSIVE MODE NOWAIT; COMMIT").await;
+    assert_eq!(append.await.unwrap(), Err(true), "the position has been recorded by then");
 }
