@@ -79,7 +79,10 @@
 //! noticed by asking the server on another one; see [`PostgresOptions::answer_timeout`].
 //!
 //! After a failover to a server that has lost acknowledged events, ids are handed out again:
-//! [`verified_position`](es_core::TrackingRecorderExt::verified_position) tells.
+//! [`verified_position`](es_core::TrackingRecorderExt::verified_position) tells. A synchronous standby
+//! has all that was acknowledged. Readers see no more than it has, with one exception that is
+//! PostgreSQL's own: when of a primary the first process alone is killed, the others may for a moment
+//! show what no standby has.
 //!
 //! # Roles
 //! - To create tables and functions: `CREATE` on the schema, or someone who has it does so before, and

@@ -58,6 +58,8 @@ enum Way {
     Function(Ordering),
     /// Begin, lock, insert, commit.
     Statements,
+    /// The same, on a server that ends a session which idles in between.
+    StatementsInTime,
 }
 
 const LOCKED: Way = Way::Function(Ordering::TableLock);
@@ -72,6 +74,9 @@ async fn recorder(link: &Link, schema: &Schema, way: Way) -> PostgresProcessReco
     let options = match way {
         Way::Function(ordering) => through(link, schema).ordering(ordering),
         Way::Statements => through(link, schema).create_table(false),
+        Way::StatementsInTime => {
+            through(link, schema).create_table(false).idle_in_transaction_session_timeout(PATIENCE / 2)
+        }
     };
     options.open().await.unwrap().process_recorder("bank").await.unwrap()
 }
@@ -79,7 +84,7 @@ async fn recorder(link: &Link, schema: &Schema, way: Way) -> PostgresProcessReco
 async fn tables(way: Way) -> Schema {
     let schema = Schema::create().await;
     schema.open().await.process_recorder("bank").await.unwrap().close().await.unwrap();
-    if way == Way::Statements {
+    if matches!(way, Way::Statements | Way::StatementsInTime) {
         schema.drop_functions().await;
     }
     schema
@@ -154,8 +159,8 @@ async fn a_connection_that_freezes_at_any_message_is_made_up_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_comes_late_does_no_harm() {
-    // Later than the recorder looks, and sooner than it gives up.
-    harm_everything(Harm::Delay(PATIENCE * 5 / 4), &[LOCKED]).await;
+    // Later than the recorder looks and sooner than it gives up, and later than a transaction may idle.
+    harm_everything(Harm::Delay(PATIENCE * 5 / 4), &[LOCKED, Way::StatementsInTime]).await;
 }
 
 // A server that is at work is waited for, however long.

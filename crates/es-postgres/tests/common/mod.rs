@@ -1,7 +1,9 @@
 //! What the tests share: the server, a schema for each test, events.
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
+pub mod cluster;
 pub mod link;
+pub mod load;
 pub mod proxy;
 
 use std::env;
@@ -50,13 +52,17 @@ impl Server {
 
     /// A connection without any of the library.
     pub async fn connect(&self) -> PgConnection {
+        self.try_connect().await.unwrap()
+    }
+
+    pub async fn try_connect(&self) -> Result<PgConnection, sqlx::Error> {
         let options = PgConnectOptions::new_without_pgpass()
             .host(&self.host)
             .port(self.port)
             .database(&self.dbname)
             .username(&self.user)
             .password(&self.password);
-        options.connect().await.unwrap()
+        options.connect().await
     }
 }
 
