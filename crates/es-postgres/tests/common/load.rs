@@ -142,7 +142,8 @@ async fn write(
         let events: Vec<StoredEvent> = (0..1 + round % 3).map(|_| first()).collect();
         let originators = events.iter().map(|event| event.originator_id).collect();
         // Half of them with a position, each of its own.
-        let tracking = (number % 2 == 0).then(|| Tracking::new(format!("upstream{number}"), round).unwrap());
+        let tracking =
+            number.is_multiple_of(2).then(|| Tracking::new(format!("upstream{number}"), round).unwrap());
         let answer = match &tracking {
             Some(tracking) => recorder.insert_events_with_tracking(events, tracking.clone()).await,
             None => recorder.insert_events(events).await,

@@ -1,5 +1,10 @@
 //! What the tests share: the server, a schema for each test, events.
-#![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::print_stdout,
+    reason = "no test uses all of it, and some are skipped"
+)]
 
 pub mod cluster;
 pub mod link;
