@@ -72,10 +72,6 @@ impl<R: Tier> Fixture for Database<R> {
         let options = self.schema.options().ordering(self.ordering).pool_size(2).max_overflow(2);
         R::on(options.open().await.unwrap()).await
     }
-
-    fn follows_others(&self) -> bool {
-        false
-    }
 }
 
 macro_rules! in_mode {
