@@ -73,13 +73,12 @@ impl Portion<'_> {
         Tracking::new(self.application_name, self.position_after(handled))
     }
 
-    /// The position when the first `handled` notifications are handled.
+    /// The position when the first `handled` notifications are handled. When none is, though there are
+    /// any, it is right before the first.
     pub fn position_after(&self, handled: usize) -> i64 {
+        let Some(next) = self.notifications.get(handled) else { return self.position };
         let last = handled.checked_sub(1).and_then(|last| self.notifications.get(last));
-        match last {
-            Some(last) if handled < self.notifications.len() => last.id,
-            _ => self.position,
-        }
+        last.map_or(next.id.saturating_sub(1), |last| last.id)
     }
 }
 

@@ -19,6 +19,9 @@ use futures_util::{
     task::AtomicWaker,
 };
 
+/// Waiting longer than this is waiting for ever: a timer cannot be set to any [`Duration`].
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// How a recorder tells that something was recorded.
 ///
 /// Listeners wait for some keys (the topics of events, the names of tracked applications) or for
@@ -164,6 +167,23 @@ impl Signal {
         self.0.is_closed.load(Ordering::SeqCst)
     }
 
+    /// Waits for so long, or until the signal is closed. Returns whether it is closed.
+    ///
+    /// For pauses that must not hold up those who wait for the end.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does no harm.
+    pub async fn closes_within(&self, at_most: Duration) -> bool {
+        let mut listener = self.listen::<&str>([]);
+        let mut pause = timer(at_most);
+        while let Either::Left((is_open, _)) = select(pin!(listener.woken()), &mut pause).await {
+            if !is_open {
+                break;
+            }
+        }
+        self.is_closed()
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // Nothing that can panic leaves the lists half changed.
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -203,7 +223,7 @@ impl Listener {
     /// As [`woken`](Self::woken).
     pub async fn woken_within(&mut self, at_most: Duration) -> bool {
         let woken = pin!(self.woken());
-        match select(woken, Delay::new(at_most)).await {
+        match select(woken, timer(at_most)).await {
             Either::Left((is_open, _)) => is_open,
             Either::Right(_) => true,
         }
@@ -243,6 +263,10 @@ impl Woken {
     fn wake(self) {
         self.0.into_iter().for_each(Waker::wake);
     }
+}
+
+fn timer(at_most: Duration) -> Delay {
+    Delay::new(at_most.min(LONGEST_WAIT))
 }
 
 impl fmt::Debug for Signal {

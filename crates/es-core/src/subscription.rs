@@ -3,7 +3,6 @@
 use std::{num::NonZeroUsize, time::Duration};
 
 use futures_core::Stream;
-use futures_timer::Delay;
 use futures_util::{StreamExt, TryStreamExt, stream, stream::try_unfold};
 
 use crate::{
@@ -17,6 +16,9 @@ const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration:
 
 /// How long a subscription waits before it looks by itself; see [`Subscription::poll_interval`].
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Nobody wants a processor core to look without a pause.
+const SHORTEST_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Follows the notifications of a recorder: what is recorded after a position, then what is recorded
 /// from now on. Made by [`subscribe`](crate::ApplicationRecorderExt::subscribe).
@@ -82,14 +84,15 @@ impl<R: ApplicationRecorder> Subscription<R> {
         self
     }
 
-    /// Looks for something new after so long, even if nothing woke the subscription; 10 s by default.
+    /// Looks for something new after so long, even if nothing woke the subscription; 10 s by default,
+    /// and 1 ms at least.
     ///
     /// Recorders wake their subscriptions. This stands behind that, whatever the recorder, and moves
     /// the position past notifications of other topics, which wake nobody: after a restart, at most
     /// so much of the log is looked through again.
     #[must_use]
     pub fn poll_interval(mut self, poll_interval: Duration) -> Self {
-        self.poll_interval = poll_interval;
+        self.poll_interval = poll_interval.max(SHORTEST_POLL_INTERVAL);
         self
     }
 
@@ -148,7 +151,9 @@ impl<R: ApplicationRecorder> Subscription<R> {
                 Err(_) if self.recorder.commits().is_closed() => return Ok(None),
                 Err(error) if error.is_transient() => {
                     tracing::warn!(%error, position = self.position, "following the log failed; trying again");
-                    Delay::new(pause).await;
+                    if self.recorder.commits().closes_within(pause).await {
+                        return Ok(None);
+                    }
                     pause = longest_pause.min(pause * 2);
                 }
                 result => return result,

@@ -177,3 +177,25 @@ fn waiting_ends_with_its_time_and_with_the_recorder() {
     recorder.close().now_or_never().unwrap().unwrap();
     assert_eq!(wait.now_or_never().unwrap().unwrap_err().kind(), ErrorKind::Interface);
 }
+
+#[test]
+fn a_pause_ends_when_the_signal_closes_and_not_before() {
+    let signal = Signal::new();
+    let mut pause = pin!(signal.closes_within(Duration::MAX));
+    assert_eq!(pause.as_mut().now_or_never(), None);
+    signal.wake_all();
+    assert_eq!(pause.as_mut().now_or_never(), None);
+    signal.close();
+    assert_eq!(pause.as_mut().now_or_never(), Some(true));
+}
+
+#[test]
+fn a_subscription_may_wait_for_ever_to_look_by_itself() {
+    // The timer panics at a moment that no clock can show.
+    let recorder = PopoApplicationRecorder::new();
+    let mut subscription = recorder.subscribe(0, []).poll_interval(Duration::MAX);
+    let mut page = pin!(subscription.next_page());
+    assert!(page.as_mut().now_or_never().is_none());
+    recorder.insert_events(vec![event(OPENED, 1)]).now_or_never().unwrap().unwrap();
+    assert_eq!(ids(page.now_or_never().unwrap().unwrap()), [1]);
+}

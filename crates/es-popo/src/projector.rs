@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::{Future, ready},
+    mem,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -80,8 +81,11 @@ impl<V> PopoView<V> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn replace(&self, view: V) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    /// Returns the view that was there, to be dropped when no lock is held: that can take long, and
+    /// run code of the program's.
+    #[must_use]
+    fn replace(&self, view: V) -> Arc<V> {
+        mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), Arc::new(view))
     }
 }
 
@@ -112,7 +116,10 @@ impl<R, P: PopoProjection> PopoProjector<R, P> {
     }
 
     fn commit(&self, view: P::View, tracking: Tracking) -> Result<(), PersistenceError> {
-        self.datastore.insert_with(Vec::new(), Some(tracking), || self.view.replace(view)).map(drop)
+        let mut replaced = None;
+        self.datastore
+            .insert_with(Vec::new(), Some(tracking), || replaced = Some(self.view.replace(view)))?;
+        Ok(())
     }
 
     fn project(&mut self, portion: Portion<'_>) -> Result<usize, Failure> {

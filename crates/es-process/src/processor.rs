@@ -7,7 +7,6 @@ use es_core::{
     HandlerError, Notification, Page, PersistenceError, Portion, Subscription, Topic, TrackingRecorder,
     TrackingRecorderExt,
 };
-use futures_timer::Delay;
 
 use crate::{ProcessorError, Progress, Retries, meters::Meters};
 
@@ -185,7 +184,7 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
         tracing::debug!(processor = self.processor.name, position, "processing notifications");
         let mut subscription = self.subscribe(position);
         while let Some(page) = subscription.next_page().await.map_err(|error| self.processor.error(error))? {
-            let reached = self.process_page(&page).await?;
+            let Some(reached) = self.process_page(&page).await? else { break };
             if reached > page.position {
                 subscription.seek(reached);
             }
@@ -216,16 +215,17 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
     }
 
     /// Processes a page, and returns the position that is recorded then: the page's, or a later one if
-    /// another instance is ahead.
-    async fn process_page(&mut self, page: &Page) -> Result<i64, ProcessorError> {
+    /// another instance is ahead; nothing when the upstream is closed before the end of the page.
+    async fn process_page(&mut self, page: &Page) -> Result<Option<i64>, ProcessorError> {
         let application_name = self.processor.application_name.clone();
         let end = page.position.saturating_add(page.lag);
         let mut rest = page.notifications.as_slice();
         let mut failures = Failures::default();
-        loop {
+        while !self.is_closed() {
             let portion = self.portion(&application_name, rest, page.position);
             let next = match self.processor.downstream.process(portion).await {
-                Ok(handled) => Next::Handled(handled),
+                Ok(handled) if is_possible(handled, portion) => Next::Handled(handled),
+                Ok(handled) => return Err(self.impossible(handled, portion)),
                 Err(failure) => self.after(failure, portion, &mut failures).await?,
             };
             let position = match next {
@@ -243,9 +243,10 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
             };
             self.moved(position, end);
             if position >= page.position {
-                return Ok(position);
+                return Ok(Some(position));
             }
         }
+        Ok(None)
     }
 
     /// What to hand over at a time.
@@ -303,13 +304,14 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
             Some(_) => {
                 failures.of_conflict += 1;
                 match Retries::CONTENDED.pause_after(failures.of_conflict) {
-                    Some(pause) => Delay::new(pause).await,
+                    Some(pause) => self.wait(pause).await,
                     None => return self.after_handler(0, error.into(), portion, failures).await,
                 }
                 Ok(Next::Again)
             }
             None if error.is_outcome_unknown() => {
-                tracing::warn!(processor = self.processor.name, %error, "looking for what was recorded");
+                // A disk that fails every commit does so at once: without a pause this would never rest.
+                self.pause(&error, failures).await;
                 self.recorded().await
             }
             None if error.is_transient() => {
@@ -331,13 +333,13 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
             self.pause(error, failures).await;
             return Ok(Next::Again);
         }
-        if self.hand_over_less(index) {
-            return Ok(Next::Again);
-        }
         let Some(notification) = portion.notifications.get(index) else {
             let message = "a downstream failed at a notification that it was not given";
             return Err(self.processor.error(PersistenceError::internal(message).with_source(error)));
         };
+        if self.hand_over_less(index) {
+            return Ok(Next::Again);
+        }
         self.meters.failed();
         failures.of_handler += 1;
         if let Some(pause) = self.processor.retries.pause_after(failures.of_handler) {
@@ -347,7 +349,7 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
                 %error,
                 "a notification could not be handled; trying again"
             );
-            Delay::new(pause).await;
+            self.wait(pause).await;
             return Ok(Next::Again);
         }
         self.park(notification, error, portion, failures).await
@@ -375,11 +377,13 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
                 );
                 Ok(Next::Handled(1))
             }
-            Err(Failure::Handler { error: source, .. }) => Err(ProcessorError::Handler {
-                application_name: portion.application_name.to_owned(),
-                notification: Box::new(notification.clone()),
-                source,
-            }),
+            Err(Failure::Handler { error: source, .. }) => Err(given_up(alone, notification, source)),
+            // What is recorded in its place has no place either, however often it is tried.
+            Err(Failure::Recording(error))
+                if is_of_version(&error) && failures.of_conflict > Retries::CONTENDED.at_most =>
+            {
+                Err(given_up(alone, notification, error.into()))
+            }
             // Boxed, because it may come to parking again.
             Err(Failure::Recording(error)) => Box::pin(self.after_recording(error, alone, failures)).await,
         }
@@ -396,16 +400,16 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
 
     /// Another instance was faster: leaves the work to it for as long as it goes on.
     async fn stand_by(&self) -> Result<Next, ProcessorError> {
-        let Processor { name, upstream, standby_pause, .. } = &*self.processor;
+        let Processor { name, standby_pause, .. } = &*self.processor;
         let mut known = None;
         loop {
             let Next::Recorded(position) = self.recorded().await? else { return Ok(Next::Again) };
-            if known.is_some_and(|known| position <= known) || upstream.commits().is_closed() {
+            if known.is_some_and(|known| position <= known) || self.is_closed() {
                 return Ok(Next::Recorded(position));
             }
             tracing::info!(processor = name, position, "another instance is processing; standing by");
             known = Some(position);
-            Delay::new(*standby_pause).await;
+            self.wait(*standby_pause).await;
         }
     }
 
@@ -421,7 +425,22 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
     async fn pause(&self, error: &PersistenceError, failures: &mut Failures) {
         failures.passing = failures.passing.saturating_add(1);
         tracing::warn!(processor = self.processor.name, %error, "processing failed; trying again");
-        Delay::new(Retries::PATIENT.pause_after(failures.passing).unwrap_or_default()).await;
+        self.wait(Retries::PATIENT.pause_after(failures.passing).unwrap_or_default()).await;
+    }
+
+    /// Waits, though no longer than until the upstream is closed.
+    async fn wait(&self, pause: Duration) {
+        self.processor.upstream.commits().closes_within(pause).await;
+    }
+
+    fn is_closed(&self) -> bool {
+        self.processor.upstream.commits().is_closed()
+    }
+
+    fn impossible(&self, handled: usize, portion: Portion<'_>) -> ProcessorError {
+        let given = portion.notifications.len();
+        let message = format!("a downstream told that it handled {handled} of {given} notifications");
+        self.processor.error(PersistenceError::internal(message))
     }
 
     /// Reads, again after failures that may pass; nothing when the upstream is closed meanwhile.
@@ -432,11 +451,29 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
         let mut failures = Failures::default();
         loop {
             match read().await {
-                Err(_) if self.processor.upstream.commits().is_closed() => return Ok(None),
+                Err(_) if self.is_closed() => return Ok(None),
                 Err(error) if error.is_transient() => self.pause(&error, &mut failures).await,
                 result => return result.map(Some),
             }
         }
+    }
+}
+
+/// Whether so many notifications of a portion can have been handled: one at least, where there is any.
+fn is_possible(handled: usize, portion: Portion<'_>) -> bool {
+    let given = portion.notifications.len();
+    (given.min(1)..=given).contains(&handled)
+}
+
+fn is_of_version(error: &PersistenceError) -> bool {
+    matches!(error.conflict(), Some(Conflict::Version { .. }))
+}
+
+fn given_up(portion: Portion<'_>, notification: &Notification, source: HandlerError) -> ProcessorError {
+    ProcessorError::Handler {
+        application_name: portion.application_name.to_owned(),
+        notification: Box::new(notification.clone()),
+        source,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a processor promises, through its public interface, on recorders in memory: each
 //! notification's effect once, whatever happens to the handler, the recorder and the processor.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use std::{
     collections::HashMap,
@@ -389,6 +389,149 @@ async fn dropped_at_any_point_and_run_again_it_comes_to_the_same() {
     assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(6));
 }
 
+/// Parks in a place that is taken: what it records instead can never be recorded.
+struct ParksWhereItCannot;
+
+impl Handler for ParksWhereItCannot {
+    type Error = io::Error;
+
+    async fn handle(&mut self, _: &Notification) -> Result<Vec<StoredEvent>, io::Error> {
+        Err(io::Error::other("no such account"))
+    }
+
+    async fn park(&mut self, _: &Notification, _: HandlerError) -> Result<Vec<StoredEvent>, HandlerError> {
+        Ok(vec![event(OPENED, 99, 1)])
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_even_be_parked_stops_it() {
+    // It once parked again and again, each time within the one before, until the stack was used up.
+    let (bank, audit) = (bank(2).await, PopoProcessRecorder::new());
+    audit.insert_events(vec![event(OPENED, 99, 1)]).await.unwrap();
+    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), ParksWhereItCannot));
+    let error = processor.run().await.unwrap_err();
+    let ProcessorError::Handler { notification, source, .. } = error else { panic!("{error:?}") };
+    assert_eq!(notification.id, 1);
+    assert!(source.downcast_ref::<PersistenceError>().unwrap().is_conflict());
+    assert_eq!(audit.max_tracking_id("bank").await.unwrap(), None);
+}
+
+/// Answers as it is told, and counts how often it is asked.
+struct Answers<F> {
+    recorder: PopoTrackingRecorder,
+    answer: F,
+    asked: Arc<AtomicUsize>,
+}
+
+impl<F: FnMut() -> Result<usize, Failure> + Send> Answers<F> {
+    fn new(answer: F) -> (Self, Arc<AtomicUsize>) {
+        let asked = Arc::<AtomicUsize>::default();
+        (Self { recorder: PopoTrackingRecorder::new(), answer, asked: Arc::clone(&asked) }, asked)
+    }
+}
+
+impl<F: FnMut() -> Result<usize, Failure> + Send> Downstream for Answers<F> {
+    type Recorder = PopoTrackingRecorder;
+
+    fn recorder(&self) -> &PopoTrackingRecorder {
+        &self.recorder
+    }
+
+    async fn process(&mut self, _: Portion<'_>) -> Result<usize, Failure> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        (self.answer)()
+    }
+
+    async fn park(&mut self, _: Portion<'_>, error: HandlerError) -> Result<(), Failure> {
+        Err(Failure::Handler { index: 0, error })
+    }
+}
+
+#[tokio::test]
+async fn a_downstream_that_tells_the_impossible_is_not_believed() {
+    // None handled would be asked for ever; more than were given would be skipped by the next portion.
+    for handled in [0, 3, usize::MAX] {
+        let (downstream, asked) = Answers::new(move || Ok(handled));
+        let batch_size = NonZeroUsize::new(2).unwrap();
+        let mut processor = Processor::new("bank", bank(5).await, downstream).batch_size(batch_size);
+        let error = processor.run().await.unwrap_err();
+        assert!(matches!(error, ProcessorError::Persistence { .. }), "{error:?}");
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+    let failure = || Failure::Handler { index: 7, error: "at what?".into() };
+    let (downstream, asked) = Answers::new(move || Err(failure()));
+    let error = Processor::new("bank", bank(5).await, downstream).run().await.unwrap_err();
+    assert!(matches!(error, ProcessorError::Persistence { .. }), "{error:?}");
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn it_rests_after_a_commit_whose_outcome_is_unknown() {
+    let unknown = || PersistenceError::new(ErrorKind::OutcomeUnknown, "the disk fails");
+    let (downstream, asked) = Answers::new(move || Err(unknown().into()));
+    let mut processor = Processor::new("bank", bank(1).await, downstream);
+    assert!(processor.run().now_or_never().is_none());
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn it_ends_with_the_upstream_though_the_downstream_does_not_come_back() {
+    let down = || PersistenceError::operational("the server is down").transient();
+    let (downstream, _) = Answers::new(move || Err(down().into()));
+    let bank = bank(1).await;
+    let mut processor = Processor::new("bank", bank.clone(), downstream);
+    let mut run = pin!(processor.run());
+    assert!(run.as_mut().now_or_never().is_none());
+    bank.close().await.unwrap();
+    // At once: without so much as the pause that it was in.
+    assert!(matches!(run.now_or_never(), Some(Ok(()))));
+}
+
+#[tokio::test]
+async fn it_ends_with_the_upstream_between_two_portions() {
+    let (bank, tracking) = (bank(4).await, PopoTrackingRecorder::new());
+    let portions = Arc::default();
+    let downstream = Portions { recorder: tracking.clone(), portions: Arc::clone(&portions) };
+    let mut processor = Processor::new("bank", bank.clone(), Closing { downstream, upstream: bank })
+        .batch_size(NonZeroUsize::MIN);
+    processor.run().await.unwrap();
+    assert_eq!(*portions.lock().unwrap(), [(1, 1)]);
+}
+
+/// Closes the upstream while the first portion is processed.
+struct Closing {
+    downstream: Portions,
+    upstream: PopoApplicationRecorder,
+}
+
+impl Downstream for Closing {
+    type Recorder = PopoTrackingRecorder;
+
+    fn recorder(&self) -> &PopoTrackingRecorder {
+        self.downstream.recorder()
+    }
+
+    async fn process(&mut self, portion: Portion<'_>) -> Result<usize, Failure> {
+        self.upstream.close().await?;
+        self.downstream.process(portion).await
+    }
+
+    async fn park(&mut self, portion: Portion<'_>, error: HandlerError) -> Result<(), Failure> {
+        self.downstream.park(portion, error).await
+    }
+}
+
+#[test]
+fn positions_within_a_portion_never_tell_more_than_was_handled() {
+    let notification = |id| Notification { id, event: event(OPENED, 1, id) };
+    let notifications = [notification(4), notification(7)];
+    let portion = Portion { application_name: "bank", notifications: &notifications, position: 9 };
+    assert_eq!([0, 1, 2, 3].map(|handled| portion.position_after(handled)), [3, 4, 9, 9]);
+    let empty = Portion { notifications: &[], ..portion };
+    assert_eq!(empty.position_after(0), 9);
+}
+
 /// Sums up ids by whether they are even; fails at one if told to.
 struct Sums {
     fails_at: Option<i64>,
@@ -448,4 +591,36 @@ async fn a_projection_parks_in_the_commit_of_the_position() {
     let mut processor = Processor::new("bank", bank, projector);
     run_until(&mut processor, &tracking, 5).await;
     assert_eq!(*view.read(), HashMap::from([(false, 4), (true, 2)]));
+}
+
+/// A view whose dropping panics when it is told to.
+#[derive(Clone, Default)]
+struct Explosive(bool);
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        assert!(!self.0, "dropped");
+    }
+}
+
+struct Defuse;
+
+impl PopoProjection for Defuse {
+    type View = Explosive;
+    type Error = Infallible;
+
+    fn project(&mut self, view: &mut Explosive, _: &Notification) -> Result<(), Infallible> {
+        view.0 = false;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_view_that_is_replaced_is_dropped_when_nothing_is_locked() {
+    let (bank, tracking) = (bank(1).await, PopoTrackingRecorder::new());
+    let mut processor = Processor::new("bank", bank, tracking.projector(Defuse, Explosive(true)));
+    let panicked = tokio::spawn(async move { processor.run().await }).await.unwrap_err();
+    assert!(panicked.is_panic());
+    // The recorder was once of no use after this.
+    assert_eq!(tracking.max_tracking_id("bank").await.unwrap(), Some(1));
 }
