@@ -153,7 +153,10 @@ impl PostgresTrackingRecorder {
         let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({SET_UP})");
         schema::run(&mut transaction, &lock).await.map_err(failed)?;
         if let Err(error) = projection.set_up(&mut transaction).await {
-            return Err(PersistenceError::programming("a projection cannot be set up").with_source(error));
+            let error: HandlerError = error.into();
+            let may_pass = may_pass(&*error);
+            let failed = PersistenceError::programming("a projection cannot be set up").with_source(error);
+            return Err(if may_pass { failed.transient() } else { failed });
         }
         transaction.commit().await.map_err(failed)?;
         lease.finish();

@@ -60,9 +60,7 @@ impl PostgresProjection for Rows {
     type Error = HandlerError;
 
     async fn set_up(&mut self, transaction: &mut Transaction<'_, Postgres>) -> Result<(), HandlerError> {
-        let create =
-            format!("CREATE TABLE IF NOT EXISTS {}_more (id bigint)", self.table.trim_end_matches('"'));
-        let create = create.replace("_more", "_more\"");
+        let create = format!("CREATE TABLE IF NOT EXISTS {} (id bigint)", self.table);
         sqlx::query(AssertSqlSafe(create)).execute(&mut **transaction).await?;
         Ok(())
     }
@@ -142,9 +140,8 @@ impl Fixture {
     }
 
     async fn with_tables(self, row_per_record: bool) -> Self {
-        let mut connection = self.server.connect().await;
-        run(&mut connection, &format!("CREATE TABLE {} (id bigint)", self.table("rows"))).await;
         if row_per_record {
+            let mut connection = self.server.connect().await;
             let create = format!(
                 "CREATE TABLE {} (application_name text, notification_id bigint, \
                  PRIMARY KEY (application_name, notification_id))",
@@ -221,6 +218,24 @@ async fn effects_and_position_are_committed_together() {
         let closed = projector.process(portion(&notifications([13]))).await.unwrap_err();
         assert_eq!(recording(closed).kind(), es_core::ErrorKind::Interface);
     }
+}
+
+/// Somebody migrates the tracking table meanwhile, as the Python library does.
+#[tokio::test]
+async fn another_layout_of_the_tracking_table_is_noticed() {
+    let fixture = Fixture::create(true).await;
+    let mut projector = fixture.projector(Two::Projects).await;
+    projector.process(portion(&notifications(1..=3))).await.unwrap();
+    let migrate = format!(
+        "DELETE FROM {0} WHERE notification_id < 3; ALTER TABLE {0} DROP CONSTRAINT bank_tracking_pkey; \
+         ALTER TABLE {0} ADD PRIMARY KEY (application_name)",
+        fixture.table("bank_tracking")
+    );
+    run(&mut fixture.server.connect().await, &migrate).await;
+    let refused = recording(projector.process(portion(&notifications(4..=5))).await.unwrap_err());
+    assert!(refused.is_conflict(), "{refused:?}");
+    projector.process(portion(&notifications(4..=5))).await.unwrap();
+    assert_eq!(fixture.stands().await, (vec![1, 2, 3, 4, 5], Some(5)));
 }
 
 #[tokio::test]
