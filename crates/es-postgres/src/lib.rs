@@ -8,6 +8,9 @@
 //! - [`PostgresProcessRecorder`] also keeps tracking records, in the same commit,
 //! - [`PostgresTrackingRecorder`] keeps tracking records alone.
 //!
+//! A [`PostgresProjection`] writes tables of the program's own in the commit that records a position:
+//! see [`PostgresTrackingRecorder::projector`].
+//!
 //! Everything runs on tokio, in the runtime in which a recorder was made. An acknowledged event is
 //! committed, as durably as the server is set up to commit. Any number of processes, in Rust or
 //! Python, may share a database.
@@ -65,6 +68,16 @@
 //! Both need ids that are drawn one by one: a sequence with `CACHE 1`, `NO CYCLE`, ascending, as is the
 //! default. The table lock keeps order among those who take it. The Python library does, unless
 //! `POSTGRES_ENABLE_DB_FUNCTIONS` is on: its function takes none, so leave that off.
+//!
+//! # Following
+//! What the datastore's own recorders commit wakes those who wait for it, before the one who recorded it
+//! is answered. What others commit (other processes, the Python library, a transaction of the caller's)
+//! is found within the [poll interval](PostgresOptions::poll_interval): one task for each table
+//! looks at its highest notification id, while somebody waits, and wakes those whose topics are new. Where
+//! [`notify`](PostgresOptions::notify) is on, hints travel between processes at once, and the poll stands
+//! behind them.
+//!
+//! A subscription outlives a restart of the server: it tries again at its position.
 //!
 //! # Lost connections
 //! Reads are tried again on a new connection, for up to the
@@ -147,3 +160,8 @@ pub use projector::{PostgresProjection, PostgresProjector};
 pub use recorder::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder, PostgresTrackingRecorder,
 };
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
