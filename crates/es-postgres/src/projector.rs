@@ -3,14 +3,15 @@
 use std::{error::Error, future::Future};
 
 use es_core::{
-    Downstream, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking, TrackingRecorder,
+    Downstream, ErrorKind, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking,
+    TrackingRecorder,
 };
 use sqlx::{AssertSqlSafe, Connection, Postgres, SqlSafeStr, Transaction};
 
 use crate::{
     PostgresProcessRecorder, PostgresTrackingRecorder,
     connect::{Caller, Lease},
-    error::{self, Verdict},
+    error,
     hooks::HookPoint,
     schema,
     store::Store,
@@ -202,7 +203,7 @@ impl<P: PostgresProjection> Downstream for PostgresProjector<P> {
                 return Err(recording.give_up(index, notification, error).await);
             }
         }
-        recording.commit().await?;
+        recording.commit(handled).await?;
         lease.finish();
         Ok(handled)
     }
@@ -217,7 +218,7 @@ impl<P: PostgresProjection> Downstream for PostgresProjector<P> {
         if let Err(error) = self.projection.park(&mut recording.transaction, notification, failure).await {
             return Err(recording.give_up(0, notification, error).await);
         }
-        recording.commit().await?;
+        recording.commit(1).await?;
         lease.finish();
         Ok(())
     }
@@ -269,7 +270,8 @@ impl<'a> Recording<'a> {
         }
     }
 
-    async fn commit(mut self) -> Result<(), PersistenceError> {
+    /// Commits what became of so many notifications.
+    async fn commit(mut self, handled: usize) -> Result<(), Failure> {
         let hooks = &self.store.datastore.0.options.hooks;
         hooks.reached(HookPoint::ProjectorHandled).await;
         self.check_going_on().await?;
@@ -277,14 +279,7 @@ impl<'a> Recording<'a> {
         hooks.reached(HookPoint::ProjectorCommitted).await;
         // Perhaps also when its outcome is not known.
         self.store.signals.tracked(&self.tracking);
-        committed.map_err(|failed| match error::verdict(&failed) {
-            Verdict::Lost => PersistenceError::new(
-                es_core::ErrorKind::OutcomeUnknown,
-                "the connection was lost while a projection was committed",
-            )
-            .with_source(failed),
-            _ => error::from_statement("committing a projection", failed),
-        })
+        committed.map_err(|failed| after_commit(failed, handled))
     }
 
     /// Committing a transaction that has failed rolls it back, and the driver does not say so; and what
@@ -312,6 +307,23 @@ impl<'a> Recording<'a> {
         }
         let message = format!("handling notification {} was interrupted", notification.id);
         Failure::Recording(PersistenceError::operational(message).with_source(error).transient())
+    }
+}
+
+/// What a commit that failed means. The server checks deferred constraints no sooner: it does not say
+/// which notification violates them, and a processor that then hands over fewer finds out.
+fn after_commit(failed: sqlx::Error, handled: usize) -> Failure {
+    if error::is_lost(&failed) {
+        let message = "the connection was lost while a projection was committed";
+        let unknown = PersistenceError::new(ErrorKind::OutcomeUnknown, message);
+        return Failure::Recording(unknown.with_source(failed));
+    }
+    let failed = error::from_statement("committing a projection", failed);
+    match handled.checked_sub(1) {
+        Some(index) if failed.kind() == ErrorKind::Integrity => {
+            Failure::Handler { index, error: failed.into() }
+        }
+        _ => Failure::Recording(failed),
     }
 }
 

@@ -48,6 +48,8 @@ enum Two {
     /// Lets the server end its connection, and tells of it in words of its own.
     Disconnects,
     Deadlocks,
+    /// Violates a constraint that the server checks at the commit.
+    Violates,
 }
 
 /// Writes a row for each notification, which can be there twice.
@@ -60,7 +62,8 @@ impl PostgresProjection for Rows {
     type Error = HandlerError;
 
     async fn set_up(&mut self, transaction: &mut Transaction<'_, Postgres>) -> Result<(), HandlerError> {
-        let create = format!("CREATE TABLE IF NOT EXISTS {} (id bigint)", self.table);
+        let unique = if self.two == Two::Violates { "UNIQUE DEFERRABLE INITIALLY DEFERRED" } else { "" };
+        let create = format!("CREATE TABLE IF NOT EXISTS {} (id bigint {unique})", self.table);
         sqlx::query(AssertSqlSafe(create)).execute(&mut **transaction).await?;
         Ok(())
     }
@@ -85,6 +88,11 @@ impl PostgresProjection for Rows {
             }
             Two::Commits => {
                 sqlx::raw_sql("COMMIT; BEGIN").execute(&mut **transaction).await?;
+                Ok(())
+            }
+            Two::Violates => {
+                let twice = format!("INSERT INTO {} VALUES (1)", self.table);
+                sqlx::query(AssertSqlSafe(twice)).execute(&mut **transaction).await.map(drop)?;
                 Ok(())
             }
             Two::Disconnects => {
@@ -269,6 +277,17 @@ async fn a_transaction_that_failed_or_ended_does_not_count_as_committed() {
         let failed = recording(projector.process(portion(&notifications(2..=2))).await.unwrap_err());
         assert_eq!(failed.kind(), es_core::ErrorKind::Programming, "{failed}");
     }
+}
+
+#[tokio::test]
+async fn a_deferred_constraint_is_the_projections_failure() {
+    let fixture = Fixture::create(false).await;
+    let mut projector = fixture.projector(Two::Violates).await;
+    match projector.process(portion(&notifications(1..=3))).await.unwrap_err() {
+        Failure::Handler { index: 2, error } => assert!(error.to_string().contains("committing"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(fixture.stands().await, (vec![], None));
 }
 
 #[tokio::test]
