@@ -42,6 +42,14 @@ pub async fn a_position_needs_no_events(fixture: &impl Fixture<Recorder: Process
     process_refused(&recorder, Vec::new(), 5).await;
 }
 
+/// Events that are recorded without a position leave it where it is.
+pub async fn events_alone_move_no_position(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    recorder.insert_tracking(tracking(UPSTREAM, 5)).await.expect("tracking should succeed");
+    insert(&recorder, events(Uuid::new_v4(), 1..=5)).await;
+    assert_eq!(position(&recorder).await, Some(5));
+}
+
 /// When the position is refused, the events are not recorded.
 pub async fn a_refused_position_records_no_events(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;

@@ -191,6 +191,7 @@ macro_rules! __rules {
         events_and_position_are_recorded_together
         ids_come_back_with_tracking
         a_position_needs_no_events
+        events_alone_move_no_position
         a_refused_position_records_no_events
         refused_events_record_no_position
         a_conflict_names_what_collided

@@ -79,6 +79,17 @@ fn every_public_rule_is_in_the_list() {
 }
 
 #[test]
+fn the_table_of_python_s_rules_names_rules_that_exist() {
+    let rules: BTreeSet<_> = process_rules::<BrokenFixture>().iter().map(|rule| rule.name).collect();
+    let code = include_str!("../PYTHON_RULES.md").split('`').skip(1).step_by(2);
+    let is_type = |name: &str| name.starts_with(char::is_uppercase) || name.starts_with("model::");
+    let named: Vec<_> = code.filter(|name| name.contains("::") && !is_type(name)).collect();
+    assert!(named.len() > 50, "the table should be read");
+    let unknown: Vec<_> = named.into_iter().filter(|name| !rules.contains(name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+#[test]
 fn defects_of_aggregate_recorders_break_their_rules() {
     assert_defects_break_their_rules("aggregate::");
 }

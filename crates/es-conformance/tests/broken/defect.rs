@@ -156,6 +156,7 @@ defects! {
     PositionIsForgottenWithEvents breaks process::events_and_position_are_recorded_together,
     NoIdsWithTracking breaks process::ids_come_back_with_tracking,
     PositionWithoutEventsIsForgotten breaks process::a_position_needs_no_events,
+    EventsAloneMoveThePosition breaks process::events_alone_move_no_position,
     EventsBeforePosition breaks process::a_refused_position_records_no_events,
     PositionBeforeEvents breaks process::refused_events_record_no_position,
     ConflictIsNotNamedWithTracking breaks process::a_conflict_names_what_collided,
