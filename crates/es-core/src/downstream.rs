@@ -65,12 +65,15 @@ pub struct Portion<'a> {
 }
 
 impl Portion<'_> {
-    /// What to record when the first `handled` notifications are handled.
+    /// What to record when the first `handled` notifications are handled: it is refused when another
+    /// instance has processed any of them.
     ///
     /// # Errors
     /// [`Data`](crate::ErrorKind::Data) when the application's name is none.
     pub fn tracking(&self, handled: usize) -> Result<Tracking, PersistenceError> {
-        Tracking::new(self.application_name, self.position_after(handled))
+        let position = self.position_after(handled);
+        let first = self.notifications.first().map_or(position, |first| first.id);
+        Tracking::covering(self.application_name, first, position)
     }
 
     /// The position when the first `handled` notifications are handled. When none is, though there are

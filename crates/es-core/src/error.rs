@@ -88,11 +88,11 @@ pub enum Conflict {
         /// The version that is taken.
         originator_version: i64,
     },
-    /// The position is not greater than the one already recorded.
+    /// A notification is recorded as processed already.
     Tracking {
         /// The upstream application.
         application_name: String,
-        /// The position that was refused.
+        /// The first notification that was to be recorded as processed, and was already.
         notification_id: i64,
     },
 }

@@ -104,8 +104,9 @@ pub trait TrackingRecorder: Recorder {
     /// Records a position.
     ///
     /// # Errors
-    /// [`Integrity`](crate::ErrorKind::Integrity) with the [`Conflict`](crate::Conflict) when it is
-    /// not greater than the position recorded for that application.
+    /// [`Integrity`](crate::ErrorKind::Integrity) with the [`Conflict`](crate::Conflict) when the
+    /// position recorded for that application is not before [the first](Tracking::first) of the
+    /// notifications that are accounted for.
     ///
     /// # Cancel safety
     /// When the future is dropped, the position is recorded or not.

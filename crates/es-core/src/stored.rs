@@ -41,7 +41,10 @@ pub struct Notification {
     pub event: StoredEvent,
 }
 
-/// How far a consumer has processed the notifications of an upstream application.
+/// How far a consumer has processed the notifications of an upstream application, and from where on.
+///
+/// It is refused when any of the notifications that it accounts for is already processed: when the
+/// recorded position is not before the first of them.
 ///
 /// The application name:
 /// - is not empty and has no NUL character,
@@ -49,6 +52,7 @@ pub struct Notification {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tracking {
     application_name: String,
+    first: i64,
     notification_id: i64,
 }
 
@@ -56,17 +60,39 @@ impl Tracking {
     /// The name that the Python library's tracking table keeps for its own mark.
     pub const RESERVED_NAME: &str = "__migration__";
 
-    /// The position `notification_id` in the notifications of an upstream application.
+    /// The position `notification_id` in the notifications of an upstream application, when that one
+    /// was processed.
     ///
     /// # Errors
     /// [`Data`](crate::ErrorKind::Data) when the name breaks a rule above.
     pub fn new(application_name: impl Into<String>, notification_id: i64) -> Result<Self, PersistenceError> {
+        Self::covering(application_name, notification_id, notification_id)
+    }
+
+    /// The position `notification_id`, when several notifications were processed, from `first` on.
+    ///
+    /// Without the first one said, a consumer that handles several at a time could not be told from
+    /// one that repeats what another has just processed: its position is greater all the same.
+    ///
+    /// # Errors
+    /// [`Data`](crate::ErrorKind::Data) when the name breaks a rule above, or `first` comes after the
+    /// position.
+    pub fn covering(
+        application_name: impl Into<String>,
+        first: i64,
+        notification_id: i64,
+    ) -> Result<Self, PersistenceError> {
         let application_name = application_name.into();
         let flaw = match application_name.as_str() {
             "" => "is empty",
             Self::RESERVED_NAME => "is reserved",
             name if name.contains('\0') => "has a NUL character",
-            _ => return Ok(Self { application_name, notification_id }),
+            _ if first > notification_id => {
+                return Err(PersistenceError::data(format!(
+                    "notifications from {first} to {notification_id} of application {application_name:?} are none"
+                )));
+            }
+            _ => return Ok(Self { application_name, first, notification_id }),
         };
         Err(PersistenceError::data(format!("application name {application_name:?} {flaw}")))
     }
@@ -74,6 +100,11 @@ impl Tracking {
     /// The upstream application.
     pub fn application_name(&self) -> &str {
         &self.application_name
+    }
+
+    /// The first notification that was processed.
+    pub fn first(&self) -> i64 {
+        self.first
     }
 
     /// The position of the last notification that was processed.

@@ -154,12 +154,12 @@ impl fmt::Debug for Datastore {
 impl Contents {
     fn check_tracking(&self, tracking: &Tracking) -> Result<(), Conflict> {
         let recorded = self.positions.get(tracking.application_name());
-        if recorded.is_none_or(|recorded| tracking.notification_id() > *recorded) {
+        if recorded.is_none_or(|recorded| tracking.first() > *recorded) {
             return Ok(());
         }
         Err(Conflict::Tracking {
             application_name: tracking.application_name().to_owned(),
-            notification_id: tracking.notification_id(),
+            notification_id: tracking.first(),
         })
     }
 

@@ -232,6 +232,7 @@ impl Appender {
             arguments.add(&rows.tracking_requests)?;
             arguments.add(&rows.application_names)?;
             arguments.add(&rows.positions)?;
+            arguments.add(&rows.firsts)?;
         }
         if self.functions {
             arguments.add(self.lock.name())?;
@@ -271,6 +272,7 @@ struct Rows<'a> {
     tracking_requests: Vec<i32>,
     application_names: Vec<&'a str>,
     positions: Vec<i64>,
+    firsts: Vec<i64>,
 }
 
 impl<'a> Rows<'a> {
@@ -285,6 +287,7 @@ impl<'a> Rows<'a> {
             tracking_requests: Vec::new(),
             application_names: Vec::new(),
             positions: Vec::new(),
+            firsts: Vec::new(),
         };
         for (request, batch) in (0..).zip(batches) {
             for event in batch.events {
@@ -298,6 +301,7 @@ impl<'a> Rows<'a> {
                 rows.tracking_requests.push(request);
                 rows.application_names.push(tracking.application_name());
                 rows.positions.push(tracking.notification_id());
+                rows.firsts.push(tracking.first());
             }
         }
         rows
@@ -321,7 +325,7 @@ impl<'a> Rows<'a> {
         let index = usize::try_from(row).ok()?.checked_sub(1)?;
         let conflict = Conflict::Tracking {
             application_name: (*self.application_names.get(index)?).to_owned(),
-            notification_id: *self.positions.get(index)?,
+            notification_id: *self.firsts.get(index)?,
         };
         Some((usize::try_from(*self.tracking_requests.get(index)?).ok()?, conflict))
     }

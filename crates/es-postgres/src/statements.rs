@@ -84,7 +84,8 @@ impl Lock {
 impl AppendTables {
     /// The statement. Its parameters: `$1` request, `$2` originator id, `$3` originator version,
     /// `$4` topic, `$5` state of each row; with tracking, `$6` request, `$7` application, `$8`
-    /// position of each tracking record; all of them arrays.
+    /// position of each tracking record, `$9` the first notification that it accounts for; all of them
+    /// arrays.
     pub(crate) fn statement(&self, with_tracking: bool, ids: Ids) -> String {
         let events = self.events.as_ref();
         let events = events.map_or_else(EventsPart::default, |events| EventsPart::new(events, ids));
@@ -108,7 +109,7 @@ impl AppendTables {
             &self.anchor,
             "append",
             format!(
-                "(integer[], uuid[], bigint[], text[], bytea[], integer[], text[], bigint[], \
+                "(integer[], uuid[], bigint[], text[], bytea[], integer[], text[], bigint[], bigint[], \
                  lock_mode text, lock_wait text, \
                  OUT refused_rows bigint[], OUT refused_tracking bigint[], OUT notification_ids bigint[]) \
                  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp {settings}"
@@ -117,11 +118,11 @@ impl AppendTables {
         )
     }
 
-    /// Calls the function: the parameters of [`statement`](Self::statement) with tracking, `$9` the
-    /// name of the lock, `$10` how long to wait for it.
+    /// Calls the function: the parameters of [`statement`](Self::statement) with tracking, `$10`
+    /// the name of the lock, `$11` how long to wait for it.
     pub(crate) fn call_for_group(&self) -> String {
         let function = self.group_function().name.quoted();
-        format!("SELECT {ANSWER} FROM {function}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+        format!("SELECT {ANSWER} FROM {function}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
     }
 
     /// The function for a single event without tracking, which waits alone: arrays cost the server
@@ -410,7 +411,7 @@ impl Default for TrackingPart {
 impl TrackingPart {
     fn new((table, layout): &(TableName, Layout)) -> Self {
         let table = table.quoted();
-        let accepted = "FROM unnest($6, $7, $8) AS r (request, application_name, notification_id) \
+        let accepted = "FROM unnest($6, $7, $8, $9) AS r (request, application_name, notification_id, first) \
                         WHERE r.request NOT IN (SELECT request FROM refused)";
         let recorded = match layout {
             Layout::RowPerRecord => format!(
@@ -421,20 +422,22 @@ impl TrackingPart {
             ),
             // In the order of names, so that two groups at once never wait for each other in a circle.
             Layout::RowPerApplication => format!(
-                ", positions AS (SELECT r.application_name, max(r.notification_id) AS notification_id \
-                 {accepted} GROUP BY r.application_name), \
+                ", positions AS (SELECT r.application_name, max(r.notification_id) AS notification_id, \
+                 min(r.first) AS first {accepted} GROUP BY r.application_name), \
                  tracked AS (INSERT INTO {table} AS t (application_name, notification_id) \
                  SELECT application_name, notification_id FROM positions ORDER BY application_name \
                  ON CONFLICT (application_name) DO UPDATE SET notification_id = excluded.notification_id \
-                 WHERE t.notification_id < excluded.notification_id RETURNING 1)"
+                 WHERE t.notification_id < \
+                 (SELECT first FROM positions AS p WHERE p.application_name = t.application_name) RETURNING 1)"
             ),
         };
         Self {
             refused: format!(
                 "SELECT r.request, r.row \
-                 FROM unnest($6, $7, $8) WITH ORDINALITY AS r (request, application_name, notification_id, row) \
+                 FROM unnest($6, $7, $8, $9) WITH ORDINALITY \
+                 AS r (request, application_name, notification_id, first, row) \
                  WHERE EXISTS (SELECT FROM {table} AS t WHERE t.application_name = r.application_name \
-                 AND t.notification_id >= r.notification_id)"
+                 AND t.notification_id >= r.first)"
             ),
             recorded,
             lost: "(SELECT count(*) FROM positions) - (SELECT count(*) FROM tracked)",

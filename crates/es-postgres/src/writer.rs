@@ -276,7 +276,7 @@ impl Claims {
         let Some(tracking) = &request.tracking else { return Ok(()) };
         match self.positions.get(tracking.application_name()) {
             Some((_, None)) => Err(None),
-            Some((position, Some(rival))) if *position >= tracking.notification_id() => {
+            Some((position, Some(rival))) if *position >= tracking.first() => {
                 Err(Some((*rival, tracking_conflict(tracking))))
             }
             _ => Ok(()),
@@ -327,7 +327,7 @@ pub(crate) fn version_conflict(event: &StoredEvent) -> Conflict {
 pub(crate) fn tracking_conflict(tracking: &Tracking) -> Conflict {
     Conflict::Tracking {
         application_name: tracking.application_name().to_owned(),
-        notification_id: tracking.notification_id(),
+        notification_id: tracking.first(),
     }
 }
 

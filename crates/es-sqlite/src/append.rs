@@ -116,15 +116,22 @@ fn append_unguarded(
 }
 
 fn insert_tracking(connection: &Connection, tracking: &Tracking) -> Result<(), PersistenceError> {
-    let (application_name, notification_id) = (tracking.application_name(), tracking.notification_id());
+    let application_name = tracking.application_name();
     let inserted = connection
         .prepare_cached(tracking::INSERT)
-        .and_then(|mut insert| insert.execute((application_name, notification_id)))
+        .and_then(|mut insert| {
+            insert.execute((application_name, tracking.notification_id(), tracking.first()))
+        })
         .map_err(from_sqlite)?;
     if inserted == 1 {
         return Ok(());
     }
-    Err(Conflict::Tracking { application_name: application_name.to_owned(), notification_id }.into())
+    Err(taken(tracking).into())
+}
+
+pub(crate) fn taken(tracking: &Tracking) -> Conflict {
+    let application_name = tracking.application_name().to_owned();
+    Conflict::Tracking { application_name, notification_id: tracking.first() }
 }
 
 fn next_ids(connection: &Connection, table: &EventTable, count: usize) -> Result<Vec<i64>, PersistenceError> {

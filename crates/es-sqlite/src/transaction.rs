@@ -1,12 +1,12 @@
 //! Recording inside a transaction of the program's own, which `sqlx` runs and the program commits.
 
-use es_core::{Conflict, ErrorKind, PersistenceError, StoredEvent, Tracking};
+use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
 use rusqlite::ffi;
 use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction};
 
 use crate::{
     SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteProcessRecorder, SqliteTrackingRecorder,
-    append::{ids_after, refusal, with_stored_id},
+    append::{ids_after, refusal, taken, with_stored_id},
     error::from_sqlite,
     schema::{EventTable, tracking as tracking_table},
 };
@@ -145,12 +145,14 @@ async fn insert_tracking(
     connection: &mut SqliteConnection,
     tracking: &Tracking,
 ) -> Result<(), PersistenceError> {
-    let (application_name, notification_id) = (tracking.application_name(), tracking.notification_id());
-    let insert = sqlx::query(tracking_table::INSERT).bind(application_name).bind(notification_id);
+    let insert = sqlx::query(tracking_table::INSERT)
+        .bind(tracking.application_name())
+        .bind(tracking.notification_id())
+        .bind(tracking.first());
     if insert.execute(connection).await.map_err(from_sqlx)?.rows_affected() == 1 {
         return Ok(());
     }
-    Err(Conflict::Tracking { application_name: application_name.to_owned(), notification_id }.into())
+    Err(taken(tracking).into())
 }
 
 async fn next_ids(
