@@ -162,6 +162,7 @@ macro_rules! __rules {
         what_is_up_to_the_position_is_processed
         an_equal_position_is_refused
         a_smaller_position_is_refused
+        a_position_that_accounts_for_processed_notifications_is_refused
         a_conflict_names_the_position
         a_refused_position_changes_nothing
         applications_are_tracked_apart

@@ -64,6 +64,23 @@ pub async fn a_smaller_position_is_refused(fixture: &impl Fixture<Recorder: Trac
     track_refused(&recorder, "upstream", 1).await;
 }
 
+/// A greater position is refused when it accounts for notifications of which the first is processed:
+/// another consumer was faster with fewer at a time.
+pub async fn a_position_that_accounts_for_processed_notifications_is_refused(
+    fixture: &impl Fixture<Recorder: TrackingRecorder>,
+) {
+    let recorder = fixture.open().await;
+    track(&recorder, "upstream", 5).await;
+    for first in [1, 4, 5] {
+        let several = Tracking::covering("upstream", first, 10).expect("it is one");
+        let refused = recorder.insert_tracking(several).await;
+        assert!(refused.is_err_and(|error| error.kind() == ErrorKind::Integrity), "from {first} on");
+    }
+    let next = Tracking::covering("upstream", 6, 10).expect("it is one");
+    recorder.insert_tracking(next).await.expect("what comes after should be accepted");
+    assert_eq!(position(&recorder, "upstream").await, Some(10));
+}
+
 /// A conflict names the application and the position that was refused.
 pub async fn a_conflict_names_the_position(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;

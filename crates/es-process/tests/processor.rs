@@ -18,8 +18,8 @@ use std::{
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, Bytes, Downstream, ErrorKind, EventRange, Failure, HandlerError,
-    Notification, NotificationSelection, PersistenceError, Portion, Recorder, StoredEvent, Topic, Tracking,
-    TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
+    Notification, NotificationSelection, PersistenceError, Portion, ProcessRecorder, Recorder, StoredEvent,
+    Topic, Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
 use es_popo::{PopoApplicationRecorder, PopoProcessRecorder, PopoProjection, PopoTrackingRecorder};
 use es_process::{Handler, Handling, Processor, ProcessorError, Retries};
@@ -366,6 +366,32 @@ async fn of_two_instances_one_stands_by_and_takes_over() {
     bank.close().await.unwrap();
     let [_, other] = instances;
     other.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_another_instance_has_processed_in_smaller_portions_is_not_repeated() {
+    // The handler's events collide with nobody's: only the position tells.
+    let (bank, audit) = (bank(10).await, PopoProcessRecorder::new());
+    let rival = audit.clone();
+    let mut is_first = true;
+    let handler = move |notification: Notification| {
+        let rival = is_first.then(|| rival.clone());
+        is_first = false;
+        async move {
+            if let Some(rival) = rival {
+                // While the first of ten is handled, another instance processes five.
+                let events = (1..=5).map(|originator| event(NOTICED, originator, 1)).collect();
+                let tracking = Tracking::covering("bank", 1, 5)?;
+                rival.insert_events_with_tracking(events, tracking).await?;
+            }
+            let originator_id = Uuid::new_v4();
+            Ok::<_, PersistenceError>(vec![StoredEvent { originator_id, ..noticed(&notification) }])
+        }
+    };
+    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler))
+        .standby_pause(Duration::from_millis(1));
+    run_until(&mut processor, &audit, 10).await;
+    assert_eq!(audit.max_notification_id().await.unwrap(), Some(10));
 }
 
 #[tokio::test]

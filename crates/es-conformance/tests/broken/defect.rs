@@ -129,6 +129,7 @@ defects! {
     OnlyThePositionIsProcessed breaks tracking::what_is_up_to_the_position_is_processed,
     LoneRecorderAcceptsEqual breaks tracking::an_equal_position_is_refused,
     OneBeforeIsAccepted breaks tracking::a_smaller_position_is_refused,
+    FirstIsNotLookedAt breaks tracking::a_position_that_accounts_for_processed_notifications_is_refused,
     PositionIsNotNamed breaks tracking::a_conflict_names_the_position,
     RefusedPositionIsRecorded breaks tracking::a_refused_position_changes_nothing,
     ApplicationsShareOnePosition breaks tracking::applications_are_tracked_apart,

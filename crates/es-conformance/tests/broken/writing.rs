@@ -189,13 +189,16 @@ impl BrokenRecorder {
                 self.notes().refused.insert(name, id);
                 return Ok(());
             }
-            (Some(Defect::RacingConsumersBothWin), recorded) if recorded.is_none_or(|it| it < id) => {
+            (Some(Defect::RacingConsumersBothWin), recorded)
+                if recorded.is_none_or(|it| it < id) && tracking.first() == id =>
+            {
                 pause().await;
                 return self.popo().insert_tracking(tracking).await.or(Ok(()));
             }
             _ => {}
         }
-        let tracking = Tracking::new(self.broken_name(&name)?, id)?;
+        let first = if self.has(Defect::FirstIsNotLookedAt) { id } else { tracking.first() };
+        let tracking = Tracking::covering(self.broken_name(&name)?, first, id)?;
         if let Err(error) = self.popo().insert_tracking(tracking).await {
             self.notes().refused.insert(name, id);
             return Err(if self.has(Defect::PositionIsNotNamed) { unnamed(&error) } else { error });
