@@ -13,8 +13,9 @@ use es_process::DEFAULT_BATCH_SIZE;
 use es_sqlite::SqliteOptions;
 
 use super::fixture::Fixture;
-use crate::bench::{Bench, Scale};
+use crate::bench::Bench;
 use crate::contestant::Working;
+use crate::data;
 use crate::plan::Plan;
 use crate::report::Measure;
 use crate::systems::followers::{CatchUp, Create, Crowd, Live, Processing};
@@ -24,6 +25,8 @@ use crate::workload::Work;
 
 /// Subscribers that have nothing to read.
 const SUBSCRIBERS: usize = 1_000;
+/// Events of each aggregate in a log that is filled.
+const OF_AGGREGATE: usize = 100;
 /// Events of a commit while the log is filled.
 const BATCH: usize = 1_000;
 
@@ -167,8 +170,8 @@ impl Suite {
 /// A recorder that has so many notifications.
 async fn filled<R: ProcessRecorder>(create: &Create<R>, events: usize) -> Result<R> {
     let recorder = create().await?;
-    let mut stored =
-        Fixture::new(if events > 100_000 { Scale::Full } else { Scale::Quick }).stored().take(events);
+    let aggregate = |index| data::events(data::originator(index), OF_AGGREGATE, data::STATE_SIZE);
+    let mut stored = (0..).flat_map(aggregate).take(events);
     loop {
         let batch: Vec<StoredEvent> = stored.by_ref().take(BATCH).collect();
         if batch.is_empty() {
