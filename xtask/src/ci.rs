@@ -42,7 +42,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Ok(Verdict::Passed)
     });
     steps.run("beside Python", || {
-        interop::run(&interop::Arguments { without_postgres: arguments.without_postgres, filter: None })?;
+        let without_postgres = arguments.without_postgres;
+        interop::run(&interop::Arguments { without_postgres, ..interop::Arguments::default() })?;
         Ok(Verdict::Passed)
     });
     steps.run("quickstart", quickstart);

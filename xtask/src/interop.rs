@@ -11,7 +11,7 @@ use crate::{process, python, workspace};
 /// The Python library is installed into virtual environments in `target/interop`. On SQLite and on PostgreSQL (a server
 /// as for `cargo xtask test`), plain and compressed and encrypted, with the tables that either side makes: both sides
 /// append to the same accounts, follow the log, process each other's notifications and take snapshots. Everything that
-/// either has seen is compared.
+/// either has seen is compared, and so are the transcoders of both, on random values.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
     /// Leave out what needs a PostgreSQL server
@@ -20,6 +20,9 @@ pub(crate) struct Arguments {
     /// Only the configurations whose names contain this, as they are printed
     #[arg(long, value_name = "NAME")]
     pub(crate) filter: Option<String>,
+    /// What the random values are made from
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -28,6 +31,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     command.args(["run", "--package", "es-interop", "--", "--environments"]).arg(environments);
     if let Some(filter) = &arguments.filter {
         command.args(["--filter", filter]);
+    }
+    if let Some(seed) = arguments.seed {
+        command.args(["--seed", &seed.to_string()]);
     }
     // Lives until the scenarios have ended.
     let server = if arguments.without_postgres { None } else { Some(Server::provide()?) };

@@ -39,6 +39,10 @@ def plain(value):
     raise TypeError(f"no value of the scenario: {value!r}")
 
 
+def unpack_float(data):
+    return struct.unpack(">d", bytes.fromhex(data))[0]
+
+
 def plain_datetime(value):
     """Microseconds of the clock's face since 1970, and the offset in seconds where there is one."""
     face = (value.replace(tzinfo=None) - EPOCH) // timedelta(microseconds=1)

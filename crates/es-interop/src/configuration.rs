@@ -45,7 +45,7 @@ impl Configuration {
     pub(crate) fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for datastore in [Datastore::Sqlite, Datastore::Postgres] {
-            for python in [PythonVersion::V9_1, PythonVersion::V9_5] {
+            for python in PythonVersion::ALL {
                 for &codecs in python.codecs() {
                     for tables_by in [Language::Rust, Language::Python] {
                         all.push(Self { python, datastore, codecs, tables_by });
@@ -90,6 +90,8 @@ impl Configuration {
 }
 
 impl PythonVersion {
+    pub(crate) const ALL: [Self; 2] = [Self::V9_1, Self::V9_5];
+
     fn codecs(self) -> &'static [Codecs] {
         match self {
             Self::V9_1 => &[Codecs::Plain, Codecs::Pycryptodome],

@@ -2,7 +2,8 @@
 //!
 //! A [`configuration`] says which versions, which datastore, which codecs and whose tables; a [`scenario`] lets
 //! [`participant`]s in both languages play their roles in it, each a process of its own, and [`checks`] compares what
-//! they found. What Rust plays in `participant.rs`, Python plays in `python/participant.py`.
+//! they found. What Rust plays in `participant.rs`, Python plays in `python/participant.py`. Beside that, [`transcoding`]
+//! compares the transcoders of both on random values.
 
 // A command-line program talks to people by printing.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -19,6 +20,7 @@ mod plain;
 mod process;
 mod role;
 mod scenario;
+mod transcoding;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -26,7 +28,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, PythonVersion};
 use crate::role::Role;
 
 /// Let processes in Rust and in Python work on one database at the same time
@@ -42,6 +44,9 @@ struct Arguments {
     /// The directory of the virtual environments `python-9.1` and `python-9.5`; given by `cargo xtask interop`
     #[arg(long, value_name = "DIRECTORY", default_value = "target/interop")]
     environments: PathBuf,
+    /// What the random values are made from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     #[command(subcommand)]
     participant: Option<Participant>,
 }
@@ -69,6 +74,25 @@ async fn run(arguments: &Arguments) -> Result<()> {
         !is_left_out && configuration.to_string().contains(&arguments.filter)
     });
     let (mut passed, mut failed) = (0, 0);
+    for python in PythonVersion::ALL {
+        if !transcoding::name(python).contains(&arguments.filter) {
+            continue;
+        }
+        match transcoding::compare(python, &arguments.environments, arguments.seed).await {
+            Ok(count) => {
+                passed += 1;
+                println!(
+                    "passed  {}: {count} values from seed {}",
+                    transcoding::name(python),
+                    arguments.seed
+                );
+            }
+            Err(error) => {
+                failed += 1;
+                println!("FAILED  {}: {error:#}", transcoding::name(python));
+            }
+        }
+    }
     for configuration in configurations {
         match scenario::run(&configuration, &arguments.environments).await {
             Ok(summary) => {
@@ -81,9 +105,9 @@ async fn run(arguments: &Arguments) -> Result<()> {
             }
         }
     }
-    println!("{passed} configurations passed, {failed} failed, in {:.0} s", start.elapsed().as_secs_f64());
+    println!("{passed} passed, {failed} failed, in {:.0} s", start.elapsed().as_secs_f64());
     ensure!(failed == 0, "Rust and Python do not agree");
-    ensure!(passed > 0, "no configuration is named {:?}", arguments.filter);
+    ensure!(passed > 0, "nothing is named {:?}", arguments.filter);
     Ok(())
 }
 

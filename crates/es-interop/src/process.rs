@@ -54,7 +54,7 @@ impl Process {
     fn spawn(circumstances: &Circumstances<'_>, language: Language, role: Role) -> Result<Self> {
         let mut command = match language {
             Language::Rust => rust()?,
-            Language::Python => python(circumstances),
+            Language::Python => python(circumstances.environments, circumstances.python, "participant.py"),
         };
         command.arg(role.to_string()).arg(circumstances.turns.to_string());
         let settings = circumstances.settings.iter().map(|(name, value)| (*name, value.as_str()));
@@ -99,14 +99,19 @@ fn rust() -> Result<Command> {
     Ok(command)
 }
 
-fn python(circumstances: &Circumstances<'_>) -> Command {
-    let environment = circumstances.environments.join(format!("python-{}", circumstances.python));
+/// A script of ours, run by a version of the library.
+pub(crate) fn python(environments: &Path, version: PythonVersion, script: &str) -> Command {
+    let environment = environments.join(format!("python-{version}"));
     let mut command = Command::new(environment.join("bin").join("python"));
-    command.env_clear().arg(format!("{SOURCE}/python/participant.py"));
+    command.env_clear().arg(format!("{SOURCE}/python/{script}"));
     command.env("PYTHONPATH", format!("{SOURCE}/../../testdata/python"));
     // No files beside the sources, and UTF-8 whatever the locale.
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUTF8", "1");
     command
+}
+
+pub(crate) async fn within_limit<T>(name: &str, future: impl Future<Output = T>) -> Result<T> {
+    within(Instant::now() + TIME_LIMIT, name, future).await
 }
 
 async fn within<T>(deadline: Instant, name: &str, future: impl Future<Output = T>) -> Result<T> {
