@@ -29,6 +29,7 @@ use es_core::PersistenceError;
 /// | `POSTGRES_MAX_WAITING` | 0, any number | callers that may wait for a connection |
 /// | `POSTGRES_SSLMODE`, `POSTGRES_SSLROOTCERT` | `prefer` | as libpq's `sslmode` and `sslrootcert` |
 /// | `POSTGRES_ORDERING` | `table-lock` | or `parallel`, when all readers use this library |
+/// | `POSTGRES_NOTIFY` | no | whether other processes are told at once of what is recorded; yes where the Python library's subscriptions follow |
 #[derive(Clone, Default)]
 pub struct Environment {
     application_name: String,

@@ -44,6 +44,7 @@ fn options(environment: &Environment) -> Result<PostgresOptions, PersistenceErro
         .password(environment.required("POSTGRES_PASSWORD")?)
         .create_table(environment.boolean("CREATE_TABLE", true)?)
         .pre_ping(environment.boolean("POSTGRES_PRE_PING", false)?)
+        .notify(environment.boolean("POSTGRES_NOTIFY", false)?)
         .conn_max_age(environment.seconds("POSTGRES_CONN_MAX_AGE")?);
     if let Some(ports) = environment.get("POSTGRES_PORT") {
         options =

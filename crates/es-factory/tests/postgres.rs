@@ -142,6 +142,7 @@ fn wrong_settings_are_told_when_the_factory_is_built() {
         ("POSTGRES_MAX_WAITING", "few"),
         ("POSTGRES_ORDERING", "chaotic"),
         ("POSTGRES_SSLMODE", "sometimes"),
+        ("POSTGRES_NOTIFY", "often"),
         ("CREATE_TABLE", "2"),
     ] {
         let error = build(complete.into_iter().chain([(name, wrong)]).collect()).unwrap_err();

@@ -7,6 +7,7 @@ line of JSON. Roles that go on until everything is written are told so by the en
 `src/participant.rs` is the same in Rust, and says what the roles are.
 """
 import json
+import os
 import sys
 import time
 from datetime import date, datetime, timedelta, timezone
@@ -115,6 +116,29 @@ def follow(bank, is_written):
         if is_last_look:
             return {"log": log}
         time.sleep(PAUSE)
+
+
+def can_subscribe(bank):
+    """Version 9.5 can, on PostgreSQL."""
+    return hasattr(bank.recorder, "subscribe") and "postgres" in os.environ["PERSISTENCE_MODULE"]
+
+
+def subscribe(bank, is_written):
+    """Follows without asking: a subscription wakes when it is told, by whichever side has written."""
+    log = []
+
+    def stop_at_the_end(subscription):
+        is_written.wait()
+        last = bank.recorder.max_notification_id()
+        while not log or log[-1]["id"] < last:
+            time.sleep(PAUSE)
+        subscription.stop()
+
+    with bank.recorder.subscribe(gt=0) as subscription:
+        Thread(target=stop_at_the_end, args=(subscription,), daemon=True).start()
+        for notification in subscription:
+            log.append(logged(bank.mapper, notification))
+    return {"log": log}
 
 
 def process(bank, ledger, is_written):
@@ -260,7 +284,7 @@ def main():
         "open-bank": lambda: open_bank(bank),
         "open-ledger": lambda: None,
         "write": lambda: write(bank, turns),
-        "follow": lambda: follow(bank, is_written),
+        "follow": lambda: (subscribe if can_subscribe(bank) else follow)(bank, is_written),
         "process": lambda: process(bank, ledger, is_written),
         "report": lambda: report(bank, ledger),
     }

@@ -75,13 +75,15 @@ impl Configuration {
     pub(crate) fn settings(&self) -> Vec<(&'static str, &'static str)> {
         let mut settings = vec![("BANK_IS_SNAPSHOTTING_ENABLED", "y")];
         settings.extend(match self.datastore {
-            Datastore::Sqlite => [
+            Datastore::Sqlite => &[
                 ("PERSISTENCE_MODULE", "eventsourcing.sqlite"),
                 ("INFRASTRUCTURE_FACTORY", "eventsourcing.sqlite:Factory"),
-            ],
-            Datastore::Postgres => [
+            ][..],
+            Datastore::Postgres => &[
                 ("PERSISTENCE_MODULE", "eventsourcing.postgres"),
                 ("INFRASTRUCTURE_FACTORY", "eventsourcing.postgres:Factory"),
+                // What a subscription of version 9.5 waits for.
+                ("POSTGRES_NOTIFY", "y"),
             ],
         });
         settings.extend(self.codecs.settings());

@@ -58,11 +58,12 @@
 //!
 //! # Beside the Python library
 //! Processes in Rust and in Python can share a database: append to the same aggregates, follow the same
-//! log, go on from each other's snapshots and positions. Two things to know:
+//! log, go on from each other's snapshots and positions. What to know:
 //! - Version 9.1 records tracking positions only in a table that it has made itself; this library uses
 //!   that table as it is. Where 9.1 is to process notifications, let it make the tables.
 //! - On PostgreSQL, keep the default ordering, and `POSTGRES_ENABLE_DB_FUNCTIONS` of version 9.5 off:
 //!   otherwise the Python library's readers, and with the latter all readers, can miss events.
+//! - Its subscriptions of version 9.5 there wait for `NOTIFY`, which is sent with `POSTGRES_NOTIFY` on.
 //!
 //! # Features
 //! A feature compiles a part in, and never changes what another part does.
