@@ -32,6 +32,17 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// When a run was, of what, and how busy the machine was with whatever else.
+    pub(crate) fn run(&self, date: &str, commit: &str) -> String {
+        let load = match (self.load_before, self.load_after) {
+            (Some(before), Some(after)) => format!(", load average {before} before, {after} after"),
+            _ => String::new(),
+        };
+        format!("{date}, commit {commit}{load}")
+    }
+}
+
 /// The load average of the last minute.
 pub(crate) fn load() -> Option<f64> {
     fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()

@@ -34,6 +34,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::bench::{Bench, Scale};
 use crate::child::Job;
 use crate::machine::Machine;
+use crate::markdown::Markdown;
 use crate::report::{FORMAT, Report};
 use crate::systems::program::Programs;
 use crate::systems::{peers, python};
@@ -154,8 +155,10 @@ fn write_all(arguments: &Arguments, directory: &Path, report: Report) -> Result<
     write(&results, &serde_json::to_string_pretty(&report)?)?;
     write(&directory.join(format!("{prefix}report.html")), &page::Page(&report).to_string())?;
     if arguments.write_results {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-        write(&root.join("BENCHMARKS.md"), &markdown::Markdown(&report).to_string())?;
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let notes = fs::read_to_string(package.join("NOTES.md")).context("cannot read NOTES.md")?;
+        let page = Markdown { report: &report, notes: &notes };
+        write(&package.join("../..").canonicalize()?.join("BENCHMARKS.md"), &page.to_string())?;
     }
     Ok(())
 }

@@ -6,15 +6,15 @@ use crate::chart::short;
 use crate::report::{Experiment, Figures, Measure, Report};
 use crate::table::{bound, places, verdict};
 
-/// What the figures mean, written by people who looked at profiles.
-const NOTES: &str = include_str!("../NOTES.md");
-
-/// The page.
-pub(crate) struct Markdown<'a>(pub(crate) &'a Report);
+/// The page, with what people found out about the figures.
+pub(crate) struct Markdown<'a> {
+    pub(crate) report: &'a Report,
+    pub(crate) notes: &'a str,
+}
 
 impl Display for Markdown<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let report = self.0;
+        let Self { report, notes } = self;
         let machine = &report.machine;
         let memory = machine.memory_mebibytes.map_or(String::new(), |memory| format!(", {memory} MiB"));
         writeln!(f, "# Benchmarks\n")?;
@@ -25,24 +25,18 @@ impl Display for Markdown<'_> {
              experiments, machines or days cannot. Medians, with the quartiles in brackets; all commits are durable, by \
              the defaults of each system unless said otherwise.\n"
         )?;
-        writeln!(f, "- Date: {}", report.date)?;
-        writeln!(f, "- Commit: {}", report.commit)?;
-        for run in &report.earlier_runs {
-            writeln!(f, "- Experiments that this run did not make again: {run}")?;
-        }
         writeln!(
             f,
             "- Machine: {}, {} threads{memory}, {}",
             machine.processor, machine.threads, machine.system
         )?;
-        if let (Some(before), Some(after)) = (machine.load_before, machine.load_after) {
-            writeln!(
-                f,
-                "- Load average: {before} before, {after} after; beyond about 1, others used the machine, too"
-            )?;
+        for run in &report.earlier_runs {
+            writeln!(f, "- Run: {run}")?;
         }
+        writeln!(f, "- Run: {}", machine.run(&report.date, &report.commit))?;
+        writeln!(f, "- Beyond a load average of about 1 before a run, others used the machine, too")?;
         writeln!(f, "- Events are made from the seed {:#x}", report.seed)?;
-        writeln!(f, "\n{NOTES}")?;
+        writeln!(f, "\n{notes}")?;
         write_targets(f, report)?;
         writeln!(f, "\n## All figures\n")?;
         report.experiments.iter().try_for_each(|experiment| write_experiment(f, experiment))?;
@@ -136,14 +130,15 @@ mod tests {
 
     #[test]
     fn the_page_has_figures_targets_and_what_is_missing() {
-        let page = Markdown(&example()).to_string();
+        let page = Markdown { report: &example(), notes: "## Notes" }.to_string();
         for part in [
             "| sqlite append, 64 tasks, 1 event per commit | times the work | bare rusqlite | 12.00 (6.00–24.00) | ≥ 10 | met |",
             "| es-sqlite | 1k (500–2k) | 1000.00 | 8 | 64 |",
             "| es-sqlite | 4.00 (2.00–8.00) |",
             "- PostgreSQL: left out",
             "- SQLite: synchronous=FULL",
-            "- Commit: 0123abc",
+            "commit 0123abc, load average 0.5",
+            "## Notes",
         ] {
             assert!(page.contains(part), "{part:?} is missing in {page}");
         }

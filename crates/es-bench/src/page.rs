@@ -41,10 +41,6 @@ const GROUPS: [(&str, &str); 4] =
 fn circumstances(report: &Report) -> String {
     let machine = &report.machine;
     let memory = machine.memory_mebibytes.map_or(String::new(), |memory| format!(", {memory} MiB"));
-    let load = match (machine.load_before, machine.load_after) {
-        (Some(before), Some(after)) => format!("; load average {before} before, {after} after"),
-        _ => String::new(),
-    };
     let note = if report.is_quick {
         "<p class=\"warning\">A quick run: every workload once, nothing to quote.</p>"
     } else {
@@ -53,17 +49,18 @@ fn circumstances(report: &Report) -> String {
     let settings: String = (report.durability.iter())
         .map(|one| format!("<dt>{}</dt><dd>{}</dd>", escape(&one.datastore), escape(&one.settings)))
         .collect();
+    let earlier: String = report.earlier_runs.iter().map(|run| format!("<li>{}</li>", escape(run))).collect();
     format!(
-        "<p>{}, commit <code>{}</code>, seed {:#x}<br>{}, {} threads{memory}, {}{load}</p>{note}\
+        "<p>{}<br>{}, {} threads{memory}, {}; seed {:#x}</p>{note}\
          <p>Medians, with the quartiles as whiskers. Systems took turns with the same work, so that figures of one \
          experiment can be compared with each other, and those of different ones cannot.</p>\
-         <details><summary>What a commit means in each system</summary><dl>{settings}</dl></details>",
-        escape(&report.date),
-        escape(report.commit.get(..12).unwrap_or(&report.commit)),
-        report.seed,
+         <details><summary>What a commit means in each system</summary><dl>{settings}</dl></details>\
+         <details><summary>Earlier runs that experiments were kept of</summary><ul>{earlier}</ul></details>",
+        escape(&machine.run(&report.date, &report.commit)),
         escape(&machine.processor),
         machine.threads,
         escape(&machine.system),
+        report.seed,
     )
 }
 

@@ -15,7 +15,7 @@ pub(crate) struct Report {
     /// When the run began, RFC 3339, UTC.
     pub(crate) date: String,
     pub(crate) commit: String,
-    /// Dates and commits of earlier runs that experiments were kept of.
+    /// Earlier runs that experiments were kept of.
     #[serde(default)]
     pub(crate) earlier_runs: Vec<String>,
     /// What the stored events were made from.
@@ -144,8 +144,11 @@ impl Target {
 
 impl Report {
     /// Keeps the experiments of an earlier report that this one has not made again, in their old places: each
-    /// experiment stands for itself.
+    /// experiment stands for itself. A report of nothing leaves the earlier one as it is.
     pub(crate) fn add_to(mut self, earlier: Self) -> Self {
+        if self.experiments.is_empty() {
+            return earlier;
+        }
         let is_new = |name: &str| self.experiments.iter().any(|made| made.name == name);
         let mut missing: Vec<_> = (earlier.missing.into_iter())
             .filter_map(|mut known| {
@@ -169,7 +172,7 @@ impl Report {
         }
         missing.append(&mut self.missing);
         let mut earlier_runs = earlier.earlier_runs;
-        earlier_runs.push(format!("{}, commit {}", earlier.date, earlier.commit));
+        earlier_runs.push(earlier.machine.run(&earlier.date, &earlier.commit));
         Self { experiments, durability, missing, earlier_runs, ..self }
     }
 }
@@ -228,7 +231,7 @@ pub(crate) mod tests {
                 memory_mebibytes: Some(1024),
                 system: "linux 6".into(),
                 load_before: Some(0.5),
-                load_after: None,
+                load_after: Some(0.7),
             },
             durability: vec![Durability { datastore: "SQLite".into(), settings: "synchronous=FULL".into() }],
             experiments: vec![append, stream],
@@ -252,7 +255,7 @@ pub(crate) mod tests {
             "is_quick": false,
             "machine": {
                 "processor": "a processor", "threads": 2, "memory_mebibytes": 1024, "system": "linux 6",
-                "load_before": 0.5, "load_after": null,
+                "load_before": 0.5, "load_after": 0.7,
             },
             "durability": [{"datastore": "SQLite", "settings": "synchronous=FULL"}],
             "experiments": [
@@ -308,7 +311,14 @@ pub(crate) mod tests {
         assert_eq!(both.experiments.iter().map(|made| made.rounds).collect::<Vec<_>>(), [99, 1]);
         assert_eq!(both.missing[0].experiments, ["sqlite stream, memory"]);
         assert_eq!(both.durability.len(), 1);
-        assert_eq!(both.earlier_runs, ["2026-01-31T12:00:00Z, commit 0123abc"]);
+        let mut nothing = example();
+        nothing.experiments.clear();
+        nothing.date = "later".into();
+        assert_eq!(nothing.add_to(example()).date, example().date);
+        assert_eq!(
+            both.earlier_runs,
+            ["2026-01-31T12:00:00Z, commit 0123abc, load average 0.5 before, 0.7 after"]
+        );
     }
 
     #[test]

@@ -25,11 +25,8 @@ impl Display for Circumstances<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Report { machine, durability, missing, date, commit, .. } = self.0;
         let memory = machine.memory_mebibytes.map_or(String::new(), |memory| format!(", {memory} MiB"));
-        writeln!(f, "\n{date}, commit {commit}")?;
+        writeln!(f, "\n{}", machine.run(date, commit))?;
         writeln!(f, "{}, {} threads{memory}, {}", machine.processor, machine.threads, machine.system)?;
-        if let (Some(before), Some(after)) = (machine.load_before, machine.load_after) {
-            writeln!(f, "load average {before} before, {after} after (the benchmarks themselves included)")?;
-        }
         durability.iter().try_for_each(|one| writeln!(f, "{}: {}", one.datastore, one.settings))?;
         missing
             .iter()
