@@ -54,7 +54,7 @@ struct Store<E>(E);
 
 impl<E: Executor> Store<E> {
     async fn of_account(&self, account: &str, args: Args) -> Result<ReadResult<Event>> {
-        Ok(self.0.read_by_aggregator(ACCOUNT.into(), account.into(), args).await?)
+        Ok(self.0.read_by_aggregator(ACCOUNT.into(), id(account), args).await?)
     }
 }
 
@@ -106,10 +106,15 @@ impl<E: Executor> Peer for Store<E> {
     }
 }
 
+/// Its ids are ULIDs: there is room for 26 letters and digits.
+fn id(account: &str) -> String {
+    account.chars().filter(char::is_ascii_alphanumeric).take(26).collect()
+}
+
 fn event(account: &str, version: i32, state: String, now: Duration) -> Event {
     Event {
         id: Ulid::new(),
-        aggregator_id: account.into(),
+        aggregator_id: id(account),
         aggregator_type: ACCOUNT.into(),
         version,
         name: "Credited".into(),
