@@ -94,6 +94,8 @@ async fn be_child(job: Job) -> Result<()> {
 async fn run(arguments: &Arguments) -> Result<()> {
     let directory = directory()?;
     let date = OffsetDateTime::now_utc().format(&Rfc3339)?;
+    // Now: the sources may change while it runs.
+    let commit = machine::commit();
     let mut machine = Machine::describe();
     let scale = if arguments.quick { Scale::Quick } else { Scale::Full };
     let mut bench = Bench::new(scale, &arguments.filter, arguments.rounds);
@@ -128,7 +130,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let report = Report {
         format: FORMAT,
         date,
-        commit: machine::commit(),
+        commit,
         earlier_runs: Vec::new(),
         seed: data::SEED,
         is_quick: arguments.quick,

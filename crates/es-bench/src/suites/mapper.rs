@@ -25,8 +25,9 @@ const BARE: &str = "serde_json";
 const TEXT: &str = "serde_json, values ready as text";
 const WITH_CODECS: &str = "serde_json, then the codecs";
 const ALL_CODECS: &str = "JSON + zlib + AES-256";
-/// Many, of a few milliseconds each: others who use the processor hit some of them, and the median is of the rest.
-const ROUNDS: usize = 301;
+/// Many, of about a millisecond each for everybody: others who use the processor hit some of them, and the median is of
+/// the rest. Longer rounds than a time slice would always be hit.
+const ROUNDS: usize = 501;
 
 pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
     json(bench, &programs.python).await?;
@@ -55,7 +56,7 @@ async fn json(bench: &mut Bench, programs: &[Program]) -> Result<()> {
     let stored = mapper.to_stored_event(&event)?;
     ensure!(stored.state == bare_json::write(&event)?, "the mapper and serde_json write different bytes");
     let text = Text::read(&stored.state)?;
-    let times = bench.scale.pick(1_000, 100);
+    let times = bench.scale.pick(200, 100);
     let python = Python { programs, datastore: Datastore::Mapper { is_compressed: false, cipher_key: None } };
     let plan = |what| {
         Plan::new(format!("mapper {what}, JSON"), ROUNDS)
@@ -71,7 +72,7 @@ async fn json(bench: &mut Bench, programs: &[Program]) -> Result<()> {
                 Repeated::boxed(BARE, times, || bare_json::write(black_box(&event))),
                 Repeated::boxed(TEXT, times, || black_box(&text).write()),
             ];
-            contestants.extend(python.contestants("encode", times)?);
+            contestants.extend(python.contestants("encode", times / 10)?);
             Ok(contestants)
         })
         .await?;
@@ -82,7 +83,7 @@ async fn json(bench: &mut Bench, programs: &[Program]) -> Result<()> {
                 Repeated::boxed(BARE, times, || bare_json::read(black_box(&stored.state))),
                 Repeated::boxed(TEXT, times, || Text::read(black_box(&stored.state))),
             ];
-            contestants.extend(python.contestants("decode", times)?);
+            contestants.extend(python.contestants("decode", times / 10)?);
             Ok(contestants)
         })
         .await
@@ -98,7 +99,7 @@ async fn with_codecs(
     let event = bare_json::transferred();
     let stored = mapper.to_stored_event(&event)?;
     ensure!(codecs.read(&stored)? == event, "the mapper and the codecs are at odds");
-    let times = bench.scale.pick(400, 100);
+    let times = bench.scale.pick(80, 80);
     let plan = |what: &str, times: f64| {
         let plan = Plan::new(format!("mapper {what}, {name}"), ROUNDS).within(1.15, WITH_CODECS);
         match &python {
@@ -116,7 +117,7 @@ async fn with_codecs(
                 Repeated::boxed(WITH_CODECS, times, || codecs.write(black_box(&event), &stored)),
             ];
             if let Some(python) = &python {
-                contestants.extend(python.contestants("encode", times)?);
+                contestants.extend(python.contestants("encode", times / 2)?);
             }
             Ok(contestants)
         })
@@ -128,7 +129,7 @@ async fn with_codecs(
                 Repeated::boxed(WITH_CODECS, times, || codecs.read(black_box(&stored))),
             ];
             if let Some(python) = &python {
-                contestants.extend(python.contestants("decode", times)?);
+                contestants.extend(python.contestants("decode", times / 4)?);
             }
             Ok(contestants)
         })
@@ -143,7 +144,7 @@ struct Python<'a> {
 
 impl Python<'_> {
     fn contestants(&self, direction: &str, times: usize) -> Result<Vec<Box<dyn Contestant>>> {
-        let work = json!({"work": direction, "times": times.div_ceil(10)});
+        let work = json!({"work": direction, "times": times});
         self.programs.iter().map(|program| program.boxed(self.datastore.clone(), &work)).collect()
     }
 }
