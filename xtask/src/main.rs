@@ -12,6 +12,7 @@ compile_error!(
 
 mod bench;
 mod ci;
+mod faults;
 mod interop;
 mod postgres;
 mod process;
@@ -39,6 +40,7 @@ enum Command {
     /// Format the whole workspace.
     Fmt,
     Bench(bench::Arguments),
+    Faults(faults::Arguments),
     Interop(interop::Arguments),
     #[command(subcommand)]
     Postgres(postgres::Command),
@@ -66,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Fmt => process::check(workspace::cargo().args(["fmt", "--all"])),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Faults(arguments) => faults::run(&arguments),
         Command::Interop(arguments) => interop::run(&arguments),
         Command::Postgres(command) => postgres::run(command),
     }

@@ -12,7 +12,7 @@ use crate::{process, workspace};
 /// The package that is about PostgreSQL alone.
 const POSTGRES_PACKAGE: &str = "es-postgres";
 /// Tells tests of other packages not to look for a server.
-const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
+pub(crate) const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
 
 /// Run every test of the workspace, doc tests included, with a PostgreSQL server
 ///

@@ -1,0 +1,258 @@
+//! Clients of one recorder: they put, alone and in groups, with tracking and without, get, read pages,
+//! streams and subscriptions, and report all of it.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::Result;
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Conflict, EventRange,
+    NotificationSelection, PersistenceError, ProcessRecorder, StoredEvent, Tracking, TrackingRecorder,
+    uuid::Uuid,
+};
+use futures_util::TryStreamExt;
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    history::{Answer, Call, Event, Recorded},
+    place::Recorder,
+    report::Report,
+};
+
+/// The upstream applications whose positions are tracked.
+pub const FEEDS: [&str; 2] = ["feed-0", "feed-1"];
+
+/// Aggregates that all clients of a round write.
+const SHARED: u64 = 8;
+
+const PAGE_SIZE: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+/// Clients of one recorder, in one process.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    recorder: Recorder,
+    report: Arc<Report>,
+    /// The first of the aggregates that others write, too.
+    shared: u64,
+    /// The next of the aggregates that nobody else writes.
+    fresh: Arc<AtomicU64>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Clients {
+    /// Clients that go on until `stop` says so. Processes of one round share the aggregates of that
+    /// round; `seed` is the process's own.
+    pub fn new(
+        recorder: Recorder,
+        report: Arc<Report>,
+        round: u32,
+        seed: u32,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        let fresh = (u64::from(seed) << 32) + (1 << 31);
+        Self {
+            recorder,
+            report,
+            shared: u64::from(round) * SHARED,
+            fresh: Arc::new(AtomicU64::new(fresh)),
+            stop,
+        }
+    }
+
+    /// Runs so many writers at the same time, and three readers.
+    ///
+    /// # Errors
+    /// When the recorder fails in a way that it must not.
+    pub async fn run(&self, writers: u32, seed: u64) -> Result<()> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut tasks = JoinSet::new();
+        for _ in 0..writers {
+            let (clients, random) = (self.clone(), random.fork());
+            tasks.spawn(async move { clients.write(random).await });
+        }
+        let clients = self.clone();
+        tasks.spawn(async move { clients.follow().await });
+        let clients = self.clone();
+        tasks.spawn(async move { clients.stream().await });
+        let clients = self.clone();
+        tasks.spawn(async move { clients.page(random).await });
+        while let Some(ended) = tasks.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
+
+    /// Puts one event on an aggregate of its own.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn put_one(&self) -> Result<Answer> {
+        self.put(vec![(self.fresh(), 1)], None, 0).await
+    }
+
+    async fn write(&self, mut random: fastrand::Rng) -> Result<()> {
+        while self.goes_on().await {
+            match random.u32(0..100) {
+                0..70 => self.append(&mut random).await?,
+                70..90 => self.track(&mut random).await?,
+                90..97 => drop(self.put_one().await?),
+                _ => self.put_many(&mut random).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends to aggregates that others write, too: whoever is second meets a conflict.
+    async fn append(&self, random: &mut fastrand::Rng) -> Result<()> {
+        let aggregate = self.shared + random.u64(0..SHARED);
+        let mut places = self.next_places(aggregate, random.i64(1..5)).await?;
+        if random.u8(0..8) == 0 {
+            let other = self.shared + (aggregate + 1) % SHARED;
+            if other != aggregate {
+                places.extend(self.next_places(other, 1).await?);
+            }
+        }
+        if !places.is_empty() {
+            self.put(places, None, random.usize(0..200)).await?;
+        }
+        Ok(())
+    }
+
+    async fn next_places(&self, aggregate: u64, events: i64) -> Result<Vec<(u64, i64)>> {
+        let Some(length) = self.get(aggregate).await? else { return Ok(Vec::new()) };
+        Ok((1..=events).map(|event| (aggregate, length + event)).collect())
+    }
+
+    async fn track(&self, random: &mut fastrand::Rng) -> Result<()> {
+        let name = FEEDS[random.usize(0..FEEDS.len())];
+        let position = match self.recorder.max_tracking_id(name).await {
+            Ok(position) => position.unwrap_or(0),
+            Err(error) => return judge(error).map(drop),
+        };
+        let places = (1..=random.i64(1..3)).map(|_| (self.fresh(), 1)).collect();
+        self.put(places, Some((name.to_owned(), position + 1)), 0).await.map(drop)
+    }
+
+    async fn put_many(&self, random: &mut fastrand::Rng) -> Result<()> {
+        let aggregate = self.fresh();
+        let places = (1..=random.i64(50..400)).map(|version| (aggregate, version)).collect();
+        self.put(places, None, 500).await.map(drop)
+    }
+
+    async fn put(
+        &self,
+        places: Vec<(u64, i64)>,
+        tracking: Option<(String, i64)>,
+        padding: usize,
+    ) -> Result<Answer> {
+        let put = self.report.key();
+        let event = |(index, (aggregate, version))| -> StoredEvent {
+            Event { aggregate, version, put: put.clone(), index }.stored(padding)
+        };
+        let events = places.iter().copied().enumerate().map(event).collect();
+        let record = tracking.clone().map(|(name, position)| Tracking::new(name, position)).transpose()?;
+        self.report.invoked(&put, Call::Put { places, tracking });
+        let outcome = match record {
+            Some(tracking) => self.recorder.insert_events_with_tracking(events, tracking).await,
+            None => self.recorder.insert_events(events).await,
+        };
+        let answer = outcome.map(Answer::Recorded).or_else(judge)?;
+        self.report.returned(put, answer.clone());
+        Ok(answer)
+    }
+
+    /// How many events the aggregate has, if that could be read.
+    async fn get(&self, aggregate: u64) -> Result<Option<i64>> {
+        let key = self.report.key();
+        self.report.invoked(&key, Call::Get { aggregate });
+        let found = self.recorder.select_events(Uuid::from_u128(aggregate.into()), EventRange::all()).await;
+        let length = found.as_ref().ok().and_then(|events| i64::try_from(events.len()).ok());
+        let events = found.map(|events| Answer::Events(events.iter().map(Event::read).collect()));
+        self.report.returned(key, events.or_else(judge)?);
+        Ok(length)
+    }
+
+    /// Reads pages of all sizes, again and again from the beginning.
+    async fn page(&self, mut random: fastrand::Rng) -> Result<()> {
+        let mut after = 0;
+        while self.goes_on().await {
+            let limit = random.usize(1..500);
+            let key = self.report.key();
+            self.report.invoked(&key, Call::Select { after, limit });
+            let page =
+                self.recorder.select_notifications(NotificationSelection::new(limit).after(after)).await;
+            let last = page.as_ref().ok().and_then(|page| page.last()).map(|last| last.id);
+            let answer = page.map(|page| Answer::Notifications(page.iter().map(Recorded::read).collect()));
+            self.report.returned(key, answer.or_else(judge)?);
+            after = last.unwrap_or(0);
+        }
+        Ok(())
+    }
+
+    /// Streams the log from its beginning to its end, again and again.
+    async fn stream(&self) -> Result<()> {
+        while self.goes_on().await {
+            let key = self.report.key();
+            self.report.invoked(&key, Call::Select { after: 0, limit: usize::MAX });
+            let all = NotificationSelection::new(usize::MAX);
+            let log = self.recorder.stream_notifications_by(PAGE_SIZE, all);
+            let log: Result<Vec<Recorded>, _> = log.map_ok(|one| Recorded::read(&one)).try_collect().await;
+            self.report.returned(key, log.map(Answer::Notifications).or_else(judge)?);
+        }
+        Ok(())
+    }
+
+    /// Follows the log by a subscription.
+    async fn follow(&self) -> Result<()> {
+        let mut subscription = self.recorder.subscribe(0, []).page_size(PAGE_SIZE);
+        loop {
+            let key = self.report.key();
+            let call = Call::Select { after: subscription.position(), limit: PAGE_SIZE.get() };
+            self.report.invoked(&key, call);
+            let page = tokio::select! {
+                page = subscription.next_page() => page,
+                () = stopped(self.stop.clone()) => return Ok(()),
+            };
+            let answer = match page {
+                Ok(None) => return Ok(()),
+                Ok(Some(page)) => {
+                    Ok(Answer::Notifications(page.notifications.iter().map(Recorded::read).collect()))
+                }
+                Err(error) => judge(error),
+            };
+            self.report.returned(key, answer?);
+        }
+    }
+
+    /// Whether nobody has said stop; lets others have their turn, as a recorder in memory never does.
+    async fn goes_on(&self) -> bool {
+        tokio::task::yield_now().await;
+        !*self.stop.borrow()
+    }
+
+    fn fresh(&self) -> u64 {
+        self.fresh.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Waits until it is told to stop.
+pub(crate) async fn stopped(mut stop: watch::Receiver<bool>) {
+    // Whoever would tell is gone: that is the end, too.
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// What an error means for a history, unless it is one that must not be.
+fn judge(error: PersistenceError) -> Result<Answer> {
+    match error.conflict() {
+        Some(Conflict::Version { .. }) => Ok(Answer::Conflict),
+        Some(Conflict::Tracking { .. }) => Ok(Answer::TrackingConflict),
+        _ if error.is_outcome_unknown() => Ok(Answer::Unknown),
+        _ if error.is_transient() => Ok(Answer::Refused),
+        _ => Err(error.into()),
+    }
+}

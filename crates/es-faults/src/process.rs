@@ -1,0 +1,157 @@
+//! A process as its parent sees it: started, listened to, ended, and never left behind.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::{
+    child::{Job, STOP},
+    history::Message,
+};
+
+/// The argument that a job follows.
+pub const JOB: &str = "--job";
+
+/// A process that takes longer to start, or to stop when it is told to, is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const SIGKILL: i32 = 9;
+
+/// A process that does a job.
+#[derive(Debug)]
+pub struct Child {
+    name: String,
+    process: std::process::Child,
+    input: Option<ChildStdin>,
+    ready: Receiver<()>,
+    /// Nothing once they were taken.
+    messages: Option<JoinHandle<Result<Vec<Message>>>>,
+    has_fuse: bool,
+    is_killed: bool,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// In order, as it was told.
+    Stopped,
+    /// By its parent.
+    Killed,
+    /// By itself, at its point.
+    Burnt,
+}
+
+impl Child {
+    /// Starts `program`, this crate's, with a job.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(program: &Path, job: &Job) -> Result<Self> {
+        let mut process = Command::new(program)
+            .args([JOB, &serde_json::to_string(job)?])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let input = process.stdin.take();
+        let output = process.stdout.take().context("a process has no output")?;
+        let (tell, ready) = mpsc::channel();
+        let messages = Some(thread::spawn(move || listen(output, &tell)));
+        let (name, has_fuse) = (job.name.clone(), job.fuse.is_some());
+        Ok(Self { name, process, input, ready, messages, has_fuse, is_killed: false })
+    }
+
+    /// Waits until it is at work, or has ended.
+    ///
+    /// # Errors
+    /// When it takes too long.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
+        match self.ready.recv_timeout(PATIENCE) {
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Ok(()),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("process {} is not at work after {PATIENCE:?}", self.name)
+            }
+        }
+    }
+
+    /// Tells it to end in order.
+    pub fn stop(&mut self) {
+        if let Some(input) = &mut self.input {
+            // It may have ended.
+            let _ = writeln!(input, "{STOP}");
+        }
+    }
+
+    /// Kills it.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub fn kill(&mut self) -> Result<()> {
+        self.is_killed = true;
+        self.process.kill().context("cannot kill a process")
+    }
+
+    /// How it ended, and all that it said.
+    ///
+    /// # Errors
+    /// When it does not end, ended with an error, or said what cannot be understood.
+    pub fn end(mut self) -> Result<(End, Vec<Message>)> {
+        let status = self.wait()?;
+        let end = match status.signal() {
+            Some(SIGKILL) if self.is_killed => End::Killed,
+            Some(SIGKILL) if self.has_fuse => End::Burnt,
+            None if status.success() => End::Stopped,
+            _ => bail!("process {} ended with {status}", self.name),
+        };
+        let messages = self.messages.take().context("a process is listened to once")?;
+        let messages = messages.join().map_err(|_| anyhow!("a thread that listens panicked"))??;
+        Ok((end, messages))
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Some(status) = self.process.try_wait()? {
+                return Ok(status);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        bail!("process {} does not end within {PATIENCE:?}", self.name)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // It may have ended by itself; in any case it is reaped.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn listen(output: ChildStdout, ready: &Sender<()>) -> Result<Vec<Message>> {
+    let mut output = BufReader::new(output);
+    let mut messages = Vec::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        output.read_until(b'\n', &mut line)?;
+        // Of the last line, a killed process may have written a part.
+        if line.pop() != Some(b'\n') {
+            return Ok(messages);
+        }
+        match serde_json::from_slice(&line).context("a process says what is no message")? {
+            // Nobody waits any more if it took too long.
+            Message::Ready => drop(ready.send(())),
+            message => messages.push(message),
+        }
+    }
+}

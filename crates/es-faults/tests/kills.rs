@@ -1,0 +1,21 @@
+//! A short run of what `cargo xtask faults` does at length.
+
+use std::path::Path;
+
+use es_faults::life::{self, Tally};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_promised_survives_kills() {
+    let program = Path::new(env!("CARGO_BIN_EXE_es-faults"));
+    let mut tally = Tally::default();
+    // Each datastore is an upstream once.
+    for seed in [1, 2, 3] {
+        match life::live(seed, 2, program).await {
+            Ok(lived) => tally += lived,
+            Err(error) => panic!("{error:#}"),
+        }
+    }
+    assert_eq!(tally.rounds, 6);
+    assert!(tally.killed + tally.burnt > 0, "{tally}");
+    assert!(tally.acknowledged > 0, "{tally}");
+}

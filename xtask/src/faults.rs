@@ -1,0 +1,37 @@
+//! `cargo xtask faults`: kills processes that write, read and process, with a PostgreSQL server.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::postgres::Server;
+use crate::test::WITHOUT_POSTGRES;
+use crate::{process, workspace};
+
+/// Kill processes that write, read and process databases, and check what is left
+///
+/// The PostgreSQL server is found as for `cargo xtask test`. Databases, tasks and kills follow from the seed.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// How many rounds: in each, several processes are started and killed
+    #[arg(long, default_value_t = 40)]
+    rounds: u32,
+    /// The seed of the first database; the next has the next
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Leave out what needs a PostgreSQL server
+    #[arg(long)]
+    without_postgres: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let (rounds, seed) = (arguments.rounds.to_string(), arguments.seed.to_string());
+    let mut command = workspace::cargo();
+    command.args(["run", "--package", "es-faults", "--", "--rounds", &rounds, "--seed", &seed]);
+    // Lives until the last process has ended.
+    let server = if arguments.without_postgres { None } else { Some(Server::provide()?) };
+    match &server {
+        Some(server) => command.env_remove(WITHOUT_POSTGRES).envs(server.connection().variables()),
+        None => command.env(WITHOUT_POSTGRES, "1"),
+    };
+    process::check(&mut command)
+}
