@@ -102,7 +102,8 @@ impl PostgresTrackingRecorder {
         tracking: &Tracking,
     ) -> Result<(), PersistenceError> {
         self.0.check_open()?;
-        let ids = [tracking.notification_id()];
+        let mut ids = vec![tracking.first(), tracking.notification_id()];
+        ids.dedup();
         match self.0.track_in(transaction, tracking.application_name(), &ids).await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(writer::tracking_conflict(tracking).into()),

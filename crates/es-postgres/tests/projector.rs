@@ -418,10 +418,12 @@ async fn a_position_is_recorded_in_a_transaction_of_the_callers() {
             }
         }
         assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(6));
-        let mut transaction = connection.begin().await.unwrap();
-        let refused = Tracking::new("upstream", 6).unwrap();
-        let refused = recorder.insert_tracking_in(&mut transaction, &refused).await.unwrap_err();
-        assert!(refused.is_conflict());
+        // The second ends beyond what is recorded, and starts before.
+        for refused in [Tracking::new("upstream", 6), Tracking::covering("upstream", 6, 9)] {
+            let mut transaction = connection.begin().await.unwrap();
+            let refused = recorder.insert_tracking_in(&mut transaction, &refused.unwrap()).await.unwrap_err();
+            assert!(refused.is_conflict());
+        }
     }
 }
 
