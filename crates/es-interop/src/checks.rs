@@ -76,12 +76,13 @@ impl Flaws {
         }
     }
 
-    /// Each turn of each side is recorded once.
+    /// Each turn of each side is recorded once, the last one of Rust included.
     fn of_turns(&mut self, log: &[Logged], turns: u32) {
         let mut missing: BTreeSet<String> = [RUST, PYTHON]
             .iter()
             .flat_map(|side| (0..turns).map(move |turn| format!("{side} {turn}")))
             .collect();
+        missing.insert(format!("{RUST} {turns}"));
         for logged in log.iter().filter(|logged| is_credited(logged)) {
             let turn = turn(logged);
             self.check(missing.remove(&turn), || {

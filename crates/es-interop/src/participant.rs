@@ -65,6 +65,13 @@ pub(crate) async fn play(role: Role, turns: u32) -> Result<()> {
             bank.close().await?;
             tell(&written)
         }
+        Role::LastTurn => {
+            let bank = Bank::open().await?;
+            begin()?;
+            write::take_last_turn(&bank, turns).await?;
+            bank.close().await?;
+            tell(&())
+        }
         Role::Follow => {
             let bank = Bank::open().await?;
             let log = follow(&bank, &begin()?).await?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use clap::ValueEnum;
 
-/// The same for both languages.
+/// The same for both languages, but for the last turn, which is for Rust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
     /// Makes the bank's tables and opens the accounts.
@@ -13,6 +13,8 @@ pub(crate) enum Role {
     OpenLedger,
     /// Takes turns in crediting the accounts, never further ahead of the other side than a few turns.
     Write,
+    /// Takes one more turn when the writers have ended: who follows without asking is told of it by this side alone.
+    LastTurn,
     /// Reads the bank's log while it is written, until it ends.
     Follow,
     /// Books the bank's notifications in the ledger, each with its position, until the log ends.

@@ -74,6 +74,7 @@ async fn race(circumstances: &Circumstances<'_>) -> Result<Findings> {
         process.begin().await?;
     }
     let written = finish(writers).await?;
+    alone::<()>(circumstances, Language::Rust, Role::LastTurn).await?;
     let (followed, processed) = try_join!(finish(followers), finish(processors))?;
     let mut reporters = both(circumstances, Role::Report).await?;
     for process in &mut reporters {

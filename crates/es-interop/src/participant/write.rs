@@ -57,6 +57,11 @@ pub(crate) async fn write(bank: &Arc<Bank>, turns: u32) -> Result<Written> {
     Ok(written)
 }
 
+/// Takes the turn after those of [`write`].
+pub(crate) async fn take_last_turn(bank: &Bank, turns: u32) -> Result<()> {
+    take_turn(bank, turns, &mut Written::default()).await
+}
+
 async fn take_turn(bank: &Bank, turn: u32, written: &mut Written) -> Result<()> {
     let id = account_id(turn % ACCOUNTS);
     loop {
