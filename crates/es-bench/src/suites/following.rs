@@ -151,16 +151,16 @@ impl Suite {
     where
         R: ProcessRecorder + Clone + 'static,
     {
-        const ALONE: &str = "no subscriber";
+        const ALONE: &str = "one subscriber of another topic";
         let plan =
             Plan::new(format!("{} commits, {SUBSCRIBERS} subscribers of another topic", self.backend), 15)
                 .within(1.1, ALONE);
-        let commits = bench.scale.pick(4_000, 100) / self.writers;
+        let commits = bench.scale.pick(20_000, 100) / self.writers;
         bench
             .compete(plan, async || {
                 Ok(vec![
                     Crowd::boxed("subscribers", create().await?, SUBSCRIBERS, self.writers, commits),
-                    Crowd::boxed(ALONE, create().await?, 0, self.writers, commits),
+                    Crowd::boxed(ALONE, create().await?, 1, self.writers, commits),
                 ])
             })
             .await

@@ -27,6 +27,9 @@ const NOTHING: Topic = Topic::from_static("bank:Account.Nothing");
 /// Makes a recorder on an empty datastore.
 pub(crate) type Create<R> = Arc<dyn Fn() -> BoxFuture<'static, R> + Send + Sync>;
 
+/// Until a thousand subscribers have looked at what is there.
+const SETTLING: Duration = Duration::from_secs(1);
+
 /// So long that something must be wrong.
 const TOO_LONG: Duration = Duration::from_secs(600);
 
@@ -221,6 +224,8 @@ impl<R: ApplicationRecorder + Clone + 'static> Crowd<R> {
                 tokio::spawn(async move { while let Ok(Some(_)) = subscription.next_page().await {} })
             })
             .collect();
+        // Each looks once at what is there; what they cost while they wait is what is measured.
+        tokio::time::sleep(SETTLING).await;
         let sample = do_work(&self.store, &self.work, &self.supply).await;
         for subscriber in subscribers {
             subscriber.abort();
