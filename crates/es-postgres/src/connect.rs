@@ -132,6 +132,16 @@ impl Connections {
         drop(self.pool.retain(|_, _| false));
     }
 
+    /// Whether a connection that is given back is one too many: more are open than are kept, and
+    /// another one is free.
+    ///
+    /// While none is free, somebody may be about to need it, and would have to make it again (`PostgreSQL
+    /// insert, 32 tasks on 4 hot aggregates`: 121 events/s instead of 93).
+    fn is_spare(&self) -> bool {
+        let status = self.pool.status();
+        status.size > self.keep && (status.available > 0 || self.keep == 0)
+    }
+
     pub(crate) async fn close(&self) {
         self.pool.close();
         for connection in self.pool.retain(|_, _| false).removed {
@@ -184,8 +194,7 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
-        let overflow = self.connections.pool.status().size > self.connections.keep;
-        if overflow || !self.reusable {
+        if !self.reusable || self.connections.is_spare() {
             drop(Object::take(connection));
         }
     }

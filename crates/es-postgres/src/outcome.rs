@@ -34,6 +34,9 @@ pub(crate) struct Committer {
     signals: Arc<Signals>,
 }
 
+/// Whether a request was accepted; if not, what it collided with, if that is why.
+pub(crate) type Answer = Result<(), Option<Conflict>>;
+
 /// What stands in the database of a request whose outcome is in doubt.
 enum Recorded {
     /// Exactly these rows.
@@ -76,8 +79,8 @@ impl Committer {
     }
 
     /// Commits the requests, which are not at odds with each other, and answers each. Says which
-    /// were accepted.
-    pub(crate) async fn commit(&self, requests: Vec<Request>) -> Vec<bool> {
+    /// were accepted, and what those that were not collided with.
+    pub(crate) async fn commit(&self, requests: Vec<Request>) -> Vec<Answer> {
         self.reached(HookPoint::GroupFormed).await;
         let batches: Vec<Batch<'_>> = requests.iter().map(Request::batch).collect();
         let appended = self.append(&batches).await;
@@ -102,10 +105,10 @@ impl Committer {
 
     /// Nothing was written, or the connection was lost: what now, for each request. When the server
     /// does not come back for one, the others do not wait for it again.
-    async fn after_failure(&self, requests: Vec<Request>, failed: &AppendError) -> Vec<bool> {
+    async fn after_failure(&self, requests: Vec<Request>, failed: &AppendError) -> Vec<Answer> {
         let alone = requests.len() == 1;
         let mut gone: Option<PersistenceError> = None;
-        let mut accepted = Vec::with_capacity(requests.len());
+        let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
             let batch = request.batch();
             let result = match (&gone, failed.verdict) {
@@ -120,9 +123,9 @@ impl Committer {
                 // Of those that are committed one by one, the others have not been sent again.
                 gone = Some(if failed.verdict == Verdict::Lost { error.clone() } else { not_sent(error) });
             }
-            accepted.push(self.answer(request, result.map_err(Unwritten::into_error)));
+            answers.push(self.answer(request, result.map_err(Unwritten::into_error)));
         }
-        accepted
+        answers
     }
 
     async fn commit_alone(&self, batch: Batch<'_>) -> Result<Vec<i64>, Unwritten> {
@@ -304,14 +307,17 @@ impl Committer {
         Ok(Recorded::Otherwise(version_conflict(other)))
     }
 
-    /// Answers a request, having woken those who wait for it; says whether it was accepted.
-    fn answer(&self, request: Request, result: Result<Vec<i64>, PersistenceError>) -> bool {
-        let accepted = result.is_ok();
-        if accepted {
+    /// Answers a request, having woken those who wait for it.
+    fn answer(&self, request: Request, result: Result<Vec<i64>, PersistenceError>) -> Answer {
+        let told = match &result {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.conflict().cloned()),
+        };
+        if told.is_ok() {
             self.signals.recorded(&request);
         }
         request.answer(result);
-        accepted
+        told
     }
 
     async fn reached(&self, point: HookPoint) {

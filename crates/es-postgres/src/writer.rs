@@ -16,7 +16,7 @@ use crate::{
     append::Batch,
     error,
     options::{GroupBounds, PostgresOptions},
-    outcome::Committer,
+    outcome::{Answer, Committer},
 };
 
 /// What an event counts beyond its topic and state, in bytes of the queue: so that the queue is
@@ -154,13 +154,13 @@ impl Writer {
             let group = Group::form(candidates);
             let several = group.requests.len() > 1;
             let has_events = group.requests.iter().any(|request| !request.events.is_empty());
-            let accepted = self.committer.commit(group.requests).await;
-            if has_events && accepted.contains(&true) {
+            let answers = self.committer.commit(group.requests).await;
+            if has_events && answers.contains(&Ok(())) {
                 self.committer.tell();
             }
             // The last one first, so that they stand in their order before all that waits.
             for postponed in group.postponed.into_iter().rev() {
-                match postponed.lost_to(&accepted) {
+                match postponed.lost_to(&answers) {
                     Some(conflict) => postponed.request.answer(Err(conflict.into())),
                     None => self.postponed.push_front(postponed.request),
                 }
@@ -223,10 +223,17 @@ struct Postponed {
 }
 
 impl Postponed {
-    /// The conflict, if the rival was accepted. If not, the request's own time comes.
-    fn lost_to(&self, accepted: &[bool]) -> Option<Conflict> {
+    /// The conflict, if the rival was accepted, or refused because somebody else has the version that
+    /// both want: without this, many who are late for one aggregate would be refused one after the
+    /// other, a call each. Otherwise the request's own time comes.
+    fn lost_to(&self, answers: &[Answer]) -> Option<Conflict> {
         let (rival, conflict) = self.rival.as_ref()?;
-        accepted.get(*rival).copied().unwrap_or(false).then(|| conflict.clone())
+        let is_taken = match answers.get(*rival)? {
+            Ok(()) => true,
+            Err(Some(met)) => met == conflict && matches!(met, Conflict::Version { .. }),
+            Err(None) => false,
+        };
+        is_taken.then(|| conflict.clone())
     }
 }
 
