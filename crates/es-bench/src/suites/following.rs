@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use anyhow::Result;
-use es_core::{ProcessRecorder, StoredEvent};
+use es_core::{DEFAULT_PAGE_SIZE, ProcessRecorder, StoredEvent};
 use es_popo::PopoProcessRecorder;
 use es_postgres::Ordering;
 use es_process::DEFAULT_BATCH_SIZE;
@@ -91,15 +91,24 @@ impl Suite {
     {
         const OURS: &str = "subscription";
         const BY_HAND: &str = "paging by hand";
+        const SMALLER: &str = "subscription, pages of 100";
+        const LARGER: &str = "subscription, pages of 10000";
         let events = Fixture::new(bench.scale).events;
-        let plan = Plan::new(format!("{} catch up with {events}", self.backend), 9).within(1.2, BY_HAND);
+        let plan = Plan::new(format!("{} catch up with {events}", self.backend), 9)
+            .within(1.2, BY_HAND)
+            .beside(SMALLER, Measure::Time)
+            .beside(LARGER, Measure::Time);
+        let (smaller, larger) =
+            const { (NonZeroUsize::new(100).unwrap(), NonZeroUsize::new(10_000).unwrap()) };
         bench
             .compete(plan, async || {
                 let recorder = filled(create, events).await?;
                 let page = Work::Page { after: 0, events, page: 1_000 };
                 Ok(vec![
-                    CatchUp::boxed(OURS, recorder.clone(), events),
-                    Working::boxed(BY_HAND, RecorderStore(recorder), &page),
+                    CatchUp::boxed(OURS, recorder.clone(), DEFAULT_PAGE_SIZE, events),
+                    Working::boxed(BY_HAND, RecorderStore(recorder.clone()), &page),
+                    CatchUp::boxed(SMALLER, recorder.clone(), smaller, events),
+                    CatchUp::boxed(LARGER, recorder, larger, events),
                 ])
             })
             .await

@@ -37,12 +37,18 @@ const TOO_LONG: Duration = Duration::from_secs(600);
 pub(crate) struct CatchUp<R> {
     name: &'static str,
     recorder: R,
+    page_size: NonZeroUsize,
     events: usize,
 }
 
 impl<R: ApplicationRecorder + Clone + 'static> CatchUp<R> {
-    pub(crate) fn boxed(name: &'static str, recorder: R, events: usize) -> Box<dyn Contestant> {
-        Box::new(Self { name, recorder, events })
+    pub(crate) fn boxed(
+        name: &'static str,
+        recorder: R,
+        page_size: NonZeroUsize,
+        events: usize,
+    ) -> Box<dyn Contestant> {
+        Box::new(Self { name, recorder, page_size, events })
     }
 }
 
@@ -52,7 +58,8 @@ impl<R: ApplicationRecorder + Clone + 'static> Contestant for CatchUp<R> {
     }
 
     fn round(&mut self) -> BoxFuture<'_, Sample> {
-        let (mut subscription, events) = (self.recorder.subscribe(0, []), self.events);
+        let mut subscription = self.recorder.subscribe(0, []).page_size(self.page_size);
+        let events = self.events;
         Box::pin(async move {
             let reading = tokio::spawn(async move {
                 let start = Instant::now();
