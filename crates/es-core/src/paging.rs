@@ -14,7 +14,10 @@ use crate::{
     PersistenceError, StoredEvent, Subscription, Topic,
 };
 
-/// How many rows a stream fetches at a time unless told otherwise.
+/// How many rows a stream or subscription fetches at a time unless told otherwise.
+///
+/// Reading a million notifications takes half the time of pages of 100 on SQLite and PostgreSQL, and
+/// pages of 10,000 gain nothing, or lose (`catch up` of `cargo xtask bench`).
 pub const DEFAULT_PAGE_SIZE: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
 
 /// Streams of the events of one aggregate, for every recorder.
