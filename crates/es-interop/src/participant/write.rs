@@ -57,7 +57,7 @@ pub(crate) async fn write(bank: &Arc<Bank>, turns: u32) -> Result<Written> {
     Ok(written)
 }
 
-/// Takes the turn after those of [`write`].
+/// Takes the turn after those of [`write()`].
 pub(crate) async fn take_last_turn(bank: &Bank, turns: u32) -> Result<()> {
     take_turn(bank, turns, &mut Written::default()).await
 }
