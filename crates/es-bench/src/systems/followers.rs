@@ -28,7 +28,7 @@ const NOTHING: Topic = Topic::from_static("bank:Account.Nothing");
 pub(crate) type Create<R> = Arc<dyn Fn() -> BoxFuture<'static, R> + Send + Sync>;
 
 /// Until a thousand subscribers have looked at what is there.
-const SETTLING: Duration = Duration::from_secs(1);
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// So long that something must be wrong.
 const TOO_LONG: Duration = Duration::from_secs(600);
