@@ -60,7 +60,7 @@ pub trait Transcoding: Debug + Send + Sync + 'static {
     where
         Self: 'a;
     /// What is read back.
-    type Decoded: DeserializeOwned;
+    type Decoded: DeserializeOwned + 'static;
 
     /// The name that marks the representation in the stored bytes. It must never change.
     fn name(&self) -> &str;

@@ -74,7 +74,7 @@ fn a_mapper_of_json() {
     assert_within("put", put, 9.0, 1_071.0);
     let get =
         per_call(|| drop(black_box(mapper.to_domain_event::<Transferred>(black_box(&stored)).unwrap())));
-    assert_within("get", get, 13.0, 338.0);
+    assert_within("get", get, 6.0, 220.0);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_mapper_with_all_codecs() {
     assert_within("put", put, 10.0, 1_331.0);
     let get =
         per_call(|| drop(black_box(mapper.to_domain_event::<Transferred>(black_box(&stored)).unwrap())));
-    assert_within("get", get, 15.0, 1_498.0);
+    assert_within("get", get, 8.0, 1_380.0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `datetime_iso`: dates with times of day, with an offset from UTC or without.
 
 use es_core::{PersistenceError, Transcoding};
-use time::{Date, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
+use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
 const NAME: &str = "datetime_iso";
 
@@ -126,97 +126,88 @@ fn push_digits(text: &mut String, count: u32, number: u32) {
 }
 
 fn parse(text: &str) -> Result<(PrimitiveDateTime, Option<UtcOffset>), PersistenceError> {
-    Cursor(text.as_bytes())
-        .datetime()
+    datetime(text.as_bytes())
         .ok_or_else(|| PersistenceError::data("the text is not a date and time in ISO format"))
 }
 
-/// The rest of the text.
-struct Cursor<'a>(&'a [u8]);
+fn datetime(text: &[u8]) -> Option<(PrimitiveDateTime, Option<UtcOffset>)> {
+    let (date, rest) = date(text)?;
+    let rest = match rest {
+        [] => return Some((PrimitiveDateTime::new(date, Time::MIDNIGHT), None)),
+        [b'T' | b' ', rest @ ..] => rest,
+        _ => return None,
+    };
+    let (time, rest) = time(rest)?;
+    let offset = if rest.is_empty() { None } else { Some(offset(rest)?) };
+    Some((PrimitiveDateTime::new(date, time), offset))
+}
 
-impl Cursor<'_> {
-    fn datetime(mut self) -> Option<(PrimitiveDateTime, Option<UtcOffset>)> {
-        let date = self.date()?;
-        if self.0.is_empty() {
-            return Some((PrimitiveDateTime::new(date, Time::MIDNIGHT), None));
-        }
-        if !self.eat(b'T') && !self.eat(b' ') {
+/// The date at the beginning, and what follows it.
+fn date(text: &[u8]) -> Option<(Date, &[u8])> {
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, rest @ ..] = text else { return None };
+    let year = u16::from(number(*y1, *y2)?) * 100 + u16::from(number(*y3, *y4)?);
+    let month = Month::try_from(number(*m1, *m2)?).ok()?;
+    if year == 0 {
+        return None;
+    }
+    let date = Date::from_calendar_date(year.into(), month, number(*d1, *d2)?).ok()?;
+    Some((date, rest))
+}
+
+/// The time of day at the beginning, and what follows it.
+fn time(text: &[u8]) -> Option<(Time, &[u8])> {
+    let [h1, h2, b':', m1, m2, rest @ ..] = text else { return None };
+    let (hour, minute) = (number(*h1, *h2)?, number(*m1, *m2)?);
+    let [b':', rest @ ..] = rest else { return Some((Time::from_hms(hour, minute, 0).ok()?, rest)) };
+    let [s1, s2, rest @ ..] = rest else { return None };
+    let second = number(*s1, *s2)?;
+    let (microsecond, rest) = match rest {
+        [b'.' | b',', rest @ ..] => fraction(rest)?,
+        _ => (0, rest),
+    };
+    Some((Time::from_hms_micro(hour, minute, second, microsecond).ok()?, rest))
+}
+
+/// Microseconds of 1 to 6 digits at the beginning, and what follows them.
+fn fraction(text: &[u8]) -> Option<(u32, &[u8])> {
+    let mut microseconds = 0;
+    let mut weight = 100_000;
+    let mut rest = text;
+    while let [byte @ b'0'..=b'9', following @ ..] = rest {
+        if weight == 0 {
             return None;
         }
-        let time = self.time()?;
-        let offset = if self.0.is_empty() { None } else { Some(self.offset()?) };
-        self.0.is_empty().then_some((PrimitiveDateTime::new(date, time), offset))
+        microseconds += u32::from(byte - b'0') * weight;
+        weight /= 10;
+        rest = following;
     }
+    (rest.len() < text.len()).then_some((microseconds, rest))
+}
 
-    fn date(&mut self) -> Option<Date> {
-        let year = self.digits(4)?;
-        self.require(b'-')?;
-        let month = u8::try_from(self.digits(2)?).ok()?;
-        self.require(b'-')?;
-        let day = u8::try_from(self.digits(2)?).ok()?;
-        if year == 0 {
-            return None;
-        }
-        Date::from_calendar_date(i32::try_from(year).ok()?, month.try_into().ok()?, day).ok()
+/// An offset, and nothing after it.
+fn offset(text: &[u8]) -> Option<UtcOffset> {
+    let (sign, text) = match text {
+        b"Z" | b"+00:00" => return Some(UtcOffset::UTC),
+        [b'+', text @ ..] => (1, text),
+        [b'-', text @ ..] => (-1, text),
+        _ => return None,
+    };
+    let [h1, h2, b':', m1, m2, rest @ ..] = text else { return None };
+    let second = match rest {
+        [] => 0,
+        [b':', s1, s2] => number(*s1, *s2)?,
+        _ => return None,
+    };
+    let (hour, minute) = (number(*h1, *h2)?, number(*m1, *m2)?);
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
     }
+    let total = i32::from(hour) * 3_600 + i32::from(minute) * 60 + i32::from(second);
+    UtcOffset::from_whole_seconds(sign * total).ok()
+}
 
-    fn time(&mut self) -> Option<Time> {
-        let hour = u8::try_from(self.digits(2)?).ok()?;
-        self.require(b':')?;
-        let minute = u8::try_from(self.digits(2)?).ok()?;
-        if !self.eat(b':') {
-            return Time::from_hms(hour, minute, 0).ok();
-        }
-        let second = u8::try_from(self.digits(2)?).ok()?;
-        let microsecond = if self.eat(b'.') || self.eat(b',') { self.fraction()? } else { 0 };
-        Time::from_hms_micro(hour, minute, second, microsecond).ok()
-    }
-
-    fn fraction(&mut self) -> Option<u32> {
-        let given = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let missing = 6_usize.checked_sub(given).filter(|missing| *missing < 6)?;
-        Some(self.digits(given)? * 10_u32.pow(u32::try_from(missing).ok()?))
-    }
-
-    fn offset(&mut self) -> Option<UtcOffset> {
-        if self.eat(b'Z') {
-            return Some(UtcOffset::UTC);
-        }
-        let sign = if self.eat(b'-') {
-            -1
-        } else {
-            self.require(b'+')?;
-            1
-        };
-        let hours = self.digits(2).filter(|hours| *hours < 24)?;
-        self.require(b':')?;
-        let minutes = self.digits(2).filter(|minutes| *minutes < 60)?;
-        let seconds = if self.eat(b':') { self.digits(2).filter(|seconds| *seconds < 60)? } else { 0 };
-        let total = i32::try_from(hours * 3_600 + minutes * 60 + seconds).ok()?;
-        UtcOffset::from_whole_seconds(sign * total).ok()
-    }
-
-    fn digits(&mut self, count: usize) -> Option<u32> {
-        let (digits, rest) = self.0.split_at_checked(count)?;
-        let mut number = 0;
-        for digit in digits {
-            number = number * 10 + char::from(*digit).to_digit(10)?;
-        }
-        self.0 = rest;
-        Some(number)
-    }
-
-    fn eat(&mut self, byte: u8) -> bool {
-        match self.0.split_first() {
-            Some((first, rest)) if *first == byte => {
-                self.0 = rest;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn require(&mut self, byte: u8) -> Option<()> {
-        self.eat(byte).then_some(())
-    }
+/// A number of two digits.
+fn number(tens: u8, ones: u8) -> Option<u8> {
+    let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+    (tens < 10 && ones < 10).then(|| tens * 10 + ones)
 }

@@ -40,6 +40,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Registered;
 
+const NO_VALUE: &str = "the transcoding gave no value";
+
 /// What is written for a value that JSON lacks.
 #[derive(Serialize)]
 pub(crate) struct Tagged<'a, D: ?Sized> {
@@ -111,7 +113,7 @@ impl<'de, T: 'static> Visitor<'de> for TaggedVisitor<'_, T> {
                 let data: &RawValue = map.next_value()?;
                 expect(&mut map, Key::Type)?;
                 let transcoding = map.next_value_seed(name)?;
-                DataSeed { scope: self.scope, transcoding, value: PhantomData }.read_text(data)?
+                DataSeed { scope: self.scope, transcoding, value: PhantomData }.read_json(data)?
             }
             _ => return Err(not_tagged()),
         };
@@ -183,14 +185,14 @@ impl<T: 'static> DataSeed<'_, T> {
         let mut value: Option<T> = None;
         let mut representation = <dyn erased_serde::Deserializer<'_>>::erase(deserializer);
         self.transcoding.restore(&mut representation, &mut value, self.scope).map_err(D::Error::custom)?;
-        value.ok_or_else(|| D::Error::custom("the transcoding gave no value"))
+        value.ok_or_else(|| D::Error::custom(NO_VALUE))
     }
 
     /// Reads a representation from text of its own.
     ///
     /// serde_json bounds the depth of each text by itself; so that a chain of such texts cannot exhaust
     /// the stack, the whole of the first is measured.
-    fn read_text<E: serde::de::Error>(self, json: &RawValue) -> Result<T, E> {
+    fn read_json<E: serde::de::Error>(self, json: &RawValue) -> Result<T, E> {
         if depth(json.get()) > MAX_DEPTH {
             return Err(E::custom("recursion limit exceeded"));
         }
@@ -202,9 +204,26 @@ impl<'de, T: 'static> DeserializeSeed<'de> for DataSeed<'_, T> {
     type Value = T;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        if self.transcoding.reads_text() {
+            return deserializer.deserialize_str(self);
+        }
         if self.scope.starts_afresh() {
-            return self.read_text(<&RawValue>::deserialize(deserializer)?);
+            return self.read_json(<&RawValue>::deserialize(deserializer)?);
         }
         self.read(deserializer)
+    }
+}
+
+impl<T: 'static> Visitor<'_> for DataSeed<'_, T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        let mut value: Option<T> = None;
+        self.transcoding.restore_text(text, &mut value, self.scope).map_err(E::custom)?;
+        value.ok_or_else(|| E::custom(NO_VALUE))
     }
 }

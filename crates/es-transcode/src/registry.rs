@@ -8,7 +8,7 @@ use std::{
 };
 
 use es_core::{PersistenceError, Transcoding};
-use serde::de::Error as _;
+use serde::{Deserialize, de::IntoDeserializer};
 
 use crate::scope::Scope;
 
@@ -42,6 +42,10 @@ impl Registry {
 
     /// The transcoding that reads a `T` from what was written under a name.
     pub(crate) fn reader<T: 'static>(&self, name: &str) -> Result<&dyn ErasedTranscoding, PersistenceError> {
+        // Most often the type is still written under the name that it is read by, which is found with one search.
+        if let Some(transcoding) = self.by_type.get(&TypeId::of::<T>()).filter(|found| found.tag() == name) {
+            return Ok(&**transcoding);
+        }
         match self.named(name)?.get(&TypeId::of::<T>()) {
             Some(transcoding) => Ok(&**transcoding),
             None => Err(PersistenceError::data(format!(
@@ -91,6 +95,18 @@ pub(crate) trait ErasedTranscoding: Debug + Send + Sync {
         value: &mut dyn Any,
         scope: &Scope,
     ) -> Result<(), erased_serde::Error>;
+
+    /// Whether every representation is a text, so that [`restore_text`](Self::restore_text) reads it.
+    fn reads_text(&self) -> bool;
+
+    /// [`restore`](Self::restore) of a text, without the detour over an erased deserializer: that costs as much as
+    /// reading a UUID from it.
+    fn restore_text(
+        &self,
+        text: &str,
+        value: &mut dyn Any,
+        scope: &Scope,
+    ) -> Result<(), serde::de::value::Error>;
 }
 
 impl<C: Transcoding> ErasedTranscoding for C {
@@ -114,12 +130,34 @@ impl<C: Transcoding> ErasedTranscoding for C {
         value: &mut dyn Any,
         scope: &Scope,
     ) -> Result<(), erased_serde::Error> {
-        let fail = |error| erased_serde::Error::custom(scope.fail(error));
-        let place: &mut Option<C::Value> = value.downcast_mut().ok_or_else(|| fail(wrong_type::<C>()))?;
-        let representation = erased_serde::deserialize(representation)?;
-        *place = Some(self.decode(representation).map_err(fail)?);
-        Ok(())
+        put(self, erased_serde::deserialize(representation)?, value, scope)
     }
+
+    fn reads_text(&self) -> bool {
+        [TypeId::of::<Box<str>>(), TypeId::of::<String>()].contains(&TypeId::of::<C::Decoded>())
+    }
+
+    fn restore_text(
+        &self,
+        text: &str,
+        value: &mut dyn Any,
+        scope: &Scope,
+    ) -> Result<(), serde::de::value::Error> {
+        put(self, C::Decoded::deserialize(text.into_deserializer())?, value, scope)
+    }
+}
+
+/// Puts the value of a representation into `value`, an `Option` of the value's type.
+fn put<C: Transcoding, E: serde::de::Error>(
+    transcoding: &C,
+    representation: C::Decoded,
+    value: &mut dyn Any,
+    scope: &Scope,
+) -> Result<(), E> {
+    let fail = |error| E::custom(scope.fail(error));
+    let place: &mut Option<C::Value> = value.downcast_mut().ok_or_else(|| fail(wrong_type::<C>()))?;
+    *place = Some(transcoding.decode(representation).map_err(fail)?);
+    Ok(())
 }
 
 /// The registry finds transcodings by the very type of their values, so this is not met.

@@ -282,6 +282,24 @@ fn decimals_are_spelled_as_python_spells_them() {
 }
 
 #[test]
+fn decimals_are_read_as_bigdecimal_reads_them() {
+    let spellings =
+        ["0", "-0", "-0.00", "00.5", "007", "5.", ".5", "+1.5", "1_0", "1e3", "--1", "-", "1.2.3", "1.-2"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain((1..=40).map(|digits| format!("-9.{}", "9".repeat(digits))))
+            .chain((1..=40).map(|digits| "9".repeat(digits)));
+    for text in spellings {
+        let json = format!(r#"{{"_type_":"decimal_str","_data_":"{text}"}}"#);
+        let read = decode::<Alone<BigDecimal>>(&standard(), &json).ok();
+        let expected: Option<BigDecimal> = text.parse().ok();
+        // Equal decimals may differ in their exponents, which are kept.
+        let exactly = |decimal: BigDecimal| decimal.into_bigint_and_exponent();
+        assert_eq!(read.map(|read| exactly(read.0)), expected.map(exactly), "{text:?}");
+    }
+}
+
+#[test]
 fn decimals_that_the_other_side_does_not_hold_are_refused() {
     for text in
         ["NaN", "sNaN", "-Infinity", "Infinity", "", ".", "1E", "1E+99999999999999999999", "1 ", "ten"]
