@@ -237,7 +237,7 @@ impl SqliteDatastore {
         read: impl Fn(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
     ) -> Result<T, PersistenceError> {
         let Some(jobs) = &self.0.jobs else { return self.run_on_writer(read).await };
-        let (job, result) = job(read);
+        let (job, result) = job(move |session: &mut Session| session.read(read));
         jobs.send(job).await.map_err(|_| self.closed())?;
         result.await.unwrap_or_else(|_| Err(thread_lost()))
     }

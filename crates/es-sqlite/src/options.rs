@@ -68,7 +68,9 @@ pub enum Synchronous {
 impl Synchronous {
     pub(crate) const fn pragma_value(self) -> &'static str {
         match self {
-            Self::Full => "FULL",
+            // As FULL with a write-ahead log. Without one, FULL leaves it to the disk when a commit that was reported
+            // stays: the journal that would take it back is deleted, but the directory is not flushed.
+            Self::Full => "EXTRA",
             Self::Normal => "NORMAL",
             Self::Off => "OFF",
         }

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use async_channel::{Receiver, Sender};
 use es_core::{
-    EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent, Tracking, uuid::Uuid,
+    ErrorKind, EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent, Tracking,
+    uuid::Uuid,
 };
 use rusqlite::{Connection, types::Value};
 
@@ -58,6 +59,23 @@ impl Session {
         let result = work(self);
         self.connection.progress_handler(0, None::<fn() -> bool>).map_err(from_sqlite)?;
         result
+    }
+
+    /// Reads; again if that is refused, once it is certain that SQLite knows the tables.
+    ///
+    /// It says that there is no such table also where it could not look whether there is one meanwhile.
+    pub(crate) fn read<T>(
+        &mut self,
+        read: impl Fn(&mut Self) -> Result<T, PersistenceError>,
+    ) -> Result<T, PersistenceError> {
+        match read(self) {
+            Err(error) if error.kind() == ErrorKind::Programming => {
+                let look = self.connection.prepare_cached("SELECT COUNT(*) FROM sqlite_schema");
+                look.and_then(|mut look| look.query_row((), |_| Ok(()))).map_err(from_sqlite)?;
+                read(self)
+            }
+            result => result,
+        }
     }
 
     pub(crate) fn select_events(

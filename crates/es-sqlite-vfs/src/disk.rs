@@ -1,0 +1,261 @@
+//! A directory whose disk can be made to fail.
+
+use std::{
+    collections::BTreeMap,
+    ffi::c_int,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use fastrand::Rng;
+use rusqlite::ffi;
+
+use crate::{
+    contents::{Contents, FileId},
+    shim,
+};
+
+/// The disks in use, by directory: SQLite says no more than the path of a file.
+static DISKS: Mutex<BTreeMap<PathBuf, Weak<Disk>>> = Mutex::new(BTreeMap::new());
+
+/// A directory whose files SQLite opens through this crate.
+pub struct Disk {
+    directory: PathBuf,
+    state: Mutex<State>,
+}
+
+/// What SQLite asks of a file system, as far as it can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Opening a file, which may create it.
+    Open,
+    /// Deleting a file.
+    Delete,
+    /// Asking whether a file exists.
+    Access,
+    /// Reading from a file.
+    Read,
+    /// Writing to a file.
+    Write,
+    /// Changing the size of a file.
+    Truncate,
+    /// Flushing a file.
+    Sync,
+    /// Asking the size of a file.
+    FileSize,
+    /// Taking a lock on a file.
+    Lock,
+    /// Mapping a part of the index of the log, which processes share.
+    ShmMap,
+    /// Taking a lock on the index of the log.
+    ShmLock,
+}
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It does nothing, and answers its kind of `SQLITE_IOERR`.
+    Error,
+    /// A write finds no room. Other calls as [`Error`](Self::Error).
+    Full,
+    /// Half of a write is done before the error. Other calls as [`Error`](Self::Error).
+    Torn,
+    /// A flush fails, and what it was to flush will never be on the disk though it can be read: so Linux does. Other
+    /// calls as [`Error`](Self::Error).
+    Lost,
+    /// It and everything after it does nothing and fails.
+    PowerCut,
+}
+
+#[derive(Default)]
+struct State {
+    plan: Option<Plan>,
+    is_cut: bool,
+    calls: BTreeMap<Operation, u64>,
+    contents: Contents,
+}
+
+struct Plan {
+    fault: Fault,
+    is_meant: fn(Operation) -> bool,
+    first: u64,
+    last: u64,
+    met: u64,
+}
+
+impl Operation {
+    /// Whether it can change what is on the disk.
+    pub fn changes_the_disk(self) -> bool {
+        matches!(self, Self::Open | Self::Delete | Self::Write | Self::Truncate | Self::Sync)
+    }
+
+    fn error(self) -> c_int {
+        match self {
+            Self::Open => ffi::SQLITE_CANTOPEN,
+            Self::Delete => ffi::SQLITE_IOERR_DELETE,
+            Self::Access => ffi::SQLITE_IOERR_ACCESS,
+            Self::Read => ffi::SQLITE_IOERR_READ,
+            Self::Write => ffi::SQLITE_IOERR_WRITE,
+            Self::Truncate => ffi::SQLITE_IOERR_TRUNCATE,
+            Self::Sync => ffi::SQLITE_IOERR_FSYNC,
+            Self::FileSize => ffi::SQLITE_IOERR_FSTAT,
+            Self::Lock => ffi::SQLITE_IOERR_LOCK,
+            Self::ShmMap => ffi::SQLITE_IOERR_SHMMAP,
+            Self::ShmLock => ffi::SQLITE_IOERR_SHMLOCK,
+        }
+    }
+}
+
+impl Disk {
+    /// The disk of a directory, which fails at nothing so far. What stands in the directory counts as flushed.
+    pub fn new(directory: &Path) -> Arc<Self> {
+        shim::register();
+        let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+        let disk = Arc::new(Self { directory: directory.clone(), state: Mutex::default() });
+        let mut disks = lock(&DISKS);
+        disks.retain(|_, disk| disk.strong_count() > 0);
+        disks.insert(directory, Arc::downgrade(&disk));
+        disk
+    }
+
+    /// The name by which SQLite opens a file of the directory on this disk.
+    pub fn uri(&self, file: &str) -> String {
+        format!("file:{}?vfs={}", self.directory.join(file).display(), shim::NAME)
+    }
+
+    /// Has the `nth` call from now on fail among those that `is_meant`; and no other.
+    pub fn fail(&self, fault: Fault, is_meant: fn(Operation) -> bool, nth: u64) {
+        self.plan(fault, is_meant, nth, nth);
+    }
+
+    /// Has the `nth` call from now on fail, and all after it, among those that `is_meant`.
+    pub fn fail_from(&self, fault: Fault, is_meant: fn(Operation) -> bool, nth: u64) {
+        self.plan(fault, is_meant, nth, u64::MAX);
+    }
+
+    /// Has nothing fail any more, but after a power cut.
+    pub fn heal(&self) {
+        lock(&self.state).plan = None;
+    }
+
+    /// Cuts the power now.
+    pub fn cut_power(&self) {
+        lock(&self.state).is_cut = true;
+    }
+
+    /// Whether the power is cut.
+    pub fn is_cut(&self) -> bool {
+        lock(&self.state).is_cut
+    }
+
+    /// How often SQLite has called for each operation.
+    pub fn calls(&self) -> BTreeMap<Operation, u64> {
+        lock(&self.state).calls.clone()
+    }
+
+    /// Writes to another directory what is left after a power cut: all that was flushed, and of the rest what the seed
+    /// chooses, each sector of 512 bytes and each name of a file by itself.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn salvage(&self, seed: u64, directory: &Path) -> io::Result<()> {
+        let files = lock(&self.state).contents.after_power_cut(&mut Rng::with_seed(seed));
+        files.into_iter().try_for_each(|(name, bytes)| fs::write(directory.join(name), bytes))
+    }
+
+    /// The disk that a file is on, and its name there.
+    pub(crate) fn of(path: &Path) -> Option<(Arc<Self>, String)> {
+        let disk = lock(&DISKS).get(path.parent()?)?.upgrade()?;
+        Some((disk, path.file_name()?.to_str()?.to_owned()))
+    }
+
+    /// Counts a call, and says how it is to fail: with a code of SQLite's.
+    pub(crate) fn enter(&self, operation: Operation) -> Result<(), c_int> {
+        lock(&self.state).enter(operation).map_or(Ok(()), |_| Err(operation.error()))
+    }
+
+    /// What is found under the name of a file that is about to be opened.
+    pub(crate) fn found(&self, name: &str) -> Option<Vec<u8>> {
+        fs::read(self.directory.join(name)).ok()
+    }
+
+    pub(crate) fn opened(&self, name: &str, found: Option<Vec<u8>>) -> FileId {
+        lock(&self.state).contents.open(name, found)
+    }
+
+    pub(crate) fn deleted(&self, name: &str, is_flushed: bool) {
+        let contents = &mut lock(&self.state).contents;
+        contents.delete(name);
+        if is_flushed {
+            contents.flush_names();
+        }
+    }
+
+    /// Says how many of the bytes are written, and how the call fails after that.
+    pub(crate) fn write(&self, file: FileId, offset: usize, bytes: &[u8]) -> (usize, Result<(), c_int>) {
+        let mut state = lock(&self.state);
+        let (length, result) = match state.enter(Operation::Write) {
+            None => (bytes.len(), Ok(())),
+            Some(Fault::Torn) => (bytes.len() / 2, Err(Operation::Write.error())),
+            Some(Fault::Full) => (0, Err(ffi::SQLITE_FULL)),
+            Some(_) => (0, Err(Operation::Write.error())),
+        };
+        state.contents.write(file, offset, &bytes[..length]);
+        (length, result)
+    }
+
+    pub(crate) fn truncate(&self, file: FileId, size: usize) -> Result<(), c_int> {
+        self.enter(Operation::Truncate)?;
+        lock(&self.state).contents.truncate(file, size);
+        Ok(())
+    }
+
+    pub(crate) fn sync(&self, file: FileId, may_be_new: bool) -> Result<(), c_int> {
+        let mut state = lock(&self.state);
+        if let Some(fault) = state.enter(Operation::Sync) {
+            if fault == Fault::Lost {
+                state.contents.forget_changes(file);
+            }
+            return Err(Operation::Sync.error());
+        }
+        state.contents.flush(file);
+        if may_be_new {
+            state.contents.flush_names();
+        }
+        Ok(())
+    }
+
+    fn plan(&self, fault: Fault, is_meant: fn(Operation) -> bool, first: u64, last: u64) {
+        lock(&self.state).plan = Some(Plan { fault, is_meant, first, last, met: 0 });
+    }
+}
+
+impl State {
+    fn enter(&mut self, operation: Operation) -> Option<Fault> {
+        *self.calls.entry(operation).or_default() += 1;
+        if self.is_cut {
+            return Some(Fault::PowerCut);
+        }
+        let plan = self.plan.as_mut().filter(|plan| (plan.is_meant)(operation))?;
+        plan.met += 1;
+        if !(plan.first..=plan.last).contains(&plan.met) {
+            return None;
+        }
+        self.is_cut = plan.fault == Fault::PowerCut;
+        Some(plan.fault)
+    }
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+/// Nothing panics while it holds a lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
