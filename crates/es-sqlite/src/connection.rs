@@ -10,6 +10,7 @@ use crate::{
     error::{from_sqlite, is_full, is_locked, leaves_nothing},
     hooks::{Hooks, WriterStep},
     locks::wait_for_lock,
+    place::Place,
     reader::Session,
     schema::EventTable,
 };
@@ -19,6 +20,7 @@ pub(crate) struct WritingConnection {
     pub(crate) session: Session,
     lock_timeout: Duration,
     hooks: Hooks,
+    place: Place,
 }
 
 /// Why a transaction was not committed.
@@ -31,7 +33,8 @@ pub(crate) enum CommitError {
 
 impl WritingConnection {
     pub(crate) fn new(session: Session, lock_timeout: Duration, hooks: Hooks) -> Self {
-        Self { session, lock_timeout, hooks }
+        let place = Place::of(&session.connection);
+        Self { session, lock_timeout, hooks, place }
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -76,11 +79,11 @@ impl WritingConnection {
         &self,
         is_committed: impl FnOnce(&Connection) -> rusqlite::Result<Option<bool>>,
     ) -> Result<(), CommitError> {
-        let Err(error) = self.try_commit() else { return Ok(()) };
+        let Err(error) = self.try_commit() else { return self.confirm_place() };
         tracing::warn!(%error, "a commit failed; looking for what it wrote");
         let found = self.roll_back().and_then(|()| is_committed(self.connection()));
         match found {
-            Ok(Some(true)) => Ok(()),
+            Ok(Some(true)) => self.confirm_place(),
             Ok(Some(false)) if is_full(&error) => Err(CommitError::NoRoom(from_sqlite(error))),
             Ok(Some(false)) if leaves_nothing(&error) || self.overwrite_log().is_ok() => {
                 Err(CommitError::Failed(from_sqlite(error)))
@@ -98,7 +101,13 @@ impl WritingConnection {
         if self.connection().is_autocommit() { Ok(()) } else { self.execute("ROLLBACK") }
     }
 
+    /// Makes sure that what was just committed stands in the file that others will open.
+    fn confirm_place(&self) -> Result<(), CommitError> {
+        self.place.require_unmoved().map_err(|error| CommitError::Failed(outcome_unknown(error)))
+    }
+
     fn try_commit(&self) -> rusqlite::Result<()> {
+        self.place.require_unmoved()?;
         self.before(WriterStep::Commit)?;
         self.execute("COMMIT")?;
         self.before(WriterStep::Report)

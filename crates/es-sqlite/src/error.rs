@@ -31,6 +31,11 @@ fn is_outdated(error: &Error) -> bool {
     cause(error).is_some_and(|cause| cause.extended_code == ffi::SQLITE_BUSY_SNAPSHOT)
 }
 
+/// Whether the file is no longer the one under its name.
+fn is_moved(error: &Error) -> bool {
+    cause(error).is_some_and(|cause| cause.extended_code == ffi::SQLITE_READONLY_DBMOVED)
+}
+
 /// Whether there was no room for what was to be written: less may still fit.
 pub(crate) fn is_full(error: &Error) -> bool {
     matches!(code(error), Some(ErrorCode::DiskFull | ErrorCode::OutOfMemory))
@@ -69,6 +74,10 @@ fn describe(error: &Error) -> (ErrorKind, String) {
     if is_outdated(error) {
         let message =
             "the transaction has read what another has changed since: begin it with BEGIN IMMEDIATE";
+        return (ErrorKind::Operational, message.to_owned());
+    }
+    if is_moved(error) {
+        let message = "the database, or its write-ahead log, was moved, deleted or replaced while it is open";
         return (ErrorKind::Operational, message.to_owned());
     }
     let (kind, message) = match code(error) {

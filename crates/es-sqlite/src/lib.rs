@@ -72,6 +72,7 @@ mod inbox;
 mod locks;
 mod log;
 mod options;
+mod place;
 mod projecting;
 mod projection;
 mod quick;

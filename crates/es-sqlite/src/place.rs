@@ -1,0 +1,47 @@
+//! Noticing that a database no longer stands under its name.
+//!
+//! SQLite goes on with a file that was deleted, or that another was renamed over: what it commits then is gone with the
+//! process. So it is with the write-ahead log, which nobody else deletes as long as a connection is open.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, ffi};
+
+/// The files of a database as they were when it was opened.
+pub(crate) struct Place(Vec<(PathBuf, FileId)>);
+
+/// The device and the number of a file.
+type FileId = (u64, u64);
+
+impl Place {
+    /// The files of a connection that has looked into its database; none for a database in memory.
+    pub(crate) fn of(connection: &Connection) -> Self {
+        let path = connection.path().filter(|path| !path.is_empty());
+        let files = path.into_iter().flat_map(|path| [PathBuf::from(path), format!("{path}-wal").into()]);
+        Self(files.filter_map(|path| file_id(&path).map(|id| (path, id))).collect())
+    }
+
+    /// Fails when a file was moved, deleted or replaced. Costs two calls of the system, some 2 µs each.
+    pub(crate) fn require_unmoved(&self) -> rusqlite::Result<()> {
+        if self.0.iter().all(|(path, id)| file_id(path) == Some(*id)) {
+            return Ok(());
+        }
+        let cause = ffi::Error::new(ffi::SQLITE_READONLY_DBMOVED);
+        Err(rusqlite::Error::SqliteFailure(cause, None))
+    }
+}
+
+#[cfg(unix)]
+fn file_id(path: &Path) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Elsewhere a file that is open can be neither deleted nor replaced.
+#[cfg(not(unix))]
+fn file_id(path: &Path) -> Option<FileId> {
+    fs::metadata(path).ok().map(|_| (0, 0))
+}
