@@ -4,35 +4,49 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::postgres::Server;
-use crate::{process, workspace};
-
-const WITHOUT_POSTGRES: &str = "--without-postgres";
+use crate::{process, python, workspace};
 
 /// Run the benchmarks, with a PostgreSQL server as for `cargo xtask test`
 ///
-/// All arguments are es-bench's own: --quick for a short run, --without-postgres and --without-python to leave these
-/// out, --peers and --growth for more, --write-results for BENCHMARKS.md, and what `cargo xtask bench -- --help` says.
-#[derive(Debug, Args)]
+/// Arguments but the named are es-bench's own: --peers and --growth for more, --filter NAME for less, --write-results for
+/// BENCHMARKS.md, and what `cargo xtask bench -- --help` says.
+#[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
+    /// Every workload once, with small sizes and without verdicts
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Leave PostgreSQL out
+    #[arg(long)]
+    pub(crate) without_postgres: bool,
+    /// Leave the Python library out; otherwise it is installed into `target/python`
+    #[arg(long)]
+    pub(crate) without_python: bool,
     /// Arguments for es-bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<String>,
-}
-
-impl Arguments {
-    pub(crate) fn new(arguments: &[&str]) -> Self {
-        Self { arguments: arguments.iter().map(ToString::to_string).collect() }
-    }
+    pub(crate) arguments: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut command = workspace::cargo();
     command.args(["run", "--release", "--package", "es-bench", "--"]).args(&arguments.arguments);
-    let needs_none = |argument: &String| argument == WITHOUT_POSTGRES || argument == "--help";
-    // Lives until the benchmarks have ended.
-    let server = if arguments.arguments.iter().any(needs_none) { None } else { Some(Server::provide()?) };
-    if let Some(server) = &server {
-        command.envs(server.connection().variables());
+    if arguments.arguments.iter().any(|argument| argument == "--help") {
+        return process::check(&mut command);
     }
+    if arguments.quick {
+        command.arg("--quick");
+    }
+    if !arguments.without_python {
+        // What cannot be had is named in the results; the rest is measured.
+        if let Err(error) = python::make_environments() {
+            eprintln!("xtask: {error:#}");
+        }
+        command.arg("--python").arg(python::directory());
+    }
+    // Lives until the benchmarks have ended.
+    let server = if arguments.without_postgres { None } else { Some(Server::provide()?) };
+    match &server {
+        Some(server) => command.envs(server.connection().variables()),
+        None => command.arg("--without-postgres"),
+    };
     process::check(&mut command)
 }

@@ -85,11 +85,7 @@ fn quickstart() -> Result<Verdict> {
 /// Every workload once: what does not work fails, and nobody asks how long it took. Where the Python library cannot be
 /// installed, the run says so.
 fn benchmarks(without_postgres: bool) -> Result<Verdict> {
-    let mut arguments = vec!["--quick"];
-    if without_postgres {
-        arguments.push("--without-postgres");
-    }
-    bench::run(&bench::Arguments::new(&arguments))?;
+    bench::run(&bench::Arguments { quick: true, without_postgres, ..bench::Arguments::default() })?;
     Ok(Verdict::Passed)
 }
 

@@ -8,7 +8,7 @@ use crate::{process, python, workspace};
 
 /// Let processes in Rust and in Python work on one database at the same time
 ///
-/// The Python library is installed into virtual environments in `target/interop`. On SQLite and on PostgreSQL (a server
+/// The Python library is installed into virtual environments in `target/python`. On SQLite and on PostgreSQL (a server
 /// as for `cargo xtask test`), plain and compressed and encrypted, with the tables that either side makes: both sides
 /// append to the same accounts, follow the log, process each other's notifications and take snapshots. Everything that
 /// either has seen is compared, and so are the transcoders of both, on random values.
@@ -26,9 +26,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let environments = python::environments()?;
+    python::make_environments()?;
     let mut command = workspace::cargo();
-    command.args(["run", "--package", "es-interop", "--", "--environments"]).arg(environments);
+    command.args(["run", "--package", "es-interop", "--", "--environments"]).arg(python::directory());
     if let Some(filter) = &arguments.filter {
         command.args(["--filter", filter]);
     }

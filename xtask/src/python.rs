@@ -1,4 +1,4 @@
-//! Virtual environments with versions of the Python library, made in `target/interop`.
+//! Virtual environments with versions of the Python library, made in `target/python`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,15 +11,19 @@ use crate::{process, workspace};
 /// Each has its `python/requirements-<version>.txt`.
 const VERSIONS: [&str; 2] = ["9.1", "9.5"];
 
-/// The directory of the environments, `python-9.1` and `python-9.5`, which are made first if they are missing.
-pub(crate) fn environments() -> Result<PathBuf> {
-    let parent = workspace::target().join("interop");
+/// The directory of the environments, `python-9.1` and `python-9.5`.
+pub(crate) fn directory() -> PathBuf {
+    workspace::target().join("python")
+}
+
+/// Makes the environments that are missing.
+pub(crate) fn make_environments() -> Result<()> {
     for version in VERSIONS {
         let requirements =
             workspace::root().join(format!("crates/es-interop/python/requirements-{version}.txt"));
-        provide(&parent.join(format!("python-{version}")), &requirements)?;
+        provide(&directory().join(format!("python-{version}")), &requirements)?;
     }
-    Ok(parent)
+    Ok(())
 }
 
 /// Makes the environment, unless it has been made from the same requirements.

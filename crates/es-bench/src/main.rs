@@ -49,9 +49,10 @@ struct Arguments {
     /// Leave PostgreSQL out; otherwise POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name the server
     #[arg(long)]
     without_postgres: bool,
-    /// Leave the Python library out; otherwise it is installed into target/bench by `python3 -m venv` and pip
-    #[arg(long)]
-    without_python: bool,
+    /// The virtual environments of the Python library, which is left out otherwise; `cargo xtask bench` makes them, and
+    /// gives this unless it is told --without-python
+    #[arg(long, value_name = "DIRECTORY")]
+    python: Option<PathBuf>,
     /// Build other Rust libraries from the registry, and measure them, too
     #[arg(long)]
     peers: bool,
@@ -99,7 +100,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let mut machine = Machine::describe();
     let scale = if arguments.quick { Scale::Quick } else { Scale::Full };
     let mut bench = Bench::new(scale, &arguments.filter, arguments.rounds);
-    let python = if arguments.without_python { python::left_out() } else { python::programs(&directory) };
+    let python = python::programs(arguments.python.as_deref());
     let mut programs = Programs { python, ..Programs::default() };
     if arguments.peers {
         peers::join(&mut programs, &directory)?;

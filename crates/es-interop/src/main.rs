@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "")]
     filter: String,
     /// The directory of the virtual environments `python-9.1` and `python-9.5`; given by `cargo xtask interop`
-    #[arg(long, value_name = "DIRECTORY", default_value = "target/interop")]
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/python")]
     environments: PathBuf,
     /// What the random values are made from
     #[arg(long, default_value_t = 1)]

@@ -1,10 +1,8 @@
-//! The Python library, from the package index, in virtual environments that are made when they are missing.
+//! The Python library, in the virtual environments that `cargo xtask` makes.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, ensure};
 
 use super::program::Program;
 
@@ -12,70 +10,38 @@ pub(crate) const PYTHON_9_1: &str = "Python 9.1.9";
 pub(crate) const PYTHON_9_5: &str = "Python 9.5.6";
 
 const ADAPTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python/adapter.py");
-/// Says what was installed once all of it was.
-const INSTALLED: &str = "installed";
 
-/// Versions of the library, with the drivers and ciphers that its users take.
-const VERSIONS: [(&str, &[&str]); 2] = [
-    (PYTHON_9_1, &["eventsourcing==9.1.9", "psycopg2-binary", "pycryptodome"]),
-    (PYTHON_9_5, &["eventsourcing==9.5.6", "psycopg[binary,pool]", "pycryptodome", "cryptography"]),
-];
+/// Each version and its environment.
+const VERSIONS: [(&str, &str); 2] = [(PYTHON_9_1, "python-9.1"), (PYTHON_9_5, "python-9.5")];
 
-/// Each version, or why it cannot be had; the environments are made in the directory.
-pub(crate) fn programs(directory: &Path) -> Vec<Program> {
-    let program = |(name, packages)| {
-        let python = environment(&directory.join(name), packages);
+/// Each version, or why it cannot be had.
+pub(crate) fn programs(environments: Option<&Path>) -> Vec<Program> {
+    let program = |(name, environment): (&str, &str)| {
+        let python = environments
+            .ok_or_else(|| anyhow!("left out"))
+            .and_then(|environments| interpreter(&environments.join(environment)));
         Program::new(name, python.map(|python| vec![python, ADAPTER.into()]))
     };
     VERSIONS.into_iter().map(program).collect()
 }
 
-/// The same, left out.
-pub(crate) fn left_out() -> Vec<Program> {
-    let program = |(name, _)| Program::new(name, Err(anyhow!("left out by --without-python")));
-    VERSIONS.into_iter().map(program).collect()
-}
-
-/// The interpreter of an environment with these packages.
-fn environment(directory: &Path, packages: &[&str]) -> Result<PathBuf> {
-    let python = directory.join("bin").join("python");
-    let (installed, wanted) = (directory.join(INSTALLED), packages.join("\n"));
-    if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
-        return Ok(python);
-    }
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(directory))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
-    fs::write(&installed, wanted).with_context(|| format!("cannot write {}", installed.display()))?;
-    Ok(python)
-}
-
-/// An error tells the last line that the command complained with.
-fn run(command: &mut Command) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("cannot run {program}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    bail!("{program}: {}", complaint.lines().last().unwrap_or("it failed without a word"))
+/// The interpreter of an environment that has everything, which is told by the file that is written last.
+fn interpreter(environment: &Path) -> Result<PathBuf> {
+    let is_complete = environment.join("installed.txt").is_file();
+    ensure!(is_complete, "{} was not made, or not to its end", environment.display());
+    Ok(environment.join("bin").join("python"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{environment, run};
+    use super::interpreter;
 
     #[test]
-    fn the_last_word_of_a_failed_command_is_the_reason() {
-        let mut command = std::process::Command::new("sh");
-        command.args(["-c", "echo first >&2; echo 'no such package' >&2; exit 1"]);
-        assert_eq!(run(&mut command).unwrap_err().to_string(), "sh: no such package");
-    }
-
-    #[test]
-    fn an_environment_that_has_everything_is_used_as_it_is() {
+    fn an_environment_is_used_once_it_has_everything() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("installed"), "one\ntwo").unwrap();
-        let python = environment(directory.path(), &["one", "two"]).unwrap();
-        assert!(python.ends_with("bin/python"));
+        let error = interpreter(directory.path()).unwrap_err().to_string();
+        assert!(error.ends_with("was not made, or not to its end"), "{error}");
+        std::fs::write(directory.path().join("installed.txt"), "").unwrap();
+        assert!(interpreter(directory.path()).unwrap().ends_with("bin/python"));
     }
 }
