@@ -46,7 +46,7 @@ const HOLDERS: &str = "SELECT pg_catalog.pg_is_in_recovery(), l.virtualtransacti
 
 /// Somebody who may be writing to the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Holder {
+pub(crate) struct Holder {
     /// The virtual transaction id, unlike a pid or a transaction id unique and there from the start.
     transaction: String,
     /// None of a prepared transaction.
@@ -144,9 +144,14 @@ async fn wait_for(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
         let now = holders(datastore, events).await?;
-        pending = now.into_iter().filter(|holder| pending.contains(holder) || holder.is_renamed()).collect();
+        pending = still_pending(&pending, &now);
     }
     Ok(())
+}
+
+/// Those of the pending who still hold the table's lock.
+pub(crate) fn still_pending(pending: &[Holder], now: &[Holder]) -> Vec<Holder> {
+    now.iter().filter(|holder| pending.contains(holder) || holder.is_renamed()).cloned().collect()
 }
 
 fn held_up(events: &TableName, holder: &Holder, age: Option<Duration>, waited: Duration) -> PersistenceError {
@@ -163,7 +168,11 @@ fn held_up(events: &TableName, holder: &Holder, age: Option<Duration>, waited: D
     .transient()
 }
 
-async fn holders(datastore: &PostgresDatastore, events: &TableName) -> Result<Vec<Holder>, PersistenceError> {
+/// Who may be writing to the table.
+pub(crate) async fn holders(
+    datastore: &PostgresDatastore,
+    events: &TableName,
+) -> Result<Vec<Holder>, PersistenceError> {
     let mut select = Select::new(HOLDERS.to_owned());
     select.argument(events.quoted())?;
     let query = select.into_query("listing who is writing");

@@ -147,6 +147,7 @@ mod rows;
 mod schema;
 mod session;
 mod signals;
+mod spares;
 mod statements;
 mod store;
 mod tracking;

@@ -366,7 +366,8 @@ impl PostgresOptions {
         self
     }
 
-    /// How many more connections are opened for a while when all are in use; 10 by default.
+    /// How many more connections are opened when all are in use, and closed when nobody has needed
+    /// them for 10 to 20 seconds; 10 by default.
     #[must_use]
     pub fn max_overflow(mut self, connections: usize) -> Self {
         self.max_overflow = connections;

@@ -3,20 +3,26 @@
 //!
 //! One task looks at a table, whatever the number of recorders and subscribers, and ends when nobody
 //! waits. It asks for the highest notification id. When that has changed, it asks for the topics in
-//! between, so that those who wait for others need not read. Where ids are missing in between, somebody
-//! may be about to commit them, or they were rolled back: then everybody is woken, and who
-//! reads waits for what is missing (see [`fence`]).
+//! between, so that those who wait for others need not read.
+//!
+//! Where ids are missing in between, somebody may be about to commit them, or they were rolled back.
+//! In the parallel ordering such a gap is looked at again when those who were writing have finished,
+//! found out as for readers (see [`fence`]): what is missing then was rolled back. Under the table's lock
+//! it was in any case.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use es_core::PersistenceError;
 use futures_util::future::{Either, select};
 use tokio::time::timeout;
 
 use crate::{
-    PostgresDatastore, fence,
+    PostgresDatastore,
+    fence::{self, Holder},
     hooks::HookPoint,
-    listening, reader,
+    listening,
+    options::Ordering,
+    reader,
     rows::column,
     signals::{Followed, Kind, Polling},
 };
@@ -24,7 +30,8 @@ use crate::{
 /// The longest pause after failures, unless the interval is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Of more ids than this the topics are not asked for: whoever reads that many reads pages anyway.
+/// Of more ids than this the topics are not asked for: everybody is woken, since whoever reads that many
+/// reads pages anyway.
 const MOST_IDS: i64 = 10_000;
 
 /// Looks until nobody waits any more.
@@ -37,7 +44,7 @@ pub(crate) async fn run(datastore: PostgresDatastore, mut polling: Polling) {
     if listens {
         listening::listen(&datastore);
     }
-    let mut poller = Poller { datastore, seen: None };
+    let mut poller = Poller { datastore, seen: None, gaps: Vec::new() };
     let mut pause = interval;
     while !polling.is_over() {
         let looked = match select(pin!(poller.look(&table)), pin!(table.closed.notified())).await {
@@ -71,7 +78,21 @@ struct Poller {
     datastore: PostgresDatastore,
     /// The highest id when it was looked last, 0 of an empty table; none when that is not known.
     seen: Option<i64>,
+    /// Up to that id, where somebody may be about to commit.
+    gaps: Vec<Gap>,
 }
+
+/// Ids of which some are missing, although others above them are there.
+struct Gap {
+    after: i64,
+    up_to: i64,
+    counted: Counts,
+    /// Who may be about to commit those that are missing.
+    writers: Vec<Holder>,
+}
+
+/// How many notifications there are of each topic.
+type Counts = HashMap<Option<String>, i64>;
 
 impl Poller {
     async fn look(&mut self, table: &Followed) -> Result<(), PersistenceError> {
@@ -88,13 +109,16 @@ impl Poller {
 
     async fn look_for_events(&mut self, table: &Followed) -> Result<(), PersistenceError> {
         // Unknown until everybody is woken, in case that this fails half way.
-        let seen = self.seen.take();
+        let (seen, gaps) = (self.seen.take(), std::mem::take(&mut self.gaps));
         let highest = fence::highest(&self.datastore, &table.name).await?.unwrap_or(0);
+        let pending: i64 = gaps.iter().map(|gap| gap.up_to - gap.after).sum();
         match seen {
-            Some(seen) if seen == highest => {}
             // A server that has lost events gives their ids again.
-            Some(seen) if (1..=MOST_IDS).contains(&highest.saturating_sub(seen)) => {
-                self.wake_by_topic(table, seen, highest).await?;
+            Some(seen) if (0..=MOST_IDS - pending).contains(&highest.saturating_sub(seen)) => {
+                self.look_at_gaps(table, gaps).await?;
+                if highest > seen {
+                    self.look_at_new(table, seen, highest).await?;
+                }
             }
             _ => table.wake_all(),
         }
@@ -102,17 +126,64 @@ impl Poller {
         Ok(())
     }
 
-    async fn wake_by_topic(&self, table: &Followed, seen: i64, highest: i64) -> Result<(), PersistenceError> {
-        let query = reader::count_topics(&table.name, seen, highest)?;
-        let counted = self
-            .datastore
-            .fetch(&query, |row| Ok((column::<Option<String>>(row, 0)?, column::<i64>(row, 1)?)));
-        let counted = counted.await?;
-        if counted.iter().map(|(_, count)| count).sum::<i64>() == highest - seen {
-            table.wake(|| counted.iter().filter_map(|(topic, _)| topic.as_deref()));
-        } else {
-            table.wake_all();
+    /// Looks at gaps again of which one of those who were writing has finished.
+    async fn look_at_gaps(&mut self, table: &Followed, gaps: Vec<Gap>) -> Result<(), PersistenceError> {
+        if gaps.is_empty() {
+            return Ok(());
+        }
+        let holders = fence::holders(&self.datastore, &table.name).await?;
+        for mut gap in gaps {
+            let writers = fence::still_pending(&gap.writers, &holders);
+            if writers == gap.writers {
+                self.gaps.push(gap);
+            } else {
+                gap.writers = writers;
+                self.look_at_gap(table, gap).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Wakes those who wait for what has appeared in a gap, and keeps it where more may appear.
+    async fn look_at_gap(&mut self, table: &Followed, mut gap: Gap) -> Result<(), PersistenceError> {
+        let counted = self.count(table, gap.after, gap.up_to).await?;
+        let has_more = |(topic, count): &(&Option<String>, &i64)| gap.counted.get(*topic) < Some(*count);
+        if counted.iter().any(|counted| has_more(&counted)) {
+            table.wake(|| counted.iter().filter(has_more).filter_map(|(topic, _)| topic.as_deref()));
+        }
+        gap.counted = counted;
+        if gap.is_open() && !gap.writers.is_empty() {
+            self.gaps.push(gap);
+        }
+        Ok(())
+    }
+
+    async fn look_at_new(
+        &mut self,
+        table: &Followed,
+        seen: i64,
+        highest: i64,
+    ) -> Result<(), PersistenceError> {
+        let counted = self.count(table, seen, highest).await?;
+        table.wake(|| counted.keys().filter_map(Option::as_deref));
+        let mut gap = Gap { after: seen, up_to: highest, counted, writers: Vec::new() };
+        if self.datastore.0.options.ordering == Ordering::TableLock || !gap.is_open() {
+            return Ok(());
+        }
+        // In this order: whoever is not found writing any more is found to have committed.
+        gap.writers = fence::holders(&self.datastore, &table.name).await?;
+        self.look_at_gap(table, gap).await
+    }
+
+    async fn count(&self, table: &Followed, after: i64, up_to: i64) -> Result<Counts, PersistenceError> {
+        let query = reader::count_topics(&table.name, after, up_to)?;
+        let counted = self.datastore.fetch(&query, |row| Ok((column(row, 0)?, column(row, 1)?)));
+        Ok(counted.await?.into_iter().collect())
+    }
+}
+
+impl Gap {
+    fn is_open(&self) -> bool {
+        self.counted.values().sum::<i64>() < self.up_to - self.after
     }
 }

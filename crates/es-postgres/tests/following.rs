@@ -27,6 +27,7 @@ use es_postgres::{
     HookFuture, HookPoint, Hooks, Ordering, PostgresApplicationRecorder, PostgresOptions,
     PostgresProcessRecorder,
 };
+use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 
 /// Longer than any test takes: whoever waits for this to pass fails.
@@ -44,6 +45,11 @@ async fn next<R: ApplicationRecorder>(subscription: &mut Subscription<R>) -> Pag
 /// Waits until a listener is woken. Unlike a subscription, it does not read by itself before it waits.
 async fn woken(listener: &mut Listener) {
     assert!(soon(listener.woken()).await, "the recorder is open");
+}
+
+/// Whether a listener was woken since it was last.
+fn is_woken(listener: &mut Listener) -> bool {
+    listener.woken().now_or_never().is_some()
 }
 
 fn ids(page: &Page) -> Vec<i64> {
@@ -250,6 +256,61 @@ async fn a_thousand_subscribers_of_other_topics_read_nothing() {
         assert_eq!(ids(&subscriber.await.unwrap()), [4]);
     }
     assert_eq!(reads.load(Atomic::SeqCst), 4 * SUBSCRIBERS, "each has read once: the end, and a page");
+}
+
+/// Ids that are missing wake nobody whose topics are not written: what appears later wakes those who
+/// wait for it, and what was rolled back nobody.
+#[tokio::test]
+async fn a_gap_wakes_only_those_whom_it_concerns() {
+    for (ordering, end) in
+        [(Ordering::Parallel, "COMMIT"), (Ordering::Parallel, "ROLLBACK"), (Ordering::TableLock, "ROLLBACK")]
+    {
+        let schema = Schema::create().await;
+        let options = |options: PostgresOptions| options.ordering(ordering);
+        let (gate, mut looks) = Gate::at(HookPoint::Polled);
+        let reader = recorder(options(quick(&schema)).hooks(gate)).await;
+        let writer = recorder(options(schema.options())).await;
+        let mut listeners = ["bank:A", "bank:B", "bank:C"].map(|topic| reader.commits().listen([topic]));
+        looks.reached().await;
+        for listener in &mut listeners {
+            woken(listener).await;
+        }
+        let mut slow = schema.connect().await;
+        let insert = |topic: &str| {
+            format!(
+                "INSERT INTO {} VALUES ('{}', 1, '{topic}', 'slow')",
+                schema.table("bank_events"),
+                Uuid::new_v4()
+            )
+        };
+        run(&mut slow, &format!("BEGIN; {}; {}", insert("bank:A"), insert("bank:B"))).await;
+        if ordering == Ordering::TableLock {
+            run(&mut slow, end).await;
+        }
+        assert_eq!(writer.insert_events(vec![of_topic("bank:B")]).await.unwrap(), [3]);
+        let [a, b, c] = &mut listeners;
+        // The first of them may have begun before the commit.
+        for _ in 0..3 {
+            looks.pass();
+            looks.reached().await;
+        }
+        assert_eq!([is_woken(a), is_woken(b), is_woken(c)], [false, true, false]);
+        if ordering == Ordering::TableLock {
+            continue;
+        }
+        // More above the gap, while it is there.
+        assert_eq!(writer.insert_events(vec![of_topic("bank:B")]).await.unwrap(), [4]);
+        looks.pass();
+        looks.reached().await;
+        assert_eq!([is_woken(a), is_woken(b), is_woken(c)], [false, true, false]);
+        run(&mut slow, end).await;
+        for _ in 0..2 {
+            looks.pass();
+            looks.reached().await;
+        }
+        let is_committed = end == "COMMIT";
+        assert_eq!([is_woken(a), is_woken(b), is_woken(c)], [is_committed, is_committed, false]);
+    }
 }
 
 /// The defect: a look that fails ends the looking.

@@ -95,6 +95,42 @@ async fn the_pool_is_bounded_and_so_are_those_who_wait_for_it() {
     first.await.unwrap().unwrap();
 }
 
+/// Those who need several connections at once mostly do so again: to make them anew each time once took
+/// most of the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_stay_open_between_bursts() {
+    const READERS: usize = 4;
+    let schema = Schema::create().await;
+    let made = Arc::new(AtomicUsize::new(0));
+    let (counter, password) = (Arc::clone(&made), schema.server.password.clone());
+    let options = schema.options().pool_size(1).max_overflow(READERS - 1).password_provider(move || {
+        counter.fetch_add(1, Atomic::SeqCst);
+        let password = password.clone();
+        async move { Ok::<_, std::io::Error>(password) }
+    });
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    let events = schema.table("bank_events");
+    let mut holder = schema.connect().await;
+    for _ in 0..3 {
+        run(&mut holder, &format!("BEGIN; LOCK TABLE {events}")).await;
+        let reading: Vec<_> = (0..READERS)
+            .map(|_| {
+                let recorder = recorder.clone();
+                tokio::spawn(async move { recorder.max_notification_id().await })
+            })
+            .collect();
+        let all_wait = format!(
+            "SELECT count(*) = {READERS} FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted"
+        );
+        until(&mut schema.connect().await, &all_wait).await;
+        run(&mut holder, "COMMIT").await;
+        for read in reading {
+            read.await.unwrap().unwrap();
+        }
+    }
+    assert_eq!(made.load(Atomic::SeqCst), READERS);
+}
+
 /// What was accepted once failed when readers had all connections for longer than the timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_accepted_waits_for_readers() {

@@ -28,6 +28,7 @@ use crate::workload::{Work, do_work};
 const OURS: &str = "es-postgres";
 const PARALLEL: &str = "es-postgres, parallel";
 const BARE: &str = "bare sqlx";
+const BARE_ROWS: &str = "bare sqlx, rows in one insert";
 const BARE_COPY: &str = "bare sqlx, COPY BINARY";
 const BARE_64: &str = "bare sqlx, 64 connections";
 const BARE_POOL: &str = "bare sqlx, its pool's defaults";
@@ -66,9 +67,13 @@ impl Suite<'_> {
             let plan = match appends.events {
                 1 => plan.within(1.2, BARE).faster(1.4, PYTHON_9_1),
                 1_000 => plan.within(1.25, BARE_COPY).faster(4.0, PYTHON_9_1),
-                _ => plan.beside(BARE_COPY, Measure::Time).beside(PYTHON_9_1, Measure::Speed),
+                _ => plan.beside(BARE_ROWS, Measure::Time).beside(PYTHON_9_1, Measure::Speed),
             };
-            let bare = if appends.events == 1 { BARE } else { BARE_COPY };
+            let bare = match appends.events {
+                1 => BARE,
+                1_000 => BARE_COPY,
+                _ => BARE_ROWS,
+            };
             self.append(bench, plan, appends, &[bare]).await?;
         }
         for appends in Appends::TOGETHER {
