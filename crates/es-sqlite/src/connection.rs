@@ -47,15 +47,27 @@ impl WritingConnection {
     }
 
     /// Begins a transaction, which no other connection then can. It stays open until it is
-    /// [committed](Self::commit) or [rolled back](Self::roll_back); dropping it does nothing.
-    pub(crate) fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
-        self.before(WriterStep::Begin)?;
-        self.roll_back()?;
-        let mut transaction = wait_for_lock(self.lock_timeout, is_locked, || {
-            Transaction::new_unchecked(self.connection(), TransactionBehavior::Immediate)
-        })?;
+    /// [committed](Self::commit) or [rolled back](Self::roll_back).
+    pub(crate) fn begin(&self) -> rusqlite::Result<()> {
+        self.begin_by(|| self.execute("BEGIN IMMEDIATE"))
+    }
+
+    /// The same, to be handed to a projection; dropping it does nothing.
+    pub(crate) fn begin_projection(&self) -> rusqlite::Result<Transaction<'_>> {
+        let mut transaction =
+            self.begin_by(|| Transaction::new_unchecked(self.connection(), TransactionBehavior::Immediate))?;
         transaction.set_drop_behavior(DropBehavior::Ignore);
         Ok(transaction)
+    }
+
+    /// Begins a transaction unless another connection is in the way.
+    pub(crate) fn begin_at_once(&self) -> rusqlite::Result<()> {
+        self.before(WriterStep::Begin)?;
+        self.roll_back()?;
+        self.connection().busy_timeout(Duration::ZERO)?;
+        let begun = self.execute("BEGIN IMMEDIATE");
+        self.connection().busy_timeout(self.lock_timeout)?;
+        begun
     }
 
     /// Appends events and a tracking record, all or nothing, and returns the notification ids.
@@ -104,6 +116,12 @@ impl WritingConnection {
     /// Makes sure that what was just committed stands in the file that others will open.
     fn confirm_place(&self) -> Result<(), CommitError> {
         self.place.require_unmoved().map_err(|error| CommitError::Failed(outcome_unknown(error)))
+    }
+
+    fn begin_by<T>(&self, begin: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        self.before(WriterStep::Begin)?;
+        self.roll_back()?;
+        wait_for_lock(self.lock_timeout, is_locked, begin)
     }
 
     fn try_commit(&self) -> rusqlite::Result<()> {

@@ -9,24 +9,26 @@ use std::{
 
 use async_channel::Sender;
 use es_core::{ErrorKind, EventRange, Failure, PersistenceError, Portion, StoredEvent, Tracking, uuid::Uuid};
-use tokio::sync::{
-    OwnedSemaphorePermit, Semaphore,
-    mpsc::{self, UnboundedSender},
-    oneshot,
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    task::yield_now,
 };
 
 use crate::{
     SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder,
     SqliteTrackingRecorder,
+    committer::{Command, Committer, Outcome, Request, weight},
     connect::Connections,
     locks::wait_for_lock,
     projecting::{Handler, Projecting},
+    queue::{CallWhenDropped, OwnedQueue, Queue},
     quick::QuickReader,
     reader::{self, Job, Session},
     schema::{self, EventTable},
+    short::Pace,
     signals::Signals,
     threads::{Ended, Threads},
-    writer::{Command, Outcome, Request, Writer, weight},
+    writer::{SharedCommitter, Writer},
 };
 
 /// One open database, shared by the recorders made from it.
@@ -55,7 +57,10 @@ struct Shared {
     create_table: bool,
     /// Dropped before the writer is told to end, whose connection is the last one and tidies up.
     quick: QuickReader,
-    commands: UnboundedSender<Command>,
+    queue: OwnedQueue<Command>,
+    /// For commits on the callers' threads; nothing where there may be none.
+    committer: Option<SharedCommitter>,
+    pace: Arc<Pace>,
     /// Bytes of events that may still be accepted; closed with the datastore.
     room: Arc<Semaphore>,
     queue_bytes: u32,
@@ -69,28 +74,41 @@ struct Shared {
 impl SqliteDatastore {
     pub(crate) async fn open(options: SqliteOptions) -> Result<Self, PersistenceError> {
         let threads = Threads::new();
-        let (commands, receiver) = mpsc::unbounded_channel();
         let (reply, opened) = oneshot::channel();
-        // The writer holds the signals, and must see that the last handle is gone.
-        let queue = commands.downgrade();
-        let signals = Signals::new(move || {
-            if let Some(queue) = queue.upgrade() {
-                let _ = queue.send(Command::Watch);
+        let queue = OwnedQueue(Arc::new(Queue::new()));
+        let signals = Signals::new({
+            let queue = Arc::clone(&queue.0);
+            move || {
+                // When nobody receives it, the datastore is closed already.
+                let _ = queue.push(Command::Watch);
+                queue.call();
             }
         });
-        let writer_signals = signals.clone();
+        let pace = Arc::new(Pace::new());
         let SqliteOptions { database: path, create_table, queue_bytes, lock_timeout, .. } = options.clone();
+        let (writer_queue, writer_signals, writer_pace) =
+            (Arc::clone(&queue.0), signals.clone(), Arc::clone(&pace));
         threads.spawn("es-sqlite-writer", move || {
             let connections = match Connections::open(&options) {
                 Ok(connections) => connections,
                 Err(error) => return drop(reply.send(Err(error))),
             };
-            let Connections { writer, readers, quick } = connections;
-            if reply.send(Ok((readers, quick))).is_ok() {
-                Writer::new(writer, receiver, writer_signals, options).run();
+            let Connections { writer, readers, quick, has_log } = connections;
+            let committer = Committer::new(
+                writer,
+                Arc::clone(&writer_queue),
+                writer_signals.clone(),
+                writer_pace,
+                &options,
+            );
+            let writer = Writer::new(committer, writer_queue, writer_signals, &options);
+            let may_be_shared = options.commit_at_once && has_log && !options.may_share_cache();
+            let committer = may_be_shared.then(|| writer.committer());
+            if reply.send(Ok((readers, quick, committer))).is_ok() {
+                writer.run();
             }
         })?;
-        let (readers, quick) = opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
+        let (readers, quick, committer) = opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
         let quick = QuickReader::new(quick);
         let jobs = if readers.is_empty() { None } else { Some(reader::start(readers, &threads)?) };
         let queue_bytes = queue_bytes.get().min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
@@ -100,7 +118,9 @@ impl SqliteDatastore {
             path,
             create_table,
             quick,
-            commands,
+            queue,
+            committer,
+            pace,
             room,
             queue_bytes,
             lock_timeout,
@@ -190,8 +210,7 @@ impl SqliteDatastore {
         if let Some(jobs) = &self.0.jobs {
             jobs.close();
         }
-        // When nobody receives it, the datastore is closed already.
-        let _ = self.0.commands.send(Command::Close);
+        self.0.queue.0.close();
         self.0.ended.clone().wait().await;
         Ok(())
     }
@@ -213,7 +232,14 @@ impl SqliteDatastore {
         }
         let (reply, outcome) = oneshot::channel();
         let request = Request { table: Arc::clone(table), events, tracking, reply, permit };
-        self.0.commands.send(Command::Append(request)).map_err(|_| self.closed())?;
+        let is_short = request.is_short();
+        self.push(Command::Append(request))?;
+        // Also when this future is dropped meanwhile: what was accepted waits for nobody to poll it.
+        let left_over = CallWhenDropped(&*self.0.queue.0);
+        if is_short && self.0.pace.is_short() {
+            self.commit_at_once().await;
+        }
+        drop(left_over);
         outcome.await.unwrap_or_else(|_| Err(outcome_lost()))
     }
 
@@ -263,7 +289,8 @@ impl SqliteDatastore {
             reply,
             permit,
         };
-        self.0.commands.send(Command::Project(work)).map_err(|_| self.closed())?;
+        self.push(Command::Project(work))?;
+        self.0.queue.0.call();
         outcome.await.unwrap_or_else(|_| Err(outcome_lost().into()))
     }
 
@@ -278,14 +305,36 @@ impl SqliteDatastore {
             let _place = place;
             wait_for_lock(lock_timeout, PersistenceError::is_transient, || work(session))
         });
-        self.0.commands.send(Command::Run(job)).map_err(|_| self.closed())?;
+        self.push(Command::Run(job))?;
+        self.0.queue.0.call();
         result.await.unwrap_or_else(|_| Err(thread_lost()))
+    }
+
+    /// Commits what waits, unless another call or connection is in the way.
+    async fn commit_at_once(&self) {
+        let Some(committer) = &self.0.committer else { return };
+        // Others whose requests belong into the same commit may be about to make them. In a runtime
+        // other than Tokio's, this wakes the task at once.
+        yield_now().await;
+        if let Ok(mut committer) = committer.try_lock()
+            && let Some(committer) = committer.as_mut()
+        {
+            committer.write_at_once();
+        }
+    }
+
+    fn push(&self, command: Command) -> Result<(), PersistenceError> {
+        self.0.queue.0.push(command).map_err(|_| self.closed())
     }
 
     /// Room in the writer's queue, to be held until the request is done.
     async fn place_in_queue(&self, bytes: usize) -> Result<OwnedSemaphorePermit, PersistenceError> {
         // A request of more than the queue holds waits until it has the queue to itself.
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.0.queue_bytes);
+        if self.0.room.available_permits() < bytes as usize {
+            // Room must not depend on a call that nobody polls.
+            self.0.queue.0.call();
+        }
         Arc::clone(&self.0.room).acquire_many_owned(bytes).await.map_err(|_| self.closed())
     }
 

@@ -1,4 +1,4 @@
-//! A seam for tests of faults: what the writer thread is about to do, and a chance to hold or fail it.
+//! A seam for tests of faults: what the writer is about to do, and a chance to hold or fail it.
 //!
 //! Crashes, failed commits and slow disks are rules of this crate's contract; a test that hopes to
 //! meet them by timing proves nothing. Programs in production leave this alone.
@@ -7,7 +7,10 @@ use std::{fmt, sync::Arc};
 
 use rusqlite::ffi;
 
-/// Is told each step of the writer thread; blocking here holds the writer.
+/// Is told each step of the writer; blocking here holds the writer.
+///
+/// Most commits run on the writer thread, and small ones on callers' threads while commits are
+/// [short](crate::SqliteOptions::commit_at_once): one that is held up here is not.
 ///
 /// ```
 /// use es_sqlite::{Fault, SqliteOptions, WriterHooks, WriterStep};
@@ -24,18 +27,19 @@ use rusqlite::ffi;
 /// # let _ = options;
 /// ```
 pub trait WriterHooks: Send + Sync + 'static {
-    /// Called on the writer thread before each step.
+    /// Called before each step, on the thread that does it.
     ///
     /// # Errors
     /// A fault makes the step fail as if SQLite had failed so.
     fn before(&self, step: WriterStep) -> Result<(), Fault>;
 }
 
-/// A step of the writer thread.
+/// A step of the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WriterStep {
-    /// The transaction of a group, or of a projection, begins.
+    /// The transaction of a group, or of a projection, begins. When it fails on a caller's thread, the
+    /// writer thread tries again.
     Begin,
     /// One request of the group is appended, or the position of a projection, whose notifications
     /// have been handled.

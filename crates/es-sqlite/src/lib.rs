@@ -1,6 +1,6 @@
 //! Recorders on SQLite: a file or `:memory:`, the same tables as the Python library's.
 //!
-//! A [`SqliteDatastore`] is one open database. Its recorders share one writer thread, which commits
+//! A [`SqliteDatastore`] is one open database. Its recorders share one writing connection, which commits
 //! what waits in groups, and a small pool of reader threads:
 //!
 //! - [`SqliteAggregateRecorder`] keeps events, or snapshots, of aggregates by version,
@@ -12,7 +12,7 @@
 //! see [`SqliteTrackingRecorder::projector`].
 //!
 //! The surface is asynchronous and needs no particular runtime; no call makes the thread that polls it
-//! wait, for a lock or for the disk. An acknowledged event is on the disk ([`Synchronous::Full`]), and any number of
+//! wait for a lock, nor for a disk that takes longer than half a millisecond. An acknowledged event is on the disk ([`Synchronous::Full`]), and any number of
 //! processes, in Rust or Python, may share a file.
 //!
 //! # Example
@@ -51,6 +51,12 @@
 //! one flush of the disk, and a request costs one hop to that thread however many statements it
 //! takes. A conflict rolls back the request that met it and no other.
 //!
+//! That hop takes about as long as a small commit on a fast disk. While commits are short, a caller whose
+//! small request waits therefore commits it on its own thread, together with what else waits. It waits for
+//! no lock: large requests, projections, copying the log into the database, and everything while another process
+//! writes or the disk is slow, are the writer thread's. [`SqliteOptions::commit_at_once`] leaves it
+//! all commits.
+//!
 //! Reader threads have connections of their own, so that readers and the writer do not wait for each
 //! other. The few events of an aggregate that was read a moment ago are mostly copied at once on the
 //! caller's thread, while no other call or connection is in the way: waking a thread would take several
@@ -63,23 +69,25 @@
 //! thread asks SQLite once in a [`poll_interval`](SqliteOptions::poll_interval), while somebody waits.
 
 mod append;
+mod committer;
 mod connect;
 mod connection;
 mod datastore;
 mod error;
 mod hooks;
-mod inbox;
 mod locks;
 mod log;
 mod options;
 mod place;
 mod projecting;
 mod projection;
+mod queue;
 mod quick;
 mod reader;
 mod recorder;
 mod rows;
 mod schema;
+mod short;
 mod signals;
 mod threads;
 #[cfg(feature = "sqlx")]

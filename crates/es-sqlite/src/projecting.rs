@@ -52,7 +52,7 @@ impl Projecting {
 
     /// Handles notifications and records the position, or does nothing; returns how many.
     pub(crate) fn run(&mut self, writing: &WritingConnection) -> Result<usize, Failure> {
-        let transaction = writing.begin().map_err(from_sqlite)?;
+        let transaction = writing.begin_projection().map_err(from_sqlite)?;
         let written = self.write(writing, &transaction);
         let (handled, tracking, version) = written.inspect_err(|_| {
             if let Err(error) = writing.roll_back() {

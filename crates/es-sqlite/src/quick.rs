@@ -4,8 +4,8 @@
 //! some 13 µs more, and longer on a busy machine. A program that keeps events reads the same
 //! aggregates again and again, so that detour would be most of what reading costs.
 //!
-//! The caller's thread belongs to its runtime and must not be kept waiting. A quick read is therefore
-//! tried only where a reader thread has just read the same aggregate, so that its pages are most
+//! The caller's thread belongs to its runtime and must not be kept waiting: only what is
+//! [short](crate::short) is done there. A quick read is therefore tried only where a reader thread has just read the same aggregate, so that its pages are most
 //! likely in memory; it waits for no lock of another call or connection, but for the moments for which
 //! SQLite itself locks its index of the log; and it gives up after some tens of microseconds' worth of
 //! rows. Whenever it gives up, a reader thread does the work. So it does now and then in any case, and
@@ -24,14 +24,7 @@ use std::{
 use es_core::{EventRange, StoredEvent, uuid::Uuid};
 use rusqlite::{Connection, limits::Limit};
 
-use crate::{
-    reader::{ReadBounds, Session},
-    schema::EventTable,
-    writer::weight,
-};
-
-/// What a quick read takes at most: about 40 µs of work.
-const BOUNDS: ReadBounds = ReadBounds { rows: 64, bytes: 64 << 10 };
+use crate::{committer::weight, reader::Session, schema::EventTable, short::SHORT};
 
 /// Of how many reads one is left to a reader thread: a task that only reads would never yield.
 const YIELD_INTERVAL: u32 = 32;
@@ -60,7 +53,7 @@ impl QuickReader {
     /// Prepares a connection: it waits for no locks, and has SQLite refuse what is over the bounds.
     pub(crate) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
         connection.busy_timeout(Duration::ZERO)?;
-        let bytes = i32::try_from(BOUNDS.bytes).unwrap_or(i32::MAX);
+        let bytes = i32::try_from(SHORT.bytes).unwrap_or(i32::MAX);
         connection.set_limit(
             Limit::SQLITE_LIMIT_LENGTH,
             bytes.min(connection.limit(Limit::SQLITE_LIMIT_LENGTH)?),
@@ -87,7 +80,7 @@ impl QuickReader {
         }
         let mut session = self.session.try_lock().ok()?;
         // An error is left to a reader thread, which waits for locks, and tells what is wrong.
-        let events = session.as_mut()?.select_events_within(BOUNDS, table, originator_id, range).ok()?;
+        let events = session.as_mut()?.select_events_within(SHORT, table, originator_id, range).ok()?;
         if events.is_none() {
             table.recent.forget(originator_id);
         }
@@ -103,7 +96,7 @@ impl QuickReader {
 impl Recent {
     /// Remembers an aggregate whose events a reader thread has read, if they are few.
     pub(crate) fn remember(&self, originator_id: Uuid, events: &[StoredEvent]) {
-        if events.len() <= BOUNDS.rows && weight(events) <= BOUNDS.bytes {
+        if SHORT.hold(events.len(), weight(events)) {
             self.lock().insert(originator_id);
         }
     }

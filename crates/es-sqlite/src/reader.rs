@@ -14,6 +14,7 @@ use crate::{
     error::from_sqlite,
     rows::{RowReader, Topics},
     schema::EventTable,
+    short::Bounds,
     threads::Threads,
 };
 
@@ -32,17 +33,6 @@ pub(crate) struct Session {
 
 /// Something to do with a session, on the thread that owns it.
 pub(crate) type Job = Box<dyn FnOnce(&mut Session) + Send>;
-
-/// When to give up reading the events of an aggregate.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ReadBounds {
-    pub(crate) rows: usize,
-    pub(crate) bytes: usize,
-}
-
-impl ReadBounds {
-    const NONE: Self = Self { rows: usize::MAX, bytes: usize::MAX };
-}
 
 impl Session {
     pub(crate) fn new(connection: Connection) -> Self {
@@ -84,7 +74,7 @@ impl Session {
         originator_id: Uuid,
         range: EventRange,
     ) -> Result<Vec<StoredEvent>, PersistenceError> {
-        let events = self.select_events_within(ReadBounds::NONE, table, originator_id, range)?;
+        let events = self.select_events_within(Bounds::NONE, table, originator_id, range)?;
         let events = events.unwrap_or_default();
         table.recent.remember(originator_id, &events);
         Ok(events)
@@ -93,7 +83,7 @@ impl Session {
     /// The events, or nothing if they are more than `bounds`.
     pub(crate) fn select_events_within(
         &mut self,
-        bounds: ReadBounds,
+        bounds: Bounds,
         table: &EventTable,
         originator_id: Uuid,
         range: EventRange,

@@ -1,0 +1,95 @@
+//! What is short enough to be done on the caller's own thread.
+//!
+//! That thread belongs to the caller's runtime, and other tasks wait for it. But to have something done
+//! by another thread costs the way there and back, some 100 µs on a machine whose cores sleep in
+//! between. Work of about that length, which waits for nobody, is better done at once; whatever is
+//! or might become longer is left to the threads of the datastore.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// A number of rows, and of bytes in them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+}
+
+/// What is read or written on a caller's thread at most: some 40 µs of reading. Writing takes longer,
+/// and is measured.
+pub(crate) const SHORT: Bounds = Bounds { rows: 64, bytes: 64 << 10 };
+
+/// Commits that take longer are the writer thread's. A commit of one event takes about 150 µs, and one
+/// of ten that fill pages 280 µs, on a disk that flushes in 100 µs; where a flush takes milliseconds,
+/// nothing would be won.
+const LIMIT: Duration = Duration::from_micros(500);
+
+/// A slow commit counts as this one. Nine commits of 200 µs make up for it.
+const SLOWEST: Duration = Duration::from_millis(4);
+
+/// How long small commits have taken of late.
+#[derive(Debug)]
+pub(crate) struct Pace(AtomicU64);
+
+impl Bounds {
+    pub(crate) const NONE: Self = Self { rows: usize::MAX, bytes: usize::MAX };
+    pub(crate) const NOTHING: Self = Self { rows: 0, bytes: 0 };
+
+    /// The narrower of both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { rows: self.rows.min(other.rows), bytes: self.bytes.min(other.bytes) }
+    }
+
+    pub(crate) fn hold(self, rows: usize, bytes: usize) -> bool {
+        rows <= self.rows && bytes <= self.bytes
+    }
+}
+
+impl Pace {
+    /// Unknown, and so taken for slow.
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(nanoseconds(SLOWEST)))
+    }
+
+    /// Learns how long a small commit took: at once from a slow one, little by little from quick ones.
+    ///
+    /// To be called by one thread at a time.
+    pub(crate) fn learn(&self, took: Duration) {
+        let took = nanoseconds(took.min(SLOWEST));
+        let known = self.0.load(Ordering::Relaxed);
+        let learned = if took > known { took } else { known - (known - took) / 4 };
+        self.0.store(learned, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_short(&self) -> bool {
+        self.0.load(Ordering::Relaxed) <= nanoseconds(LIMIT)
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trust_is_earned_slowly_and_lost_at_once() {
+        let pace = Pace::new();
+        assert!(!pace.is_short());
+        let quick = Duration::from_micros(200);
+        (0..8).for_each(|_| pace.learn(quick));
+        assert!(!pace.is_short());
+        pace.learn(quick);
+        assert!(pace.is_short());
+        pace.learn(Duration::from_hours(1));
+        assert!(!pace.is_short());
+        (0..9).for_each(|_| pace.learn(quick));
+        assert!(pace.is_short());
+        pace.learn(Duration::from_micros(600));
+        assert!(!pace.is_short());
+    }
+}

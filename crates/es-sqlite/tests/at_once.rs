@@ -1,0 +1,231 @@
+//! Commits on the caller's thread: short ones, and nobody waits for them who did not before.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by unwrapping it"
+)]
+
+mod support;
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::Poll,
+    thread::{self, ThreadId},
+    time::Duration,
+};
+
+use es_core::{AggregateRecorder, EventRange, Recorder};
+use es_sqlite::{Fault, SqliteApplicationRecorder, SqliteOptions, Synchronous, WriterHooks, WriterStep};
+use futures_util::future::join_all;
+use rusqlite::Connection;
+
+use tokio::time::timeout;
+
+use support::{database, event, event_of, events, id};
+
+/// Writes down which thread commits, and slows it down if it is told to.
+#[derive(Clone, Default)]
+struct Commits(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    threads: Vec<ThreadId>,
+    takes: Duration,
+}
+
+impl WriterHooks for Commits {
+    fn before(&self, step: WriterStep) -> Result<(), Fault> {
+        if step == WriterStep::Commit {
+            let takes = {
+                let mut state = self.0.lock().unwrap();
+                state.threads.push(thread::current().id());
+                state.takes
+            };
+            thread::sleep(takes);
+        }
+        Ok(())
+    }
+}
+
+impl Commits {
+    /// Where the commits since the last call were made.
+    fn made(&self) -> Vec<ThreadId> {
+        std::mem::take(&mut self.0.lock().unwrap().threads)
+    }
+
+    fn take(&self, time: Duration) {
+        self.0.lock().unwrap().takes = time;
+    }
+}
+
+/// A recorder whose commits have been so short of late that the caller's thread makes them, and may make
+/// the next one: a busy machine has its say. They are not flushed, since a disk may take its time.
+async fn quick(path: &str, commits: &Commits) -> SqliteApplicationRecorder {
+    let options = SqliteOptions::new(path).synchronous(Synchronous::Off).hooks(commits.clone());
+    // Who waited for a lock that this program itself holds would not come back.
+    let options = options.lock_timeout(Duration::from_hours(24));
+    let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
+    warm_up(&recorder, commits).await;
+    recorder
+}
+
+async fn warm_up(recorder: &SqliteApplicationRecorder, commits: &Commits) {
+    for version in 1..=100_000 {
+        recorder.insert_events(vec![event(u128::MAX, version)]).await.unwrap_or_default();
+        if commits.made().contains(&thread::current().id()) {
+            return;
+        }
+    }
+    panic!("no commit was made on the caller's thread");
+}
+
+/// Makes a call begin: it is accepted, and may be done already.
+async fn begin<T>(call: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+    poll_fn(|context| match Pin::new(&mut *call).poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn calls_that_are_made_together_share_a_commit() {
+    let (_directory, path) = database();
+    let commits = Commits::default();
+    let recorder = quick(&path, &commits).await;
+    for version in 1..=1_000 {
+        let calls = (1..=50).map(|originator| recorder.insert_events(vec![event(originator, version)]));
+        let ids: Vec<_> = join_all(calls).await.into_iter().map(|ids| ids.unwrap()[0]).collect();
+        assert!(ids.is_sorted());
+        let made = commits.made();
+        if made.iter().all(|thread| *thread == thread::current().id()) {
+            assert_eq!(made.len(), 1);
+            return;
+        }
+        // The commit before was a slow one.
+        warm_up(&recorder, &commits).await;
+    }
+    panic!("no calls were committed on the caller's thread");
+}
+
+/// What was accepted must not wait for a future that is gone.
+#[tokio::test]
+async fn a_call_dropped_before_it_commits_is_recorded_whole() {
+    let (_directory, path) = database();
+    let commits = Commits::default();
+    let recorder = quick(&path, &commits).await;
+    begin(&mut Box::pin(recorder.insert_events(events(1, 1..=3)))).await;
+    let recorded = async {
+        loop {
+            let found = recorder.select_events(id(1), EventRange::all()).await.unwrap();
+            if !found.is_empty() {
+                return found;
+            }
+        }
+    };
+    assert_eq!(timeout(Duration::from_secs(60), recorded).await.unwrap(), events(1, 1..=3));
+    assert!(!commits.made().contains(&thread::current().id()));
+}
+
+/// A call that is kept and not polled holds up neither others nor closing.
+#[tokio::test]
+async fn nobody_waits_for_a_call_that_is_not_polled() {
+    let (_directory, path) = database();
+    let commits = Commits::default();
+    let recorder = quick(&path, &commits).await;
+    let mut idle = Box::pin(recorder.insert_events(vec![event(1, 1)]));
+    let done = begin(&mut idle).await;
+    recorder.insert_events(vec![event(1, 2)]).await.unwrap();
+    assert_eq!(recorder.select_events(id(1), EventRange::all()).await.unwrap(), events(1, 1..=2));
+    let mut last = Box::pin(recorder.insert_events(vec![event(1, 3)]));
+    let last_done = begin(&mut last).await;
+    recorder.close().await.unwrap();
+    let first = match done {
+        Some(outcome) => outcome,
+        None => idle.await,
+    };
+    let last = match last_done {
+        Some(outcome) => outcome,
+        None => last.await,
+    };
+    assert_eq!(last.unwrap()[0], first.unwrap()[0] + 2);
+}
+
+/// It would have kept the only thread of this runtime for the whole lock timeout.
+#[tokio::test]
+async fn a_lock_of_another_process_holds_up_the_call_and_not_its_thread() {
+    let (_directory, path) = database();
+    let commits = Commits::default();
+    let recorder = quick(&path, &commits).await;
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // Polled before the other one, which gets to run only if this one does not hold up the thread.
+    let release = async {
+        tokio::task::yield_now().await;
+        other.execute_batch("ROLLBACK").unwrap();
+    };
+    let (recorded, ()) = tokio::join!(biased; recorder.insert_events(vec![event(1, 1)]), release);
+    recorded.unwrap();
+    assert!(!commits.made().contains(&thread::current().id()));
+}
+
+#[tokio::test]
+async fn a_disk_that_becomes_slow_is_left_to_the_writer_thread() {
+    let (_directory, path) = database();
+    let commits = Commits::default();
+    let recorder = quick(&path, &commits).await;
+    commits.take(Duration::from_millis(2));
+    // The first one finds out, if that was not known.
+    recorder.insert_events(vec![event(1, 1)]).await.unwrap();
+    commits.made();
+    for version in 2..=20 {
+        recorder.insert_events(vec![event(1, version)]).await.unwrap();
+    }
+    let made = commits.made();
+    assert_eq!(made.len(), 19);
+    assert!(!made.contains(&thread::current().id()));
+    commits.take(Duration::ZERO);
+    warm_up(&recorder, &commits).await;
+}
+
+#[tokio::test]
+async fn what_is_large_is_left_to_the_writer_thread() {
+    let (_directory, path) = database();
+    let commits = Commits::default();
+    let recorder = quick(&path, &commits).await;
+    recorder.insert_events(events(1, 1..=65)).await.unwrap();
+    recorder.insert_events(vec![event_of(2, 1, vec![7; 64 << 10])]).await.unwrap();
+    let made = commits.made();
+    assert_eq!(made.len(), 2);
+    assert!(!made.contains(&thread::current().id()));
+}
+
+#[tokio::test]
+async fn callers_can_be_spared() {
+    let (_directory, path) = database();
+    let commits = Commits::default();
+    let options = SqliteOptions::new(&path).synchronous(Synchronous::Off).commit_at_once(false);
+    let datastore = options.hooks(commits.clone()).open().await.unwrap();
+    let recorder = datastore.application_recorder().await.unwrap();
+    for version in 1..=200 {
+        recorder.insert_events(vec![event(1, version)]).await.unwrap();
+    }
+    assert!(!commits.made().contains(&thread::current().id()));
+}
+
+/// Those that share the caller's commit, too.
+#[tokio::test]
+async fn outcomes_are_each_request_s_own() {
+    let (_directory, path) = database();
+    let commits = Commits::default();
+    let recorder = quick(&path, &commits).await;
+    let calls =
+        [events(1, 1..=2), events(1, 2..=3), events(2, 1..=2)].map(|events| recorder.insert_events(events));
+    let outcomes = join_all(calls).await;
+    assert!(outcomes[0].is_ok() && outcomes[2].is_ok());
+    assert!(outcomes[1].as_ref().unwrap_err().is_conflict());
+    assert_eq!(recorder.select_events(id(1), EventRange::all()).await.unwrap(), events(1, 1..=2));
+}
