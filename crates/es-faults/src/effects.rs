@@ -63,7 +63,7 @@ pub async fn process(
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let effects = Effects::new(place, fuse.clone());
-    match (kind, place.open_process(fuse).await?) {
+    match (kind, place.open_process(fuse, true).await?) {
         (Kind::Events, ProcessRecorder::Sqlite(recorder)) => {
             run(upstream, Handling::new(recorder, effects), seed, stop).await
         }

@@ -110,23 +110,27 @@ impl Place {
     /// # Errors
     /// When the database cannot be opened.
     pub async fn open(&self, fuse: &Fuse) -> Result<Recorder> {
-        Ok(match self.open_process(fuse.clone()).await? {
+        Ok(match self.open_process(fuse.clone(), true).await? {
             ProcessRecorder::Sqlite(recorder) => Arc::new(recorder),
             ProcessRecorder::Postgres(recorder) => Arc::new(recorder),
         })
     }
 
-    /// The same, of which projectors can be made.
+    /// The same, of which projectors can be made, with hooks of the caller's.
+    ///
+    /// On SQLite these may be called by threads of the runtime only if `may_commit_at_once`: hooks that
+    /// hold a step would hold up the runtime.
     ///
     /// # Errors
     /// When the database cannot be opened.
-    pub async fn open_process<H>(&self, hooks: H) -> Result<ProcessRecorder>
+    pub async fn open_process<H>(&self, hooks: H, may_commit_at_once: bool) -> Result<ProcessRecorder>
     where
         H: es_sqlite::WriterHooks + es_postgres::Hooks,
     {
         match self {
             Self::Sqlite(path) => {
-                let datastore = SqliteOptions::new(path).hooks(hooks).open().await?;
+                let options = SqliteOptions::new(path).commit_at_once(may_commit_at_once).hooks(hooks);
+                let datastore = options.open().await?;
                 Ok(ProcessRecorder::Sqlite(datastore.process_recorder().await?))
             }
             Self::Postgres { schema, parallel } => {

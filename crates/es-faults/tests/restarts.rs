@@ -253,7 +253,7 @@ async fn check(backend: Backend, kind: Kind) {
         Kind::Rows => [&OF_DOWNSTREAMS[..], backend.points_of_projectors()].concat(),
         _ => [&OF_HANDLERS[..], backend.points()].concat(),
     };
-    let handled = match (kind, place.open_process(at.clone()).await.unwrap()) {
+    let handled = match (kind, place.open_process(at.clone(), false).await.unwrap()) {
         (Kind::Rows, ProcessRecorder::Sqlite(recorder)) => {
             interrupt(&at, &steps, &recorder, async || recorder.projector(make()).await.unwrap()).await
         }
