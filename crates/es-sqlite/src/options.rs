@@ -188,7 +188,7 @@ impl SqliteOptions {
 
     /// Whether a caller's own thread commits what is small, while commits are short and nobody is in the
     /// way; yes by default. The way to the writer thread and back would take about as long as such a
-    /// commit itself: without, a task that records one event at a time does half as many.
+    /// commit itself.
     ///
     /// Short means less than half a millisecond, of late, for at most 64 events of 64 KiB together. On
     /// a disk that takes longer, all is left to the writer thread. Switch it off where tasks share their
