@@ -3,10 +3,13 @@
 //! Paging by key needs nothing held open between pages: no transaction, no cursor, no connection.
 //! A stream can be slow, or dropped at any point, without harm to anybody.
 
-use std::{collections::VecDeque, num::NonZeroUsize};
+use std::num::NonZeroUsize;
 
 use futures_core::Stream;
-use futures_util::stream::try_unfold;
+use futures_util::{
+    TryStreamExt,
+    stream::{iter, try_unfold},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -42,13 +45,14 @@ pub trait AggregateRecorderExt: AggregateRecorder {
         originator_id: Uuid,
         range: EventRange,
     ) -> impl Stream<Item = Result<StoredEvent, PersistenceError>> + Send {
-        try_unfold(Pages::new(range, range.limit.unwrap_or(usize::MAX)), move |mut pages| async move {
-            if let Some((range, limit)) = pages.next(page_size) {
-                let page = self.select_events(originator_id, range.limit(limit)).await?;
-                pages.arrived(limit, page, |last| range_beyond(range, last.originator_version));
-            }
-            Ok(pages.buffer.pop_front().map(|event| (event, pages)))
-        })
+        let pages = Pages { rest: Some(range), remaining: range.limit.unwrap_or(usize::MAX) };
+        let pages = try_unfold(pages, move |pages| async move {
+            let Some((range, limit)) = pages.next(page_size) else { return Ok(None) };
+            let page = self.select_events(originator_id, range.limit(limit)).await?;
+            let pages = pages.after(&page, limit, |last| range_beyond(range, last.originator_version));
+            Ok(Some((page, pages)))
+        });
+        flatten(pages)
     }
 }
 
@@ -89,15 +93,15 @@ pub trait ApplicationRecorderExt: ApplicationRecorder + Sized {
         page_size: NonZeroUsize,
         selection: NotificationSelection,
     ) -> impl Stream<Item = Result<Notification, PersistenceError>> + Send {
-        let limit = selection.limit;
-        try_unfold(Pages::new(selection, limit), move |mut pages| async move {
-            if let Some((mut selection, limit)) = pages.next(page_size) {
-                selection.limit = limit;
-                let page = self.select_notifications(selection.clone()).await?;
-                pages.arrived(limit, page, |last| Some(selection.after(last.id)));
-            }
-            Ok(pages.buffer.pop_front().map(|notification| (notification, pages)))
-        })
+        let pages = Pages { remaining: selection.limit, rest: Some(selection) };
+        let pages = try_unfold(pages, move |pages| async move {
+            let Some((mut selection, limit)) = pages.next(page_size) else { return Ok(None) };
+            selection.limit = limit;
+            let page = self.select_notifications(selection.clone()).await?;
+            let pages = pages.after(&page, limit, |last| Some(selection.after(last.id)));
+            Ok(Some((page, pages)))
+        });
+        flatten(pages)
     }
 
     /// Follows the notifications after `position` (0: from the beginning): first what is recorded,
@@ -133,31 +137,36 @@ fn range_beyond(range: EventRange, version: i64) -> Option<EventRange> {
 }
 
 /// A query that is answered a page at a time.
-struct Pages<Q, T> {
+struct Pages<Q> {
     /// What is not fetched yet; nothing when the last page has arrived.
     rest: Option<Q>,
     /// How many items of the query's own limit are left.
     remaining: usize,
-    buffer: VecDeque<T>,
 }
 
-impl<Q: Clone, T> Pages<Q, T> {
-    fn new(query: Q, limit: usize) -> Self {
-        Self { rest: Some(query), remaining: limit, buffer: VecDeque::new() }
-    }
-
-    /// What to fetch now, and at most how much of it; nothing while the buffer has items, or at the end.
+impl<Q: Clone> Pages<Q> {
+    /// What to fetch now, and at most how much of it; nothing at the end.
     fn next(&self, page_size: NonZeroUsize) -> Option<(Q, usize)> {
-        if !self.buffer.is_empty() || self.remaining == 0 {
-            return None;
-        }
-        self.rest.clone().map(|rest| (rest, page_size.get().min(self.remaining)))
+        let limit = page_size.get().min(self.remaining);
+        self.rest.clone().filter(|_| limit > 0).map(|rest| (rest, limit))
     }
 
-    fn arrived(&mut self, asked: usize, page: Vec<T>, rest: impl FnOnce(&T) -> Option<Q>) {
-        self.remaining = self.remaining.saturating_sub(page.len());
-        // A short page is the last one.
-        self.rest = if page.len() < asked { None } else { page.last().and_then(rest) };
-        self.buffer = page.into();
+    /// The pages after this one, of which so many items were asked.
+    fn after<T>(self, page: &[T], asked: usize, rest: impl FnOnce(&T) -> Option<Q>) -> Self {
+        Self {
+            // A short page is the last one.
+            rest: if page.len() < asked { None } else { page.last().and_then(rest) },
+            remaining: self.remaining.saturating_sub(page.len()),
+        }
     }
+}
+
+/// The items of the pages.
+///
+/// A future for each item, rather than for each page, would have to be moved for each, with all that
+/// fetching a page needs.
+fn flatten<T>(
+    pages: impl Stream<Item = Result<Vec<T>, PersistenceError>>,
+) -> impl Stream<Item = Result<T, PersistenceError>> {
+    pages.map_ok(|page| iter(page.into_iter().map(Ok))).try_flatten()
 }
