@@ -95,8 +95,11 @@ async fn a_server_that_comes_back_has_lost_nothing() {
         // One process of the server is killed, whereupon all of them are begun anew.
         until_more(&mut loads).await;
         let pid = "SELECT pid FROM pg_stat_activity WHERE application_name = 'es-postgres' LIMIT 1";
-        let pid: i32 = scalar(&mut cluster.server.connect().await, pid).await;
+        let mut session = cluster.server.connect().await;
+        let pid: i32 = scalar(&mut session, pid).await;
         kill("-KILL", u32::try_from(pid).unwrap());
+        // Writers go on for a moment; the server has noticed when it ends the sessions of others.
+        while sqlx::raw_sql("SELECT 1").execute(&mut session).await.is_ok() {}
         // Sessions are ended, all at once.
         until_more(&mut loads).await;
         terminate(&mut cluster.server.connect().await).await;
