@@ -54,3 +54,33 @@ impl<T> fmt::Debug for Pool<T> {
         f.debug_struct("Pool").field("idle", &self.idle().len()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, convert::Infallible};
+
+    use super::*;
+
+    #[test]
+    fn what_was_used_is_used_again() {
+        let (pool, created) = (Pool::new(), Cell::new(0));
+        let create = || {
+            created.set(created.get() + 1);
+            Ok::<_, Infallible>("an encoder")
+        };
+        for _ in 0..3 {
+            let Ok(()) = pool.with(create, |_| Ok(()));
+        }
+        assert_eq!(created.get(), 1);
+    }
+
+    #[test]
+    fn no_more_are_kept_than_threads_can_run_at_once() {
+        fn use_at_once(pool: &Pool<&str>, times: usize) -> Result<(), Infallible> {
+            if times == 0 { Ok(()) } else { pool.with(|| Ok("an encoder"), |_| use_at_once(pool, times - 1)) }
+        }
+        let pool = Pool::new();
+        let Ok(()) = use_at_once(&pool, *THREADS_AT_ONCE + 2);
+        assert_eq!(pool.idle().len(), *THREADS_AT_ONCE);
+    }
+}

@@ -49,6 +49,22 @@ macro_rules! tests {
                 <$compressor>::new()
             }
 
+            #[test]
+            fn the_limit_is_of_the_state_and_not_of_what_stood_in_the_buffer_before() {
+                let state = noise(5_000);
+                let compressed = compress(&compressor(), &state);
+                let before = noise(10_000);
+                let mut out = before.clone();
+                compressor().limit(state.len()).decompress(&compressed, &mut out).unwrap();
+                assert_eq!(out, [&*before, &*state].concat());
+
+                let mut out = before.clone();
+                let error =
+                    compressor().limit(state.len() - 1).decompress(&compressed, &mut out).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Data);
+                assert_eq!(out, before);
+            }
+
             proptest! {
                 #[test]
                 fn every_state_comes_back(data in prop::collection::vec(any::<u8>(), 0..4096)) {
@@ -304,6 +320,19 @@ mod zstd_only {
         let error = ZstdCompressor::new().decompress(&claim(100 << 20), &mut out).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Data);
         assert!(out.capacity() <= 1 << 20, "{} bytes reserved", out.capacity());
+    }
+
+    #[test]
+    fn a_window_as_large_as_the_limit_is_decoded() {
+        const STATE: u32 = 9 << 20;
+        const BLOCK: u32 = 128 << 10;
+        // Of one byte, repeated: the last block or not, the kind, the size, then the byte.
+        let block = |is_last: u32| [&(is_last | 1 << 1 | BLOCK << 3).to_le_bytes()[..3], b"x"].concat();
+        let mut frame = claim(STATE.into());
+        (1..STATE / BLOCK).for_each(|_| frame.extend(block(0)));
+        frame.extend(block(1));
+        let compressor = ZstdCompressor::new().limit(STATE as usize);
+        assert_eq!(decompress(&compressor, &frame).unwrap(), vec![b'x'; STATE as usize]);
     }
 
     #[test]

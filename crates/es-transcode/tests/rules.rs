@@ -401,7 +401,9 @@ fn integers_of_any_size_stay_what_they_are() {
     for text in ["", "-", "+1", "1.0", "1e3", "1_0", "٣"] {
         assert_data_error(text.parse::<Integer>(), "not an integer");
     }
-    assert_eq!("-007".parse::<Integer>().unwrap(), Integer::from(-7_i64));
+    let seven: Integer = "-007".parse().unwrap();
+    assert_eq!(seven, Integer::from(-7_i64));
+    assert_eq!((seven.as_str(), seven.to_string().as_str()), ("-7", "-7"));
 }
 
 #[test]
