@@ -1,4 +1,4 @@
-//! The one way to run things here: `cargo xtask test | ci | fmt | bench | interop | postgres`.
+//! The one way to run things here: `cargo xtask test | ci | fmt | bench | interop | faults | soak | postgres`.
 //!
 //! What a person runs and what CI runs is the same code, and whatever needs a PostgreSQL server is given one.
 
@@ -17,6 +17,7 @@ mod interop;
 mod postgres;
 mod process;
 mod python;
+mod soak;
 mod test;
 mod tools;
 mod workspace;
@@ -42,6 +43,7 @@ enum Command {
     Bench(bench::Arguments),
     Faults(faults::Arguments),
     Interop(interop::Arguments),
+    Soak(soak::Arguments),
     #[command(subcommand)]
     Postgres(postgres::Command),
 }
@@ -70,6 +72,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Faults(arguments) => faults::run(&arguments),
         Command::Interop(arguments) => interop::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Postgres(command) => postgres::run(command),
     }
 }

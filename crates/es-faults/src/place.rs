@@ -110,10 +110,7 @@ impl Place {
     /// # Errors
     /// When the database cannot be opened.
     pub async fn open(&self, fuse: &Fuse) -> Result<Recorder> {
-        Ok(match self.open_process(fuse.clone(), true).await? {
-            ProcessRecorder::Sqlite(recorder) => Arc::new(recorder),
-            ProcessRecorder::Postgres(recorder) => Arc::new(recorder),
-        })
+        Ok(self.open_process(fuse.clone(), true).await?.into())
     }
 
     /// The same, of which projectors can be made, with hooks of the caller's.
@@ -150,7 +147,10 @@ impl Place {
     }
 
     /// The numbers in a column of a table, in the order of another column; none without the table.
-    pub(crate) async fn numbers(&self, table: &str, column: &str, order: &str) -> Result<Vec<i64>> {
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn numbers(&self, table: &str, column: &str, order: &str) -> Result<Vec<i64>> {
         let table = self.table(table);
         let select = format!("SELECT {column} FROM {table} ORDER BY {order}");
         match self {
@@ -175,10 +175,19 @@ impl Place {
     }
 
     /// How a table of this database is named in statements.
-    pub(crate) fn table(&self, name: &str) -> String {
+    pub fn table(&self, name: &str) -> String {
         match self {
             Self::Sqlite(_) => name.to_owned(),
             Self::Postgres { schema, .. } => format!("\"{schema}\".{name}"),
+        }
+    }
+}
+
+impl From<ProcessRecorder> for Recorder {
+    fn from(recorder: ProcessRecorder) -> Self {
+        match recorder {
+            ProcessRecorder::Sqlite(recorder) => Arc::new(recorder),
+            ProcessRecorder::Postgres(recorder) => Arc::new(recorder),
         }
     }
 }
@@ -216,7 +225,11 @@ async fn execute(statements: String) -> Result<()> {
     Ok(())
 }
 
-async fn connect() -> Result<PgConnection> {
+/// A connection of its own to the server that the environment names.
+///
+/// # Errors
+/// When the server cannot be reached.
+pub async fn connect() -> Result<PgConnection> {
     let Server { host, port, dbname, user, password } = Server::from_environment()?;
     let options = PgConnectOptions::new_without_pgpass()
         .host(&host)

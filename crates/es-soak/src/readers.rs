@@ -1,0 +1,191 @@
+//! Those who read: a steady subscriber, others that come and go, and whoever loads, pages and streams.
+
+use std::{
+    num::NonZeroUsize,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, EventRange, Notification,
+    NotificationSelection, Topic,
+};
+use futures_util::TryStreamExt;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    lane::Lane,
+    ledger::{self, AGGREGATES},
+    seen::Seen,
+    writers::pause,
+};
+
+const LOADERS: usize = 2;
+
+/// How many of an aggregate's newest events are loaded.
+const LOADED: i64 = 50;
+
+/// A subscriber that does not leave.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+/// How long one that comes and goes stays, in milliseconds.
+const STAY: std::ops::Range<u64> = 10..4_000;
+
+/// Starts them all; they end when they have reached the end of the log.
+pub fn spawn(lane: &Arc<Lane>, tasks: &mut JoinSet<Result<()>>) {
+    tasks.spawn(follow_steadily(Arc::clone(lane)));
+    tasks.spawn(come_and_go(Arc::clone(lane), None));
+    tasks.spawn(come_and_go(Arc::clone(lane), Some(1)));
+    tasks.spawn(stream_and_go(Arc::clone(lane)));
+    for _ in 0..LOADERS {
+        tasks.spawn(load(Arc::clone(lane)));
+    }
+    tasks.spawn(page(Arc::clone(lane)));
+    tasks.spawn(stream(Arc::clone(lane)));
+}
+
+/// Follows by one subscription from the beginning to the end.
+async fn follow_steadily(lane: Arc<Lane>) -> Result<()> {
+    let mut seen = Seen::from_beginning();
+    let take = |notifications: &[Notification], position| {
+        for notification in notifications {
+            lane.meters.delivery.record(ledger::age(notification));
+        }
+        lane.meters.followed.fetch_max(position, Ordering::Relaxed);
+    };
+    subscribe(&lane, &mut seen, None, FOR_EVER, take).await?;
+    seen.check(&lane.ledger, None)
+}
+
+/// Follows by many subscriptions, each of which begins where the one before was dropped.
+async fn come_and_go(lane: Arc<Lane>, topic: Option<usize>) -> Result<()> {
+    let mut seen = Seen::from_beginning();
+    while !lane.ends_at(seen.position()) {
+        let stay = Duration::from_millis(fastrand::u64(STAY));
+        subscribe(&lane, &mut seen, topic, stay, |_, _| {}).await?;
+        pause(Duration::from_millis(300)).await;
+    }
+    seen.check(&lane.ledger, topic)
+}
+
+/// Follows by a subscription until it has reached the end, or for so long.
+async fn subscribe(
+    lane: &Lane,
+    seen: &mut Seen,
+    topic: Option<usize>,
+    stay: Duration,
+    mut take: impl FnMut(&[Notification], i64),
+) -> Result<()> {
+    lane.meters.subscriptions.add(1);
+    let topics: Vec<Topic> = topic.map(ledger::topic).into_iter().collect();
+    let mut subscription = lane.recorder.subscribe(seen.position(), topics).page_size(page_size());
+    let mut stay = pin!(sleep(stay));
+    let mut ended = pin!(lane.ended());
+    let mut end = i64::MAX;
+    while seen.position() < end {
+        let page = tokio::select! {
+            page = subscription.next_page() => page?,
+            () = &mut stay => return Ok(()),
+            last = &mut ended, if end == i64::MAX => { end = last; continue }
+        };
+        let Some(page) = page else { anyhow::bail!("a subscription ended although nothing was closed") };
+        for notification in &page.notifications {
+            seen.see(notification)?;
+        }
+        seen.reach(page.position);
+        lane.meters.read.add(page.notifications.len());
+        take(&page.notifications, page.position);
+    }
+    Ok(())
+}
+
+/// Follows by subscriptions that are read as streams, and are dropped in the middle of a page.
+async fn stream_and_go(lane: Arc<Lane>) -> Result<()> {
+    let mut seen = Seen::from_beginning();
+    while !lane.ends_at(seen.position()) {
+        lane.meters.subscriptions.add(1);
+        let subscription = lane.recorder.subscribe(seen.position(), []).page_size(page_size());
+        let mut stream = pin!(subscription.into_stream());
+        let mut stay = pin!(sleep(Duration::from_millis(fastrand::u64(STAY))));
+        for _ in 0..fastrand::usize(1..10_000) {
+            let next = tokio::select! {
+                next = stream.try_next() => next?,
+                () = &mut stay => break,
+            };
+            let Some(next) = next else { anyhow::bail!("a stream ended although nothing was closed") };
+            seen.see(&next)?;
+            lane.meters.read.add(1);
+        }
+    }
+    seen.check(&lane.ledger, None)
+}
+
+/// Loads the newest events of aggregates: at least what was acknowledged before.
+async fn load(lane: Arc<Lane>) -> Result<()> {
+    while lane.goes_on() {
+        let aggregate = fastrand::usize(0..AGGREGATES);
+        let acknowledged = lane.ledger.version(aggregate);
+        let first = (acknowledged - LOADED).max(0);
+        let began = Instant::now();
+        let range = EventRange::all().gt(first);
+        let events = lane.recorder.select_events(ledger::originator_id(aggregate), range).await?;
+        lane.meters.load.record(began.elapsed());
+        let versions = events.iter().map(|event| event.originator_version);
+        ensure!(
+            versions.eq(first + 1..=first + events.len() as i64),
+            "versions of {aggregate} are not contiguous"
+        );
+        ensure!(
+            first + events.len() as i64 >= acknowledged,
+            "of aggregate {aggregate}, version {acknowledged} was acknowledged and is not there"
+        );
+        pause(Duration::from_millis(50)).await;
+    }
+    lane.ended().await;
+    Ok(())
+}
+
+/// Selects pages from anywhere.
+async fn page(lane: Arc<Lane>) -> Result<()> {
+    while lane.goes_on() {
+        let selection = NotificationSelection::new(fastrand::usize(1..1_000));
+        let mut seen = Seen::after(anywhere(&lane));
+        for notification in lane.recorder.select_notifications(selection.after(seen.position())).await? {
+            seen.see(&notification)?;
+            lane.meters.read.add(1);
+        }
+        pause(Duration::from_millis(200)).await;
+    }
+    lane.ended().await;
+    Ok(())
+}
+
+/// Streams from anywhere, and does not always read to the end.
+async fn stream(lane: Arc<Lane>) -> Result<()> {
+    while lane.goes_on() {
+        let mut seen = Seen::after(anywhere(&lane));
+        let everything = NotificationSelection::new(usize::MAX).after(seen.position());
+        let mut stream = pin!(lane.recorder.stream_notifications_by(page_size(), everything));
+        for _ in 0..fastrand::usize(1..10_000) {
+            let Some(next) = stream.try_next().await? else { break };
+            seen.see(&next)?;
+            lane.meters.read.add(1);
+        }
+        pause(Duration::from_secs(1)).await;
+    }
+    lane.ended().await;
+    Ok(())
+}
+
+fn anywhere(lane: &Lane) -> i64 {
+    fastrand::i64(0..=lane.ledger.last_id())
+}
+
+fn page_size() -> NonZeroUsize {
+    NonZeroUsize::new(fastrand::usize(50..1_000)).unwrap_or(NonZeroUsize::MIN)
+}
