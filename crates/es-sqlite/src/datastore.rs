@@ -3,7 +3,7 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -85,6 +85,7 @@ impl SqliteDatastore {
             }
         });
         let pace = Arc::new(Pace::new());
+        let (running, readers_running) = mpsc::channel();
         let SqliteOptions { database: path, create_table, queue_bytes, lock_timeout, .. } = options.clone();
         let (writer_queue, writer_signals, writer_pace) =
             (Arc::clone(&queue.0), signals.clone(), Arc::clone(&pace));
@@ -101,7 +102,7 @@ impl SqliteDatastore {
                 writer_pace,
                 &options,
             );
-            let writer = Writer::new(committer, writer_queue, writer_signals, &options);
+            let writer = Writer::new(committer, writer_queue, readers_running, writer_signals, &options);
             let may_be_shared = options.commit_at_once && has_log && !options.may_share_cache();
             let committer = may_be_shared.then(|| writer.committer());
             if reply.send(Ok((readers, quick, committer))).is_ok() {
@@ -110,7 +111,7 @@ impl SqliteDatastore {
         })?;
         let (readers, quick, committer) = opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
         let quick = QuickReader::new(quick);
-        let jobs = if readers.is_empty() { None } else { Some(reader::start(readers, &threads)?) };
+        let jobs = if readers.is_empty() { None } else { Some(reader::start(readers, &threads, &running)?) };
         let queue_bytes = queue_bytes.get().min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         let room = Arc::new(Semaphore::new(queue_bytes as usize));
         let ended = threads.ended();

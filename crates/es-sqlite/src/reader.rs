@@ -1,6 +1,6 @@
 //! What is read, and the threads that read it.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::mpsc};
 
 use async_channel::{Receiver, Sender};
 use es_core::{
@@ -160,18 +160,22 @@ impl Session {
     }
 }
 
-/// Starts a thread for each connection; they take jobs until the queue is closed and empty.
+/// Starts a thread for each connection; they take jobs until the queue is closed and empty, and then
+/// let go of `running`, after the connection.
 ///
 /// # Errors
 /// When a thread cannot be started.
 pub(crate) fn start(
     connections: Vec<Connection>,
     threads: &Threads,
+    running: &mpsc::Sender<()>,
 ) -> Result<Sender<Job>, PersistenceError> {
     let (sender, receiver) = async_channel::bounded(JOBS_WAITING);
     for connection in connections {
         let jobs: Receiver<Job> = receiver.clone();
+        let running = running.clone();
         threads.spawn("es-sqlite-reader", move || {
+            let _running = running;
             let mut session = Session::new(connection);
             while let Ok(job) = jobs.recv_blocking() {
                 job(&mut session);

@@ -1,7 +1,7 @@
 //! The thread that does what waits for the writing connection, but for what callers do themselves.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -21,6 +21,8 @@ pub(crate) type SharedCommitter = Arc<Mutex<Option<Committer>>>;
 pub(crate) struct Writer {
     committer: SharedCommitter,
     queue: Arc<Queue<Command>>,
+    /// Ends when the reader threads have.
+    readers_running: mpsc::Receiver<()>,
     lock_timeout: Duration,
     log: Option<Log>,
     signals: Signals,
@@ -31,13 +33,14 @@ impl Writer {
     pub(crate) fn new(
         committer: Committer,
         queue: Arc<Queue<Command>>,
+        readers_running: mpsc::Receiver<()>,
         signals: Signals,
         SqliteOptions { lock_timeout, poll_interval, .. }: &SqliteOptions,
     ) -> Self {
         let log = Log::of(committer.writing.connection());
         let watch = Watch::new(committer.writing.connection(), *poll_interval);
         let committer = Arc::new(Mutex::new(Some(committer)));
-        Self { committer, queue, lock_timeout: *lock_timeout, log, signals, watch }
+        Self { committer, queue, readers_running, lock_timeout: *lock_timeout, log, signals, watch }
     }
 
     /// What the callers share with this thread.
@@ -88,8 +91,11 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.queue.abandon();
-        drop(lock(&self.committer).take());
         self.signals.close();
+        // SQLite copies the log into the database and deletes it with the last connection, but not when two
+        // are closed at the same moment: each is in the way of the other.
+        while self.readers_running.recv().is_ok() {}
+        drop(lock(&self.committer).take());
     }
 }
 
