@@ -99,8 +99,8 @@ pub(crate) trait ErasedTranscoding: Debug + Send + Sync {
     /// Whether every representation is a text, so that [`restore_text`](Self::restore_text) reads it.
     fn reads_text(&self) -> bool;
 
-    /// [`restore`](Self::restore) of a text, without the detour over an erased deserializer: that costs as much as
-    /// reading a UUID from it.
+    /// [`restore`](Self::restore) of a text, without the detour over an erased deserializer, which takes longer than to
+    /// parse a UUID or a date.
     fn restore_text(
         &self,
         text: &str,
