@@ -10,8 +10,14 @@ const MAX_DIGITS: usize = 100_000;
 /// How many digits surely fit into an `i64`.
 const SHORT: usize = 18;
 
-/// How large the exponent of the first digit may be, up and down: what Python's `decimal` holds.
-const MAX_EXPONENT: u128 = 999_999_999_999_999_999;
+/// The longest text of so many digits.
+const MAX_LENGTH: usize = MAX_DIGITS + "-0.E-1999999999999999997".len();
+
+/// The greatest exponent of a first digit that Python's `decimal` holds.
+const MAX_EXPONENT: i128 = 999_999_999_999_999_999;
+
+/// The least exponent of a last digit that Python's `decimal` holds.
+const MIN_EXPONENT: i128 = -1_999_999_999_999_999_997;
 
 /// Writes a [`BigDecimal`] as Python's `str(Decimal)` does, under the name `decimal_str`: `1.2345`,
 /// `-1.50`, `1E+30`.
@@ -39,25 +45,44 @@ impl Transcoding for DecimalAsStr {
     fn encode(&self, value: &BigDecimal) -> Result<String, PersistenceError> {
         let (coefficient, scale) = value.as_bigint_and_scale();
         let digits = coefficient.magnitude().to_string();
-        if digits.len() > MAX_DIGITS {
-            return Err(too_many_digits());
-        }
+        let exponent = -i128::from(scale);
+        check_range(digits.len(), exponent)?;
         let sign = if coefficient.sign() == bigdecimal::num_bigint::Sign::Minus { "-" } else { "" };
-        spell(sign, &digits, -i128::from(scale))
+        Ok(spell(sign, &digits, exponent))
     }
 
     fn decode(&self, text: Box<str>) -> Result<BigDecimal, PersistenceError> {
         if let Some(value) = parse_short(&text) {
             return Ok(value);
         }
-        if text.bytes().filter(u8::is_ascii_digit).count() > MAX_DIGITS {
+        if text.len() > MAX_LENGTH {
             return Err(too_many_digits());
         }
-        text.parse().map_err(|error| {
+        let value: BigDecimal = text.parse().map_err(|error| {
             PersistenceError::data("the text is not a decimal; NaN and the infinities are none")
                 .with_source(error)
-        })
+        })?;
+        let digits = usize::try_from(value.digits()).unwrap_or(usize::MAX);
+        check_range(digits, -i128::from(value.fractional_digit_count()))?;
+        Ok(value)
     }
+}
+
+/// Asked on both ways, so that what was read can be written, and what was written can be read.
+fn check_range(digits: usize, exponent: i128) -> Result<(), PersistenceError> {
+    if digits > MAX_DIGITS {
+        return Err(too_many_digits());
+    }
+    if adjusted(digits, exponent) > MAX_EXPONENT || exponent < MIN_EXPONENT {
+        return Err(PersistenceError::data(format!("the decimal's exponent {exponent} is out of range")));
+    }
+    Ok(())
+}
+
+/// The exponent of the first digit, where `exponent` is that of the last.
+fn adjusted(digits: usize, exponent: i128) -> i128 {
+    // Zero has a digit, whoever counts.
+    exponent + digits.max(1) as i128 - 1
 }
 
 /// The decimal, when it has few digits and no exponent, as nearly all have: decoding one takes 340 instructions, and
@@ -83,27 +108,24 @@ fn parse_short(text: &str) -> Option<BigDecimal> {
 }
 
 /// The `to-scientific-string` of the General Decimal Arithmetic Specification.
-fn spell(sign: &str, digits: &str, exponent: i128) -> Result<String, PersistenceError> {
-    let count = digits.len() as i128;
-    let adjusted = exponent + count - 1;
-    if adjusted.unsigned_abs() > MAX_EXPONENT {
-        return Err(PersistenceError::data(format!("the decimal's exponent {adjusted} is out of range")));
-    }
+fn spell(sign: &str, digits: &str, exponent: i128) -> String {
+    let adjusted = adjusted(digits.len(), exponent);
     if exponent > 0 || adjusted < -6 {
         let (first, rest) = digits.split_at(1);
         let point = if rest.is_empty() { "" } else { "." };
-        return Ok(format!("{sign}{first}{point}{rest}E{adjusted:+}"));
+        return format!("{sign}{first}{point}{rest}E{adjusted:+}");
     }
-    match usize::try_from(count + exponent) {
-        Ok(whole) if whole == digits.len() => Ok([sign, digits].concat()),
+    match usize::try_from(adjusted + 1) {
+        Ok(whole) if whole == digits.len() => [sign, digits].concat(),
         Ok(whole) if whole > 0 => {
             let (whole, fraction) = digits.split_at(whole);
-            Ok([sign, whole, ".", fraction].concat())
+            [sign, whole, ".", fraction].concat()
         }
-        // Fewer digits than places: at most five zeros stand between.
+        // Fewer digits than places: at most five zeros stand between. A width to be padded to would not do, which panics
+        // beyond 65,535.
         _ => {
-            let places = usize::try_from(-exponent).unwrap_or(0);
-            Ok(format!("{sign}0.{digits:0>places$}"))
+            let zeros = usize::try_from(-1 - adjusted).unwrap_or(0);
+            [sign, "0.", &"0".repeat(zeros), digits].concat()
         }
     }
 }

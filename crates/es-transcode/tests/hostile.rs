@@ -6,7 +6,11 @@ mod alone;
 
 use alone::{Alone, decode, encode};
 use es_core::{ErrorKind, PersistenceError, Transcoding};
-use es_transcode::{JsonTranscoder, Registered, Value, bigdecimal::BigDecimal, serde_with::serde_as};
+use es_transcode::{
+    JsonTranscoder, Registered, Value,
+    bigdecimal::{BigDecimal, num_bigint::BigInt},
+    serde_with::serde_as,
+};
 use serde::{Deserialize, Serialize};
 
 /// How deep values may be nested.
@@ -134,6 +138,19 @@ fn long_decimals_are_bounded() {
     assert_data_error(decode::<Alone<BigDecimal>>(&transcoder(), decimal(&longest.repeat(100))));
     let Alone(longest) = read;
     assert_data_error(encode(&transcoder(), &Alone(longest * BigDecimal::from(10))));
+}
+
+/// Once, the digits of the exponent counted when a decimal was read: the longest that were written were refused. And more
+/// than 65,535 of them after `0.` were a panic, as a width to be padded to may not be larger.
+#[test]
+fn the_longest_decimals_that_are_written_are_read() {
+    let digits: BigInt = "9".repeat(100_000).parse().unwrap();
+    for scale in [-899_999_999_999_999_999, -1, 0, 1, 100_000, 100_005, 100_006, 1_999_999_999_999_999_997] {
+        let written = Alone(BigDecimal::new(-digits.clone(), scale));
+        let json = encode(&transcoder(), &written).unwrap();
+        let Alone(read) = decode::<Alone<BigDecimal>>(&transcoder(), json).unwrap();
+        assert_eq!(read.into_bigint_and_scale(), written.0.into_bigint_and_scale());
+    }
 }
 
 #[test]

@@ -99,10 +99,8 @@ proptest! {
         let _ = decode::<Alone<PrimitiveDateTime>>(&transcoder, &bytes);
         let _ = decode::<Alone<BigDecimal>>(&transcoder, &bytes);
         if let Ok(value) = decode::<Value>(&transcoder, &bytes) {
-            // What was read can be written, but for exponents that only this side holds.
-            if let Ok(json) = encode(&transcoder, &value) {
-                prop_assert_eq!(decode::<Value>(&transcoder, json).unwrap(), value);
-            }
+            let json = encode(&transcoder, &value).unwrap();
+            prop_assert_eq!(decode::<Value>(&transcoder, json).unwrap(), value);
         }
     }
 }

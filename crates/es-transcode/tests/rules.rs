@@ -307,8 +307,40 @@ fn decimals_that_the_other_side_does_not_hold_are_refused() {
         let json = format!(r#"{{"_type_":"decimal_str","_data_":"{text}"}}"#);
         assert_data_error(decode::<Alone<BigDecimal>>(&standard(), json), "not a decimal");
     }
-    for scale in [i64::MIN, i64::MAX] {
-        assert_data_error(encode(&standard(), &Alone(BigDecimal::new(1.into(), scale))), "out of range");
+}
+
+/// Once, exponents that cannot be written were read.
+#[test]
+fn exponents_are_those_that_python_holds_on_both_ways() {
+    let held = [
+        "1E+999999999999999999",
+        "-9.99E+999999999999999999",
+        "0E+999999999999999999",
+        "1E-1000000000000000000",
+        "0E-1999999999999999997",
+        "1E-1999999999999999997",
+        "1.23E-1999999999999999995",
+    ];
+    for text in held {
+        let json = format!(r#"{{"_type_":"decimal_str","_data_":"{text}"}}"#);
+        let read: Alone<BigDecimal> = decode(&standard(), &json).unwrap();
+        assert_eq!(encode(&standard(), &read).unwrap(), json);
+    }
+    let beyond = [
+        "1E+1000000000000000000",
+        "0E+1000000000000000000",
+        "10E+999999999999999999",
+        "1E-1999999999999999998",
+        "0E-1999999999999999998",
+        "1.23E-1999999999999999996",
+        "1E+9223372036854775807",
+        "1E-9223372036854775807",
+    ];
+    for text in beyond {
+        let json = format!(r#"{{"_type_":"decimal_str","_data_":"{text}"}}"#);
+        assert_data_error(decode::<Alone<BigDecimal>>(&standard(), json), "out of range");
+        let decimal: BigDecimal = text.parse().unwrap();
+        assert_data_error(encode(&standard(), &Alone(decimal)), "out of range");
     }
 }
 

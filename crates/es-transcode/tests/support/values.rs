@@ -27,8 +27,9 @@ pub(crate) fn datetime() -> impl Strategy<Value = OffsetDateTime> {
 }
 
 pub(crate) fn decimal() -> impl Strategy<Value = BigDecimal> {
-    const LARGEST: i64 = 999_999_999_999_999_000;
-    let scale = prop_oneof![-40..40_i64, -LARGEST..LARGEST];
+    const LEAST: i64 = -999_999_999_999_999_000;
+    const GREATEST: i64 = 1_999_999_999_999_999_997;
+    let scale = prop_oneof![-40..40_i64, LEAST..=GREATEST];
     (vec(any::<u8>(), 0..40), scale)
         .prop_map(|(bytes, scale)| BigDecimal::new(BigInt::from_signed_bytes_le(&bytes), scale))
 }
