@@ -20,7 +20,7 @@ use futures_util::{
 };
 
 /// Waiting longer than this is waiting for ever: a timer cannot be set to any [`Duration`].
-const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const LONGEST_WAIT: Duration = Duration::from_hours(365 * 24);
 
 /// How a recorder tells that something was recorded.
 ///

@@ -85,6 +85,16 @@ fn nobody_listens_after_the_last_listener_is_dropped() {
 }
 
 #[test]
+fn dropping_a_listener_leaves_the_others() {
+    let signal = Signal::new();
+    let (mut opened, mut anything) = (signal.listen([OPENED]), signal.listen::<&str>([]));
+    drop((signal.listen([OPENED]), signal.listen::<&str>([])));
+    signal.wake([OPENED.as_str()]);
+    assert_eq!(opened.woken().now_or_never(), Some(true));
+    assert_eq!(anything.woken().now_or_never(), Some(true));
+}
+
+#[test]
 fn closing_ends_every_wait() {
     let signal = Signal::new();
     let mut listener = signal.listen([OPENED]);
@@ -176,6 +186,23 @@ fn waiting_ends_with_its_time_and_with_the_recorder() {
     assert!(wait.as_mut().now_or_never().is_none());
     recorder.close().now_or_never().unwrap().unwrap();
     assert_eq!(wait.now_or_never().unwrap().unwrap_err().kind(), ErrorKind::Interface);
+}
+
+#[test]
+fn a_position_beyond_what_the_upstream_has_is_refused() {
+    let (recorder, upstream) = (PopoTrackingRecorder::new(), PopoApplicationRecorder::new());
+    let verified = || recorder.verified_position("bank", &upstream).now_or_never().unwrap();
+    assert_eq!(verified().unwrap(), None);
+    recorder.insert_tracking(Tracking::new("bank", 2).unwrap()).now_or_never().unwrap().unwrap();
+    for (version, highest) in [(1, "none"), (2, "1")] {
+        let error = verified().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Integrity);
+        assert!(error.to_string().contains(&format!("its highest is {highest}:")), "{error}");
+        upstream.insert_events(vec![event(OPENED, version)]).now_or_never().unwrap().unwrap();
+    }
+    assert_eq!(verified().unwrap(), Some(2));
+    upstream.insert_events(vec![event(OPENED, 3)]).now_or_never().unwrap().unwrap();
+    assert_eq!(verified().unwrap(), Some(2));
 }
 
 #[test]

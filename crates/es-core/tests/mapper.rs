@@ -45,6 +45,7 @@ fn the_state_is_flat_timestamp_first_and_class_version_last() {
 
 #[test]
 fn class_version_1_is_not_written() {
+    assert_eq!(Closed {}.class_version(), 1);
     assert_eq!(state_of(&at(3, Closed {})), r#"{"timestamp":1700000000}"#);
 }
 
