@@ -118,6 +118,15 @@ fn recursive_transcodings_are_bounded_wherever_the_name_stands() {
     }
 }
 
+/// Each representation whose name stands last is measured by itself: the object around it does not count.
+#[test]
+fn the_deepest_representation_that_is_measured_is_read() {
+    let nested = |depth| r#"{"_data_":["#.repeat(depth) + &r#"],"_type_":"tree"}"#.repeat(depth);
+    let deepest = MAX_DEPTH.div_ceil(2);
+    assert!(decode::<Alone<Tree>>(&transcoder(), nested(deepest)).is_ok());
+    assert_data_error(decode::<Alone<Tree>>(&transcoder(), nested(deepest + 1)));
+}
+
 #[test]
 fn large_exponents_are_kept_and_not_spelled_out() {
     for text in ["1E+999999999999", "1E-999999999999", "-1.5E+999999999999999999", "0E+999999999999"] {
