@@ -1,4 +1,5 @@
-//! The one way to run things here: `cargo xtask test | ci | fmt | bench | interop | faults | soak | postgres`.
+//! The one way to run things here: `cargo xtask test | ci | fmt | bench | coverage | faults | interop | mutants | soak |
+//! postgres`.
 //!
 //! What a person runs and what CI runs is the same code, and whatever needs a PostgreSQL server is given one.
 
@@ -12,8 +13,10 @@ compile_error!(
 
 mod bench;
 mod ci;
+mod coverage;
 mod faults;
 mod interop;
+mod mutants;
 mod postgres;
 mod process;
 mod python;
@@ -41,8 +44,10 @@ enum Command {
     /// Format the whole workspace.
     Fmt,
     Bench(bench::Arguments),
+    Coverage(coverage::Arguments),
     Faults(faults::Arguments),
     Interop(interop::Arguments),
+    Mutants(mutants::Arguments),
     Soak(soak::Arguments),
     #[command(subcommand)]
     Postgres(postgres::Command),
@@ -70,8 +75,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Fmt => process::check(workspace::cargo().args(["fmt", "--all"])),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Coverage(arguments) => coverage::run(&arguments),
         Command::Faults(arguments) => faults::run(&arguments),
         Command::Interop(arguments) => interop::run(&arguments),
+        Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Postgres(command) => postgres::run(command),
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -63,12 +64,18 @@ impl Outcome {
 }
 
 pub(crate) fn run_tests(arguments: &Arguments) -> Result<Outcome> {
+    let mut command = workspace::cargo();
+    command.arg("test");
+    run_with(command, arguments)
+}
+
+/// Runs the tests by a command that takes what `cargo test` takes.
+pub(crate) fn run_with(mut command: Command, arguments: &Arguments) -> Result<Outcome> {
     let without_postgres = arguments.without_postgres;
     let names_postgres = arguments.packages.iter().any(|package| package == POSTGRES_PACKAGE);
     ensure!(!(without_postgres && names_postgres), "{POSTGRES_PACKAGE} cannot be tested --without-postgres");
 
-    let mut command = workspace::cargo();
-    command.args(["test", "--all-features", "--no-fail-fast"]);
+    command.args(["--all-features", "--no-fail-fast"]);
     if arguments.packages.is_empty() {
         command.arg("--workspace");
     }

@@ -1,4 +1,4 @@
-//! Cargo subcommands that CI uses, each at one version, installed into `target/tools`.
+//! Cargo subcommands, each at one version, installed into `target/tools`.
 
 use std::env;
 use std::path::PathBuf;
@@ -12,6 +12,18 @@ use crate::{process, workspace};
 pub(crate) const HACK: Tool = Tool { package: "cargo-hack", version: "0.6.46" };
 /// Checks licences, bans, sources and advisories of dependencies.
 pub(crate) const DENY: Tool = Tool { package: "cargo-deny", version: "0.20.2" };
+
+/// Changes the code to see whether a test notices.
+pub(crate) const MUTANTS: Tool = Tool { package: "cargo-mutants", version: "27.1.0" };
+/// Counts the lines that tests run.
+const LLVM_COV: Tool = Tool { package: "cargo-llvm-cov", version: "0.9.1" };
+
+/// `cargo llvm-cov`, which says what to install when there are no LLVM tools, and does not do it by itself.
+pub(crate) fn llvm_cov() -> Result<Command> {
+    let mut command = LLVM_COV.command()?;
+    command.env("CARGO_LLVM_COV_SETUP", "no");
+    Ok(command)
+}
 
 /// A package with one program of the same name, `cargo-<subcommand>`.
 #[derive(Clone, Copy, Debug)]
