@@ -158,6 +158,19 @@ impl PersistenceError {
         self
     }
 
+    /// Names the thing that the error is about, a database for example, before the message.
+    ///
+    /// ```
+    /// # use es_core::PersistenceError;
+    /// let full = PersistenceError::operational("there is no room").about("database \"events.db\"");
+    /// assert_eq!(full.to_string(), "database \"events.db\": there is no room");
+    /// ```
+    #[must_use]
+    pub fn about(mut self, thing: impl fmt::Display) -> Self {
+        self.0.message = format!("{thing}: {}", self.0.message);
+        self
+    }
+
     /// Marks a failure that may pass by itself: see [`is_transient`](Self::is_transient).
     #[must_use]
     pub fn transient(mut self) -> Self {

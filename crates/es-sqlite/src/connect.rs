@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, limits::Limit, vtab::array};
 
 use crate::{
     SqliteOptions,
-    error::{from_opening, is_locked},
+    error::{from_opening, is_locked, is_read_only},
     locks::wait_for_lock,
     quick::QuickReader,
 };
@@ -86,11 +86,18 @@ fn connect_reader(options: &SqliteOptions) -> rusqlite::Result<Connection> {
 }
 
 /// Readers and the writer then do not wait for each other. The database keeps the setting. Whether it
-/// could be had.
+/// could be had: not where the file could be written but its directory cannot, for example.
 fn use_write_ahead_log(connection: &Connection, lock_timeout: Duration) -> rusqlite::Result<bool> {
-    let mode: String = wait_for_lock(lock_timeout, is_locked, || {
+    let switched = wait_for_lock(lock_timeout, is_locked, || {
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
-    })?;
+    });
+    if let Err(error) = &switched
+        && is_read_only(error)
+    {
+        tracing::warn!(%error, "the database can be read, and not be written");
+        return Ok(false);
+    }
+    let mode: String = switched?;
     if mode != "wal" {
         tracing::warn!(
             mode,

@@ -10,7 +10,6 @@ use crate::{
     error::{from_sqlite, is_full, is_locked, leaves_nothing},
     hooks::{Hooks, WriterStep},
     locks::wait_for_lock,
-    place::Place,
     reader::Session,
     schema::EventTable,
 };
@@ -20,7 +19,6 @@ pub(crate) struct WritingConnection {
     pub(crate) session: Session,
     lock_timeout: Duration,
     hooks: Hooks,
-    place: Place,
 }
 
 /// Why a transaction was not committed.
@@ -33,8 +31,7 @@ pub(crate) enum CommitError {
 
 impl WritingConnection {
     pub(crate) fn new(session: Session, lock_timeout: Duration, hooks: Hooks) -> Self {
-        let place = Place::of(&session.connection);
-        Self { session, lock_timeout, hooks, place }
+        Self { session, lock_timeout, hooks }
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -115,7 +112,7 @@ impl WritingConnection {
 
     /// Makes sure that what was just committed stands in the file that others will open.
     fn confirm_place(&self) -> Result<(), CommitError> {
-        self.place.require_unmoved().map_err(|error| CommitError::Failed(outcome_unknown(error)))
+        self.session.place.require_unmoved().map_err(|error| CommitError::Failed(outcome_unknown(error)))
     }
 
     fn begin_by<T>(&self, begin: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
@@ -125,7 +122,7 @@ impl WritingConnection {
     }
 
     fn try_commit(&self) -> rusqlite::Result<()> {
-        self.place.require_unmoved()?;
+        self.session.place.require_unmoved()?;
         self.before(WriterStep::Commit)?;
         self.execute("COMMIT")?;
         self.before(WriterStep::Report)

@@ -19,6 +19,7 @@ use crate::{
     SqliteTrackingRecorder,
     committer::{Command, Committer, Outcome, Request, weight},
     connect::Connections,
+    error::name_database,
     locks::wait_for_lock,
     projecting::{Handler, Projecting},
     queue::{CallWhenDropped, OwnedQueue, Queue},
@@ -241,7 +242,7 @@ impl SqliteDatastore {
             self.commit_at_once().await;
         }
         drop(left_over);
-        outcome.await.unwrap_or_else(|_| Err(outcome_lost()))
+        outcome.await.unwrap_or_else(|_| Err(outcome_lost())).map_err(|error| self.name(error))
     }
 
     /// The events of an aggregate, at once where that can be had.
@@ -266,7 +267,7 @@ impl SqliteDatastore {
         let Some(jobs) = &self.0.jobs else { return self.run_on_writer(read).await };
         let (job, result) = job(move |session: &mut Session| session.read(read));
         jobs.send(job).await.map_err(|_| self.closed())?;
-        result.await.unwrap_or_else(|_| Err(thread_lost()))
+        result.await.unwrap_or_else(|_| Err(thread_lost())).map_err(|error| self.name(error))
     }
 
     /// Handles notifications and records the position as one, on the writer's connection; returns how
@@ -292,7 +293,11 @@ impl SqliteDatastore {
         };
         self.push(Command::Project(work))?;
         self.0.queue.0.call();
-        outcome.await.unwrap_or_else(|_| Err(outcome_lost().into()))
+        let outcome = outcome.await.unwrap_or_else(|_| Err(outcome_lost().into()));
+        outcome.map_err(|failure| match failure {
+            Failure::Recording(error) => Failure::Recording(self.name(error)),
+            of_a_handler => of_a_handler,
+        })
     }
 
     /// Does something on the writer's connection, between groups.
@@ -308,7 +313,7 @@ impl SqliteDatastore {
         });
         self.push(Command::Run(job))?;
         self.0.queue.0.call();
-        result.await.unwrap_or_else(|_| Err(thread_lost()))
+        result.await.unwrap_or_else(|_| Err(thread_lost())).map_err(|error| self.name(error))
     }
 
     /// Commits what waits, unless another call or connection is in the way.
@@ -353,6 +358,11 @@ impl SqliteDatastore {
             return Ok(());
         }
         self.run_on_writer(|session| schema::create_tracking(&mut session.connection)).await
+    }
+
+    /// Names this database in an error that is about it.
+    fn name(&self, error: PersistenceError) -> PersistenceError {
+        name_database(&self.0.path, error)
     }
 
     fn closed(&self) -> PersistenceError {

@@ -15,10 +15,17 @@ pub(crate) fn from_sqlite(error: Error) -> PersistenceError {
 
 /// The same for opening the database `path`.
 pub(crate) fn from_opening(path: &Path, error: Error) -> PersistenceError {
-    let (kind, message) = describe(&error);
-    let translated = PersistenceError::new(kind, format!("database {path:?}: {message}"));
-    let translated = if is_locked(&error) { translated.transient() } else { translated };
-    translated.with_source(error)
+    from_sqlite(error).about(format_args!("database {path:?}"))
+}
+
+/// Names the database in an error that is about it as a whole, rather than about what was asked of it.
+pub(crate) fn name_database(path: &Path, error: PersistenceError) -> PersistenceError {
+    match error.kind() {
+        ErrorKind::Operational | ErrorKind::OutcomeUnknown | ErrorKind::Database => {
+            error.about(format_args!("database {path:?}"))
+        }
+        _ => error,
+    }
 }
 
 /// Whether another connection was in the way, and may be out of it soon.
@@ -34,6 +41,11 @@ fn is_outdated(error: &Error) -> bool {
 /// Whether the file is no longer the one under its name.
 fn is_moved(error: &Error) -> bool {
     cause(error).is_some_and(|cause| cause.extended_code == ffi::SQLITE_READONLY_DBMOVED)
+}
+
+/// Whether what was to be written may not be.
+pub(crate) fn is_read_only(error: &Error) -> bool {
+    code(error) == Some(ErrorCode::ReadOnly)
 }
 
 /// Whether there was no room for what was to be written: less may still fit.
@@ -61,7 +73,8 @@ pub(crate) fn is_taken_key(error: &Error) -> bool {
 /// SQLite is told to wait, or finds no room, before the record that makes a commit count. After a
 /// failure of the disk that record may stand in the log, to come back when the log is recovered.
 pub(crate) fn leaves_nothing(error: &Error) -> bool {
-    is_locked(error) || is_full(error) || code(error) == Some(ErrorCode::ReadOnly)
+    let is_forbidden = is_read_only(error) || code(error) == Some(ErrorCode::PermissionDenied);
+    is_locked(error) || is_full(error) || is_forbidden
 }
 
 fn describe(error: &Error) -> (ErrorKind, String) {
@@ -88,8 +101,9 @@ fn describe(error: &Error) -> (ErrorKind, String) {
         }
         Some(ErrorCode::DiskFull) => (ErrorKind::Operational, "there is no room for what is to be written"),
         Some(ErrorCode::ReadOnly) => (ErrorKind::Operational, "the database cannot be written"),
-        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            (ErrorKind::Operational, "the database cannot be opened")
+        Some(ErrorCode::CannotOpen) => (ErrorKind::Operational, "the database, or its log, cannot be opened"),
+        Some(ErrorCode::PermissionDenied) => {
+            (ErrorKind::Operational, "there is no permission to see whether the database is still there")
         }
         Some(ErrorCode::SystemIoFailure) => (ErrorKind::Operational, "the disk failed"),
         Some(ErrorCode::OutOfMemory) => (ErrorKind::Operational, "SQLite is out of memory"),

@@ -222,7 +222,11 @@ impl SqliteOptions {
     /// Opens the database and starts its threads.
     ///
     /// A file is switched to SQLite's write-ahead log, in which readers and the writer do not wait
-    /// for each other. One that cannot be written is opened for reading.
+    /// for each other. One that cannot be written is opened for reading; then recording fails.
+    ///
+    /// Reading needs the log's two files, which the first to open the database makes, and the last to close
+    /// it removes. Where they are not there and cannot be made, as on a read-only file system, open
+    /// `file:events.db?immutable=1`: but only a file that nobody writes meanwhile.
     ///
     /// # Errors
     /// [`Database`](es_core::ErrorKind::Database) when the file is not a database;

@@ -4,13 +4,14 @@
 //! process. So it is with the write-ahead log, which nobody else deletes as long as a connection is open.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use rusqlite::{Connection, ffi};
 
 /// The files of a database as they were when it was opened.
+#[derive(Debug)]
 pub(crate) struct Place(Vec<(PathBuf, FileId)>);
 
 /// The device and the number of a file.
@@ -21,27 +22,32 @@ impl Place {
     pub(crate) fn of(connection: &Connection) -> Self {
         let path = connection.path().filter(|path| !path.is_empty());
         let files = path.into_iter().flat_map(|path| [PathBuf::from(path), format!("{path}-wal").into()]);
-        Self(files.filter_map(|path| file_id(&path).map(|id| (path, id))).collect())
+        Self(files.filter_map(|path| file_id(&path).ok().map(|id| (path, id))).collect())
     }
 
-    /// Fails when a file was moved, deleted or replaced. Costs two calls of the system, some 2 µs each.
+    /// Fails when a file was moved, deleted or replaced, or may not be looked for. Costs two calls of the
+    /// system, some 2 µs each.
     pub(crate) fn require_unmoved(&self) -> rusqlite::Result<()> {
-        if self.0.iter().all(|(path, id)| file_id(path) == Some(*id)) {
-            return Ok(());
+        for (path, id) in &self.0 {
+            let cause = match file_id(path) {
+                Ok(found) if found == *id => continue,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => ffi::SQLITE_PERM,
+                _ => ffi::SQLITE_READONLY_DBMOVED,
+            };
+            return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(cause), None));
         }
-        let cause = ffi::Error::new(ffi::SQLITE_READONLY_DBMOVED);
-        Err(rusqlite::Error::SqliteFailure(cause, None))
+        Ok(())
     }
 }
 
 #[cfg(unix)]
-fn file_id(path: &Path) -> Option<FileId> {
+fn file_id(path: &Path) -> io::Result<FileId> {
     use std::os::unix::fs::MetadataExt;
-    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+    fs::metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 /// Elsewhere a file that is open can be neither deleted nor replaced.
 #[cfg(not(unix))]
-fn file_id(path: &Path) -> Option<FileId> {
-    fs::metadata(path).ok().map(|_| (0, 0))
+fn file_id(path: &Path) -> io::Result<FileId> {
+    fs::metadata(path).map(|_| (0, 0))
 }

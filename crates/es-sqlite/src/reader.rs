@@ -12,6 +12,7 @@ use rusqlite::{Connection, types::Value};
 use crate::{
     append::{self, with_stored_id},
     error::from_sqlite,
+    place::Place,
     rows::{RowReader, Topics},
     schema::EventTable,
     short::Bounds,
@@ -28,6 +29,7 @@ const STEPS_BETWEEN_QUESTIONS: i32 = 4_096;
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) connection: Connection,
+    pub(crate) place: Place,
     topics: Topics,
 }
 
@@ -36,7 +38,7 @@ pub(crate) type Job = Box<dyn FnOnce(&mut Session) + Send>;
 
 impl Session {
     pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection, topics: Topics::default() }
+        Self { place: Place::of(&connection), connection, topics: Topics::default() }
     }
 
     /// Does `work`, unless it is abandoned: SQLite then stops soon, with an error that nobody reads.
@@ -140,6 +142,10 @@ impl Session {
             let id = row.get(0).map_err(from_sqlite)?;
             let originator_id = reader.originator_id(row, 1, id)?;
             notifications.push(Notification { id, event: reader.event(row, 2, originator_id)? });
+        }
+        // Who follows the log must not wait for ever at the end of one that nobody writes any more.
+        if notifications.is_empty() {
+            self.place.require_unmoved().map_err(from_sqlite)?;
         }
         Ok(notifications)
     }

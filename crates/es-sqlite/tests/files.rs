@@ -4,10 +4,11 @@
 
 mod support;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, NotificationSelection, Recorder,
+    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, ErrorKind, EventRange,
+    NotificationSelection, Recorder,
 };
 use es_sqlite::{Fault, SqliteApplicationRecorder, SqliteOptions, WriterHooks, WriterStep};
 
@@ -45,6 +46,24 @@ async fn nothing_is_acknowledged_in_a_file_that_is_no_longer_there() {
             assert!(error.to_string().contains("moved, deleted or replaced"), "{error}");
         }
         assert_eq!(recorder.select_events(id(2), EventRange::all()).await.unwrap(), []);
+        recorder.close().await.unwrap();
+    }
+}
+
+/// They waited without end for what others record in the file that has the name now.
+#[tokio::test]
+async fn who_follows_a_file_that_is_no_longer_there_is_told() {
+    for harm in [replace, delete, delete_log] {
+        let (_directory, path) = database();
+        let recorder = open(&path).await;
+        recorder.insert_events(events(1, 1..=2)).await.unwrap();
+        let mut subscription = recorder.subscribe(0, []).poll_interval(Duration::from_millis(10));
+        assert_eq!(subscription.next_page().await.unwrap().unwrap().notifications.len(), 2);
+        harm(&path);
+        let error = subscription.next_page().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Operational, "{error:?}");
+        assert!(error.to_string().contains("moved, deleted or replaced"), "{error}");
+        assert!(error.to_string().contains(&path), "{error}");
         recorder.close().await.unwrap();
     }
 }
