@@ -2,7 +2,10 @@
 
 use deadpool::managed::{PoolError, TimeoutType};
 use es_core::{ErrorKind, PersistenceError};
-use sqlx::error::DatabaseError;
+use sqlx::{
+    error::DatabaseError,
+    postgres::{PgDatabaseError, PgSeverity},
+};
 
 /// What an error of the driver means for a statement that was to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,11 @@ pub(crate) enum Verdict {
 
 /// Judges an error of the driver by its SQLSTATE.
 pub(crate) fn verdict(error: &sqlx::Error) -> Verdict {
+    // A server that breaks down in the midst of a commit, for example because there is no room for what comes
+    // after it in the log, tells why by the same code as for a statement that has written nothing.
+    if matches!(severity(error), Some(PgSeverity::Fatal | PgSeverity::Panic)) {
+        return Verdict::Lost;
+    }
     let Some(code) = sqlstate(error) else {
         return match error {
             sqlx::Error::Encode(_) => Verdict::Refused,
@@ -116,6 +124,8 @@ pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         // Data that makes no sense, such as a certificate that is not trusted, stays so.
         sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
+        // The server begins anew.
+        _ if severity(error) == Some(PgSeverity::Panic) => true,
         _ => sqlstate(error).is_some_and(|code| {
             matches!(class(&code), "08" | "40")
                 || matches!(&*code, "25006" | "25P03" | "25P04" | "53300" | "55P03" | "57014")
@@ -141,6 +151,11 @@ fn kind_of(code: &str) -> ErrorKind {
 
 fn sqlstate(error: &sqlx::Error) -> Option<String> {
     error.as_database_error().and_then(DatabaseError::code).map(std::borrow::Cow::into_owned)
+}
+
+fn severity(error: &sqlx::Error) -> Option<PgSeverity> {
+    let error = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
+    Some(error.severity())
 }
 
 fn class(code: &str) -> &str {

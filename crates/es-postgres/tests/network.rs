@@ -152,6 +152,13 @@ async fn a_connection_that_is_cut_at_any_message_is_made_up_for() {
     harm_everything(Harm::Cut, &[LOCKED, PARALLEL, Way::Statements]).await;
 }
 
+/// A server that breaks down may have committed before; its words were once taken for those of a statement that has
+/// written nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_breaks_down_at_any_message_is_made_up_for() {
+    harm_everything(Harm::Breakdown, &[LOCKED, PARALLEL, Way::Statements]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_freezes_at_any_message_is_made_up_for() {
     harm_everything(Harm::Freeze, &[LOCKED, Way::Statements]).await;

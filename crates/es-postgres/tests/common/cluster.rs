@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{chown, symlink},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -152,6 +155,20 @@ impl Cluster {
         };
         kill(signal, process.id());
         process.wait().unwrap();
+    }
+
+    /// Moves the write-ahead log of a server that is stopped to another directory.
+    pub fn move_log(&self, directory: &Path) {
+        let log = self.data().join("pg_wal");
+        self.own(directory);
+        check(Command::new("cp").arg("--archive").arg(log.join(".")).arg(directory));
+        fs::remove_dir_all(&log).unwrap();
+        symlink(directory, &log).unwrap();
+    }
+
+    /// How often the server has broken down.
+    pub fn panics(&self) -> usize {
+        self.log().matches("PANIC:").count()
     }
 
     /// A directory beside the data that belongs to the server.

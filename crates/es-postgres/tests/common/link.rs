@@ -19,6 +19,8 @@ pub enum Harm {
     Cut,
     /// Nothing passes any more, in no direction, and nobody is told.
     Freeze,
+    /// The server says instead that it breaks down, and does.
+    Breakdown,
     /// It comes late.
     Delay(std::time::Duration),
 }
@@ -107,6 +109,12 @@ async fn pass(
             None => {}
             Some(Harm::Cut) => return End::Closed,
             Some(Harm::Freeze) => return End::Frozen,
+            Some(Harm::Breakdown) => {
+                if direction == Direction::ToClient {
+                    let _ = to.write_all(&breakdown()).await;
+                }
+                return End::Closed;
+            }
             Some(Harm::Delay(time)) => tokio::time::sleep(time).await,
         }
         if to.write_all(&message).await.is_err() {
@@ -123,6 +131,13 @@ async fn read(from: &mut ReadHalf<'_>, has_type: bool) -> std::io::Result<Vec<u8
     message.resize(head - 4 + length, 0);
     from.read_exact(&mut message[head..]).await?;
     Ok(message)
+}
+
+/// How a server tells that it breaks down because its log cannot be written; the code is that of any full disk.
+fn breakdown() -> Vec<u8> {
+    let fields = b"SPANIC\0VPANIC\0C53100\0Mcould not write to file: No space left on device\0\0";
+    let length = u32::try_from(4 + fields.len()).unwrap();
+    [b"E", &length.to_be_bytes()[..], fields].concat()
 }
 
 /// The harm for the message that passes now.

@@ -7,6 +7,7 @@
 )]
 
 pub mod cluster;
+pub mod disk;
 pub mod link;
 pub mod load;
 pub mod proxy;
