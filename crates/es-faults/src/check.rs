@@ -71,8 +71,8 @@ struct Checker<'h> {
     log: BTreeMap<i64, &'h Event>,
     by_put: HashMap<&'h str, Vec<&'h Recorded>>,
     puts: HashMap<&'h str, &'h Operation>,
-    /// The highest id that was acknowledged up to a moment.
-    acknowledged: BTreeMap<u64, i64>,
+    /// The highest id that was acknowledged up to a moment: of all events, and of those of each topic.
+    acknowledged: BTreeMap<Option<usize>, BTreeMap<u64, i64>>,
     /// The earliest moment at which something can have stood at a place.
     taken: HashMap<(u64, i64), u64>,
     violations: Vec<Violation>,
@@ -90,7 +90,7 @@ impl<'h> Checker<'h> {
             log: history.log.iter().map(|recorded| (recorded.id, &recorded.event)).collect(),
             by_put,
             puts: puts.map(|put| (put.key.as_str(), put)).collect(),
-            acknowledged: acknowledged(history),
+            acknowledged: [None, Some(0), Some(1)].map(|topic| (topic, acknowledged(history, topic))).into(),
             taken: HashMap::new(),
             violations: Vec::new(),
         }
@@ -212,7 +212,7 @@ impl<'h> Checker<'h> {
     fn check_times(&mut self) {
         for (key, recorded) in &self.by_put {
             let (Some(put), Some(first)) = (self.puts.get(key), recorded.first()) else { continue };
-            if self.acknowledged_before(put.invoked).is_some_and(|id| id >= first.id) {
+            if self.acknowledged_before(put.invoked, None).is_some_and(|id| id >= first.id) {
                 self.violations.push(Violation::AgainstTime(put.key.clone()));
             }
         }
@@ -220,28 +220,48 @@ impl<'h> Checker<'h> {
 
     fn check_pages(&mut self) {
         for select in &self.history.operations {
-            let Call::Select { after, limit } = select.call else { continue };
-            let Some((_, Answer::Notifications(page))) = &select.returned else { continue };
-            self.check_page(select, after, limit, page);
+            let Call::Select { after, limit, topic } = select.call else { continue };
+            match &select.returned {
+                Some((_, Answer::Notifications(page))) => {
+                    self.check_page(select, (after, limit, topic), page, None);
+                }
+                Some((_, Answer::ReadUpTo(page, position))) => {
+                    self.check_page(select, (after, limit, topic), page, Some(*position));
+                }
+                _ => {}
+            }
         }
     }
 
-    fn check_page(&mut self, select: &Operation, after: i64, limit: usize, page: &[Recorded]) {
+    /// A subscription says up to where it has read everything; a page without a position, up to its last id.
+    fn check_page(
+        &mut self,
+        select: &Operation,
+        (after, limit, topic): (i64, usize, Option<usize>),
+        page: &[Recorded],
+        position: Option<i64>,
+    ) {
         let mut last = after;
         for Recorded { id, event } in page {
-            if *id <= last || self.log.get(id) != Some(&event) {
+            let is_asked_for = Event::is_about(event.aggregate, topic);
+            if *id <= last || !is_asked_for || self.log.get(id) != Some(&event) {
                 self.violations.push(Violation::Misread(select.key.clone(), *id));
                 return;
             }
             last = *id;
         }
+        if position.is_some_and(|position| position < last) {
+            self.violations.push(Violation::Misread(select.key.clone(), last));
+            return;
+        }
+        last = position.unwrap_or(last);
         let ids: HashSet<i64> = page.iter().map(|recorded| recorded.id).collect();
         let mut passed = self.log.range(after.saturating_add(1)..).take_while(|(id, _)| **id <= last);
-        let missed = passed.find(|(id, _)| !ids.contains(id));
+        let missed = passed.find(|(id, event)| Event::is_about(event.aggregate, topic) && !ids.contains(id));
         if let Some((id, _)) = missed {
             self.violations.push(Violation::Missed(select.key.clone(), *id));
         }
-        let before = self.acknowledged_before(select.invoked);
+        let before = self.acknowledged_before(select.invoked, topic);
         if let Some(id) = before.filter(|id| page.len() < limit && *id > last) {
             self.violations.push(Violation::Stale(select.key.clone(), id));
         }
@@ -274,16 +294,19 @@ impl<'h> Checker<'h> {
         }
     }
 
-    fn acknowledged_before(&self, moment: u64) -> Option<i64> {
-        self.acknowledged.range(..moment).next_back().map(|(_, id)| *id)
+    /// The highest id that was acknowledged before a moment, of what a select asks for.
+    fn acknowledged_before(&self, moment: u64, topic: Option<usize>) -> Option<i64> {
+        let acknowledged = self.acknowledged.get(&topic)?;
+        acknowledged.range(..moment).next_back().map(|(_, id)| *id)
     }
 }
 
-fn acknowledged(history: &History) -> BTreeMap<u64, i64> {
+fn acknowledged(history: &History, topic: Option<usize>) -> BTreeMap<u64, i64> {
     let mut highest = BTreeMap::new();
     for operation in &history.operations {
         let Some((returned, Answer::Recorded(ids))) = &operation.returned else { continue };
-        let Some(id) = ids.iter().max() else { continue };
+        let asked_for = ids.iter().zip(places(operation)).filter(|(_, (it, _))| Event::is_about(*it, topic));
+        let Some(id) = asked_for.map(|(id, _)| id).max() else { continue };
         let known = highest.entry(*returned).or_insert(*id);
         *known = (*known).max(*id);
     }

@@ -45,8 +45,8 @@ pub struct Job {
 pub enum Role {
     /// Writes and reads, with so many writers.
     Clients(u32),
-    /// Processes it, with effects of this kind there.
-    Processor(Place, Kind),
+    /// Processes it, or one of its topics, with effects of this kind there.
+    Processor(Place, (Kind, Option<usize>)),
 }
 
 /// Does a job until told to stop.
@@ -70,10 +70,10 @@ pub async fn run(job: Job) -> Result<()> {
             clients.run(writers, job.seed.into()).await?;
             es_core::Recorder::close(&recorder).await?;
         }
-        Role::Processor(downstream, kind) => {
+        Role::Processor(downstream, work) => {
             let upstream = job.upstream.open(&Fuse::new(None)).await?;
             report.say(Message::Ready);
-            effects::process(upstream, &downstream, kind, fuse, job.seed.into(), stop).await?;
+            effects::process(upstream, &downstream, work, fuse, job.seed.into(), stop).await?;
         }
     }
     Ok(())

@@ -19,7 +19,7 @@ use futures_util::TryStreamExt;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    history::{Answer, Call, Event, Recorded},
+    history::{Answer, Call, Event, Recorded, TOPICS, topics},
     place::Recorder,
     report::Report,
 };
@@ -64,7 +64,7 @@ impl Clients {
         }
     }
 
-    /// Runs so many writers at the same time, and three readers.
+    /// Runs so many writers at the same time, and four readers.
     ///
     /// # Errors
     /// When the recorder fails in a way that it must not.
@@ -75,8 +75,10 @@ impl Clients {
             let (clients, random) = (self.clone(), random.fork());
             tasks.spawn(async move { clients.write(random).await });
         }
-        let clients = self.clone();
-        tasks.spawn(async move { clients.follow().await });
+        for topic in [None, some_topic(&mut random)] {
+            let clients = self.clone();
+            tasks.spawn(async move { clients.follow(topic).await });
+        }
         let clients = self.clone();
         tasks.spawn(async move { clients.stream().await });
         let clients = self.clone();
@@ -182,10 +184,11 @@ impl Clients {
         let mut after = 0;
         while self.goes_on().await {
             let limit = random.usize(1..500);
+            let topic = if random.bool() { some_topic(&mut random) } else { None };
             let key = self.report.key();
-            self.report.invoked(&key, Call::Select { after, limit });
-            let page =
-                self.recorder.select_notifications(NotificationSelection::new(limit).after(after)).await;
+            self.report.invoked(&key, Call::Select { after, limit, topic });
+            let selection = NotificationSelection::new(limit).after(after).topics(topics(topic));
+            let page = self.recorder.select_notifications(selection).await;
             let last = page.as_ref().ok().and_then(|page| page.last()).map(|last| last.id);
             let answer = page.map(|page| Answer::Notifications(page.iter().map(Recorded::read).collect()));
             self.report.returned(key, answer.or_else(judge)?);
@@ -198,7 +201,7 @@ impl Clients {
     async fn stream(&self) -> Result<()> {
         while self.goes_on().await {
             let key = self.report.key();
-            self.report.invoked(&key, Call::Select { after: 0, limit: usize::MAX });
+            self.report.invoked(&key, Call::Select { after: 0, limit: usize::MAX, topic: None });
             let all = NotificationSelection::new(usize::MAX);
             let log = self.recorder.stream_notifications_by(PAGE_SIZE, all);
             let log: Result<Vec<Recorded>, _> = log.map_ok(|one| Recorded::read(&one)).try_collect().await;
@@ -207,12 +210,12 @@ impl Clients {
         Ok(())
     }
 
-    /// Follows the log by a subscription.
-    async fn follow(&self) -> Result<()> {
-        let mut subscription = self.recorder.subscribe(0, []).page_size(PAGE_SIZE);
+    /// Follows the log, or a topic, by a subscription.
+    async fn follow(&self, topic: Option<usize>) -> Result<()> {
+        let mut subscription = self.recorder.subscribe(0, topics(topic)).page_size(PAGE_SIZE);
         loop {
             let key = self.report.key();
-            let call = Call::Select { after: subscription.position(), limit: PAGE_SIZE.get() };
+            let call = Call::Select { after: subscription.position(), limit: PAGE_SIZE.get(), topic };
             self.report.invoked(&key, call);
             let page = tokio::select! {
                 page = subscription.next_page() => page,
@@ -221,7 +224,8 @@ impl Clients {
             let answer = match page {
                 Ok(None) => return Ok(()),
                 Ok(Some(page)) => {
-                    Ok(Answer::Notifications(page.notifications.iter().map(Recorded::read).collect()))
+                    let read = page.notifications.iter().map(Recorded::read).collect();
+                    Ok(Answer::ReadUpTo(read, page.position))
                 }
                 Err(error) => judge(error),
             };
@@ -238,6 +242,11 @@ impl Clients {
     fn fresh(&self) -> u64 {
         self.fresh.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// One of the topics, for a select.
+fn some_topic(random: &mut fastrand::Rng) -> Option<usize> {
+    Some(random.usize(0..TOPICS.len()))
 }
 
 /// Waits until it is told to stop.

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::{
     clients::stopped,
     fuse::{Fuse, HANDLER},
-    history::{Event, Recorded},
+    history::{Event, Recorded, topics},
     place::{Place, ProcessRecorder, Recorder},
 };
 
@@ -50,14 +50,14 @@ impl Effects {
     }
 }
 
-/// Processes until told to stop.
+/// Processes all events, or those of a topic, until told to stop.
 ///
 /// # Errors
 /// When the processor stops by itself.
 pub async fn process(
     upstream: Recorder,
     place: &Place,
-    kind: Kind,
+    (kind, topic): (Kind, Option<usize>),
     fuse: Fuse,
     seed: u64,
     stop: watch::Receiver<bool>,
@@ -65,16 +65,16 @@ pub async fn process(
     let effects = Effects::new(place, fuse.clone());
     match (kind, place.open_process(fuse, true).await?) {
         (Kind::Events, ProcessRecorder::Sqlite(recorder)) => {
-            run(upstream, Handling::new(recorder, effects), seed, stop).await
+            run(upstream, Handling::new(recorder, effects), topic, seed, stop).await
         }
         (Kind::Events, ProcessRecorder::Postgres(recorder)) => {
-            run(upstream, Handling::new(recorder, effects), seed, stop).await
+            run(upstream, Handling::new(recorder, effects), topic, seed, stop).await
         }
         (Kind::Rows, ProcessRecorder::Sqlite(recorder)) => {
-            run(upstream, recorder.projector(effects).await?, seed, stop).await
+            run(upstream, recorder.projector(effects).await?, topic, seed, stop).await
         }
         (Kind::Rows, ProcessRecorder::Postgres(recorder)) => {
-            run(upstream, recorder.projector(effects).await?, seed, stop).await
+            run(upstream, recorder.projector(effects).await?, topic, seed, stop).await
         }
     }
 }
@@ -82,12 +82,14 @@ pub async fn process(
 async fn run(
     upstream: Recorder,
     downstream: impl Downstream,
+    topic: Option<usize>,
     seed: u64,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
     let batch_size = NonZeroUsize::new(random.usize(1..64)).unwrap_or(NonZeroUsize::MIN);
     let mut processor = Processor::new(UPSTREAM, upstream.clone(), downstream)
+        .topics(topics(topic))
         .batch_size(batch_size)
         .poll_interval(Duration::from_millis(20))
         .standby_pause(Duration::from_millis(20));
@@ -179,20 +181,26 @@ pub fn of(effects: &[Notification]) -> Vec<i64> {
     effects.iter().map(|effect| Event::read(&effect.event).put.parse().unwrap_or(-1)).collect()
 }
 
-/// Whether each notification up to the recorded position had its effect once, in order, and those after
-/// it none. Returns how many, and the position.
+/// Whether each notification of the topic, up to the recorded position, had its effect once, in order, and those
+/// after it none. Returns how many, and the position.
 ///
 /// # Errors
 /// Says which one is amiss.
-pub async fn check(upstream: &[Recorded], place: &Place, kind: Kind) -> Result<(usize, i64)> {
+pub async fn check(
+    upstream: &[Recorded],
+    place: &Place,
+    (kind, topic): (Kind, Option<usize>),
+) -> Result<(usize, i64)> {
     let recorder = place.open(&Fuse::new(None)).await?;
     let position = recorder.max_tracking_id(UPSTREAM).await?.unwrap_or(0);
     es_core::Recorder::close(&recorder).await?;
     let effects = read(place, kind).await?;
-    let expected = upstream.iter().map(|recorded| recorded.id).take_while(|id| *id <= position);
-    check_effects(&effects, &expected.collect::<Vec<_>>())?;
+    let processed = upstream.iter().take_while(|recorded| recorded.id <= position);
+    let expected = processed.filter(|recorded| Event::is_about(recorded.event.aggregate, topic));
+    check_effects(&effects, &expected.map(|recorded| recorded.id).collect::<Vec<_>>())?;
+    // The position moves past what is of other topics.
     ensure!(
-        effects.last().copied().unwrap_or(0) == position,
+        topic.is_some() || effects.last().copied().unwrap_or(0) == position,
         "position {position} is not the one of the last effect, {:?}",
         effects.last()
     );

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use es_core::{Bytes, Notification, StoredEvent, Topic, uuid::Uuid};
 use serde::{Deserialize, Serialize};
 
-const TOPIC: Topic = Topic::from_static("faults:Happened");
+/// What events are about: those of even aggregates are of the first topic, those of odd ones of the second.
+pub const TOPICS: [Topic; 2] = [Topic::from_static("faults:Happened"), Topic::from_static("faults:Occurred")];
 
 /// An event, as clients write it and find it again. Which put wrote it stands in the event itself, so
 /// that whoever reads the log can tell what is whole.
@@ -53,6 +54,8 @@ pub enum Call {
         after: i64,
         /// How many, at most.
         limit: usize,
+        /// Of which of the [`TOPICS`]; nothing for all.
+        topic: Option<usize>,
     },
 }
 
@@ -74,6 +77,8 @@ pub enum Answer {
     Events(Vec<Event>),
     /// What a select found.
     Notifications(Vec<Recorded>),
+    /// What a subscription found, and the id up to which it has read everything.
+    ReadUpTo(Vec<Recorded>, i64),
 }
 
 /// One line of a client's report. Times are nanoseconds of the machine's monotonic clock, which all
@@ -148,12 +153,17 @@ impl History {
 }
 
 impl Event {
+    /// Whether events of an aggregate are of the topic that a select asks for.
+    pub fn is_about(aggregate: u64, topic: Option<usize>) -> bool {
+        topic.is_none_or(|topic| TOPICS.get(topic) == Some(&topic_of(aggregate)))
+    }
+
     /// The event as recorders keep it, with `padding` more bytes of state.
     pub fn stored(&self, padding: usize) -> StoredEvent {
         StoredEvent {
             originator_id: Uuid::from_u128(self.aggregate.into()),
             originator_version: self.version,
-            topic: TOPIC,
+            topic: topic_of(self.aggregate),
             state: Bytes::from(format!("{}#{}#{}", self.put, self.index, "x".repeat(padding))),
         }
     }
@@ -167,6 +177,17 @@ impl Event {
         let aggregate = u64::try_from(event.originator_id.as_u128()).unwrap_or(u64::MAX);
         Self { aggregate, version: event.originator_version, put, index }
     }
+}
+
+/// The topics to ask for: one of the [`TOPICS`], or none, which asks for all.
+pub(crate) fn topics(topic: Option<usize>) -> Vec<Topic> {
+    topic.and_then(|topic| TOPICS.into_iter().nth(topic)).into_iter().collect()
+}
+
+/// The topic of an aggregate's events.
+fn topic_of(aggregate: u64) -> Topic {
+    let [first, second] = TOPICS;
+    if aggregate.is_multiple_of(2) { first } else { second }
 }
 
 impl Recorded {

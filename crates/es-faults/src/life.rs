@@ -21,7 +21,7 @@ use crate::{
     clients::{Clients, FEEDS},
     effects::{self, Kind},
     fuse::{Fuse, HANDLER, Plan},
-    history::{Answer, Call, History, Message, Recorded},
+    history::{Answer, Call, History, Message, Recorded, TOPICS},
     place::{Backend, Place, Recorder},
     process::{Child, End},
     report::Report,
@@ -29,6 +29,9 @@ use crate::{
 
 /// How often the processes of one database are killed before the next database.
 pub const ROUNDS: u32 = 4;
+
+/// How long a process that is to be killed at a point may take to come there.
+const FUSE_BURNS: Duration = Duration::from_millis(700);
 
 /// How long the parent waits for a processor that nobody disturbs.
 const CATCH_UP: Duration = Duration::from_secs(60);
@@ -64,10 +67,11 @@ pub struct Tally {
 struct Life<'a> {
     program: &'a Path,
     random: fastrand::Rng,
-    backends: (Backend, Backend),
+    downstream_backend: Backend,
     upstream: Place,
     downstream: Place,
-    kind: Kind,
+    /// What processors do, and with events of which topic.
+    work: (Kind, Option<usize>),
     history: History,
     tally: Tally,
 }
@@ -84,24 +88,24 @@ pub async fn live(seed: u64, rounds: u32, program: &Path) -> Result<Tally> {
     };
     let chosen = (choose(seed), choose(seed / backends.len() as u64));
     let directory = tempfile::tempdir()?;
-    let upstream = Place::create(chosen.0, directory.path(), &format!("{seed}_up")).await?;
-    let downstream = Place::create(chosen.1, directory.path(), &format!("{seed}_down")).await?;
     let mut random = fastrand::Rng::with_seed(seed);
+    let upstream = place(chosen.0, directory.path(), &format!("{seed}_up"), &mut random).await?;
+    let downstream = place(chosen.1, directory.path(), &format!("{seed}_down"), &mut random).await?;
     let mut life = Life {
         program,
-        kind: if random.bool() { Kind::Events } else { Kind::Rows },
+        work: some_work(&mut random),
         random,
-        backends: chosen,
+        downstream_backend: chosen.1,
         upstream: upstream.clone(),
         downstream: downstream.clone(),
         history: History::default(),
         tally: Tally { lives: 1, ..Tally::default() },
     };
     let lived = life.rounds(rounds).await;
-    let kind = life.kind;
+    let work = life.work;
     let again = || {
         format!(
-            "seed {seed} ({chosen:?}, {kind:?}); again: cargo xtask faults --seed {seed} --rounds {rounds}"
+            "seed {seed} ({upstream:?}, {downstream:?}, {work:?}); again: cargo xtask faults --seed {seed} --rounds {rounds}"
         )
     };
     let lived = lived.with_context(again);
@@ -115,6 +119,24 @@ pub async fn live(seed: u64, rounds: u32, program: &Path) -> Result<Tally> {
     }
     lived?;
     Ok(life.tally)
+}
+
+/// An empty database, half of them with hints, and half of them with tracking as in Python's version 9.1.
+async fn place(backend: Backend, directory: &Path, name: &str, random: &mut fastrand::Rng) -> Result<Place> {
+    let mut place = Place::create(backend, directory, name).await?;
+    if random.bool() {
+        place = place.with_hints();
+    }
+    if random.bool() {
+        place.create_row_per_position().await?;
+    }
+    Ok(place)
+}
+
+/// Half of the processors process one topic, the others all.
+fn some_work(random: &mut fastrand::Rng) -> (Kind, Option<usize>) {
+    let kind = if random.bool() { Kind::Events } else { Kind::Rows };
+    (kind, random.bool().then(|| random.usize(0..TOPICS.len())))
 }
 
 fn keep(directory: tempfile::TempDir) -> Option<String> {
@@ -144,7 +166,7 @@ impl Life<'_> {
         let processors = self.random.u32(1..=2);
         for number in 0..clients + processors {
             let role = match number {
-                _ if number >= clients => Role::Processor(self.downstream.clone(), self.kind),
+                _ if number >= clients => Role::Processor(self.downstream.clone(), self.work),
                 _ => Role::Clients([1, 4, 16][self.random.usize(0..3)]),
             };
             let job = self.job(round, number, role);
@@ -154,12 +176,16 @@ impl Life<'_> {
         for child in &mut children {
             child.wait_until_ready()?;
         }
-        thread::sleep(Duration::from_millis(self.random.u64(20..700)));
+        thread::sleep(Duration::from_millis(self.random.u64(20..400)));
         self.random.shuffle(&mut children);
         let mut messages = Vec::new();
         for child in &mut children {
             thread::sleep(Duration::from_millis(self.random.u64(0..40)));
-            if self.random.u8(0..3) == 0 { child.stop() } else { child.kill()? }
+            let is_stopped = self.random.u8(0..3) == 0;
+            if child.burns_within(FUSE_BURNS)? {
+                continue;
+            }
+            if is_stopped { child.stop() } else { child.kill()? }
         }
         for child in children {
             let (end, said) = child.end()?;
@@ -175,21 +201,21 @@ impl Life<'_> {
 
     fn job(&mut self, round: u32, number: u32, role: Role) -> Job {
         let mut points = match role {
-            Role::Clients(_) => self.backends.0.points().to_vec(),
-            Role::Processor(_, Kind::Rows) => self.backends.1.points_of_projectors().to_vec(),
-            Role::Processor(_, Kind::Events) => self.backends.1.points().to_vec(),
+            Role::Clients(_) => self.upstream.points(),
+            Role::Processor(_, (Kind::Rows, _)) => self.downstream_backend.points_of_projectors().to_vec(),
+            Role::Processor(_, (Kind::Events, _)) => self.downstream_backend.points_of_handlers().to_vec(),
         };
         if matches!(role, Role::Processor(..)) {
             points.push(HANDLER);
         }
         // Some points are passed often, and some seldom.
-        let often = [3, 10, 60][self.random.usize(0..3)];
+        let often = [1, 3, 20][self.random.usize(0..3)];
         let fuse = Plan {
             point: points[self.random.usize(0..points.len())].to_owned(),
             passing: self.random.i64(1..=often),
             delay: if self.random.bool() { 0 } else { self.random.u64(1..3_000) },
         };
-        let fuse = self.random.bool().then_some(fuse);
+        let fuse = (self.random.u8(0..4) > 0).then_some(fuse);
         let name = format!("r{round}p{number}");
         Job { name, seed: self.random.u32(..), round, upstream: self.upstream.clone(), role, fuse }
     }
@@ -216,7 +242,7 @@ impl Life<'_> {
             bail!("{first} (and {} more broken promises)", violations.len() - 1);
         }
         es_core::Recorder::close(&upstream).await?;
-        effects::check(&self.history.log, &self.downstream, self.kind).await.context("in the downstream")?;
+        effects::check(&self.history.log, &self.downstream, self.work).await.context("in the downstream")?;
         self.count();
         Ok(())
     }
@@ -243,13 +269,13 @@ impl Life<'_> {
         let downstream = self.downstream.open(&fuse).await?;
         let end = upstream.max_notification_id().await?.unwrap_or(0);
         let (tell, stop) = watch::channel(false);
-        let (place, kind, seed) = (self.downstream.clone(), self.kind, self.random.u64(..));
+        let (place, work, seed) = (self.downstream.clone(), self.work, self.random.u64(..));
         let processing =
-            tokio::spawn(async move { effects::process(upstream, &place, kind, fuse, seed, stop).await });
+            tokio::spawn(async move { effects::process(upstream, &place, work, fuse, seed, stop).await });
         es_core::TrackingRecorderExt::wait(&downstream, effects::UPSTREAM, end, CATCH_UP).await?;
         tell.send_replace(true);
         processing.await??;
-        let (effects, position) = effects::check(&self.history.log, &self.downstream, self.kind).await?;
+        let (effects, position) = effects::check(&self.history.log, &self.downstream, self.work).await?;
         ensure!(position == end, "the processor stopped at {position} instead of {end}");
         self.tally.effects = effects;
         Ok(es_core::Recorder::close(&downstream).await?)

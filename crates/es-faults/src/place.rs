@@ -14,6 +14,9 @@ use crate::fuse::Fuse;
 /// Tells tests that there is no server, and not to look for one.
 const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
 
+/// The application whose tables are on a server.
+const APPLICATION: &str = "faults";
+
 /// A recorder of either sort, chosen at run time.
 pub type Recorder = Arc<dyn DynProcessRecorder>;
 
@@ -51,6 +54,8 @@ pub enum Place {
         schema: String,
         /// Whether writers do without a table lock.
         parallel: bool,
+        /// Whether processes tell each other by `NOTIFY`.
+        hints: bool,
     },
 }
 
@@ -72,12 +77,11 @@ impl Backend {
         }
     }
 
-    /// The points at which a writing or reading process can be killed.
-    pub fn points(self) -> &'static [&'static str] {
+    /// The points at which a process can be killed whose handlers record events.
+    pub fn points_of_handlers(self) -> &'static [&'static str] {
         match self {
             Self::Sqlite => &["Begin", "Append", "Commit", "Report", "Reply"],
-            Self::Postgres => &["GroupFormed", "GroupAnswered"],
-            Self::Parallel => &["GroupFormed", "GroupAnswered", "GapFound", "HorizonTaken", "HorizonPassed"],
+            _ => &["GroupFormed", "GroupAnswered"],
         }
     }
 }
@@ -93,7 +97,50 @@ impl Place {
         }
         let schema = format!("es_faults_{}_{name}", std::process::id());
         execute(format!("DROP SCHEMA IF EXISTS \"{schema}\" CASCADE; CREATE SCHEMA \"{schema}\"")).await?;
-        Ok(Self::Postgres { schema, parallel: backend == Backend::Parallel })
+        Ok(Self::Postgres { schema, parallel: backend == Backend::Parallel, hints: false })
+    }
+
+    /// The same, whose processes tell each other by `NOTIFY` on a server.
+    #[must_use]
+    pub fn with_hints(mut self) -> Self {
+        if let Self::Postgres { hints, .. } = &mut self {
+            *hints = true;
+        }
+        self
+    }
+
+    /// Creates the tracking table as version 9.1 of the Python library does: with a row for each position.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub async fn create_row_per_position(&self) -> Result<()> {
+        let columns = "application_name text, notification_id bigint, \
+                       PRIMARY KEY (application_name, notification_id)";
+        match self {
+            Self::Sqlite(path) => {
+                let create = format!("CREATE TABLE tracking ({columns}) WITHOUT ROWID");
+                Ok(rusqlite::Connection::open(path)?.execute_batch(&create)?)
+            }
+            Self::Postgres { .. } => {
+                let table = self.table(&format!("{APPLICATION}_tracking"));
+                execute(format!("CREATE TABLE {table} ({columns})")).await
+            }
+        }
+    }
+
+    /// The points at which a writing and reading process can be killed.
+    pub fn points(&self) -> Vec<&'static str> {
+        let Self::Postgres { parallel, hints, .. } = self else {
+            return Backend::Sqlite.points_of_handlers().to_vec();
+        };
+        let mut points = vec!["GroupFormed", "GroupAnswered", "Polled"];
+        if *parallel {
+            points.extend(["GapFound", "HorizonTaken", "HorizonPassed"]);
+        }
+        if *hints {
+            points.extend(["Hinting", "Listening"]);
+        }
+        points
     }
 
     /// Deletes what is on a server.
@@ -130,7 +177,7 @@ impl Place {
                 let datastore = options.open().await?;
                 Ok(ProcessRecorder::Sqlite(datastore.process_recorder().await?))
             }
-            Self::Postgres { schema, parallel } => {
+            Self::Postgres { schema, parallel, hints } => {
                 let server = Server::from_environment()?;
                 let ordering = if *parallel { Ordering::Parallel } else { Ordering::TableLock };
                 let options = PostgresOptions::new(server.dbname)
@@ -140,8 +187,9 @@ impl Place {
                     .password(server.password)
                     .schema(schema)
                     .ordering(ordering)
+                    .notify(*hints)
                     .hooks(hooks);
-                Ok(ProcessRecorder::Postgres(options.open().await?.process_recorder("faults").await?))
+                Ok(ProcessRecorder::Postgres(options.open().await?.process_recorder(APPLICATION).await?))
             }
         }
     }

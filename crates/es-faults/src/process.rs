@@ -91,13 +91,31 @@ impl Child {
         }
     }
 
-    /// Kills it.
+    /// Kills it, unless it has ended.
     ///
     /// # Errors
     /// When the system does not let us.
     pub fn kill(&mut self) -> Result<()> {
+        if self.process.try_wait()?.is_some() {
+            return Ok(());
+        }
         self.is_killed = true;
         self.process.kill().context("cannot kill a process")
+    }
+
+    /// Whether it ends at its point within a while; at once not, if it has none.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn burns_within(&mut self, patience: Duration) -> Result<bool> {
+        let began = Instant::now();
+        while self.has_fuse && began.elapsed() < patience {
+            if self.process.try_wait()?.is_some() {
+                return Ok(true);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(false)
     }
 
     /// How it ended, and all that it said.

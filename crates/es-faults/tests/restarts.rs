@@ -251,7 +251,7 @@ async fn check(backend: Backend, kind: Kind) {
     let handler = || InterruptedHandler { effects: make(), at: at.clone() };
     let steps = match kind {
         Kind::Rows => [&OF_DOWNSTREAMS[..], backend.points_of_projectors()].concat(),
-        _ => [&OF_HANDLERS[..], backend.points()].concat(),
+        _ => [&OF_HANDLERS[..], backend.points_of_handlers()].concat(),
     };
     let handled = match (kind, place.open_process(at.clone(), false).await.unwrap()) {
         (Kind::Rows, ProcessRecorder::Sqlite(recorder)) => {
@@ -341,4 +341,14 @@ async fn a_processor_on_postgres() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_projector_on_postgres() {
     check(Backend::Postgres, Kind::Rows).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_processor_on_postgres_with_parallel_writers() {
+    check(Backend::Parallel, Kind::Events).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_projector_on_postgres_with_parallel_writers() {
+    check(Backend::Parallel, Kind::Rows).await;
 }

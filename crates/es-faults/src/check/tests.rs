@@ -21,7 +21,7 @@ fn good() -> History {
     ];
     history.positions.insert("feed".to_owned(), 1);
     let page = history.log.iter().take(3).cloned().collect();
-    did(&mut history, "r", 42, 55, Call::Select { after: 0, limit: 10 }, Answer::Notifications(page));
+    did(&mut history, "r", 42, 55, all_after(0), Answer::Notifications(page));
     history
 }
 
@@ -39,6 +39,10 @@ fn put<const N: usize>(places: [(u64, i64); N]) -> Call {
 
 fn tracked(aggregate: u64, position: i64) -> Call {
     Call::Put { places: vec![(aggregate, position)], tracking: Some(("feed".to_owned(), position)) }
+}
+
+fn all_after(after: i64) -> Call {
+    Call::Select { after, limit: 10, topic: None }
 }
 
 fn did(history: &mut History, key: &str, invoked: u64, returned: u64, call: Call, answer: Answer) {
@@ -66,7 +70,7 @@ fn a_good_history_passes() {
     assert_eq!(check(&good()), []);
     assert_eq!(check(&History::default()), []);
     let nothing_new = found(|history| {
-        did(history, "n", 70, 80, Call::Select { after: 5, limit: 10 }, Answer::Notifications(Vec::new()));
+        did(history, "n", 70, 80, all_after(5), Answer::Notifications(Vec::new()));
     });
     assert_eq!(nothing_new, []);
 }
@@ -203,6 +207,44 @@ fn what_readers_miss_or_misread_is_found() {
     });
     assert!(later.contains(&Violation::Missed("r".to_owned(), 3)), "{later:?}");
     assert!(later.contains(&Violation::AgainstTime("l".to_owned())), "{later:?}");
+}
+
+/// All events of the good history are of the second topic, but those of aggregate 2.
+#[test]
+fn what_readers_of_a_topic_miss_or_misread_is_found() {
+    let read = |topic, change: fn(&mut Vec<Recorded>), position: fn(i64) -> Option<i64>| {
+        found(|history| {
+            did(history, "l", 61, 70, put([(2, 1)]), Answer::Recorded(vec![6]));
+            did(history, "m", 71, 80, put([(3, 1)]), Answer::Recorded(vec![7]));
+            history.log.push(recorded(6, event(2, 1, "l", 0)));
+            history.log.push(recorded(7, event(3, 1, "m", 0)));
+            let log = history.log.iter();
+            let mut page: Vec<Recorded> =
+                log.filter(|it| (it.event.aggregate == 2) == (topic == 0)).cloned().collect();
+            change(&mut page);
+            let last = page.last().map_or(0, |last| last.id);
+            let answer = match position(last) {
+                Some(position) => Answer::ReadUpTo(page, position),
+                None => Answer::Notifications(page),
+            };
+            did(history, "s", 82, 90, Call::Select { after: 0, limit: 10, topic: Some(topic) }, answer);
+        })
+    };
+    for topic in [0, 1] {
+        assert_eq!(read(topic, |_| {}, |_| None), []);
+        assert_eq!(read(topic, |_| {}, |_| Some(7)), []);
+    }
+    let missed = |id| [Violation::Missed("s".to_owned(), id)];
+    let stale = |id| [Violation::Stale("s".to_owned(), id)];
+    assert_eq!(read(1, |page| drop(page.remove(1)), |_| None), missed(2));
+    assert_eq!(read(1, |page| drop(page.pop()), |_| None), stale(7));
+    assert_eq!(read(1, |page| drop(page.pop()), |_| Some(6)), stale(7));
+    assert_eq!(read(1, |page| drop(page.pop()), |_| Some(7)), missed(7));
+    assert_eq!(read(0, |page| drop(page.pop()), |_| None), stale(6));
+    assert_eq!(read(0, |page| drop(page.pop()), |_| Some(7)), missed(6));
+    let misread = |id| [Violation::Misread("s".to_owned(), id)];
+    assert_eq!(read(0, |page| page.push(recorded(7, event(3, 1, "m", 0))), |_| None), misread(7));
+    assert_eq!(read(1, |_| {}, |last| Some(last - 1)), misread(7));
 }
 
 #[test]
