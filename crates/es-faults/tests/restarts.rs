@@ -70,6 +70,9 @@ impl Interruption {
     }
 
     fn arm(&self, step: &str, passing: usize) {
+        // The run before may have ended at the moment at which it was interrupted: what nobody has heard of would
+        // interrupt this run before its step, and leave the step to the next one, for good.
+        let _ = self.0.reached.notified().now_or_never();
         let gate = gate();
         *self.0.gate.lock().unwrap() = Arc::clone(&gate);
         *self.0.plan.lock().unwrap() = Some(Plan { step: step.to_owned(), left: passing, gate });
