@@ -12,7 +12,12 @@ use es_core::{
 };
 use es_sqlite::{Fault, SqliteApplicationRecorder, SqliteOptions, WriterHooks, WriterStep};
 
+use tokio::time::timeout;
+
 use support::{database, events, id};
+
+/// For a test that fails.
+const TOO_LONG: Duration = Duration::from_secs(60);
 
 async fn open(path: &str) -> SqliteApplicationRecorder {
     SqliteOptions::new(path).open().await.unwrap().application_recorder().await.unwrap()
@@ -60,7 +65,8 @@ async fn who_follows_a_file_that_is_no_longer_there_is_told() {
         let mut subscription = recorder.subscribe(0, []).poll_interval(Duration::from_millis(10));
         assert_eq!(subscription.next_page().await.unwrap().unwrap().notifications.len(), 2);
         harm(&path);
-        let error = subscription.next_page().await.unwrap_err();
+        let told = timeout(TOO_LONG, subscription.next_page()).await;
+        let error = told.expect("they do not wait for ever").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Operational, "{error:?}");
         assert!(error.to_string().contains("moved, deleted or replaced"), "{error}");
         assert!(error.to_string().contains(&path), "{error}");
