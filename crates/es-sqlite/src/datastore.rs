@@ -31,6 +31,8 @@ use crate::{
     threads::{Ended, Threads},
     writer::{SharedCommitter, Writer},
 };
+#[cfg(feature = "sqlx")]
+use crate::{error::from_sqlite, place::Place};
 
 /// One open database, shared by the recorders made from it.
 ///
@@ -58,6 +60,9 @@ struct Shared {
     create_table: bool,
     /// Dropped before the writer is told to end, whose connection is the last one and tidies up.
     quick: QuickReader,
+    /// For transactions that the program runs itself.
+    #[cfg(feature = "sqlx")]
+    place: Option<Place>,
     queue: OwnedQueue<Command>,
     /// For commits on the callers' threads; nothing where there may be none.
     committer: Option<SharedCommitter>,
@@ -111,6 +116,8 @@ impl SqliteDatastore {
             }
         })?;
         let (readers, quick, committer) = opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
+        #[cfg(feature = "sqlx")]
+        let place = quick.as_ref().map(Place::of);
         let quick = QuickReader::new(quick);
         let jobs = if readers.is_empty() { None } else { Some(reader::start(readers, &threads, &running)?) };
         let queue_bytes = queue_bytes.get().min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
@@ -120,6 +127,8 @@ impl SqliteDatastore {
             path,
             create_table,
             quick,
+            #[cfg(feature = "sqlx")]
+            place,
             queue,
             committer,
             pace,
@@ -215,6 +224,13 @@ impl SqliteDatastore {
         self.0.queue.0.close();
         self.0.ended.clone().wait().await;
         Ok(())
+    }
+
+    /// Fails when the database no longer stands under its name.
+    #[cfg(feature = "sqlx")]
+    pub(crate) fn require_unmoved(&self) -> Result<(), PersistenceError> {
+        let Some(place) = &self.0.place else { return Ok(()) };
+        place.require_unmoved().map_err(|error| self.name(from_sqlite(error)))
     }
 
     pub(crate) fn signals(&self) -> &Signals {

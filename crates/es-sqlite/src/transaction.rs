@@ -5,7 +5,8 @@ use rusqlite::ffi;
 use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction};
 
 use crate::{
-    SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteProcessRecorder, SqliteTrackingRecorder,
+    SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteDatastore, SqliteProcessRecorder,
+    SqliteTrackingRecorder,
     append::{ids_after, refusal, taken, with_stored_id},
     error::from_sqlite,
     schema::{EventTable, tracking as tracking_table},
@@ -19,7 +20,8 @@ macro_rules! record_events {
             ///
             /// Begin such a transaction with `BEGIN IMMEDIATE` (`begin_with`): it is one writer among
             /// others, which wait for its end up to the lock timeout. Give ids to nobody before it
-            /// has committed.
+            /// has committed. Its connection must be to the file of the recorder: that this was moved,
+            /// deleted or replaced since is noticed here, and not by the commit.
             ///
             /// # Errors
             /// As [`insert_events`](es_core::AggregateRecorder::insert_events). After a conflict, and
@@ -35,7 +37,7 @@ macro_rules! record_events {
                 transaction: &mut Transaction<'_, Sqlite>,
                 events: &[StoredEvent],
             ) -> Result<Vec<i64>, PersistenceError> {
-                append_in(transaction, &self.table, events, None).await
+                append_in(transaction, &self.datastore, &self.table, events, None).await
             }
         }
     )*};
@@ -61,7 +63,7 @@ macro_rules! record_tracking {
                 transaction: &mut Transaction<'_, Sqlite>,
                 tracking: &Tracking,
             ) -> Result<(), PersistenceError> {
-                append_in(transaction, &self.table, &[], Some(tracking)).await.map(drop)
+                append_in(transaction, &self.datastore, &self.table, &[], Some(tracking)).await.map(drop)
             }
         }
     )*};
@@ -85,16 +87,18 @@ impl SqliteProcessRecorder {
         events: &[StoredEvent],
         tracking: &Tracking,
     ) -> Result<Vec<i64>, PersistenceError> {
-        append_in(transaction, &self.table, events, Some(tracking)).await
+        append_in(transaction, &self.datastore, &self.table, events, Some(tracking)).await
     }
 }
 
 async fn append_in(
     transaction: &mut Transaction<'_, Sqlite>,
+    datastore: &SqliteDatastore,
     table: &EventTable,
     events: &[StoredEvent],
     tracking: Option<&Tracking>,
 ) -> Result<Vec<i64>, PersistenceError> {
+    datastore.require_unmoved()?;
     require_open(transaction).await?;
     // A transaction within a transaction is a savepoint; dropped, it is rolled back.
     let mut savepoint = Connection::begin(&mut **transaction).await.map_err(from_sqlx)?;

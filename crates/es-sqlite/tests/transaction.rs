@@ -131,3 +131,18 @@ async fn a_deferred_transaction_that_has_read_is_told_how_to_begin() {
     assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Operational, false), "{error:?}");
     assert!(error.to_string().contains("BEGIN IMMEDIATE"), "{error}");
 }
+
+/// It would have been gone with the file, once the program had committed it.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_was_replaced_is_told() {
+    let (directory, recorder, mut connection) = both().await;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    recorder.insert_events_in(&mut transaction, &events(1, 1..=2)).await.unwrap();
+    let path = directory.path().join("events.db");
+    std::fs::rename(&path, directory.path().join("other.db")).unwrap();
+    let moved = recorder.insert_events_in(&mut transaction, &events(1, 3..=4)).await.unwrap_err();
+    assert_eq!(moved.kind(), ErrorKind::Operational, "{moved:?}");
+    assert!(moved.to_string().contains("moved, deleted or replaced"), "{moved}");
+    assert!(moved.to_string().contains(path.to_str().unwrap()), "{moved}");
+}
