@@ -42,6 +42,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// What came of a run whose tests could be started.
 pub(crate) struct Outcome {
     total: Total,
+    /// The names of the tests that failed, in the order in which they did.
+    failed: Vec<String>,
     is_success: bool,
     without_postgres: bool,
 }
@@ -51,8 +53,12 @@ impl Outcome {
         self.is_success
     }
 
-    /// The total is a line of its own, and the last.
+    /// The total is a line of its own, and the last. What failed stands before it, so that the end of a long
+    /// output tells.
     pub(crate) fn print(&self) {
+        for name in &self.failed {
+            println!("FAILED: {name}");
+        }
         if !self.is_success && self.total.failed == 0 {
             println!("Not every test was run: see above for what did not compile or did not end by itself.");
         }
@@ -94,12 +100,20 @@ pub(crate) fn run_with(mut command: Command, arguments: &Arguments) -> Result<Ou
         None => command.env(WITHOUT_POSTGRES, "1"),
     };
     let mut total = Total::default();
+    let mut failed = Vec::new();
     let status = process::run_with_lines(&mut command, |line| {
-        total.add_line(&String::from_utf8_lossy(line));
+        let text = String::from_utf8_lossy(line);
+        total.add_line(&text);
+        failed.extend(failed_test(&text).map(str::to_owned));
         // Nobody listens any more: the tests' result still counts.
         let _ = io::stdout().write_all(line);
     })?;
-    Ok(Outcome { total, is_success: status.success(), without_postgres })
+    Ok(Outcome { total, failed, is_success: status.success(), without_postgres })
+}
+
+/// The name of the test that a line `test NAME ... FAILED` is about.
+fn failed_test(line: &str) -> Option<&str> {
+    line.trim_end().strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
 /// The sum of what test programs report.
@@ -137,7 +151,7 @@ impl fmt::Display for Total {
 
 #[cfg(test)]
 mod tests {
-    use super::Total;
+    use super::{Total, failed_test};
 
     fn total(lines: &[&str]) -> String {
         let mut total = Total::default();
@@ -155,6 +169,17 @@ mod tests {
             "test result: FAILED. 20 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s\n",
         ];
         assert_eq!(total(&lines), "23 passed, 2 failed, 1 skipped");
+    }
+
+    #[test]
+    fn tests_that_failed_are_named() {
+        assert_eq!(failed_test("test kills::a_round ... FAILED\n"), Some("kills::a_round"));
+        assert_eq!(
+            failed_test("test src/lib.rs - Topic (line 12) ... FAILED\n"),
+            Some("src/lib.rs - Topic (line 12)")
+        );
+        assert_eq!(failed_test("test kills::a_round ... ok\n"), None);
+        assert_eq!(failed_test("test result: FAILED. 20 passed; 2 failed\n"), None);
     }
 
     #[test]
