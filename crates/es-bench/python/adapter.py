@@ -182,11 +182,7 @@ class Recorded:
                 start = notifications[-1].id + 1
             check(seen, events)
 
-        measured = timed(events, run)
-        peak = resident("VmHWM")
-        if peak is not None and self.idle is not None:
-            measured["mebibytes"] = max(0, peak - self.idle) / 1024
-        return measured
+        return with_memory(timed(events, run), self.idle)
 
     def append_and_load(self, work):
         count = work["events"]
@@ -208,6 +204,7 @@ class Mapped:
     """A mapper alone."""
 
     def __init__(self, mapper):
+        self.idle = resident("VmRSS")
         self.to_stored = mapper.from_domain_event if IS_9_1 else mapper.to_stored_event
         self.to_domain = mapper.to_domain_event
         self.event = Transferred(
@@ -228,6 +225,10 @@ class Mapped:
 
     def decode(self, work):
         return self.repeat(work["times"], self.to_domain, self.stored)
+
+    def encode_and_decode(self, work):
+        measured = self.repeat(work["times"], lambda event: self.to_domain(self.to_stored(event)), self.event)
+        return with_memory(measured, self.idle)
 
     def repeat(self, times, convert, what):
         def run():
@@ -259,6 +260,13 @@ def timed(events, run):
     start = perf_counter()
     run()
     return {"events": events, "seconds": perf_counter() - start}
+
+
+def with_memory(measured, idle):
+    peak = resident("VmHWM")
+    if peak is not None and idle is not None:
+        measured["mebibytes"] = max(0, peak - idle) / 1024
+    return measured
 
 
 def in_threads(count, task, events):

@@ -15,6 +15,7 @@ const READY: &str = "ready";
 /// What a child does: which measured system, and what of it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) enum Job {
+    Mapper(crate::suites::mapper::ChildJob),
     Sqlite(crate::suites::sqlite::ChildJob),
     Postgres(crate::suites::postgres::ChildJob),
 }

@@ -53,9 +53,10 @@ pub(crate) fn resident() -> Result<u64> {
     kibibytes("/proc/self/status", "VmRSS").context("the memory in use is told on Linux only")
 }
 
-/// The most memory that this process ever occupied, in KiB.
-pub(crate) fn peak_resident() -> Result<u64> {
-    kibibytes("/proc/self/status", "VmHWM").context("the memory in use is told on Linux only")
+/// How many MiB this process has occupied at most beyond the `idle` KiB that it began with.
+pub(crate) fn above(idle: u64) -> Result<f64> {
+    let peak = kibibytes("/proc/self/status", "VmHWM").context("the memory in use is told on Linux only")?;
+    Ok(peak.saturating_sub(idle) as f64 / 1024.0)
 }
 
 /// The commit that was measured, and whether the sources differ from it.

@@ -87,6 +87,7 @@ fn main() -> Result<()> {
 
 async fn be_child(job: Job) -> Result<()> {
     match job {
+        Job::Mapper(job) => job.serve().await,
         Job::Sqlite(job) => job.serve().await,
         Job::Postgres(job) => job.serve().await,
     }

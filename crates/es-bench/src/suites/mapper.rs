@@ -1,5 +1,5 @@
 //! The mapper beside serde_json writing and reading the same bytes; with codecs, beside serde_json and the same codecs
-//! called one after the other, which tells what the mapper adds; and beside the Python library's.
+//! called one after the other, which tells what the mapper adds; and beside the Python library's. And its memory.
 
 use std::borrow::Cow;
 use std::hint::black_box;
@@ -10,15 +10,19 @@ use es_compress::{ZlibCompressor, ZstdCompressor};
 use es_core::{Cipher, Compressor, DomainEvent, Mapper, StoredEvent};
 use es_crypto::AesCipher;
 use es_transcode::JsonTranscoder;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::bench::Bench;
+use crate::child::{self, Job};
 use crate::contestant::{Contestant, Repeated};
+use crate::machine;
 use crate::plan::Plan;
 use crate::report::Measure;
 use crate::systems::bare_json::{self, Text, Transferred};
 use crate::systems::program::{Datastore, Program, Programs};
 use crate::systems::python::{PYTHON_9_1, PYTHON_9_5};
+use crate::systems::weighed::Weighed;
 
 const OURS: &str = "mapper";
 const BARE: &str = "serde_json";
@@ -31,23 +35,22 @@ const ROUNDS: usize = 501;
 
 pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
     json(bench, &programs.python).await?;
-    let zlib = || Some(Arc::new(ZlibCompressor::new()) as _);
-    let zstd = || Some(Arc::new(ZstdCompressor::new()) as _);
     let key = AesCipher::create_key(32)?;
-    let aes = || -> Result<_> { Ok(Some(Arc::new(AesCipher::from_base64(&key)?) as _)) };
-    // The Python library has no zstd.
-    let python = |is_compressed, cipher_key: Option<&str>| Python {
-        programs: &programs.python,
-        datastore: Datastore::Mapper { is_compressed, cipher_key: cipher_key.map(str::to_owned) },
-    };
-    let codecs = Codecs { compressor: zlib(), cipher: None };
-    with_codecs(bench, "JSON + zlib", codecs, Some(python(true, None))).await?;
-    let codecs = Codecs { compressor: zstd(), cipher: None };
-    with_codecs(bench, "JSON + zstd", codecs, None).await?;
-    let codecs = Codecs { compressor: None, cipher: aes()? };
-    with_codecs(bench, "JSON + AES-256", codecs, Some(python(false, Some(&key)))).await?;
-    let codecs = Codecs { compressor: zlib(), cipher: aes()? };
-    with_codecs(bench, ALL_CODECS, codecs, Some(python(true, Some(&key)))).await
+    let choices = [
+        ("JSON", Choice { compression: None, cipher_key: None }),
+        ("JSON + zlib", Choice { compression: Some(Compression::Zlib), cipher_key: None }),
+        ("JSON + zstd", Choice { compression: Some(Compression::Zstd), cipher_key: None }),
+        ("JSON + AES-256", Choice { compression: None, cipher_key: Some(key.clone()) }),
+        (ALL_CODECS, Choice { compression: Some(Compression::Zlib), cipher_key: Some(key) }),
+    ];
+    // Without codecs there is more to compare with: see above.
+    for (name, choice) in choices.iter().skip(1) {
+        with_codecs(bench, name, choice.codecs()?, choice.python(&programs.python)).await?;
+    }
+    for (name, choice) in choices {
+        memory(bench, name, choice, &programs.python).await?;
+    }
+    Ok(())
 }
 
 async fn json(bench: &mut Bench, programs: &[Program]) -> Result<()> {
@@ -134,6 +137,88 @@ async fn with_codecs(
             Ok(contestants)
         })
         .await
+}
+
+/// What encoding and decoding events one by one takes, what codecs keep for the next one included.
+async fn memory(bench: &mut Bench, name: &str, choice: Choice, programs: &[Program]) -> Result<()> {
+    let times = bench.scale.pick(10_000, 100);
+    let plan = Plan::new(format!("mapper memory, {name}"), 3);
+    bench
+        .compete(plan, async || {
+            let python = choice.python(programs);
+            let job = Job::Mapper(ChildJob { choice, times });
+            let mut contestants = vec![Weighed::boxed(OURS, times, job)];
+            if let Some(Python { programs, datastore }) = python {
+                let work = json!({"work": "encode_and_decode", "times": times / 10});
+                for program in programs {
+                    contestants.push(program.weighed(datastore.clone(), &work)?);
+                }
+            }
+            Ok(contestants)
+        })
+        .await
+}
+
+/// A process that uses a mapper.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ChildJob {
+    choice: Choice,
+    times: usize,
+}
+
+impl ChildJob {
+    pub(crate) async fn serve(self) -> Result<()> {
+        let event = bare_json::transferred();
+        child::serve(async || {
+            let idle = machine::resident()?;
+            let mapper = self.choice.codecs()?.mapper();
+            for _ in 0..self.times {
+                let stored = mapper.to_stored_event(&event)?;
+                black_box(mapper.to_domain_event::<Transferred>(&stored)?);
+            }
+            machine::above(idle)
+        })
+        .await
+    }
+}
+
+/// Which codecs stand behind the transcoder, as processes tell each other.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Choice {
+    compression: Option<Compression>,
+    /// In base64.
+    cipher_key: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+enum Compression {
+    Zlib,
+    Zstd,
+}
+
+impl Choice {
+    fn codecs(&self) -> Result<Codecs> {
+        let compressor: Option<Arc<dyn Compressor>> = match self.compression {
+            Some(Compression::Zlib) => Some(Arc::new(ZlibCompressor::new())),
+            Some(Compression::Zstd) => Some(Arc::new(ZstdCompressor::new())),
+            None => None,
+        };
+        let cipher: Option<Arc<dyn Cipher>> = match &self.cipher_key {
+            Some(key) => Some(Arc::new(AesCipher::from_base64(key)?)),
+            None => None,
+        };
+        Ok(Codecs { compressor, cipher })
+    }
+
+    /// Nothing where the Python library has no such codec: zstd.
+    fn python<'a>(&self, programs: &'a [Program]) -> Option<Python<'a>> {
+        let is_compressed = match self.compression {
+            Some(Compression::Zstd) => return None,
+            compression => compression.is_some(),
+        };
+        let datastore = Datastore::Mapper { is_compressed, cipher_key: self.cipher_key.clone() };
+        Some(Python { programs, datastore })
+    }
 }
 
 /// The mapper of the Python library, with the same codecs.

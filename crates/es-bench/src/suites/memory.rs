@@ -16,7 +16,7 @@ pub(crate) async fn serve_stream(recorder: &impl ApplicationRecorder, events: us
         let stream = recorder.stream_notifications(NotificationSelection::new(usize::MAX));
         let seen = stream.try_fold(0, async |seen, _| Ok(seen + 1)).await?;
         ensure!(seen == events, "{seen} notifications were streamed, not {events}");
-        Ok(machine::peak_resident()?.saturating_sub(idle) as f64 / 1024.0)
+        machine::above(idle)
     })
     .await
 }
