@@ -17,10 +17,10 @@ pub(crate) fn append(
 ) -> Result<Vec<i64>, PersistenceError> {
     // A statement is all or nothing by itself.
     if events.len() + usize::from(tracking.is_some()) == 1 {
-        return append_unguarded(connection, table, events, tracking);
+        return append_alone(connection, table, events, tracking);
     }
     execute(connection, "SAVEPOINT request").map_err(from_sqlite)?;
-    let result = append_unguarded(connection, table, events, tracking);
+    let result = append_alone(connection, table, events, tracking);
     // Some errors (a full disk among them) may make SQLite roll the whole transaction back, and the
     // savepoint with it.
     if connection.is_autocommit() {
@@ -32,6 +32,34 @@ pub(crate) fn append(
         return Err(from_sqlite(error));
     }
     result
+}
+
+/// Appends what is alone in its transaction. When that fails, a part of it may stand there: the transaction must be
+/// rolled back.
+pub(crate) fn append_alone(
+    connection: &Connection,
+    table: &EventTable,
+    events: &[StoredEvent],
+    tracking: Option<&Tracking>,
+) -> Result<Vec<i64>, PersistenceError> {
+    if let Some(tracking) = tracking {
+        insert_tracking(connection, tracking)?;
+    }
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !table.is_numbered {
+        insert_events(connection, table, events, |_, _| Ok(()))?;
+        return Ok(Vec::new());
+    }
+    let ids = next_ids(connection, table, events.len())?;
+    // What SQLite chooses for NULL is the next id, too, without a look whether it is taken; but at random where none is left
+    // after it.
+    let is_left_to_sqlite = ids.last().is_some_and(|last| *last < i64::MAX);
+    insert_events(connection, table, events, |insert, index| {
+        insert.raw_bind_parameter(5, if is_left_to_sqlite { None } else { ids.get(index) })
+    })?;
+    Ok(ids)
 }
 
 /// Whether exactly these events stand in the table.
@@ -92,27 +120,6 @@ fn end_savepoint(connection: &Connection, is_kept: bool) -> rusqlite::Result<()>
         execute(connection, "ROLLBACK TO request")?;
     }
     execute(connection, "RELEASE request")
-}
-
-fn append_unguarded(
-    connection: &Connection,
-    table: &EventTable,
-    events: &[StoredEvent],
-    tracking: Option<&Tracking>,
-) -> Result<Vec<i64>, PersistenceError> {
-    if let Some(tracking) = tracking {
-        insert_tracking(connection, tracking)?;
-    }
-    if events.is_empty() {
-        return Ok(Vec::new());
-    }
-    if !table.is_numbered {
-        insert_events(connection, table, events, |_, _| Ok(()))?;
-        return Ok(Vec::new());
-    }
-    let ids = next_ids(connection, table, events.len())?;
-    insert_events(connection, table, events, |insert, index| insert.raw_bind_parameter(5, ids.get(index)))?;
-    Ok(ids)
 }
 
 fn insert_tracking(connection: &Connection, tracking: &Tracking) -> Result<(), PersistenceError> {

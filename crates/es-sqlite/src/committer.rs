@@ -64,6 +64,8 @@ pub(crate) struct Committer {
     bounds: Bounds,
     signals: Signals,
     pace: Arc<Pace>,
+    /// Whether nothing within a transaction waits for locks of others: with a write-ahead log and a cache of its own.
+    is_undisturbed: bool,
 }
 
 /// Requests on their way to one commit.
@@ -91,11 +93,12 @@ impl Committer {
         queue: Arc<Queue<Command>>,
         signals: Signals,
         pace: Arc<Pace>,
+        is_undisturbed: bool,
         SqliteOptions { group: bounds, lock_timeout, hooks, .. }: &SqliteOptions,
     ) -> Self {
         log::leave_alone(&connection);
         let writing = WritingConnection::new(Session::new(connection), *lock_timeout, hooks.clone());
-        Self { writing, queue, bounds: *bounds, signals, pace }
+        Self { writing, queue, bounds: *bounds, signals, pace, is_undisturbed }
     }
 
     /// Writes a request and those that wait behind it, as far as a group takes them.
@@ -110,28 +113,35 @@ impl Committer {
         }
     }
 
-    /// Writes what waits, as far as that is short, on the caller's thread. Something is left in the
-    /// queue if the writer thread has to go on.
-    pub(crate) fn write_at_once(&self) {
+    /// Writes what waits, as far as that is short, on the caller's thread, and tells how many requests that were.
+    /// Something is left in the queue if the writer thread has to go on.
+    pub(crate) fn write_at_once(&self) -> usize {
         let bounds = self.bounds.and(SHORT);
         let mut group = Group::default();
         self.gather(&mut group, bounds);
         if group.requests.is_empty() {
-            return;
+            return 0;
         }
         if let Err(error) = self.writing.begin_at_once() {
             tracing::trace!(%error, "left to the writer thread");
-            return self.put_back(group);
+            self.put_back(group);
+            return 0;
         }
-        match self.transact(&mut group, bounds) {
+        let commit = self.transact(&mut group, bounds);
+        let written = group.requests.len();
+        match commit {
             Commit::Done(outcomes) => self.reply(group, outcomes),
-            Commit::TogetherFailed(_) => return self.put_back(group),
+            Commit::TogetherFailed(_) => {
+                self.put_back(group);
+                return 0;
+            }
             Commit::Failed(error) => self.refuse(group, &error),
         }
         if log::was_left_long() {
             // Whoever closes the database does it anyway.
             let _ = self.queue.push(Command::TidyLog);
         }
+        written
     }
 
     pub(crate) fn project(&self, mut work: Projecting) {
@@ -180,14 +190,23 @@ impl Committer {
     /// Appends and commits a group, which grows within the bounds by what arrives meanwhile.
     fn transact(&self, group: &mut Group, bounds: Bounds) -> Commit {
         let began = Instant::now();
+        let is_alone = self.is_undisturbed && group.requests.len() == 1;
         let mut outcomes = Vec::with_capacity(group.requests.len());
         while let Some(request) = group.requests.get(outcomes.len()) {
             let Request { table, events, tracking, .. } = request;
-            let outcome = self.writing.append(table, events, tracking.as_ref());
-            if let Err(error) = &outcome
-                && self.writing.connection().is_autocommit()
-            {
-                return Commit::TogetherFailed(error.clone());
+            let needs_no_savepoint = is_alone && outcomes.is_empty();
+            let outcome = if needs_no_savepoint {
+                self.writing.append_alone(table, events, tracking.as_ref())
+            } else {
+                self.writing.append(table, events, tracking.as_ref())
+            };
+            if let Err(error) = &outcome {
+                if self.writing.connection().is_autocommit() {
+                    return Commit::TogetherFailed(error.clone());
+                }
+                if needs_no_savepoint {
+                    return self.give_up(outcome);
+                }
             }
             outcomes.push(outcome);
             if outcomes.len() == group.requests.len() {
@@ -203,6 +222,15 @@ impl Committer {
             Err(CommitError::NoRoom(error)) => Commit::TogetherFailed(error),
             Err(CommitError::Failed(error)) => Commit::Failed(error),
         }
+    }
+
+    /// Ends the transaction of a request that was alone in it, and failed.
+    fn give_up(&self, outcome: Outcome) -> Commit {
+        if let Err(error) = self.writing.roll_back() {
+            // The next transaction tries it again before it begins.
+            tracing::warn!(%error, "a transaction cannot be rolled back");
+        }
+        Commit::Done(vec![outcome])
     }
 
     fn reply(&self, group: Group, outcomes: Vec<Outcome>) {

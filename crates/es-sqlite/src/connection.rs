@@ -80,6 +80,20 @@ impl WritingConnection {
         })
     }
 
+    /// Appends what is alone in its transaction, where nothing within one waits for locks. When that fails, the
+    /// transaction is rolled back.
+    ///
+    /// It takes no savepoint, for which SQLite would copy each page that it changes; beyond 64 KiB into a temporary file.
+    pub(crate) fn append_alone(
+        &self,
+        table: &EventTable,
+        events: &[StoredEvent],
+        tracking: Option<&Tracking>,
+    ) -> Result<Vec<i64>, PersistenceError> {
+        self.before(WriterStep::Append).map_err(from_sqlite)?;
+        append::append_alone(self.connection(), table, events, tracking)
+    }
+
     /// Commits the transaction that is open.
     ///
     /// When that seems to fail, `is_committed` looks whether exactly what was written stands in the

@@ -28,6 +28,7 @@ use crate::{
     schema::{self, EventTable},
     short::Pace,
     signals::Signals,
+    soloist::Soloist,
     threads::{Ended, Threads},
     writer::{SharedCommitter, Writer},
 };
@@ -67,6 +68,7 @@ struct Shared {
     /// For commits on the callers' threads; nothing where there may be none.
     committer: Option<SharedCommitter>,
     pace: Arc<Pace>,
+    soloist: Soloist,
     /// Bytes of events that may still be accepted; closed with the datastore.
     room: Arc<Semaphore>,
     queue_bytes: u32,
@@ -101,16 +103,17 @@ impl SqliteDatastore {
                 Err(error) => return drop(reply.send(Err(error))),
             };
             let Connections { writer, readers, quick, has_log } = connections;
+            let is_undisturbed = has_log && !options.may_share_cache();
             let committer = Committer::new(
                 writer,
                 Arc::clone(&writer_queue),
                 writer_signals.clone(),
                 writer_pace,
+                is_undisturbed,
                 &options,
             );
             let writer = Writer::new(committer, writer_queue, readers_running, writer_signals, &options);
-            let may_be_shared = options.commit_at_once && has_log && !options.may_share_cache();
-            let committer = may_be_shared.then(|| writer.committer());
+            let committer = (options.commit_at_once && is_undisturbed).then(|| writer.committer());
             if reply.send(Ok((readers, quick, committer))).is_ok() {
                 writer.run();
             }
@@ -132,6 +135,7 @@ impl SqliteDatastore {
             queue,
             committer,
             pace,
+            soloist: Soloist::default(),
             room,
             queue_bytes,
             lock_timeout,
@@ -268,6 +272,9 @@ impl SqliteDatastore {
         originator_id: Uuid,
         range: EventRange,
     ) -> Result<Vec<StoredEvent>, PersistenceError> {
+        if self.0.quick.is_turn_of_others() {
+            yield_now().await;
+        }
         if let Some(events) = self.0.quick.select_events(table, originator_id, range) {
             return Ok(events);
         }
@@ -335,13 +342,16 @@ impl SqliteDatastore {
     /// Commits what waits, unless another call or connection is in the way.
     async fn commit_at_once(&self) {
         let Some(committer) = &self.0.committer else { return };
-        // Others whose requests belong into the same commit may be about to make them. In a runtime
-        // other than Tokio's, this wakes the task at once.
-        yield_now().await;
+        if !self.0.soloist.goes_on() {
+            // Others whose requests belong into the same commit may be about to make them. In a runtime
+            // other than Tokio's, this wakes the task at once.
+            yield_now().await;
+        }
         if let Ok(mut committer) = committer.try_lock()
             && let Some(committer) = committer.as_mut()
         {
-            committer.write_at_once();
+            let written = committer.write_at_once();
+            self.0.soloist.has_written(written);
         }
     }
 

@@ -89,6 +89,7 @@ mod rows;
 mod schema;
 mod short;
 mod signals;
+mod soloist;
 mod threads;
 #[cfg(feature = "sqlx")]
 mod transaction;

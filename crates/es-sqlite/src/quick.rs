@@ -8,8 +8,7 @@
 //! [short](crate::short) is done there. A quick read is therefore tried only where a reader thread has just read the same aggregate, so that its pages are most
 //! likely in memory; it waits for no lock of another call or connection, but for the moments for which
 //! SQLite itself locks its index of the log; and it gives up after some tens of microseconds' worth of
-//! rows. Whenever it gives up, a reader thread does the work. So it does now and then in any case, and
-//! the caller's task yields to others meanwhile.
+//! rows. Whenever it gives up, a reader thread does the work. Now and then the caller's task yields to others first.
 
 use std::{
     collections::HashSet,
@@ -26,7 +25,7 @@ use rusqlite::{Connection, limits::Limit};
 
 use crate::{committer::weight, reader::Session, schema::EventTable, short::SHORT};
 
-/// Of how many reads one is left to a reader thread: a task that only reads would never yield.
+/// Of how many reads one is made after others had their turn: a task that only reads would never yield.
 const YIELD_INTERVAL: u32 = 32;
 
 /// How many aggregates are remembered at least, and half of how many at most.
@@ -66,6 +65,11 @@ impl QuickReader {
         Self { session: Mutex::new(connection.map(Session::new)), calls: AtomicU32::new(0) }
     }
 
+    /// Whether the caller's task should yield before it reads.
+    pub(crate) fn is_turn_of_others(&self) -> bool {
+        self.calls.fetch_add(1, Ordering::Relaxed) % YIELD_INTERVAL == YIELD_INTERVAL - 1
+    }
+
     /// The events, if they can be had at once.
     pub(crate) fn select_events(
         &self,
@@ -73,9 +77,7 @@ impl QuickReader {
         originator_id: Uuid,
         range: EventRange,
     ) -> Option<Vec<StoredEvent>> {
-        let is_turn_of_others =
-            self.calls.fetch_add(1, Ordering::Relaxed) % YIELD_INTERVAL == YIELD_INTERVAL - 1;
-        if is_turn_of_others || !table.recent.holds(originator_id) {
+        if !table.recent.holds(originator_id) {
             return None;
         }
         let mut session = self.session.try_lock().ok()?;

@@ -26,10 +26,14 @@ pub(crate) const SHORT: Bounds = Bounds { rows: 64, bytes: 64 << 10 };
 /// nothing would be won.
 const LIMIT: Duration = Duration::from_micros(500);
 
-/// A slow commit counts as this one. Nine commits of 200 µs make up for it.
-const SLOWEST: Duration = Duration::from_millis(4);
+/// A slow commit counts as this one: among commits of 200 µs, one flush that was slow changes nothing, two
+/// in a row do.
+const SLOWEST: Duration = Duration::from_millis(2);
 
-/// How long small commits have taken of late.
+/// How much a commit weighs in the average.
+const WEIGHT: u64 = 8;
+
+/// How long small commits have taken of late, on average.
 #[derive(Debug)]
 pub(crate) struct Pace(AtomicU64);
 
@@ -53,14 +57,13 @@ impl Pace {
         Self(AtomicU64::new(nanoseconds(SLOWEST)))
     }
 
-    /// Learns how long a small commit took: at once from a slow one, little by little from quick ones.
+    /// Learns how long a small commit took.
     ///
     /// To be called by one thread at a time.
     pub(crate) fn learn(&self, took: Duration) {
         let took = nanoseconds(took.min(SLOWEST));
         let known = self.0.load(Ordering::Relaxed);
-        let learned = if took > known { took } else { known - (known - took) / 4 };
-        self.0.store(learned, Ordering::Relaxed);
+        self.0.store(known - known / WEIGHT + took / WEIGHT, Ordering::Relaxed);
     }
 
     pub(crate) fn is_short(&self) -> bool {
@@ -77,19 +80,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trust_is_earned_slowly_and_lost_at_once() {
+    fn one_slow_commit_is_forgiven_and_more_are_not() {
         let pace = Pace::new();
-        assert!(!pace.is_short());
         let quick = Duration::from_micros(200);
-        (0..8).for_each(|_| pace.learn(quick));
-        assert!(!pace.is_short());
-        pace.learn(quick);
+        (0..13).for_each(|_| pace.learn(quick));
+        assert!(!pace.is_short(), "trust is earned slowly");
+        (0..25).for_each(|_| pace.learn(quick));
+        assert!(pace.is_short());
+        pace.learn(Duration::from_hours(1));
         assert!(pace.is_short());
         pace.learn(Duration::from_hours(1));
         assert!(!pace.is_short());
-        (0..9).for_each(|_| pace.learn(quick));
+        (0..30).for_each(|_| pace.learn(quick));
         assert!(pace.is_short());
-        pace.learn(Duration::from_micros(600));
+        (0..30).for_each(|_| pace.learn(Duration::from_micros(600)));
         assert!(!pace.is_short());
     }
 }
