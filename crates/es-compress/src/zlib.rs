@@ -1,7 +1,11 @@
 //! zlib, as the Python library writes it.
+//!
+//! Streams are written by zlib itself, in C, and read by its counterpart in Rust: each is the faster one of both at that,
+//! and what is read may be anything.
 
 use es_core::{Compressor, PersistenceError};
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use flate2::{Compress, Compression, FlushCompress, Status};
+use zlib_rs::{Inflate, InflateFlush};
 
 use crate::{
     DEFAULT_LIMIT,
@@ -11,6 +15,9 @@ use crate::{
 
 const DEFAULT_LEVEL: u32 = 6;
 const HIGHEST_LEVEL: u32 = 9;
+
+/// The largest window that a stream may ask for, as a power of two.
+const WINDOW_BITS: u8 = 15;
 
 /// How many times its compressed size a state is expected to have; more is made room for later.
 const EXPECTED_RATIO: usize = 4;
@@ -32,7 +39,7 @@ pub struct ZlibCompressor {
     level: u32,
     limit: usize,
     encoders: Pool<Compress>,
-    decoders: Pool<Decompress>,
+    decoders: Pool<Inflate>,
 }
 
 impl ZlibCompressor {
@@ -87,7 +94,7 @@ impl Compressor for ZlibCompressor {
     fn decompress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
         let expected = data.len().saturating_mul(EXPECTED_RATIO);
         Bounded::fill(out, self.limit, expected, |out| {
-            self.decoders.with(|| Ok(Decompress::new(true)), |decoder| inflate(decoder, data, out))
+            self.decoders.with(|| Ok(Inflate::new(true, WINDOW_BITS)), |decoder| inflate(decoder, data, out))
         })
     }
 }
@@ -115,14 +122,20 @@ fn deflate(encoder: &mut Compress, data: &[u8], out: &mut Vec<u8>) -> Result<(),
     Ok(())
 }
 
-fn inflate(decoder: &mut Decompress, data: &[u8], out: &mut Bounded<'_>) -> Result<(), PersistenceError> {
+fn inflate(decoder: &mut Inflate, data: &[u8], out: &mut Bounded<'_>) -> Result<(), PersistenceError> {
     decoder.reset(true);
     loop {
         let rest = data.get(count(decoder.total_in())..).unwrap_or_default();
-        let status = decoder
-            .decompress_vec(rest, out.room()?, FlushDecompress::Finish)
-            .map_err(|error| malformed("zlib").with_source(error))?;
-        if status == Status::StreamEnd {
+        let room = out.room()?;
+        let (start, before) = (room.len(), decoder.total_out());
+        room.resize(room.capacity(), 0);
+        let outcome =
+            decoder.decompress(rest, room.get_mut(start..).unwrap_or_default(), InflateFlush::Finish);
+        room.truncate(start + count(decoder.total_out() - before));
+        let status = outcome.map_err(|error| {
+            malformed("zlib").with_source(decoder.error_message().unwrap_or(error.as_str()))
+        })?;
+        if status == zlib_rs::Status::StreamEnd {
             break;
         }
         if !out.is_full() {
