@@ -1,5 +1,5 @@
-//! The one way to run things here: `cargo xtask test | ci | fmt | bench | coverage | faults | interop | mutants | soak |
-//! postgres`.
+//! The one way to run things here: `cargo xtask test | ci | fmt | bench | coverage | faults | fuzz | interop | mutants |
+//! soak | postgres`.
 //!
 //! What a person runs and what CI runs is the same code, and whatever needs a PostgreSQL server is given one.
 
@@ -15,6 +15,7 @@ mod bench;
 mod ci;
 mod coverage;
 mod faults;
+mod fuzz;
 mod interop;
 mod mutants;
 mod postgres;
@@ -46,6 +47,7 @@ enum Command {
     Bench(bench::Arguments),
     Coverage(coverage::Arguments),
     Faults(faults::Arguments),
+    Fuzz(fuzz::Arguments),
     Interop(interop::Arguments),
     Mutants(mutants::Arguments),
     Soak(soak::Arguments),
@@ -77,6 +79,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Coverage(arguments) => coverage::run(&arguments),
         Command::Faults(arguments) => faults::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Interop(arguments) => interop::run(&arguments),
         Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),

@@ -13,6 +13,8 @@ pub(crate) const HACK: Tool = Tool { package: "cargo-hack", version: "0.6.46" };
 /// Checks licences, bans, sources and advisories of dependencies.
 pub(crate) const DENY: Tool = Tool { package: "cargo-deny", version: "0.20.2" };
 
+/// Compiles programs for libFuzzer and runs them.
+pub(crate) const FUZZ: Tool = Tool { package: "cargo-fuzz", version: "0.13.2" };
 /// Changes the code to see whether a test notices.
 pub(crate) const MUTANTS: Tool = Tool { package: "cargo-mutants", version: "27.1.0" };
 /// Counts the lines that tests run.
