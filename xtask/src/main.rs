@@ -1,5 +1,5 @@
 //! The one way to run things here: `cargo xtask test | ci | fmt | bench | coverage | faults | fuzz | interop | mutants |
-//! soak | postgres`.
+//! sanitize | soak | postgres`.
 //!
 //! What a person runs and what CI runs is the same code, and whatever needs a PostgreSQL server is given one.
 
@@ -21,6 +21,7 @@ mod mutants;
 mod postgres;
 mod process;
 mod python;
+mod sanitize;
 mod soak;
 mod test;
 mod tools;
@@ -50,6 +51,7 @@ enum Command {
     Fuzz(fuzz::Arguments),
     Interop(interop::Arguments),
     Mutants(mutants::Arguments),
+    Sanitize(sanitize::Arguments),
     Soak(soak::Arguments),
     #[command(subcommand)]
     Postgres(postgres::Command),
@@ -82,6 +84,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Interop(arguments) => interop::run(&arguments),
         Command::Mutants(arguments) => mutants::run(&arguments),
+        Command::Sanitize(arguments) => sanitize::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Postgres(command) => postgres::run(command),
     }
