@@ -8,7 +8,8 @@
 //!   [`wakes`];
 //! - for those that track, [`tracking`] and [`waiting`]; for those that do both, [`process`].
 //!
-//! Beside the rules, [`model`] compares random operations with a simple model.
+//! Beside the rules, [`model`] compares random operations with a simple model, and [`machine`] those on a
+//! whole datastore with another datastore.
 //!
 //! A backend gives a [`Fixture`], an empty datastore and recorders on it, and gets one test for each
 //! rule, on its recorder and on the boxed twin (`Arc<dyn DynProcessRecorder>`):
@@ -61,6 +62,7 @@ pub mod application;
 pub mod concurrency;
 pub mod event_streams;
 mod fixture;
+pub mod machine;
 pub mod model;
 pub mod notification_streams;
 pub mod process;

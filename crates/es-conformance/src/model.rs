@@ -7,8 +7,6 @@
 mod memory;
 mod operation;
 
-use std::env;
-
 use es_core::{AggregateRecorder, ApplicationRecorder, ProcessRecorder, Recorder, TrackingRecorder};
 use proptest::{
     collection::vec,
@@ -20,14 +18,15 @@ use self::{
     memory::Model,
     operation::{EventOperation, OrderOperation, ProcessOperation, TrackingOperation},
 };
-use crate::{Fixture, rules::run};
+use crate::{
+    Fixture,
+    rules::run,
+    support::{CASES, SEED, cases_or, seed},
+};
 
 /// How many sequences of operations are tried; each has a datastore of its own.
 const SEQUENCES: u32 = 32;
 const OPERATIONS: usize = 30;
-
-/// The environment variable that repeats the operations of a failure.
-const SEED: &str = "ES_CONFORMANCE_SEED";
 
 /// Whether an aggregate recorder agrees with the model.
 ///
@@ -81,11 +80,11 @@ fn agrees<F: Fixture, O: Clone + std::fmt::Debug>(
     operations: impl Strategy<Value = O>,
     check: impl AsyncFn(&F::Recorder, &mut Model, &O),
 ) {
-    let seed = seed();
+    let (seed, cases) = (seed(), cases_or(SEQUENCES));
     let steps =
         vec(prop_oneof![20 => operations.prop_map(Step::Do), 1 => Just(Step::Reopen)], 1..=OPERATIONS);
     let config = Config {
-        cases: SEQUENCES,
+        cases,
         rng_seed: RngSeed::Fixed(seed),
         // The seed repeats a failure; no file of failures appears among the sources.
         failure_persistence: None,
@@ -109,12 +108,6 @@ fn agrees<F: Fixture, O: Clone + std::fmt::Debug>(
         Ok(())
     });
     if let Err(failure) = outcome {
-        panic!("{failure}\nthe same operations again: {SEED}={seed}");
+        panic!("{failure}\nthe same operations again: {SEED}={seed} {CASES}={cases}");
     }
-}
-
-/// The seed of the operations: always the same, unless another one is given.
-fn seed() -> u64 {
-    const DEFAULT: u64 = 0x5eed;
-    env::var(SEED).map_or(DEFAULT, |text| text.parse().expect("the seed should be a number"))
 }

@@ -1,6 +1,7 @@
 //! What the rules share: events to record, and calls that are expected to succeed.
 
 use std::{
+    env,
     future::Future,
     num::NonZeroUsize,
     pin::{Pin, pin},
@@ -26,6 +27,23 @@ pub(crate) const NEVER: Duration = Duration::from_hours(24);
 
 /// More notifications than any rule records.
 const ALL: usize = 1_000_000;
+
+/// The environment variable that repeats the operations of a failure, or makes up others.
+pub(crate) const SEED: &str = "ES_CONFORMANCE_SEED";
+
+/// The environment variable for more sequences of operations, or fewer.
+pub(crate) const CASES: &str = "ES_CONFORMANCE_CASES";
+
+/// The seed of random operations: always the same, unless another one is given.
+pub(crate) fn seed() -> u64 {
+    const DEFAULT: u64 = 0x5eed;
+    env::var(SEED).map_or(DEFAULT, |text| text.parse().expect("the seed should be a number"))
+}
+
+/// How many sequences of random operations are tried.
+pub(crate) fn cases_or(default: u32) -> u32 {
+    env::var(CASES).map_or(default, |text| text.parse().expect("the cases should be a number"))
+}
 
 pub(crate) fn event(originator_id: Uuid, originator_version: i64) -> StoredEvent {
     let state = Bytes::from(format!("state at {originator_version}"));

@@ -1,0 +1,122 @@
+//! State machines: random operations on a datastore and on an oracle, whose answers must be the same.
+//!
+//! The [model](crate::model) is a few lines that anybody can check, one recorder, and what is recorded
+//! and read. Here a whole datastore is compared with another one that is known to be right (the
+//! recorders in memory): two handles, as two processes would have them, each with a recorder of every
+//! tier; whatever can be asked of those, by every method and every extension; subscriptions, waits and
+//! listeners that are held open while others record; handles that are closed, dropped and opened again,
+//! and asked when they are closed; insertions at once, whose outcome must be that of some order. What
+//! is compared is the whole of each answer: values, and of an error its kind, what collided, and
+//! whether it may pass.
+//!
+//! An operation says what it is about in terms of the state that it meets ("the next version", "the
+//! second open subscription", "two before the end of the log"), and does nothing where there is no such
+//! thing. So every sequence of operations makes sense, and every part of one, to which a failure is
+//! shrunk; that is why these are sequences of proptest's own, without a second model that tracks what
+//! may come next.
+
+mod answer;
+mod held;
+mod log;
+mod operation;
+mod state;
+
+use std::sync::Arc;
+
+use es_core::{
+    AggregateRecorder, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
+    PersistenceError, ProcessRecorder, Recorder,
+};
+use proptest::{
+    collection::vec,
+    test_runner::{Config, RngSeed, TestRunner},
+};
+
+use self::{operation::Step, state::Machine};
+use crate::{
+    Fixture,
+    rules::run,
+    support::{CASES, SEED, cases_or, seed},
+};
+
+/// The most steps of a case.
+const STEPS: usize = 40;
+
+/// A failure that keeps something waiting takes its time, which shrinking would take again and again.
+const SHRINKING: u32 = 20_000;
+
+/// What one handle of a datastore offers: a recorder of each tier.
+#[derive(Clone, Debug)]
+pub struct Recorders {
+    /// Events, and positions in the same commit.
+    pub process: Arc<dyn DynProcessRecorder>,
+    /// The same events.
+    pub application: Arc<dyn DynApplicationRecorder>,
+    /// The same positions.
+    pub tracking: Arc<dyn DynTrackingRecorder>,
+    /// Snapshots, which are no events.
+    pub snapshots: Arc<dyn DynAggregateRecorder>,
+}
+
+impl Recorders {
+    /// One recorder of events and positions, for all that need either.
+    pub fn of(process: impl ProcessRecorder + 'static, snapshots: impl AggregateRecorder + 'static) -> Self {
+        let process = Arc::new(process);
+        Self {
+            application: Arc::clone(&process) as Arc<dyn DynApplicationRecorder>,
+            tracking: Arc::clone(&process) as Arc<dyn DynTrackingRecorder>,
+            process,
+            snapshots: Arc::new(snapshots),
+        }
+    }
+}
+
+impl Recorder for Recorders {
+    async fn close(&self) -> Result<(), PersistenceError> {
+        let closed = [
+            self.process.close().await,
+            self.application.close().await,
+            self.tracking.close().await,
+            self.snapshots.close().await,
+        ];
+        closed.into_iter().collect()
+    }
+}
+
+/// Whether a datastore answers as the oracle does. `make_oracle` gives the recorders of an empty
+/// datastore of its own at each call, which are closed together, and answer at once.
+///
+/// Each case has a datastore of its own; there are `cases`, unless the environment variable
+/// `ES_CONFORMANCE_CASES` says otherwise. The operations are always the same, unless
+/// `ES_CONFORMANCE_SEED` gives another seed.
+///
+/// # Panics
+/// When an answer is another than the oracle's, with the fewest operations that were found to show it.
+pub fn agrees<F: Fixture<Recorder = Recorders>>(
+    cases: u32,
+    make_oracle: impl Fn() -> Recorders,
+    make_fixture: impl AsyncFn() -> F,
+) {
+    let (seed, cases) = (seed(), cases_or(cases));
+    let config = Config {
+        cases,
+        rng_seed: RngSeed::Fixed(seed),
+        max_shrink_time: SHRINKING,
+        // The seed repeats a failure; no file of failures appears among the sources.
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let outcome = TestRunner::new(config).run(&vec(Step::any(), 1..=STEPS), |steps| {
+        run(&make_fixture, async |fixture| {
+            let mut machine = Machine::new(fixture, &make_oracle).await;
+            for step in &steps {
+                machine.take(step).await;
+            }
+            machine.end().await;
+        });
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}\nthe same operations again: {SEED}={seed} {CASES}={cases}");
+    }
+}

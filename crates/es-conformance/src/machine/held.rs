@@ -1,0 +1,249 @@
+//! What is held open while others record: subscriptions, waits, listeners.
+//!
+//! After each step they must have come to what the oracle has come to, and to nothing else. Nothing
+//! but wake-ups moves them on: one that is not woken never gets there.
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use es_core::{
+    ApplicationRecorderExt, DynApplicationRecorder, DynTrackingRecorder, ErrorKind, Listener, Notification,
+    Page, PersistenceError, Subscription, Topic, TrackingRecorderExt,
+};
+use futures_util::FutureExt;
+use tokio::task::JoinSet;
+
+use super::{
+    answer::{Refusal, told},
+    log::Log,
+};
+use crate::support::NEVER;
+
+/// A subscription.
+pub(super) struct Follower {
+    pub(super) handle: usize,
+    wanted: Wanted,
+    following: Following,
+}
+
+/// What a subscription asks for.
+struct Wanted {
+    topics: Vec<Topic>,
+    page_size: NonZeroUsize,
+}
+
+enum Following {
+    Idle(Subscription<Arc<dyn DynApplicationRecorder>>),
+    /// For the next page, since it had reached this position.
+    Waiting(i64, Task<(Subscription<Arc<dyn DynApplicationRecorder>>, NextPage)>),
+}
+
+type NextPage = Result<Option<Page>, PersistenceError>;
+
+impl Follower {
+    pub(super) fn new(
+        handle: usize,
+        recorder: &Arc<dyn DynApplicationRecorder>,
+        position: i64,
+        topics: &[Topic],
+        page_size: NonZeroUsize,
+    ) -> Self {
+        let wanted = Wanted { topics: topics.to_vec(), page_size };
+        let following = Following::Idle(wanted.subscribe(recorder, position));
+        Self { handle, wanted, following }
+    }
+
+    /// Goes on elsewhere; one that waits is dropped, and another one begun.
+    pub(super) fn seek(&mut self, recorder: &Arc<dyn DynApplicationRecorder>, position: i64) {
+        match &mut self.following {
+            Following::Idle(subscription) => subscription.seek(position),
+            Following::Waiting(..) => {
+                self.following = Following::Idle(self.wanted.subscribe(recorder, position));
+            }
+        }
+    }
+
+    /// Reads the next page, which must be the oracle's; where the oracle has none yet, waits for it from
+    /// now on.
+    pub(super) async fn read(mut self, oracle: &Arc<dyn DynApplicationRecorder>, log: &Log) -> Self {
+        let Following::Idle(mut subscription) = self.following else { return self };
+        let position = subscription.position();
+        let expected = self.wanted.subscribe(oracle, log.up_to(position)).next_page().now_or_never();
+        self.following = match expected {
+            Some(expected) => {
+                let page = subscription.next_page().await.map(|page| page.map(|page| ranked(page, log)));
+                assert_eq!(told(page), told(expected));
+                Following::Idle(subscription)
+            }
+            None => {
+                // Not to wait any longer loses nothing.
+                assert_eq!(subscription.next_page().now_or_never().map(told), None);
+                Following::Waiting(position, Task::spawn(next_page(subscription)))
+            }
+        };
+        self
+    }
+
+    /// If it waits, and there is something for it now, it must get that; otherwise it must wait on.
+    pub(super) async fn settle(mut self, oracle: &Arc<dyn DynApplicationRecorder>, log: &Log) -> Self {
+        let Following::Waiting(mut position, mut waiting) = self.following else { return self };
+        let (expected, is_over) = rest(self.wanted.subscribe(oracle, log.up_to(position)));
+        let mut followed = Vec::new();
+        loop {
+            let is_due = is_over || followed.len() < expected.len();
+            let (subscription, page) = if is_due {
+                waiting.end().await
+            } else if let Some(ended) = waiting.ended() {
+                ended
+            } else {
+                break;
+            };
+            let Some(page) = page.expect("following should succeed") else {
+                assert!(is_over, "the recorder is not closed");
+                self.following = Following::Idle(subscription);
+                return self;
+            };
+            self.wanted.check(&page, position, log);
+            position = subscription.position();
+            followed.extend(page.notifications.into_iter().map(|notification| log.ranked(notification)));
+            waiting = Task::spawn(next_page(subscription));
+        }
+        assert_eq!(followed, expected);
+        self.following = Following::Waiting(position, waiting);
+        self
+    }
+}
+
+impl Wanted {
+    fn subscribe(
+        &self,
+        recorder: &Arc<dyn DynApplicationRecorder>,
+        position: i64,
+    ) -> Subscription<Arc<dyn DynApplicationRecorder>> {
+        subscribe(recorder, position, &self.topics).page_size(self.page_size)
+    }
+
+    /// Several pages may come of what is one for the oracle, when it was not recorded all at once.
+    fn check(&self, page: &Page, before: i64, log: &Log) {
+        let Page { notifications, position, lag, .. } = page;
+        assert!(notifications.len() <= self.page_size.get(), "{page:?} is too long");
+        // Who asks for topics may be woken by others, and moves on past those.
+        assert!(!notifications.is_empty() || !self.topics.is_empty(), "{page:?} is empty");
+        assert!(*position > before, "{page:?} does not move on from {before}");
+        assert!(notifications.last().is_none_or(|last| last.id <= *position), "{page:?} goes on");
+        // Both are the ids of notifications.
+        log.rank(*position);
+        log.rank(position + lag);
+    }
+}
+
+/// A subscription that nothing moves on but wake-ups.
+pub(super) fn subscribe(
+    recorder: &Arc<dyn DynApplicationRecorder>,
+    position: i64,
+    topics: &[Topic],
+) -> Subscription<Arc<dyn DynApplicationRecorder>> {
+    recorder.subscribe(position, topics.iter().cloned()).poll_interval(NEVER)
+}
+
+/// What there is yet to read, and whether the subscription is over then.
+fn rest(mut subscription: Subscription<Arc<dyn DynApplicationRecorder>>) -> (Vec<Notification>, bool) {
+    let mut notifications = Vec::new();
+    while let Some(page) = subscription.next_page().now_or_never() {
+        match page.expect("the oracle should be readable") {
+            None => return (notifications, true),
+            Some(page) => notifications.extend(page.notifications),
+        }
+    }
+    (notifications, false)
+}
+
+async fn next_page(
+    mut subscription: Subscription<Arc<dyn DynApplicationRecorder>>,
+) -> (Subscription<Arc<dyn DynApplicationRecorder>>, NextPage) {
+    let page = subscription.next_page().await;
+    (subscription, page)
+}
+
+/// A page by ranks: `position` and the end of the log, from which it lags.
+fn ranked(mut page: Page, log: &Log) -> Page {
+    let end = log.rank(page.position + page.lag);
+    page.position = log.rank(page.position);
+    page.lag = end - page.position;
+    page.notifications = page.notifications.into_iter().map(|each| log.ranked(each)).collect();
+    page
+}
+
+/// Waits until a notification was processed.
+pub(super) struct Wait {
+    pub(super) handle: usize,
+    application_name: &'static str,
+    notification_id: i64,
+    waiting: Task<Result<(), PersistenceError>>,
+}
+
+impl Wait {
+    pub(super) fn new(
+        handle: usize,
+        recorder: Arc<dyn DynTrackingRecorder>,
+        application_name: &'static str,
+        notification_id: i64,
+    ) -> Self {
+        let waiting =
+            Task::spawn(async move { recorder.wait(application_name, notification_id, NEVER).await });
+        Self { handle, application_name, notification_id, waiting }
+    }
+
+    /// Whether it waits on, which it must if the oracle does.
+    pub(super) async fn settle(&mut self, oracle: &Arc<dyn DynTrackingRecorder>) -> bool {
+        let expected = told(oracle.wait(self.application_name, self.notification_id, Duration::ZERO).await);
+        if matches!(&expected, Err(Refusal { kind: ErrorKind::TimedOut, .. })) {
+            assert_eq!(self.waiting.ended().map(told), None, "it was not processed");
+            return true;
+        }
+        assert_eq!(told(self.waiting.end().await), expected);
+        false
+    }
+}
+
+/// Listens to one of the signals.
+pub(super) struct Listening {
+    pub(super) handle: usize,
+    tested: Listener,
+    oracle: Listener,
+}
+
+impl Listening {
+    pub(super) fn new(handle: usize, tested: Listener, oracle: Listener) -> Self {
+        Self { handle, tested, oracle }
+    }
+
+    /// It must be woken when the oracle is, and may be for nothing; it must end with its handle.
+    pub(super) async fn settle(&mut self, is_open: bool) {
+        if !is_open {
+            assert!(!self.tested.woken().await, "the signal is closed");
+        } else if self.oracle.woken().now_or_never().is_some() {
+            assert!(self.tested.woken().await, "the signal is open");
+        }
+    }
+}
+
+/// Something that goes on beside; it ends when it is dropped.
+struct Task<T>(JoinSet<T>);
+
+impl<T: Send + 'static> Task<T> {
+    fn spawn(future: impl Future<Output = T> + Send + 'static) -> Self {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(future);
+        Self(tasks)
+    }
+
+    async fn end(&mut self) -> T {
+        let ended = self.0.join_next().await.expect("it was not ended before");
+        ended.expect("it should not panic")
+    }
+
+    /// What came of it, if it has ended.
+    fn ended(&mut self) -> Option<T> {
+        self.0.try_join_next().map(|ended| ended.expect("it should not panic"))
+    }
+}

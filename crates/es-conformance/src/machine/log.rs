@@ -1,0 +1,48 @@
+//! Which notification of the tested datastore is which of the oracle's.
+
+use es_core::Notification;
+
+/// The ids of the tested datastore, in order. Ids are a datastore's own choice: what is compared is
+/// their rank, counted from 1, which is the oracle's id.
+#[derive(Debug, Default)]
+pub(super) struct Log(Vec<i64>);
+
+impl Log {
+    /// Adds the ids of what was just recorded.
+    pub(super) fn add(&mut self, ids: impl IntoIterator<Item = i64>) {
+        for id in ids {
+            let last = self.0.last().copied().unwrap_or(0);
+            assert!(id > last, "id {id} follows id {last}");
+            self.0.push(id);
+        }
+    }
+
+    pub(super) fn length(&self) -> i64 {
+        self.0.len() as i64
+    }
+
+    pub(super) fn rank(&self, id: i64) -> i64 {
+        let known = self.0.binary_search(&id);
+        known.unwrap_or_else(|_| panic!("id {id} is nobody's: {:?}", self.0)) as i64 + 1
+    }
+
+    /// How many notifications there are up to an id, which may be nobody's.
+    pub(super) fn up_to(&self, id: i64) -> i64 {
+        self.0.partition_point(|known| *known <= id) as i64
+    }
+
+    /// The id of a rank, also of one before the beginning or beyond the end.
+    pub(super) fn id(&self, rank: i64) -> i64 {
+        let beyond = rank.saturating_sub(self.length());
+        let last = self.0.last().copied().unwrap_or(0);
+        if rank <= 0 || rank == i64::MAX {
+            return rank;
+        }
+        self.0.get(rank as usize - 1).copied().unwrap_or_else(|| last.saturating_add(beyond))
+    }
+
+    /// The notification, with its rank for its id.
+    pub(super) fn ranked(&self, notification: Notification) -> Notification {
+        Notification { id: self.rank(notification.id), ..notification }
+    }
+}
