@@ -30,7 +30,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn host() -> Result<String> {
-    let output = Command::new("rustc").args(["--print", "host-tuple"]).output().context("cannot run rustc")?;
+    let output =
+        Command::new("rustc").args(["--print", "host-tuple"]).output().context("cannot run rustc")?;
     ensure!(output.status.success(), "rustc does not tell its host");
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -200,8 +200,8 @@ pub(crate) fn bars(rows: &[Row]) -> String {
 /// How many times better than its target each figure is, on a logarithmic axis: right of the line is reached.
 pub(crate) fn targets(rows: &[Row]) -> String {
     const FULL: f64 = 1_140.0;
-    const NAME: f64 = 560.0;
-    const LABEL: f64 = 190.0;
+    const NAME: f64 = 620.0;
+    const LABEL: f64 = 150.0;
     const FURTHEST: f64 = 1.5;
     let x = |value: f64| {
         let power = value.max(f64::MIN_POSITIVE).log10().clamp(-FURTHEST, FURTHEST);

@@ -92,14 +92,13 @@ fn target_row(experiment: &Experiment, comparison: &Comparison) -> Option<Row> {
             (Summary { low: bound / high, median: bound / median, high: bound / low }, format!("≤ {bound}"))
         }
     };
-    let beside = comparison.beside.as_deref().unwrap_or("MiB above idle");
     let class = match comparison.is_met {
         Some(true) => "met",
         Some(false) => "missed",
         None => "",
     };
     Some(Row {
-        name: format!("{} — {}", experiment.name, beside),
+        name: format!("{} — {}", experiment.name, comparison.beside_what()),
         value,
         label: format!("{:.2} ({bound})", comparison.value.median),
         class,

@@ -109,6 +109,18 @@ pub(crate) struct Comparison {
     pub(crate) is_met: Option<bool>,
 }
 
+impl Comparison {
+    /// What the value is held against: another system, or a bound in a unit of its own.
+    pub(crate) fn beside_what(&self) -> String {
+        match (self.measure, self.beside.as_deref()) {
+            (Measure::P99, Some(other)) => format!("{other}, p99"),
+            (_, Some(other)) => other.to_owned(),
+            (Measure::Median, None) => "ms, median".to_owned(),
+            (_, None) => "MiB above idle".to_owned(),
+        }
+    }
+}
+
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]

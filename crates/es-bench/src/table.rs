@@ -57,11 +57,7 @@ impl Display for Targets<'_> {
         }
         writeln!(f, "\n{:<52} {:<34} {:>9}  {:>8}  ", "experiment", "beside", "measured", "target")?;
         for (experiment, comparison, target) in rows {
-            let beside = match (comparison.measure, comparison.beside.as_deref()) {
-                (Measure::P99, Some(other)) => format!("{other}, p99"),
-                (Measure::Median, None) => "ms, median".to_owned(),
-                (_, other) => other.unwrap_or("MiB above idle").to_owned(),
-            };
+            let beside = comparison.beside_what();
             let measured = format!("{:.2}", comparison.value.median);
             let verdict = verdict(comparison);
             writeln!(
