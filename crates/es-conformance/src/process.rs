@@ -6,6 +6,7 @@ use es_core::{
     ApplicationRecorder, Conflict, ErrorKind, EventRange, PersistenceError, ProcessRecorder, Recorder,
     StoredEvent, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
+use futures_util::future::join;
 use tokio::sync::Barrier;
 
 use crate::{
@@ -84,6 +85,24 @@ pub async fn a_conflict_names_what_collided(fixture: &impl Fixture<Recorder: Pro
 
     let error = process_refused(&recorder, events(originator_id, [2, 1]), 6).await;
     assert_eq!(error.conflict(), Some(&Conflict::Version { originator_id, originator_version: 1 }));
+}
+
+/// Who has lost the position, to a rival that has recorded the same events, is told of the position: there
+/// is nothing left to do, whereas a version that is taken asks for another attempt.
+pub async fn a_lost_position_is_told_first(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    let originator_id = Uuid::new_v4();
+    let assert_told = |error: &PersistenceError, notification_id| {
+        let application_name = UPSTREAM.to_owned();
+        assert_eq!(error.conflict(), Some(&Conflict::Tracking { application_name, notification_id }));
+    };
+    process(&recorder, events(originator_id, 1..=4), 5).await;
+    assert_told(&process_refused(&recorder, events(originator_id, 1..=4), 5).await, 5);
+
+    let rival = || recorder.insert_events_with_tracking(events(originator_id, 5..=8), tracking(UPSTREAM, 6));
+    let (one, other) = join(rival(), rival()).await;
+    assert!(one.is_ok() || other.is_ok(), "one of the rivals should win");
+    assert_told(&one.and(other).expect_err("the other one should lose"), 6);
 }
 
 /// Of consumers that race to process one notification, one does; none of the others leaves a trace.

@@ -196,6 +196,7 @@ macro_rules! __rules {
         a_refused_position_records_no_events
         refused_events_record_no_position
         a_conflict_names_what_collided
+        a_lost_position_is_told_first
         one_consumer_processes_a_notification
         dropped_processing_is_whole_or_nothing
         processing_wakes_who_follows

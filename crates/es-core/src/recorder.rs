@@ -160,7 +160,8 @@ pub trait ProcessRecorder: ApplicationRecorder + TrackingRecorder {
     ///
     /// # Errors
     /// As [`insert_events`](AggregateRecorder::insert_events) and
-    /// [`insert_tracking`](TrackingRecorder::insert_tracking).
+    /// [`insert_tracking`](TrackingRecorder::insert_tracking); where both the position and a version
+    /// collide, the position is named.
     ///
     /// # Cancel safety
     /// When the future is dropped, everything is recorded, or nothing.

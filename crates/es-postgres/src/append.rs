@@ -376,7 +376,9 @@ impl Answer {
         let mut conflicts: Vec<Option<Conflict>> = vec![None; batches.len()];
         let versions = self.refused_rows.iter().map(|row| rows.version_conflict(*row));
         let positions = self.refused_tracking.iter().map(|row| rows.tracking_conflict(*row));
-        for refused in versions.chain(positions) {
+        // Who has lost a position is told so, and not of the events that the winner has recorded: there is
+        // nothing left to do.
+        for refused in positions.chain(versions) {
             let (request, conflict) = refused.ok_or_else(nonsense)?;
             conflicts.get_mut(request).ok_or_else(nonsense)?.get_or_insert(conflict);
         }

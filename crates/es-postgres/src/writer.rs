@@ -225,12 +225,17 @@ struct Postponed {
 impl Postponed {
     /// The conflict, if the rival was accepted, or refused because somebody else has the version that
     /// both want: without this, many who are late for one aggregate would be refused one after the
-    /// other, a call each. Otherwise the request's own time comes.
+    /// other, a call each. Otherwise the request's own time comes; so does that of one with a position,
+    /// which may be lost as well, and would have to be told first.
     fn lost_to(&self, answers: &[Answer]) -> Option<Conflict> {
         let (rival, conflict) = self.rival.as_ref()?;
+        let is_of_version = matches!(conflict, Conflict::Version { .. });
+        if is_of_version && self.request.tracking.is_some() {
+            return None;
+        }
         let is_taken = match answers.get(*rival)? {
             Ok(()) => true,
-            Err(Some(met)) => met == conflict && matches!(met, Conflict::Version { .. }),
+            Err(Some(met)) => met == conflict && is_of_version,
             Err(None) => false,
         };
         is_taken.then(|| conflict.clone())
@@ -275,19 +280,21 @@ impl Claims {
     /// Ascending positions of one application go well together: each is greater than all before it,
     /// whichever of those are accepted.
     fn check(&self, request: &Request) -> Result<(), Option<(usize, Conflict)>> {
+        if let Some(tracking) = &request.tracking {
+            match self.positions.get(tracking.application_name()) {
+                Some((_, None)) => return Err(None),
+                Some((position, Some(rival))) if *position >= tracking.first() => {
+                    return Err(Some((*rival, tracking_conflict(tracking))));
+                }
+                _ => {}
+            }
+        }
         for event in &request.events {
             if let Some(claimant) = self.versions.get(&(event.originator_id, event.originator_version)) {
                 return Err(claimant.map(|rival| (rival, version_conflict(event))));
             }
         }
-        let Some(tracking) = &request.tracking else { return Ok(()) };
-        match self.positions.get(tracking.application_name()) {
-            Some((_, None)) => Err(None),
-            Some((position, Some(rival))) if *position >= tracking.first() => {
-                Err(Some((*rival, tracking_conflict(tracking))))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn add(&mut self, request: &Request, claimant: Option<usize>) {

@@ -161,6 +161,7 @@ defects! {
     EventsBeforePosition breaks process::a_refused_position_records_no_events,
     PositionBeforeEvents breaks process::refused_events_record_no_position,
     ConflictIsNotNamedWithTracking breaks process::a_conflict_names_what_collided,
+    VersionIsToldBeforePosition breaks process::a_lost_position_is_told_first,
     RacingConsumersBothProcess breaks process::one_consumer_processes_a_notification,
     PositionIsWrittenWhenDropped breaks process::dropped_processing_is_whole_or_nothing,
     ProcessingWakesNoFollower breaks process::processing_wakes_who_follows,
