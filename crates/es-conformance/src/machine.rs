@@ -29,14 +29,14 @@ use es_core::{
 };
 use proptest::{
     collection::vec,
-    test_runner::{Config, RngSeed, TestRunner},
+    test_runner::{Config, RngSeed, TestError, TestRunner},
 };
 
 use self::{operation::Step, state::Machine};
 use crate::{
     Fixture,
     rules::run,
-    support::{CASES, SEED, cases_or, seed},
+    support::{CASES, SEED, USUAL_SEED, cases_or, seed},
 };
 
 /// The most steps of a case.
@@ -97,16 +97,44 @@ pub fn agrees<F: Fixture<Recorder = Recorders>>(
     make_oracle: impl Fn() -> Recorders,
     make_fixture: impl AsyncFn() -> F,
 ) {
-    let (seed, cases) = (seed(), cases_or(cases));
-    let config = Config {
-        cases,
+    let config = Config { cases: cases_or(cases), max_shrink_time: SHRINKING, ..config(seed()) };
+    let cases = config.cases;
+    match run_cases(config, make_oracle, make_fixture) {
+        Ok(()) => {}
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+        Err(TestError::Fail(reason, steps)) => {
+            let steps: String = steps.iter().map(|step| format!("\n  {step:?}")).collect();
+            let seed = seed();
+            panic!("{reason}\nafter:{steps}\nthe same operations again: {SEED}={seed} {CASES}={cases}");
+        }
+    }
+}
+
+/// Whether a datastore answers otherwise than the oracle in any of so many cases, which are always the
+/// same and not shrunk: to see that these tests notice a defect.
+pub fn disagrees<F: Fixture<Recorder = Recorders>>(
+    cases: u32,
+    make_oracle: impl Fn() -> Recorders,
+    make_fixture: impl AsyncFn() -> F,
+) -> bool {
+    run_cases(Config { cases, max_shrink_iters: 0, ..config(USUAL_SEED) }, make_oracle, make_fixture).is_err()
+}
+
+fn config(seed: u64) -> Config {
+    Config {
         rng_seed: RngSeed::Fixed(seed),
-        max_shrink_time: SHRINKING,
         // The seed repeats a failure; no file of failures appears among the sources.
         failure_persistence: None,
         ..Config::default()
-    };
-    let outcome = TestRunner::new(config).run(&vec(Step::any(), 1..=STEPS), |steps| {
+    }
+}
+
+fn run_cases<F: Fixture<Recorder = Recorders>>(
+    config: Config,
+    make_oracle: impl Fn() -> Recorders,
+    make_fixture: impl AsyncFn() -> F,
+) -> Result<(), TestError<Vec<Step>>> {
+    TestRunner::new(config).run(&vec(Step::any(), 1..=STEPS), |steps| {
         run(&make_fixture, async |fixture| {
             let mut machine = Machine::new(fixture, &make_oracle).await;
             for step in &steps {
@@ -115,8 +143,5 @@ pub fn agrees<F: Fixture<Recorder = Recorders>>(
             machine.end().await;
         });
         Ok(())
-    });
-    if let Err(failure) = outcome {
-        panic!("{failure}\nthe same operations again: {SEED}={seed} {CASES}={cases}");
-    }
+    })
 }

@@ -31,13 +31,15 @@ const ALL: usize = 1_000_000;
 /// The environment variable that repeats the operations of a failure, or makes up others.
 pub(crate) const SEED: &str = "ES_CONFORMANCE_SEED";
 
+/// The seed where none is given.
+pub(crate) const USUAL_SEED: u64 = 0x5eed;
+
 /// The environment variable for more sequences of operations, or fewer.
 pub(crate) const CASES: &str = "ES_CONFORMANCE_CASES";
 
 /// The seed of random operations: always the same, unless another one is given.
 pub(crate) fn seed() -> u64 {
-    const DEFAULT: u64 = 0x5eed;
-    env::var(SEED).map_or(DEFAULT, |text| text.parse().expect("the seed should be a number"))
+    env::var(SEED).map_or(USUAL_SEED, |text| text.parse().expect("the seed should be a number"))
 }
 
 /// How many sequences of random operations are tried.

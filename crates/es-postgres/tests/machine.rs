@@ -45,7 +45,7 @@ fn oracle() -> Recorders {
 }
 
 fn answers_as_the_oracle_does(ordering: Ordering) {
-    agrees(12, oracle, async || Database { schema: Schema::create().await, ordering });
+    agrees(8, oracle, async || Database { schema: Schema::create().await, ordering });
 }
 
 #[test]

@@ -62,10 +62,10 @@ fn oracle() -> Recorders {
 
 #[test]
 fn a_file_answers_as_the_oracle_does() {
-    agrees(48, oracle, async || File(tempfile::tempdir().unwrap()));
+    agrees(32, oracle, async || File(tempfile::tempdir().unwrap()));
 }
 
 #[test]
 fn a_database_in_memory_answers_as_the_oracle_does() {
-    agrees(48, oracle, async || Memory(open(SqliteOptions::new(":memory:")).await));
+    agrees(32, oracle, async || Memory(open(SqliteOptions::new(":memory:")).await));
 }

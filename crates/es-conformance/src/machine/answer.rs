@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use es_core::{Conflict, ErrorKind, PersistenceError, StoredEvent};
+use es_core::{
+    AggregateRecorder, Conflict, ErrorKind, EventRange, PersistenceError, StoredEvent, uuid::Uuid,
+};
 
 /// What an error says to a program; its words are each datastore's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,14 +34,45 @@ pub(super) fn is_same(
     tested: &Result<Vec<i64>, Refusal>,
     expected: &Result<Vec<i64>, Refusal>,
 ) -> bool {
-    let (Err(tested), Err(expected)) = (tested, expected) else { return tested == expected };
-    if tested == expected {
+    let mut seen = HashSet::new();
+    let repeated = events.iter().map(place).filter(|place| !seen.insert(*place));
+    tested == expected || is_named_instead(repeated, tested, expected)
+}
+
+/// The same, of an insertion that others got in the way of: of several events that collide, it may name
+/// any, since it need not look for others once it has met one.
+pub(super) async fn is_same_among_others(
+    oracle: &impl AggregateRecorder,
+    events: &[StoredEvent],
+    tested: &Result<Vec<i64>, Refusal>,
+    expected: &Result<Vec<i64>, Refusal>,
+) -> bool {
+    if is_same(events, tested, expected) {
         return true;
     }
+    if !matches!(expected, Err(Refusal { conflict: Some(Conflict::Version { .. }), .. })) {
+        return false;
+    }
+    let mut taken = HashSet::new();
+    for event in events {
+        let recorded = oracle.select_events(event.originator_id, EventRange::all()).await;
+        taken.extend(recorded.expect("the oracle should be readable").iter().map(place));
+    }
+    is_named_instead(events.iter().map(place).filter(|place| taken.contains(place)), tested, expected)
+}
+
+/// Whether both are refused, and in the same way but that one of these is named.
+fn is_named_instead(
+    mut colliding: impl Iterator<Item = (Uuid, i64)>,
+    tested: &Result<Vec<i64>, Refusal>,
+    expected: &Result<Vec<i64>, Refusal>,
+) -> bool {
+    let (Err(tested), Err(expected)) = (tested, expected) else { return false };
     let Some(Conflict::Version { originator_id, originator_version }) = tested.conflict else { return false };
-    let mut seen = HashSet::new();
-    let mut repeated = events.iter().map(|event| (event.originator_id, event.originator_version));
-    let is_repeated =
-        repeated.any(|place| !seen.insert(place) && place == (originator_id, originator_version));
-    is_repeated && Refusal { conflict: expected.conflict.clone(), ..tested.clone() } == *expected
+    colliding.any(|place| place == (originator_id, originator_version))
+        && Refusal { conflict: expected.conflict.clone(), ..tested.clone() } == *expected
+}
+
+fn place(event: &StoredEvent) -> (Uuid, i64) {
+    (event.originator_id, event.originator_version)
 }
