@@ -235,6 +235,9 @@ impl Appender {
             arguments.add(&rows.firsts)?;
         }
         if self.functions {
+            arguments.add(&rows.runs.originator_ids)?;
+            arguments.add(&rows.runs.lowest)?;
+            arguments.add(&rows.runs.highest)?;
             arguments.add(self.lock.name())?;
             arguments.add(&self.lock_wait)?;
         }
@@ -273,6 +276,32 @@ struct Rows<'a> {
     application_names: Vec<&'a str>,
     positions: Vec<i64>,
     firsts: Vec<i64>,
+    runs: Runs,
+}
+
+/// Versions of one aggregate after the other, from the lowest to the highest of neighbouring rows.
+#[derive(Default)]
+struct Runs {
+    originator_ids: Vec<Uuid>,
+    lowest: Vec<i64>,
+    highest: Vec<i64>,
+}
+
+impl Runs {
+    fn add(&mut self, event: &StoredEvent) {
+        let version = event.originator_version;
+        if let (Some(originator_id), Some(lowest), Some(highest)) =
+            (self.originator_ids.last(), self.lowest.last_mut(), self.highest.last_mut())
+            && *originator_id == event.originator_id
+        {
+            *lowest = version.min(*lowest);
+            *highest = version.max(*highest);
+            return;
+        }
+        self.originator_ids.push(event.originator_id);
+        self.lowest.push(version);
+        self.highest.push(version);
+    }
 }
 
 impl<'a> Rows<'a> {
@@ -288,6 +317,7 @@ impl<'a> Rows<'a> {
             application_names: Vec::new(),
             positions: Vec::new(),
             firsts: Vec::new(),
+            runs: Runs::default(),
         };
         for (request, batch) in (0..).zip(batches) {
             for event in batch.events {
@@ -296,6 +326,7 @@ impl<'a> Rows<'a> {
                 rows.originator_versions.push(event.originator_version);
                 rows.topics.push(&event.topic);
                 rows.states.push(&event.state);
+                rows.runs.add(event);
             }
             if let Some(tracking) = batch.tracking {
                 rows.tracking_requests.push(request);

@@ -110,7 +110,7 @@ impl AppendTables {
             "append",
             format!(
                 "(integer[], uuid[], bigint[], text[], bytea[], integer[], text[], bigint[], bigint[], \
-                 lock_mode text, lock_wait text, \
+                 uuid[], bigint[], bigint[], lock_mode text, lock_wait text, \
                  OUT refused_rows bigint[], OUT refused_tracking bigint[], OUT notification_ids bigint[]) \
                  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp {settings}"
             ),
@@ -118,11 +118,13 @@ impl AppendTables {
         )
     }
 
-    /// Calls the function: the parameters of [`statement`](Self::statement) with tracking, `$10`
-    /// the name of the lock, `$11` how long to wait for it.
+    /// Calls the function: the parameters of [`statement`](Self::statement) with tracking; `$10`
+    /// originator id, `$11` lowest and `$12` highest originator version of runs that cover all rows;
+    /// `$13` the name of the lock, `$14` how long to wait for it.
     pub(crate) fn call_for_group(&self) -> String {
         let function = self.group_function().name.quoted();
-        format!("SELECT {ANSWER} FROM {function}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
+        let parameters = (1..=14).map(|number| format!("${number}")).collect::<Vec<_>>().join(", ");
+        format!("SELECT {ANSWER} FROM {function}({parameters})")
     }
 
     /// The function for a single event without tracking, which waits alone: arrays cost the server
@@ -159,6 +161,7 @@ impl AppendTables {
             Some(lock) => format!("IF cardinality($6) > 0 THEN {lock} END IF;"),
         };
         let locked = self.lock_in_function(&self.lock_positions());
+        let append = self.append_unless_refused(&append);
         format!(
             "DECLARE lost bigint; drawn bigint[]; usual_wait text := current_setting('lock_timeout'); \
              BEGIN \
@@ -237,6 +240,40 @@ impl AppendTables {
             "IF cardinality($6) > 0 THEN PERFORM FROM {} WHERE application_name = ANY ($7) \
              ORDER BY application_name FOR NO KEY UPDATE; END IF;",
             table.quoted()
+        )
+    }
+
+    /// Inserts the rows as they are if nobody has a version between the lowest and the highest of each run,
+    /// and does what `append` says otherwise, which looks at each row. For whoever holds the lock: under it
+    /// nothing comes in between.
+    ///
+    /// Looking at each row costs 10,000 to 15,000 of the 45,000 instructions that the server spends on an
+    /// event, and mostly there is one run for each request (`insert, 1 task, 1000 per commit`: a fifth less
+    /// of the server's time). Each run is a subquery and no join, which a plan that was made when the table had
+    /// just been emptied and vacuumed would do by reading all of the index.
+    fn append_unless_refused(&self, append: &str) -> String {
+        let Some(events) = &self.events else { return append.to_owned() };
+        let table = events.name.quoted();
+        let insert = format!(
+            "INSERT INTO {table} (originator_id, originator_version, topic, state) \
+             SELECT r.originator_id, r.originator_version, r.topic, r.state \
+             FROM unnest($2, $3, $4, $5) WITH ORDINALITY \
+             AS r (originator_id, originator_version, topic, state, row) ORDER BY r.row"
+        );
+        let insert = if events.notifications {
+            format!(
+                "WITH inserted AS ({insert} RETURNING notification_id) \
+                 SELECT ARRAY(SELECT notification_id FROM inserted) INTO notification_ids;"
+            )
+        } else {
+            format!("{insert}; notification_ids := '{{}}';")
+        };
+        format!(
+            "IF cardinality($6) > 0 OR EXISTS (SELECT FROM unnest($10, $11, $12) \
+             AS r (originator_id, lowest, highest) WHERE (SELECT true FROM {table} AS e \
+             WHERE e.originator_id = r.originator_id \
+             AND e.originator_version >= r.lowest AND e.originator_version <= r.highest LIMIT 1)) \
+             THEN {append} ELSE {insert} refused_rows := '{{}}'; refused_tracking := '{{}}'; END IF;"
         )
     }
 
