@@ -44,8 +44,7 @@
 //! So [`ZlibCompressor`] compresses by zlib itself, through `flate2`, and decompresses by `zlib-rs`, which is the fastest at
 //! that, and parses what stands in a database in Rust. A quarter of the time that `zlib-rs` takes to compress goes into
 //! clearing its hash table of 128 KiB for the next event; that of zlib has half the size. Cargo unifies features: in
-//! a program where another crate chooses `zlib-rs` for `flate2`, this crate compresses by it, too. All of them read what the others
-//! wrote.
+//! a program that uses this crate, `flate2` is on zlib for all.
 
 #![cfg_attr(
     not(all(feature = "zlib", feature = "zstd")),

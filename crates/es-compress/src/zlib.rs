@@ -3,6 +3,8 @@
 //! Streams are written by zlib itself, in C, and read by its counterpart in Rust: each is the faster one of both at that,
 //! and what is read may be anything.
 
+use std::ops::RangeInclusive;
+
 use es_core::{Compressor, PersistenceError};
 use flate2::{Compress, Compression, FlushCompress, Status};
 use zlib_rs::{Inflate, InflateFlush};
@@ -21,6 +23,9 @@ const WINDOW_BITS: u8 = 15;
 
 /// How many times its compressed size a state is expected to have; more is made room for later.
 const EXPECTED_RATIO: usize = 4;
+
+/// How much is decompressed at once, at least and at most: what is written to is cleared before.
+const AT_ONCE: RangeInclusive<usize> = 512..=1 << 20;
 
 /// Compresses the state of events to zlib streams (RFC 1950), as the Python library does.
 ///
@@ -92,8 +97,7 @@ impl Compressor for ZlibCompressor {
     }
 
     fn decompress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
-        let expected = data.len().saturating_mul(EXPECTED_RATIO);
-        Bounded::fill(out, self.limit, expected, |out| {
+        Bounded::fill(out, self.limit, expected(data), |out| {
             self.decoders.with(|| Ok(Inflate::new(true, WINDOW_BITS)), |decoder| inflate(decoder, data, out))
         })
     }
@@ -124,21 +128,24 @@ fn deflate(encoder: &mut Compress, data: &[u8], out: &mut Vec<u8>) -> Result<(),
 
 fn inflate(decoder: &mut Inflate, data: &[u8], out: &mut Bounded<'_>) -> Result<(), PersistenceError> {
     decoder.reset(true);
+    let at_once = expected(data).clamp(*AT_ONCE.start(), *AT_ONCE.end());
     loop {
         let rest = data.get(count(decoder.total_in())..).unwrap_or_default();
         let room = out.room()?;
         let (start, before) = (room.len(), decoder.total_out());
-        room.resize(room.capacity(), 0);
+        let end = room.capacity().min(start.saturating_add(at_once));
+        room.resize(end, 0);
         let outcome =
             decoder.decompress(rest, room.get_mut(start..).unwrap_or_default(), InflateFlush::Finish);
         room.truncate(start + count(decoder.total_out() - before));
+        let is_full = room.len() == end;
         let status = outcome.map_err(|error| {
             malformed("zlib").with_source(decoder.error_message().unwrap_or(error.as_str()))
         })?;
         if status == zlib_rs::Status::StreamEnd {
             break;
         }
-        if !out.is_full() {
+        if !is_full {
             return Err(truncated("zlib"));
         }
     }
@@ -146,6 +153,10 @@ fn inflate(decoder: &mut Inflate, data: &[u8], out: &mut Bounded<'_>) -> Result<
         0 => Ok(()),
         rest => Err(trailing("zlib", rest)),
     }
+}
+
+fn expected(data: &[u8]) -> usize {
+    data.len().saturating_mul(EXPECTED_RATIO)
 }
 
 /// A count of bytes that are in memory, which therefore fits.

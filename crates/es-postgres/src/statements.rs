@@ -3,7 +3,8 @@
 //! The statement takes the rows of all requests of a group as arrays, and decides in one snapshot
 //! which requests are refused, inserts the rows of the others in their order, and records their
 //! tracking positions. Requests of one group are never at odds with each other: the writer sees
-//! to that before.
+//! to that before. Under the lock, where nothing changes between two statements, the function asks for each aggregate first,
+//! and mostly inserts the rows as they are.
 
 use uuid::Uuid;
 

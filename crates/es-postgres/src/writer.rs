@@ -223,7 +223,7 @@ struct Postponed {
 }
 
 impl Postponed {
-    /// The conflict, if the rival was accepted, or refused because somebody else has the version that
+    /// The conflict, if the rival was accepted, or refused because somebody else has the version or the position that
     /// both want: without this, many who are late for one aggregate would be refused one after the
     /// other, a call each. Otherwise the request's own time comes; so does that of one with a position,
     /// which may be lost as well, and would have to be told first.
@@ -235,7 +235,7 @@ impl Postponed {
         }
         let is_taken = match answers.get(*rival)? {
             Ok(()) => true,
-            Err(Some(met)) => met == conflict && is_of_version,
+            Err(Some(met)) => met == conflict,
             Err(None) => false,
         };
         is_taken.then(|| conflict.clone())

@@ -44,6 +44,22 @@ async fn events_are_kept_in_order_and_conflicts_named() {
     assert_eq!(closed.kind(), ErrorKind::Interface);
 }
 
+/// A group is asked for by the lowest and the highest version of each aggregate: what lies between is no conflict by itself.
+#[tokio::test]
+async fn versions_between_those_of_a_batch_are_no_conflict() {
+    let schema = Schema::create().await;
+    let recorder = schema.open().await.application_recorder("bank").await.unwrap();
+    let (id, other) = (Uuid::new_v4(), Uuid::new_v4());
+    assert_eq!(recorder.insert_events(vec![event(id, 2)]).await.unwrap(), [1]);
+    let around = vec![event(other, 7), event(id, 1), event(id, i64::MAX), event(other, i64::MIN)];
+    assert_eq!(recorder.insert_events(around).await.unwrap(), [2, 3, 4, 5]);
+    let refused =
+        recorder.insert_events(vec![event(id, 3), event(other, 7), event(id, 4)]).await.unwrap_err();
+    let expected = Conflict::Version { originator_id: other, originator_version: 7 };
+    assert_eq!(refused.conflict(), Some(&expected));
+    assert_eq!(recorder.insert_events(vec![event(id, 3), event(id, 4)]).await.unwrap(), [6, 7]);
+}
+
 /// The check stands after the lock: what was recorded while a request waited for it is seen, by one
 /// event's way and by a group's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,10 +17,10 @@ pub(crate) fn append(
 ) -> Result<Vec<i64>, PersistenceError> {
     // A statement is all or nothing by itself.
     if events.len() + usize::from(tracking.is_some()) == 1 {
-        return append_alone(connection, table, events, tracking);
+        return append_unguarded(connection, table, events, tracking);
     }
     execute(connection, "SAVEPOINT request").map_err(from_sqlite)?;
-    let result = append_alone(connection, table, events, tracking);
+    let result = append_unguarded(connection, table, events, tracking);
     // Some errors (a full disk among them) may make SQLite roll the whole transaction back, and the
     // savepoint with it.
     if connection.is_autocommit() {
@@ -34,9 +34,9 @@ pub(crate) fn append(
     result
 }
 
-/// Appends what is alone in its transaction. When that fails, a part of it may stand there: the transaction must be
-/// rolled back.
-pub(crate) fn append_alone(
+/// Appends as [`append`] does. When that fails, a part of it may stand in the transaction, which must be rolled back, to a
+/// savepoint or as a whole.
+pub(crate) fn append_unguarded(
     connection: &Connection,
     table: &EventTable,
     events: &[StoredEvent],
@@ -53,8 +53,7 @@ pub(crate) fn append_alone(
         return Ok(Vec::new());
     }
     let ids = next_ids(connection, table, events.len())?;
-    // What SQLite chooses for NULL is the next id, too, without a look whether it is taken; but at random where none is left
-    // after it.
+    // What SQLite chooses for NULL is the next id, too, and costs less to insert.
     let is_left_to_sqlite = ids.last().is_some_and(|last| *last < i64::MAX);
     insert_events(connection, table, events, |insert, index| {
         insert.raw_bind_parameter(5, if is_left_to_sqlite { None } else { ids.get(index) })
@@ -92,8 +91,7 @@ pub(crate) fn max_tracking_id(
 
 /// The notification ids of the next `count` events.
 ///
-/// They are given, not left to SQLite, which would choose at random once the highest is taken and so
-/// break the order.
+/// SQLite would choose the same, but at random once the highest there is has been taken, and so break the order.
 pub(crate) fn ids_after(
     highest: Option<i64>,
     table: &EventTable,

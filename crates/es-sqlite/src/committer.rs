@@ -196,7 +196,7 @@ impl Committer {
             let Request { table, events, tracking, .. } = request;
             let needs_no_savepoint = is_alone && outcomes.is_empty();
             let outcome = if needs_no_savepoint {
-                self.writing.append_alone(table, events, tracking.as_ref())
+                self.writing.append_unguarded(table, events, tracking.as_ref())
             } else {
                 self.writing.append(table, events, tracking.as_ref())
             };
@@ -224,13 +224,17 @@ impl Committer {
         }
     }
 
-    /// Ends the transaction of a request that was alone in it, and failed.
+    /// Ends the transaction of a request that was alone in it, and failed. What was found in a file that is no longer
+    /// there is no answer.
     fn give_up(&self, outcome: Outcome) -> Commit {
         if let Err(error) = self.writing.roll_back() {
             // The next transaction tries it again before it begins.
             tracing::warn!(%error, "a transaction cannot be rolled back");
         }
-        Commit::Done(vec![outcome])
+        match self.writing.session.place.require_unmoved() {
+            Ok(()) => Commit::Done(vec![outcome]),
+            Err(error) => Commit::Failed(from_sqlite(error)),
+        }
     }
 
     fn reply(&self, group: Group, outcomes: Vec<Outcome>) {

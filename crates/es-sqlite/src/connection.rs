@@ -81,17 +81,17 @@ impl WritingConnection {
     }
 
     /// Appends what is alone in its transaction, where nothing within one waits for locks. When that fails, the
-    /// transaction is rolled back.
+    /// transaction must be rolled back.
     ///
     /// It takes no savepoint, for which SQLite would copy each page that it changes; beyond 64 KiB into a temporary file.
-    pub(crate) fn append_alone(
+    pub(crate) fn append_unguarded(
         &self,
         table: &EventTable,
         events: &[StoredEvent],
         tracking: Option<&Tracking>,
     ) -> Result<Vec<i64>, PersistenceError> {
         self.before(WriterStep::Append).map_err(from_sqlite)?;
-        append::append_alone(self.connection(), table, events, tracking)
+        append::append_unguarded(self.connection(), table, events, tracking)
     }
 
     /// Commits the transaction that is open.

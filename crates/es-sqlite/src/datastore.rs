@@ -4,7 +4,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_channel::Sender;
@@ -342,16 +342,18 @@ impl SqliteDatastore {
     /// Commits what waits, unless another call or connection is in the way.
     async fn commit_at_once(&self) {
         let Some(committer) = &self.0.committer else { return };
+        let mut gave_way = None;
         if !self.0.soloist.goes_on() {
             // Others whose requests belong into the same commit may be about to make them. In a runtime
             // other than Tokio's, this wakes the task at once.
             yield_now().await;
+            gave_way = Some(Instant::now());
         }
         if let Ok(mut committer) = committer.try_lock()
             && let Some(committer) = committer.as_mut()
         {
             let written = committer.write_at_once();
-            self.0.soloist.has_written(written);
+            self.0.soloist.has_written(written, gave_way);
         }
     }
 

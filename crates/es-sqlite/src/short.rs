@@ -26,12 +26,15 @@ pub(crate) const SHORT: Bounds = Bounds { rows: 64, bytes: 64 << 10 };
 /// nothing would be won.
 const LIMIT: Duration = Duration::from_micros(500);
 
-/// A slow commit counts as this one: among commits of 200 µs, one flush that was slow changes nothing, two
-/// in a row do.
-const SLOWEST: Duration = Duration::from_millis(2);
+/// A commit that is slower counts as this one: among commits of 200 µs, one flush that was slow is forgiven, and
+/// another one within some 45 commits is not.
+const SLOWEST: Duration = Duration::from_millis(8);
 
-/// How much a commit weighs in the average.
-const WEIGHT: u64 = 8;
+/// What nothing is known of is taken for slow. Some thirty commits of 200 µs show that it is not.
+const UNKNOWN: Duration = Duration::from_millis(1);
+
+/// How many commits the average is over.
+const MEMORY: u64 = 32;
 
 /// How long small commits have taken of late, on average.
 #[derive(Debug)]
@@ -52,9 +55,8 @@ impl Bounds {
 }
 
 impl Pace {
-    /// Unknown, and so taken for slow.
     pub(crate) fn new() -> Self {
-        Self(AtomicU64::new(nanoseconds(SLOWEST)))
+        Self(AtomicU64::new(nanoseconds(UNKNOWN)))
     }
 
     /// Learns how long a small commit took.
@@ -63,7 +65,7 @@ impl Pace {
     pub(crate) fn learn(&self, took: Duration) {
         let took = nanoseconds(took.min(SLOWEST));
         let known = self.0.load(Ordering::Relaxed);
-        self.0.store(known - known / WEIGHT + took / WEIGHT, Ordering::Relaxed);
+        self.0.store(known - known / MEMORY + took / MEMORY, Ordering::Relaxed);
     }
 
     pub(crate) fn is_short(&self) -> bool {
@@ -82,18 +84,20 @@ mod tests {
     #[test]
     fn one_slow_commit_is_forgiven_and_more_are_not() {
         let pace = Pace::new();
-        let quick = Duration::from_micros(200);
-        (0..13).for_each(|_| pace.learn(quick));
+        let learn = |times: u32, took| (0..times).for_each(|_| pace.learn(took));
+        let (quick, stalled) = (Duration::from_micros(200), Duration::from_hours(1));
+        learn(20, quick);
         assert!(!pace.is_short(), "trust is earned slowly");
-        (0..25).for_each(|_| pace.learn(quick));
+        learn(200, quick);
         assert!(pace.is_short());
-        pace.learn(Duration::from_hours(1));
+        learn(1, stalled);
         assert!(pace.is_short());
-        pace.learn(Duration::from_hours(1));
+        learn(20, quick);
+        learn(1, stalled);
         assert!(!pace.is_short());
-        (0..30).for_each(|_| pace.learn(quick));
+        learn(100, quick);
         assert!(pace.is_short());
-        (0..30).for_each(|_| pace.learn(Duration::from_micros(600)));
+        learn(100, Duration::from_micros(600));
         assert!(!pace.is_short());
     }
 }

@@ -4,40 +4,54 @@
 //! commit. In a runtime of several threads that hands the task over to another one, which took 25 of the 40 µs of a
 //! commit that is not flushed: too much where there are no others.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::task::{Id, try_id};
 
-/// Of how many commits that a task makes alone one gives others their turn: who begins to write on the same thread is
-/// not kept waiting for long.
-const TURN: u32 = 16;
+/// How long a task goes on without giving way: no longer than one commit may take that is made on its thread.
+const TURN: Duration = Duration::from_micros(500);
 
-/// The task that made the last commit on a caller's thread, if its request was the only one.
+/// How often a task must have given way in a row, and nobody came, until it goes on. One that sometimes writes several
+/// requests at once never gets there.
+const TIMES_ALONE: u32 = 8;
+
+/// The task that has made the last commits on a caller's thread, if its request was the only one in each.
 #[derive(Debug, Default)]
 pub(crate) struct Soloist(Mutex<Option<Solo>>);
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Solo {
     task: Id,
-    commits: u32,
+    gave_way: Instant,
+    times_alone: u32,
 }
 
 impl Soloist {
-    /// Whether the current task has written alone of late, and may do so again without giving way.
+    /// Whether the current task has been writing alone, and may do so once more without giving way.
     pub(crate) fn goes_on(&self) -> bool {
-        let solo = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        solo.as_ref().is_some_and(|solo| try_id() == Some(solo.task) && solo.commits % TURN != 0)
+        self.lock().is_some_and(|solo| {
+            try_id() == Some(solo.task) && solo.times_alone >= TIMES_ALONE && solo.gave_way.elapsed() < TURN
+        })
     }
 
-    /// Learns how many requests the current task has just committed.
-    pub(crate) fn has_written(&self, requests: usize) {
-        let mut solo = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = solo.take();
+    /// Learns how many requests the current task has just committed, and when it gave way before, if it did.
+    pub(crate) fn has_written(&self, requests: usize, gave_way: Option<Instant>) {
+        let mut solo = self.lock();
         // Outside of a task, as in another runtime, nobody can be told from others.
-        *solo = try_id().filter(|_| requests == 1).map(|task| match before {
-            Some(before) if before.task == task => Solo { task, commits: before.commits.wrapping_add(1) },
-            _ => Solo { task, commits: 1 },
+        let task = try_id().filter(|_| requests == 1);
+        *solo = task.and_then(|task| {
+            let before = solo.filter(|before| before.task == task);
+            let Some(gave_way) = gave_way else { return before };
+            let times_alone = before.map_or(0, |before| before.times_alone).saturating_add(1);
+            Some(Solo { task, gave_way, times_alone })
         });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Solo>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -47,37 +61,46 @@ mod tests {
 
     use super::*;
 
+    /// Commits of the current task, each with so many requests; it gives way to others before each.
+    fn write(soloist: &Soloist, commits: u32, requests: usize) {
+        (0..commits).for_each(|_| soloist.has_written(requests, Some(Instant::now() + TURN)));
+    }
+
     #[tokio::test]
-    async fn who_writes_alone_goes_on_and_gives_way_now_and_then() {
-        let soloist = Arc::new(Soloist::default());
-        let shared = Arc::clone(&soloist);
-        let went_on = tokio::spawn(async move {
-            let mut went_on = 0;
-            for _ in 0..10 * TURN {
-                went_on += u32::from(shared.goes_on());
-                shared.has_written(1);
-            }
-            went_on
-        });
-        // The first one, and one in each turn.
-        assert_eq!(went_on.await.unwrap(), 10 * TURN - 10);
+    async fn who_writes_alone_goes_on_for_a_while() {
+        let alone = async {
+            let soloist = Soloist::default();
+            write(&soloist, TIMES_ALONE - 1, 1);
+            assert!(!soloist.goes_on());
+            write(&soloist, 1, 1);
+            assert!(soloist.goes_on());
+            soloist.has_written(1, None);
+            assert!(soloist.goes_on());
+            soloist.has_written(1, Instant::now().checked_sub(TURN));
+            assert!(!soloist.goes_on(), "it is the turn of others");
+        };
+        tokio::spawn(alone).await.unwrap();
     }
 
     #[tokio::test]
     async fn who_has_company_gives_way() {
         let soloist = Arc::new(Soloist::default());
-        let in_a_task = async |requests| {
-            let shared = Arc::clone(&soloist);
-            let outcomes = async move {
-                let before = shared.goes_on();
-                shared.has_written(requests);
-                (before, shared.goes_on())
-            };
-            tokio::spawn(outcomes).await.unwrap()
+        for requests in [2, 0] {
+            assert_eq!(in_a_task(&soloist, requests).await, (true, false), "{requests} requests");
+        }
+        assert_eq!(in_a_task(&soloist, 1).await, (true, true));
+        assert!(!soloist.goes_on(), "outside of the task");
+    }
+
+    /// Whether a task goes on after it has written alone, and then after so many requests at once.
+    async fn in_a_task(soloist: &Arc<Soloist>, requests: usize) -> (bool, bool) {
+        let soloist = Arc::clone(soloist);
+        let outcomes = async move {
+            write(&soloist, TIMES_ALONE, 1);
+            let alone = soloist.goes_on();
+            write(&soloist, 1, requests);
+            (alone, soloist.goes_on())
         };
-        assert_eq!(in_a_task(1).await, (false, true));
-        assert_eq!(in_a_task(1).await, (false, true), "another task");
-        assert_eq!(in_a_task(2).await, (false, false), "together with another request");
-        assert_eq!(in_a_task(0).await, (false, false), "somebody else was faster");
+        tokio::spawn(outcomes).await.unwrap()
     }
 }
