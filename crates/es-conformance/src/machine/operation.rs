@@ -1,6 +1,6 @@
 //! The operations, and how they are made up.
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, ops::RangeInclusive};
 
 use es_core::{
     AggregateRecorder, Bytes, EventRange, NotificationSelection, StoredEvent, Topic, Tracking,
@@ -31,8 +31,8 @@ pub(super) static APPLICATIONS: [&str; 4] = ["upstream", "Upstream", "川上", "
 /// These have no position, and cannot have one: [`Tracking`] refuses them.
 static NO_APPLICATIONS: [&str; 4] = ["", "up\0stream", Tracking::RESERVED_NAME, "downstream"];
 
-/// Versions from here on are not counted on from.
-const SPECIAL: i64 = 1_000;
+/// Others are not counted on from.
+const USUAL_VERSIONS: RangeInclusive<i64> = -1_000..=1_000;
 
 /// One step of a case.
 #[derive(Clone, Debug)]
@@ -219,12 +219,12 @@ pub(super) async fn resolve(events: &[NewEvent], recorder: &impl AggregateRecord
         let originator_version = match version {
             Version::Exactly(version) => *version,
             Version::After(distance) => {
-                let range = EventRange::all().lte(SPECIAL).desc().limit(1);
+                let range = EventRange::all().lte(*USUAL_VERSIONS.end()).desc().limit(1);
                 let recorded = recorder.select_events(*aggregate, range).await;
                 let recorded = recorded.expect("the oracle should be readable");
                 let before = resolved.iter().filter(|event| event.originator_id == *aggregate);
                 let versions = recorded.iter().chain(before).map(|event| event.originator_version);
-                versions.filter(|version| *version < SPECIAL).max().unwrap_or(0) + distance
+                versions.filter(|version| USUAL_VERSIONS.contains(version)).max().unwrap_or(0) + distance
             }
         };
         resolved.push(StoredEvent {
