@@ -53,6 +53,7 @@ fn a_listener_is_woken_for_its_keys_only() {
     assert!(opened.poll_woken(&mut context).is_pending());
     assert_eq!(anything.woken().now_or_never(), Some(true));
     signal.wake([CLOSED.as_str(), OPENED.as_str()]);
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 1, "woken by the first");
     signal.wake([OPENED.as_str()]);
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1, "one who is woken already is not woken again");
     assert_eq!(opened.poll_woken(&mut context), Poll::Ready(true));

@@ -23,8 +23,8 @@ use common::{
     run, scalar, until,
 };
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, Bytes, ErrorKind, NotificationSelection, ProcessRecorder,
-    Recorder, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
+    AggregateRecorder, ApplicationRecorder, Bytes, Conflict, ErrorKind, NotificationSelection,
+    ProcessRecorder, Recorder, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
 };
 use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresOptions, PostgresProcessRecorder};
 use sqlx::PgConnection;
@@ -448,4 +448,34 @@ async fn what_is_postponed_is_not_overtaken() {
     results.5.expect("its rival was refused, and the next came later");
     assert!(results.6.unwrap_err().is_conflict(), "the one before it has the version");
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(9));
+}
+
+/// One that is left out for a version that its rival then has may have lost its position, too: its own time comes, and it
+/// is told of the position, as it would be without others around. There is nothing left for it to do.
+#[tokio::test]
+async fn who_is_postponed_with_a_lost_position_is_told_of_the_position() {
+    let schema = Schema::create().await;
+    let elsewhere = schema.open().await.process_recorder("bank").await.unwrap();
+    elsewhere.insert_tracking(Tracking::new("upstream", 8).unwrap()).await.unwrap();
+    let (recorder, hooks, opened) = held_recorder(schema.options(), first()).await;
+    let contested = first();
+    let tracked = |position| {
+        let tracking = Tracking::new("upstream", position).unwrap();
+        recorder.insert_events_with_tracking(vec![contested.clone()], tracking)
+    };
+    let release = async { hooks.gate.add_permits(1) };
+    let results = tokio::join!(
+        opened,
+        recorder.insert_events(vec![contested.clone()]),
+        tracked(8),
+        tracked(9),
+        release
+    );
+    assert!(results.0.is_ok() && results.1.is_ok());
+    let position = Conflict::Tracking { application_name: "upstream".to_owned(), notification_id: 8 };
+    assert_eq!(results.2.unwrap_err().conflict(), Some(&position));
+    let StoredEvent { originator_id, originator_version, .. } = contested;
+    let version = Conflict::Version { originator_id, originator_version };
+    assert_eq!(results.3.unwrap_err().conflict(), Some(&version));
+    assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(8));
 }
