@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, Bytes, Compressor, ErrorKind, EventRange, PersistenceError,
-    Recorder, StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
+    AggregateRecorder, ApplicationRecorder, BoxFuture, Bytes, Cipher, Compressor, DynAggregateRecorder,
+    DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder, ErrorKind, EventPlace, EventRange,
+    PersistenceError, Recorder, StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
 };
-use es_factory::{InfrastructureFactory, Registry};
+use es_factory::{Backend, InfrastructureFactory, Registry};
+use es_popo::{PopoAggregateRecorder, PopoProcessRecorder};
 
 fn build(variables: &[(&str, &str)]) -> Result<InfrastructureFactory, PersistenceError> {
     InfrastructureFactory::builder("Bank").environment(variables.iter().copied()).build()
@@ -179,6 +181,103 @@ fn a_registered_name_replaces_the_part_that_had_it() {
     let mut compressed = Vec::new();
     factory.compressor().unwrap().unwrap().compress(b"abc", &mut compressed).unwrap();
     assert_eq!(compressed, b"cba");
+}
+
+/// Hides nothing; it says what it was made with.
+#[derive(Debug)]
+struct Labelled(String);
+
+impl Cipher for Labelled {
+    fn encrypt(
+        &self,
+        _place: &EventPlace<'_>,
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), PersistenceError> {
+        out.extend(self.0.bytes().chain(plaintext.iter().copied()));
+        Ok(())
+    }
+
+    fn decrypt(
+        &self,
+        _place: &EventPlace<'_>,
+        ciphertext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), PersistenceError> {
+        let plaintext = ciphertext.strip_prefix(self.0.as_bytes());
+        out.extend(plaintext.ok_or_else(|| PersistenceError::data("another label"))?);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_registered_cipher_reads_the_environment() {
+    let mut registry = Registry::standard();
+    registry.register_cipher("labels", |environment| {
+        let label =
+            environment.get("CIPHER_LABEL").ok_or_else(|| PersistenceError::programming("no label"))?;
+        Ok(Arc::new(Labelled(label.to_owned())))
+    });
+    let build = |variables: &[(&str, &str)]| {
+        let variables = variables.iter().copied();
+        InfrastructureFactory::builder("Bank").environment(variables).registry(registry.clone()).build()
+    };
+    let labels = ("CIPHER_TOPIC", "labels");
+    let factory = build(&[labels, ("BANK_CIPHER_LABEL", "mine: ")]).unwrap();
+    let cipher = factory.cipher().unwrap().unwrap();
+    let event = event(1);
+    let mut encrypted = Vec::new();
+    cipher.encrypt(&event.place(), b"abc", &mut encrypted).unwrap();
+    assert_eq!(encrypted, b"mine: abc");
+    assert!(build(&[labels]).unwrap_err().to_string().contains("no label"));
+}
+
+/// A datastore of the program's own.
+#[derive(Debug, Default)]
+struct Own {
+    events: PopoProcessRecorder,
+    others: PopoAggregateRecorder,
+}
+
+impl Backend for Own {
+    fn aggregate_recorder<'a>(&'a self, _purpose: &'a str) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>> {
+        Box::pin(async { Ok(Arc::new(self.others.clone()) as _) })
+    }
+
+    fn application_recorder(&self) -> BoxFuture<'_, Arc<dyn DynApplicationRecorder>> {
+        Box::pin(async { Ok(Arc::new(self.events.clone()) as _) })
+    }
+
+    fn tracking_recorder(&self) -> BoxFuture<'_, Arc<dyn DynTrackingRecorder>> {
+        Box::pin(async { Ok(Arc::new(self.events.clone()) as _) })
+    }
+
+    fn process_recorder(&self) -> BoxFuture<'_, Arc<dyn DynProcessRecorder>> {
+        Box::pin(async { Ok(Arc::new(self.events.clone()) as _) })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.events.close())
+    }
+}
+
+#[tokio::test]
+async fn a_registered_backend_is_found_by_its_name() {
+    let mut registry = Registry::standard();
+    let events = PopoProcessRecorder::new();
+    let registered = events.clone();
+    registry
+        .register_backend("own", move |_| Ok(Arc::new(Own { events: registered.clone(), ..Own::default() })));
+    let factory = InfrastructureFactory::builder("Bank")
+        .environment([("PERSISTENCE_MODULE", "own")])
+        .registry(registry)
+        .build()
+        .unwrap();
+    factory.application_recorder().await.unwrap().insert_events(vec![event(1)]).await.unwrap();
+    assert_eq!(events.max_notification_id().await.unwrap(), Some(1));
+    factory.close().await.unwrap();
+    let refused = events.insert_events(vec![event(2)]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Interface, "the factory closes what it was given");
 }
 
 #[test]
