@@ -192,8 +192,8 @@ impl SqliteOptions {
     ///
     /// Short means less than half a millisecond, of late, for at most 64 events of 64 KiB together. On
     /// a disk that takes longer, all is left to the writer thread; one slow flush among many quick ones is waited
-    /// for. A task that writes alone gives way to others every 4 ms. Switch it off where tasks share their thread
-    /// with work that may not be held up for that long.
+    /// for. A task that writes alone gives way to others about as often, or with each commit that takes longer. Switch it off where
+    /// tasks share their thread with work that may not be held up for that long.
     #[must_use]
     pub fn commit_at_once(mut self, at_once: bool) -> Self {
         self.commit_at_once = at_once;

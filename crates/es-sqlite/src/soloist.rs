@@ -11,9 +11,8 @@ use std::{
 
 use tokio::task::{Id, try_id};
 
-/// How long a task goes on without giving way. Where the other processors sleep, giving way costs some 100 µs: with turns
-/// of half a millisecond, commits of 210 µs took 330 µs each.
-const TURN: Duration = Duration::from_millis(4);
+/// How long a task goes on without giving way: no longer than one commit may take that is made on its thread.
+const TURN: Duration = Duration::from_micros(500);
 
 /// How often a task must have given way in a row, and nobody came, until it goes on. One that sometimes writes several
 /// requests at once never gets there.
