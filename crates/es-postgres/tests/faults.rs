@@ -27,6 +27,7 @@ use es_core::{
     ProcessRecorder, Recorder, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
 };
 use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresOptions, PostgresProcessRecorder};
+use futures_util::FutureExt;
 use sqlx::PgConnection;
 use tokio::sync::Semaphore;
 
@@ -373,17 +374,43 @@ async fn what_waits_is_one_group_and_each_has_its_own_result() {
 
 #[tokio::test]
 async fn groups_are_bounded() {
-    let schema = Schema::create().await;
-    let options = schema.options().group_rows(8.try_into().unwrap());
-    let (recorder, hooks, opened) = held_recorder(options, first()).await;
-    let release = async { hooks.gate.add_permits(1) };
-    let insert = || recorder.insert_events(vec![first(), first(), first()]);
-    let results = tokio::join!(insert(), insert(), insert(), insert(), opened, release);
-    for result in [results.0, results.1, results.2, results.3] {
-        assert_eq!(result.unwrap().len(), 3);
+    // One alone, and the other four two by two; or each alone, because of rows, or of bytes.
+    let rows = |options: PostgresOptions, rows: usize| options.group_rows(rows.try_into().unwrap());
+    let bytes = |options: PostgresOptions, bytes: usize| options.group_bytes(bytes.try_into().unwrap());
+    for (bound, limit, groups) in [
+        (&rows as &dyn Fn(_, _) -> _, 8, 3),
+        (&rows, 7, 5),
+        (&bytes, 1_500, 3),
+        (&bytes, 1_000, 5),
+        (&bytes, 1, 5),
+    ] {
+        let schema = Schema::create().await;
+        let (recorder, hooks, opened) = held_recorder(bound(schema.options(), limit), first()).await;
+        let release = async { hooks.gate.add_permits(1) };
+        let insert = || recorder.insert_events(vec![first(), first(), first()]);
+        let results = tokio::join!(insert(), insert(), insert(), insert(), opened, release);
+        let ids = [results.0, results.1, results.2, results.3].map(Result::unwrap).concat();
+        assert_eq!(ids, (2..=13).collect::<Vec<_>>(), "in their order");
+        assert_eq!(hooks.groups.load(Atomic::SeqCst), groups, "at most {limit}");
     }
-    // One alone, and the other four two by two.
-    assert_eq!(hooks.groups.load(Atomic::SeqCst), 3);
+}
+
+/// The writer is a task of the runtime that opened the recorder; a program may have others.
+#[test]
+fn who_outlives_the_writers_runtime_is_told() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (writers, callers) = (runtime(), runtime());
+    let schema = callers.block_on(Schema::create());
+    let (recorder, hooks, _) = writers.block_on(held_recorder(schema.options(), first()));
+    let mut waiting = Box::pin(recorder.insert_events(vec![first()]));
+    assert!(callers.block_on(async { (&mut waiting).now_or_never() }).is_none());
+    drop(writers);
+    // This one was not sent, which nobody is left to say.
+    assert_eq!(callers.block_on(waiting).unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    let refused = callers.block_on(recorder.insert_events(vec![first()])).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Interface);
+    assert!(refused.to_string().contains("runtime"), "{refused}");
+    drop((hooks, schema));
 }
 
 #[tokio::test]

@@ -222,3 +222,26 @@ async fn positions_ascend_in_the_earlier_layout_too() {
         assert_eq!(recorder.max_notification_id().await.unwrap(), Some(1));
     }
 }
+
+/// Which of the two layouts stands is told by the primary key. Another one is no tracking table, and must not be taken
+/// for one: positions would be recorded twice.
+#[tokio::test]
+async fn a_tracking_table_with_another_key_is_refused() {
+    for key in ["", ", PRIMARY KEY (application_name, notification_id, note)"] {
+        let schema = Schema::create().await;
+        let table = schema.table("bank_tracking");
+        let create =
+            format!("CREATE TABLE {table} (application_name text, notification_id bigint, note text{key})");
+        run(&mut schema.connect().await, &create).await;
+        let datastore = schema.open().await;
+        let refusals = [
+            datastore.tracking_recorder("bank").await.map(drop).unwrap_err(),
+            datastore.process_recorder("bank").await.map(drop).unwrap_err(),
+        ];
+        for refused in refusals {
+            assert_eq!(refused.kind(), ErrorKind::Programming);
+            let message = refused.to_string();
+            assert!(message.contains("bank_tracking") && message.contains("primary key"), "{message}");
+        }
+    }
+}
