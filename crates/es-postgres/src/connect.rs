@@ -247,6 +247,7 @@ impl Connector {
                 return Err(PersistenceError::programming(format!("{what} {text:?} is empty or has a NUL")));
             }
         }
+        options.tls.require_files()?;
         Ok(Self {
             hosts: options.hosts.iter().map(|(host, port)| Host::new(host, *port, options)).collect(),
             preferred: AtomicUsize::new(0),

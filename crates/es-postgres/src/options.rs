@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    fs::File,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
     sync::Arc,
@@ -128,6 +129,20 @@ pub(crate) struct TlsOptions {
     pub(crate) root_certificate: Option<PathBuf>,
     pub(crate) client_certificate: Option<PathBuf>,
     pub(crate) client_key: Option<PathBuf>,
+}
+
+impl TlsOptions {
+    /// Fails when a file cannot be read: the driver would not say which.
+    pub(crate) fn require_files(&self) -> Result<(), PersistenceError> {
+        for path in [&self.root_certificate, &self.client_certificate, &self.client_key].into_iter().flatten()
+        {
+            File::open(path).map_err(|error| {
+                PersistenceError::operational(format!("cannot read {path:?}, which is set for TLS"))
+                    .with_source(error)
+            })?;
+        }
+        Ok(())
+    }
 }
 
 impl PostgresOptions {
@@ -417,14 +432,14 @@ impl PostgresOptions {
         Ok(self)
     }
 
-    /// The file of certificates that the server's is verified against (PEM).
+    /// The file of certificates that the server's is verified against (PEM). Opening fails when it cannot be read.
     #[must_use]
     pub fn ssl_root_certificate(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls.root_certificate = Some(path.into());
         self
     }
 
-    /// The files of this client's certificate and key (PEM).
+    /// The files of this client's certificate and key (PEM). Opening fails when they cannot be read.
     #[must_use]
     pub fn ssl_client_certificate(
         mut self,
