@@ -13,7 +13,7 @@ use crate::data::{STATE_SIZE, Supply};
 use crate::plan::Plan;
 use crate::report::{Measure, Place};
 use crate::systems::bare_postgres::Connections;
-use crate::systems::bare_sqlite::{Database, Direct};
+use crate::systems::bare_sqlite::{Database, Direct, GroupCommit};
 use crate::systems::postgres_schema::Schema;
 use crate::systems::recorder::RecorderStore;
 use crate::workload::{Store, Work};
@@ -66,6 +66,7 @@ fn workloads(bench: &Bench, fixture: Fixture) -> [(&'static str, Work); 6] {
 pub(crate) async fn run_sqlite(bench: &mut Bench, directory: &Path) -> Result<()> {
     const OURS: &str = "es-sqlite";
     const BARE: &str = "bare rusqlite";
+    const GROUP: &str = "bare rusqlite, group commit";
     if !bench.wants("SQLite growth") {
         return Ok(());
     }
@@ -78,14 +79,19 @@ pub(crate) async fn run_sqlite(bench: &mut Bench, directory: &Path) -> Result<()
     for number in 0..workloads(bench, Fixture::around(0)).len() {
         let works: Vec<_> =
             amounts.iter().map(|amount| workloads(bench, amount.fixture)[number].clone()).collect();
-        let plan = plan("SQLite", works[0].0, OURS, BARE, &amounts);
+        let bare = if is_concurrent(works[0].0) { GROUP } else { BARE };
+        let plan = plan("SQLite", works[0].0, OURS, bare, &amounts);
         bench
             .compete(plan, async || {
                 let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
-                for (amount, (_, work)) in amounts.iter().zip(&works) {
+                for (amount, (what, work)) in amounts.iter().zip(&works) {
                     let path = file(amount.stored);
                     contestants.push(supplies.join(name(OURS, amount.stored), sqlite(&path).await?, work));
-                    contestants.push(supplies.join(name(BARE, amount.stored), Direct::open(&path)?, work));
+                    let bare = name(bare, amount.stored);
+                    contestants.push(match is_concurrent(what) {
+                        true => supplies.join(bare, GroupCommit::open(&path)?, work),
+                        false => supplies.join(bare, Direct::open(&path)?, work),
+                    });
                 }
                 Ok(contestants)
             })
@@ -110,7 +116,7 @@ pub(crate) async fn run_postgres(bench: &mut Bench) -> Result<()> {
         let works: Vec<_> =
             amounts.iter().map(|amount| workloads(bench, amount.fixture)[number].clone()).collect();
         let plan = plan("PostgreSQL", works[0].0, OURS, BARE, &amounts);
-        let connections = if works[0].0.contains("64 tasks") { 64 } else { 1 };
+        let connections = if is_concurrent(works[0].0) { 64 } else { 1 };
         bench
             .compete(plan, async || {
                 let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
@@ -124,6 +130,10 @@ pub(crate) async fn run_postgres(bench: &mut Bench) -> Result<()> {
             .await?;
     }
     Schema::drop_all().await
+}
+
+fn is_concurrent(workload: &str) -> bool {
+    workload.contains("64 tasks")
 }
 
 /// Systems and experiments take turns in storing in one datastore: each has aggregates of its own.
