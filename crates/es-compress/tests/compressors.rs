@@ -145,6 +145,9 @@ macro_rules! tests {
                     for length in 0..compressed.len() {
                         assert_refused(&compressor, &compressed[..length]);
                     }
+                    let cut = &compressed[..compressed.len() - 1];
+                    let refused = compressor.decompress(cut, &mut Vec::new()).unwrap_err().to_string();
+                    assert!(refused.contains("ends before"), "{refused}");
                 }
             }
 
