@@ -99,10 +99,11 @@ fn fuzz(target: &str, arguments: &Arguments) -> Result<Report> {
 const LIMITS: [&str; 4] = [
     // By the clock on the wall, and a busy machine may stop us for minutes: what has not ended by then never does.
     "-timeout=300",
+    // What merely takes long is no finding.
     "-report_slow_units=300",
     // In one piece, by C too. The largest that is meant to be is a window of zstd, of the limit of 64 KiB.
     "-malloc_limit_mb=64",
-    // By the whole process, of which the sanitizer keeps some hundreds for what was freed.
+    // Of the whole process, of which the sanitizer keeps some hundreds for what was freed.
     "-rss_limit_mb=2048",
 ];
 

@@ -9,7 +9,6 @@ use es_core::{
     PersistenceError, Recorder, StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
 };
 use es_factory::{Backend, InfrastructureFactory, Registry};
-use es_popo::{PopoAggregateRecorder, PopoProcessRecorder};
 
 fn build(variables: &[(&str, &str)]) -> Result<InfrastructureFactory, PersistenceError> {
     InfrastructureFactory::builder("Bank").environment(variables.iter().copied()).build()
@@ -232,42 +231,38 @@ fn a_registered_cipher_reads_the_environment() {
     assert!(build(&[labels]).unwrap_err().to_string().contains("no label"));
 }
 
-/// A datastore of the program's own.
-#[derive(Debug, Default)]
-struct Own {
-    events: PopoProcessRecorder,
-    others: PopoAggregateRecorder,
-}
+/// A datastore of the program's own: here that of another factory.
+#[derive(Debug)]
+struct Own(Arc<InfrastructureFactory>);
 
 impl Backend for Own {
-    fn aggregate_recorder<'a>(&'a self, _purpose: &'a str) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>> {
-        Box::pin(async { Ok(Arc::new(self.others.clone()) as _) })
+    fn aggregate_recorder<'a>(&'a self, purpose: &'a str) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>> {
+        Box::pin(self.0.aggregate_recorder(purpose))
     }
 
     fn application_recorder(&self) -> BoxFuture<'_, Arc<dyn DynApplicationRecorder>> {
-        Box::pin(async { Ok(Arc::new(self.events.clone()) as _) })
+        Box::pin(self.0.application_recorder())
     }
 
     fn tracking_recorder(&self) -> BoxFuture<'_, Arc<dyn DynTrackingRecorder>> {
-        Box::pin(async { Ok(Arc::new(self.events.clone()) as _) })
+        Box::pin(self.0.tracking_recorder())
     }
 
     fn process_recorder(&self) -> BoxFuture<'_, Arc<dyn DynProcessRecorder>> {
-        Box::pin(async { Ok(Arc::new(self.events.clone()) as _) })
+        Box::pin(self.0.process_recorder())
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.events.close())
+        Box::pin(self.0.close())
     }
 }
 
 #[tokio::test]
 async fn a_registered_backend_is_found_by_its_name() {
+    let other = Arc::new(build(&[]).unwrap());
+    let events = other.application_recorder().await.unwrap();
     let mut registry = Registry::standard();
-    let events = PopoProcessRecorder::new();
-    let registered = events.clone();
-    registry
-        .register_backend("own", move |_| Ok(Arc::new(Own { events: registered.clone(), ..Own::default() })));
+    registry.register_backend("own", move |_| Ok(Arc::new(Own(Arc::clone(&other)))));
     let factory = InfrastructureFactory::builder("Bank")
         .environment([("PERSISTENCE_MODULE", "own")])
         .registry(registry)
