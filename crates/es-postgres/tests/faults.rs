@@ -401,7 +401,7 @@ fn who_outlives_the_writers_runtime_is_told() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (writers, callers) = (runtime(), runtime());
     let schema = callers.block_on(Schema::create());
-    let (recorder, hooks, _) = writers.block_on(held_recorder(schema.options(), first()));
+    let (recorder, _hooks, _) = writers.block_on(held_recorder(schema.options(), first()));
     let mut waiting = Box::pin(recorder.insert_events(vec![first()]));
     assert!(callers.block_on(async { (&mut waiting).now_or_never() }).is_none());
     drop(writers);
@@ -410,7 +410,6 @@ fn who_outlives_the_writers_runtime_is_told() {
     let refused = callers.block_on(recorder.insert_events(vec![first()])).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Interface);
     assert!(refused.to_string().contains("runtime"), "{refused}");
-    drop((hooks, schema));
 }
 
 #[tokio::test]

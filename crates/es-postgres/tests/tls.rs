@@ -16,7 +16,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::{cluster::Cluster, first, run, scalar, until};
+use common::{
+    cluster::{Cluster, Stop},
+    first, run, scalar, until,
+};
 use es_core::{AggregateRecorder, ErrorKind, PersistenceError};
 use es_postgres::{PostgresDatastore, PostgresOptions};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
@@ -64,7 +67,7 @@ fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
 /// A server that offers encryption, with a certificate for [`NAME`] that the authority has signed, and the directory of
 /// its certificates; none where PostgreSQL's programs are not installed here.
 async fn start(authority: &Authority) -> Option<(Cluster, PathBuf)> {
-    let cluster = Cluster::start(&[])?;
+    let mut cluster = Cluster::start(&[])?;
     let directory = cluster.directory("certificates");
     let params = CertificateParams::new([NAME.to_owned()]).unwrap();
     let (certificate, key) = authority.sign(&params, &directory, "server");
@@ -81,11 +84,8 @@ async fn start(authority: &Authority) -> Option<(Cluster, PathBuf)> {
     ] {
         run(&mut connection, &format!("ALTER SYSTEM SET {setting} = '{}'", value.display())).await;
     }
-    run(&mut connection, "SELECT pg_reload_conf()").await;
-    // The first process reads its settings after the signal; who connects before gets a server without.
-    while scalar::<String>(&mut cluster.server.connect().await, "SHOW ssl").await != "on" {
-        tokio::task::yield_now().await;
-    }
+    cluster.stop(Stop::Fast);
+    cluster.launch();
     Some((cluster, directory))
 }
 
@@ -150,14 +150,12 @@ async fn the_servers_certificate_is_verified_as_far_as_was_asked() {
 #[tokio::test]
 async fn a_certificate_takes_the_place_of_a_password() {
     let authority = Authority::new();
-    let Some((cluster, directory)) = start(&authority).await else { return };
+    let Some((mut cluster, directory)) = start(&authority).await else { return };
     let mut connection = cluster.server.connect().await;
     let rules: String = scalar(&mut connection, "SHOW hba_file").await;
     fs::write(rules, "hostssl all all all cert").unwrap();
-    run(&mut connection, "SELECT pg_reload_conf()").await;
-    while cluster.server.try_connect().await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    cluster.stop(Stop::Fast);
+    cluster.launch();
 
     let user = |name: &str| {
         let mut params = CertificateParams::default();
