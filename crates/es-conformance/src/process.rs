@@ -229,7 +229,7 @@ pub async fn a_position_beyond_the_log_is_noticed(fixture: &impl Fixture<Recorde
     }
     recorder.insert_tracking(tracking("restored", last + 20)).await.expect("tracking should succeed");
     let lost = recorder.verified_position("restored", &recorder).await;
-    assert_eq!(lost.expect_err("the log ends before the position").kind(), ErrorKind::Integrity);
+    assert_eq!(lost.expect_err("the log ends before the position").kind(), ErrorKind::RolledBack);
 }
 
 /// After `close()`, processing fails with an interface error.

@@ -68,6 +68,10 @@ pub enum ErrorKind {
     TimedOut,
     /// What was to be recorded is at odds with what is recorded; see [`PersistenceError::conflict`].
     Integrity,
+    /// The log, or the tracking record, is behind a position that was reached before: a failover to a
+    /// lagging standby or the restore of a backup has lost what was acknowledged. Going on from there
+    /// would skip events or repeat effects.
+    RolledBack,
     /// The datastore, or this library, broke a rule of its own.
     Internal,
     /// The program asks for what is not there: a missing table, an unregistered transcoding, a
@@ -221,6 +225,19 @@ impl PersistenceError {
     pub fn is_outcome_unknown(&self) -> bool {
         self.0.kind == ErrorKind::OutcomeUnknown
     }
+
+    /// Whether the log or the tracking record is behind a position that was reached before. Trying
+    /// again does not help: decide which of the two is right, and correct the other.
+    ///
+    /// ```
+    /// # use es_core::{PersistenceError, Tracking};
+    /// let tracking = Tracking::new("bank", 11)?.after(10)?;
+    /// assert!(tracking.validate(Some(7)).unwrap_err().is_rolled_back());
+    /// # Ok::<_, PersistenceError>(())
+    /// ```
+    pub fn is_rolled_back(&self) -> bool {
+        self.0.kind == ErrorKind::RolledBack
+    }
 }
 
 impl From<Conflict> for PersistenceError {
@@ -243,6 +260,7 @@ impl fmt::Display for ErrorKind {
             Self::OutcomeUnknown => "outcome unknown",
             Self::TimedOut => "timed out",
             Self::Integrity => "integrity error",
+            Self::RolledBack => "rolled back",
             Self::Internal => "internal error",
             Self::Programming => "programming error",
             Self::NotSupported => "not supported",
@@ -258,7 +276,7 @@ impl fmt::Display for Conflict {
             }
             Self::Tracking { application_name, notification_id } => write!(
                 f,
-                "notification {notification_id} of application {application_name:?} is not after the \
+                "notification {notification_id} of application {application_name:?} does not follow the \
                  recorded tracking position"
             ),
         }

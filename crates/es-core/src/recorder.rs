@@ -106,7 +106,9 @@ pub trait TrackingRecorder: Recorder {
     /// # Errors
     /// [`Integrity`](crate::ErrorKind::Integrity) with the [`Conflict`](crate::Conflict) when the
     /// position recorded for that application is not before [the first](Tracking::first) of the
-    /// notifications that are accounted for.
+    /// notifications that are accounted for, or is after the [expected](Tracking::after) one;
+    /// [`RolledBack`](crate::ErrorKind::RolledBack) when it is before the expected one. Nothing is
+    /// recorded then. See [`Tracking::validate`].
     ///
     /// # Cancel safety
     /// When the future is dropped, the position is recorded or not.

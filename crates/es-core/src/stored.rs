@@ -1,9 +1,11 @@
 //! What recorders keep.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::{EventPlace, PersistenceError, Topic};
+use crate::{Conflict, ErrorKind, EventPlace, PersistenceError, Topic};
 
 /// An event as a recorder keeps it: its place, its topic, and its state as bytes.
 ///
@@ -43,8 +45,9 @@ pub struct Notification {
 
 /// How far a consumer has processed the notifications of an upstream application, and from where on.
 ///
-/// It is refused when any of the notifications that it accounts for is already processed: when the
-/// recorded position is not before the first of them.
+/// It is refused with a [conflict](Conflict::Tracking) when any of the notifications that it accounts
+/// for is already processed: when the recorded position is not before the first of them. A record that
+/// [expects a position](Self::after) is also refused when the recorded position is another one.
 ///
 /// The application name:
 /// - is not empty and has no NUL character,
@@ -54,6 +57,7 @@ pub struct Tracking {
     application_name: String,
     first: i64,
     notification_id: i64,
+    expected_position: Option<i64>,
 }
 
 impl Tracking {
@@ -92,9 +96,78 @@ impl Tracking {
                     "notifications from {first} to {notification_id} of application {application_name:?} are none"
                 )));
             }
-            _ => return Ok(Self { application_name, first, notification_id }),
+            _ => return Ok(Self { application_name, first, notification_id, expected_position: None }),
         };
         Err(PersistenceError::data(format!("application name {application_name:?} {flaw}")))
+    }
+
+    /// Requires that the recorded position is exactly `position`; 0 means that none is recorded.
+    ///
+    /// A record that follows another position is a gap: the notifications in between would count as
+    /// processed. [`validate`](Self::validate) says how such a record is refused.
+    ///
+    /// ```
+    /// # use es_core::{PersistenceError, Tracking};
+    /// let tracking = Tracking::covering("bank", 8, 10)?.after(7)?;
+    /// assert_eq!(tracking.expected_position(), Some(7));
+    /// assert!(tracking.validate(Some(7)).is_ok());
+    /// assert!(tracking.validate(Some(9)).unwrap_err().is_conflict());
+    /// assert!(tracking.validate(Some(3)).unwrap_err().is_rolled_back());
+    /// # Ok::<_, PersistenceError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Data`](crate::ErrorKind::Data) when `position` is not before the first notification.
+    pub fn after(mut self, position: i64) -> Result<Self, PersistenceError> {
+        if position >= self.first {
+            return Err(PersistenceError::data(format!(
+                "notification {} of application {:?} does not come after position {position}",
+                self.first, self.application_name
+            )));
+        }
+        self.expected_position = Some(position);
+        Ok(self)
+    }
+
+    /// Compares the record with the recorded position, as every recorder does in the transaction that
+    /// writes it.
+    ///
+    /// # Errors
+    /// With an [expected position](Self::expected_position):
+    /// - [`Integrity`](crate::ErrorKind::Integrity) with a [conflict](Conflict::Tracking) when the
+    ///   recorded position is greater: another instance has moved it;
+    /// - [`RolledBack`](crate::ErrorKind::RolledBack) when it is less, or none is recorded: the tracking
+    ///   record is older than one that was acknowledged.
+    ///
+    /// Without one, the conflict when the recorded position is not before the [first](Self::first)
+    /// notification.
+    pub fn validate(&self, recorded: Option<i64>) -> Result<(), PersistenceError> {
+        let Some(expected) = self.expected_position else {
+            return match recorded {
+                Some(recorded) if recorded >= self.first => Err(self.conflict().into()),
+                _ => Ok(()),
+            };
+        };
+        match recorded.unwrap_or(0).cmp(&expected) {
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(self.conflict().into()),
+            Ordering::Less => Err(self.rolled_back(expected, recorded)),
+        }
+    }
+
+    /// The conflict of this record with one that is recorded.
+    pub fn conflict(&self) -> Conflict {
+        Conflict::Tracking { application_name: self.application_name.clone(), notification_id: self.first }
+    }
+
+    fn rolled_back(&self, expected: i64, recorded: Option<i64>) -> PersistenceError {
+        let recorded = recorded.map_or_else(|| "none".to_owned(), |recorded| recorded.to_string());
+        let message = format!(
+            "application {:?} was processed up to notification {expected}, but the recorded position is \
+             {recorded}: the tracking record was rolled back",
+            self.application_name
+        );
+        PersistenceError::new(ErrorKind::RolledBack, message)
     }
 
     /// The upstream application.
@@ -110,5 +183,10 @@ impl Tracking {
     /// The position of the last notification that was processed.
     pub fn notification_id(&self) -> i64 {
         self.notification_id
+    }
+
+    /// The position that must be recorded, where one is [required](Self::after); 0 for none.
+    pub fn expected_position(&self) -> Option<i64> {
+        self.expected_position
     }
 }

@@ -68,7 +68,7 @@ pub trait TrackingRecorderExt: TrackingRecorder {
     /// events that get them.
     ///
     /// # Errors
-    /// [`Integrity`](ErrorKind::Integrity) when the position is beyond the highest notification id of
+    /// [`RolledBack`](ErrorKind::RolledBack) when the position is beyond the highest notification id of
     /// the upstream; what reading fails with.
     ///
     /// # Cancel safety
@@ -99,7 +99,7 @@ fn check_position(
     }
     let highest = highest.map_or_else(|| "none".to_owned(), |highest| highest.to_string());
     Err(PersistenceError::new(
-        ErrorKind::Integrity,
+        ErrorKind::RolledBack,
         format!(
             "application {application_name:?} was processed up to notification {position}, but its highest is \
              {highest}: it has lost events that were acknowledged"

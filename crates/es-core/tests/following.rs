@@ -197,7 +197,7 @@ fn a_position_beyond_what_the_upstream_has_is_refused() {
     recorder.insert_tracking(Tracking::new("bank", 2).unwrap()).now_or_never().unwrap().unwrap();
     for (version, highest) in [(1, "none"), (2, "1")] {
         let error = verified().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Integrity);
+        assert_eq!(error.kind(), ErrorKind::RolledBack);
         assert!(error.to_string().contains(&format!("its highest is {highest}:")), "{error}");
         upstream.insert_events(vec![event(OPENED, version)]).now_or_never().unwrap().unwrap();
     }

@@ -120,6 +120,38 @@ fn a_conflict_is_an_integrity_error_that_names_what_collided() {
 }
 
 #[test]
+fn a_tracking_record_follows_the_position_that_it_expects() {
+    let tracking = Tracking::covering("up", 8, 10).unwrap().after(5).unwrap();
+    assert_eq!(tracking.expected_position(), Some(5));
+    assert!(tracking.validate(Some(5)).is_ok());
+    for ahead in [6, 7, 8, 10, i64::MAX] {
+        let error = tracking.validate(Some(ahead)).unwrap_err();
+        assert_eq!(error.conflict(), Some(&tracking.conflict()), "recorded: {ahead}");
+    }
+    for (behind, named) in [(None, "none"), (Some(4), "4"), (Some(i64::MIN), "-9223372036854775808")] {
+        let error = tracking.validate(behind).unwrap_err();
+        assert_eq!((error.kind(), error.conflict()), (ErrorKind::RolledBack, None), "recorded: {behind:?}");
+        for part in ["\"up\"", "notification 5", &format!("position is {named}:")] {
+            assert!(error.to_string().contains(part), "{error} lacks {part}");
+        }
+    }
+    let first = Tracking::new("up", 1).unwrap().after(0).unwrap();
+    assert!(first.validate(None).is_ok() && first.validate(Some(0)).is_ok());
+    let unconditional = Tracking::covering("up", 8, 10).unwrap();
+    assert_eq!(unconditional.expected_position(), None);
+    assert!([None, Some(0), Some(7)].iter().all(|recorded| unconditional.validate(*recorded).is_ok()));
+    assert!(unconditional.validate(Some(8)).unwrap_err().is_conflict());
+}
+
+#[test]
+fn a_tracking_record_comes_after_the_position_that_it_expects() {
+    for position in [8, 9, i64::MAX] {
+        let error = Tracking::covering("up", 8, 10).unwrap().after(position).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+    }
+}
+
+#[test]
 fn each_kind_of_error_has_its_constructor() {
     for (error, kind) in [
         (PersistenceError::interface("x"), ErrorKind::Interface),
@@ -130,11 +162,13 @@ fn each_kind_of_error_has_its_constructor() {
         (PersistenceError::not_supported("x"), ErrorKind::NotSupported),
         (PersistenceError::new(ErrorKind::Database, "x"), ErrorKind::Database),
         (PersistenceError::new(ErrorKind::OutcomeUnknown, "x"), ErrorKind::OutcomeUnknown),
+        (PersistenceError::new(ErrorKind::RolledBack, "x"), ErrorKind::RolledBack),
     ] {
         assert_eq!(error.kind(), kind);
         assert_eq!(error.to_string(), "x");
         assert!(!error.is_conflict() && !error.is_transient());
         assert_eq!(error.is_outcome_unknown(), kind == ErrorKind::OutcomeUnknown);
+        assert_eq!(error.is_rolled_back(), kind == ErrorKind::RolledBack);
     }
 }
 
@@ -149,7 +183,7 @@ fn what_unwrapping_an_error_shows_has_kind_message_conflict_and_cause() {
     let conflict = Conflict::Tracking { application_name: "up".to_owned(), notification_id: 7 };
     let cause = std::io::Error::other("the disk is full");
     let shown = format!("{:?}", PersistenceError::from(conflict).with_source(cause));
-    for part in ["Integrity", "is not after the recorded", "conflict: Tracking", "the disk is full"] {
+    for part in ["Integrity", "does not follow the recorded", "conflict: Tracking", "the disk is full"] {
         assert!(shown.contains(part), "{shown} lacks {part:?}");
     }
 }

@@ -336,7 +336,7 @@ async fn a_position_beyond_the_end_of_the_log_is_refused() {
     let mut processor = Processor::new("bank", bank, Handling::new(audit, notice));
     let error = processor.run().await.unwrap_err();
     let ProcessorError::Persistence { source, .. } = error else { panic!("{error:?}") };
-    assert_eq!(source.kind(), ErrorKind::Integrity);
+    assert_eq!(source.kind(), ErrorKind::RolledBack);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
