@@ -20,6 +20,8 @@ use crate::process;
 
 /// Tests run in parallel and have pools each; a benchmark of 256 threads has a connection for each.
 const MAX_CONNECTIONS: u16 = 500;
+/// Tests prepare transactions, which PostgreSQL allows none by default.
+const MAX_PREPARED_TRANSACTIONS: u16 = 64;
 /// Far more than a start takes, crash recovery included.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -116,6 +118,7 @@ impl Cluster {
             format!("port={}", self.connection.port),
             "unix_socket_directories=".to_owned(),
             format!("max_connections={MAX_CONNECTIONS}"),
+            format!("max_prepared_transactions={MAX_PREPARED_TRANSACTIONS}"),
         ] {
             command.arg("-c").arg(setting);
         }
