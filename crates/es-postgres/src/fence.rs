@@ -44,21 +44,30 @@ const HOLDERS: &str = "SELECT pg_catalog.pg_is_in_recovery(), l.virtualtransacti
     AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') \
     AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()";
 
-/// Somebody who may be writing to the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A transaction that may be writing to the table. Two are equal if their virtual transaction ids are.
+#[derive(Clone, Debug)]
 pub(crate) struct Holder {
-    /// The virtual transaction id, unlike a pid or a transaction id unique and there from the start.
+    /// The virtual transaction id: it exists from the start, and `PREPARE TRANSACTION` keeps it.
     transaction: String,
-    /// None of a prepared transaction.
+    /// `None` once the transaction is prepared.
     pid: Option<i32>,
 }
 
 impl Holder {
-    /// Before version 14 of PostgreSQL a transaction that is prepared gets another virtual id.
+    /// Whether this prepared transaction may have been listed under another virtual id: recovery after a
+    /// crash and promotion replace the id of each prepared transaction by `-1/<transaction id>`.
     fn is_renamed(&self) -> bool {
         self.transaction.starts_with("-1/")
     }
 }
+
+impl PartialEq for Holder {
+    fn eq(&self, other: &Self) -> bool {
+        self.transaction == other.transaction
+    }
+}
+
+impl Eq for Holder {}
 
 /// The page of a selection, with nothing missing.
 pub(crate) async fn select(
@@ -145,6 +154,7 @@ async fn wait_for(
         pause = (pause * 2).min(LONGEST_PAUSE);
         let now = holders(datastore, events).await?;
         pending = still_pending(&pending, &now);
+        options.hooks.reached(HookPoint::WritersListed).await;
     }
     Ok(())
 }

@@ -51,6 +51,8 @@ pub enum HookPoint {
     HorizonTaken,
     /// Some of those have not finished; the reader is about to wait.
     WritersPending,
+    /// A waiting reader has listed the writers again.
+    WritersListed,
     /// All of those have finished; the reader is about to read again.
     HorizonPassed,
     /// Somebody has looked for what others have recorded, in vain or not, and has woken those who wait

@@ -405,29 +405,6 @@ async fn a_stall_is_told_as_an_event() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_prepared_transaction_is_waited_for() {
-    let trap = Trap::set().await;
-    let mut slow = trap.writer().await;
-    if scalar::<i32>(&mut slow.connection, "SELECT current_setting('max_prepared_transactions')::int").await
-        == 0
-    {
-        println!("skipped: the server allows no prepared transactions");
-        return;
-    }
-    slow.draw_and_insert(1).await;
-    trap.recorder.insert_events(vec![first()]).await.unwrap();
-    let (reader, mut points) = trap.holding_reader(HookPoint::HorizonTaken).await;
-    let mut page = tokio::spawn(async move { ids(&reader, after(0)).await });
-    points.passed_by(HookPoint::HorizonTaken, &mut page).await;
-    let name = Uuid::new_v4();
-    run(&mut slow.connection, &format!("PREPARE TRANSACTION '{name}'")).await;
-    points.release();
-    points.passed_by(HookPoint::WritersPending, &mut page).await;
-    run(&mut slow.connection, &format!("COMMIT PREPARED '{name}'")).await;
-    assert_eq!(page.await.unwrap(), [1, 2]);
-}
-
 // The mode with a table lock: order is the writers' matter.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
