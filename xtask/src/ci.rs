@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 
+use crate::postgres::Version;
 use crate::tools;
-use crate::{bench, interop, process, test, workspace};
+use crate::{bench, interop, postgres, process, test, workspace};
 
 /// Run everything that a change must pass
 ///
-/// That is formatting, lints (all features, then each alone), documentation, tests as `cargo xtask test` runs them, Rust
-/// and Python on one database as `cargo xtask interop` runs them, the quickstart example, a short run of the benchmarks
+/// That is formatting, lints (all features, then each alone), documentation, tests as `cargo xtask test` runs them, those
+/// of es-postgres on the oldest and the newest version of PostgreSQL too (where npm can install them), Rust and Python on one database as `cargo xtask interop` runs them, the quickstart example, a short run of the benchmarks
 /// without verdicts on time, and the dependencies' licences, sources and advisories. Every step is run even if
 /// an earlier one fails.
 #[derive(Debug, Args)]
@@ -41,6 +42,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         ensure!(is_success, "the tests failed");
         Ok(Verdict::Passed)
     });
+    if !arguments.without_postgres {
+        for (name, version) in
+            [("oldest PostgreSQL", Version::OLDEST), ("newest PostgreSQL", Version::NEWEST)]
+        {
+            steps.run(name, || on_version(version, &mut tests));
+        }
+    }
     steps.run("beside Python", || {
         let without_postgres = arguments.without_postgres;
         interop::run(&interop::Arguments { without_postgres, ..interop::Arguments::default() })?;
@@ -65,6 +73,21 @@ fn format() -> Result<Verdict> {
 fn lints() -> Result<Verdict> {
     let lint = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"];
     passes(workspace::cargo().args(lint))
+}
+
+/// es-postgres's tests on a version of PostgreSQL; not checked where versions cannot be installed.
+fn on_version(version: Version, tests: &mut Option<test::Outcome>) -> Result<Verdict> {
+    if let Err(reason) = postgres::availability() {
+        return Ok(Verdict::NotChecked(reason));
+    }
+    let outcome = test::run_on(version)?;
+    let is_success = outcome.is_success();
+    match tests {
+        Some(tests) => tests.add(outcome),
+        None => *tests = Some(outcome),
+    }
+    ensure!(is_success, "the tests failed on PostgreSQL {version}");
+    Ok(Verdict::Passed)
 }
 
 /// Each feature of each package, none, and all: lints, since code that only some features use is otherwise dead.

@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             packages: arguments.packages.clone(),
             ..test::Arguments::default()
         },
+        None,
     )?;
     outcome.print();
     ensure!(outcome.is_success(), "the tests failed, or their lines could not be counted");

@@ -28,9 +28,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut command = workspace::cargo();
     command.args(["run", "--package", "es-faults", "--", "--rounds", &rounds, "--seed", &seed]);
     // Lives until the last process has ended.
-    let server = if arguments.without_postgres { None } else { Some(Server::provide()?) };
+    let server = if arguments.without_postgres { None } else { Some(Server::provide(None)?) };
     match &server {
-        Some(server) => command.env_remove(WITHOUT_POSTGRES).envs(server.connection().variables()),
+        Some(server) => command.env_remove(WITHOUT_POSTGRES).envs(server.variables()),
         None => command.env(WITHOUT_POSTGRES, "1"),
     };
     process::check(&mut command)

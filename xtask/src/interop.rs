@@ -36,9 +36,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         command.args(["--seed", &seed.to_string()]);
     }
     // Lives until the scenarios have ended.
-    let server = if arguments.without_postgres { None } else { Some(Server::provide()?) };
+    let server = if arguments.without_postgres { None } else { Some(Server::provide(None)?) };
     match &server {
-        Some(server) => command.envs(server.connection().variables()),
+        Some(server) => command.envs(server.variables()),
         None => command.arg("--without-postgres"),
     };
     process::check(&mut command)

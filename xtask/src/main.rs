@@ -1,5 +1,5 @@
 //! The one way to run things here: `cargo xtask test | ci | fmt | bench | coverage | faults | fuzz | interop | mutants |
-//! sanitize | soak | postgres`.
+//! sanitize | soak | postgres | pgbouncer`.
 //!
 //! What a person runs and what CI runs is the same code, and whatever needs a PostgreSQL server is given one.
 
@@ -18,6 +18,7 @@ mod faults;
 mod fuzz;
 mod interop;
 mod mutants;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod python;
@@ -55,6 +56,8 @@ enum Command {
     Soak(soak::Arguments),
     #[command(subcommand)]
     Postgres(postgres::Command),
+    #[command(subcommand)]
+    Pgbouncer(pgbouncer::Command),
 }
 
 fn main() -> ExitCode {
@@ -87,6 +90,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Sanitize(arguments) => sanitize::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Postgres(command) => postgres::run(command),
+        Command::Pgbouncer(command) => pgbouncer::run(&command),
     }
 }
 

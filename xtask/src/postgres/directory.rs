@@ -16,6 +16,7 @@ use super::account::Account;
 use super::cluster;
 use super::connection::random_hex;
 use super::locate;
+use super::versions;
 use crate::workspace;
 
 const THROW_AWAY: &str = "run-";
@@ -120,23 +121,28 @@ fn existing_home(directory: &Path) -> Option<PathBuf> {
 /// checkout is closed to others); a link then says where.
 fn create_home(directory: &Path, account: Account) -> Result<PathBuf> {
     let home = directory.join("home");
+    create_reachable(&home, account)
+}
+
+/// Creates a directory of the account's own at `path`, or a link there to one in another place.
+pub(crate) fn create_reachable(path: &Path, account: Account) -> Result<PathBuf> {
     // A dangling link: temporary files do not outlive the machine's restart.
-    match fs::remove_file(&home) {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(error).context("cannot delete an old link");
         }
-        _ => create_private(&home, account)?,
+        _ => create_private(path, account)?,
     }
-    if account.can_enter(&home) {
-        return fs::canonicalize(&home).context("cannot resolve the new directory");
+    if account.can_enter(path) {
+        return fs::canonicalize(path).context("cannot resolve the new directory");
     }
-    fs::remove_dir(&home).context("cannot delete an empty directory")?;
+    fs::remove_dir(path).context("cannot delete an empty directory")?;
     let elsewhere = env::temp_dir().join(format!("es-persistence-postgres-{}", random_hex()?));
     create_private(&elsewhere, account)?;
-    symlink(&elsewhere, &home).context("cannot create a link")?;
+    symlink(&elsewhere, path).context("cannot create a link")?;
     eprintln!(
-        "xtask: the server's account cannot enter {}; its data is in {}",
-        home.display(),
+        "xtask: the server's account cannot enter {}; its files are in {}",
+        path.display(),
         elsewhere.display()
     );
     Ok(elsewhere)
@@ -175,7 +181,10 @@ fn delete_one_abandoned(path: PathBuf) {
     }
     let Ok(directory) = ClusterDirectory::open(path, None) else { return };
     // Data beneath a server that runs on must stay.
-    match locate::binaries().map(|binaries| cluster::stop(&binaries, &directory)) {
+    match locate::binaries()
+        .or_else(versions::any_installed)
+        .map(|binaries| cluster::stop(&binaries, &directory))
+    {
         Some(Err(error)) => eprintln!("xtask: {}: {error:#}", directory.path.display()),
         _ => directory.delete(),
     }

@@ -13,11 +13,15 @@ pub(crate) struct Binaries(PathBuf);
 
 impl Binaries {
     /// `directory` may hold links to the programs: a server finds its other files beside where it really is.
-    fn in_directory(directory: &Path) -> Option<Self> {
+    pub(crate) fn in_directory(directory: &Path) -> Option<Self> {
         let initdb = fs::canonicalize(directory.join("initdb")).ok()?;
         let directory = initdb.parent()?;
         let is_complete = ["postgres", "pg_ctl"].iter().all(|program| directory.join(program).is_file());
         is_complete.then(|| Self(directory.to_owned()))
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.0
     }
 
     pub(crate) fn path(&self, program: &str) -> PathBuf {

@@ -8,15 +8,22 @@ mod directory;
 mod docker;
 mod locate;
 mod people;
+mod versions;
 
 pub(crate) use connection::Connection;
 pub(crate) use people::{Command, run};
+pub(crate) use versions::{Selection, Version, availability};
+
+use std::ffi::OsString;
 
 use anyhow::{Result, bail};
 
 use cluster::{Cluster, Lifetime};
 use directory::ClusterDirectory;
 use docker::Compose;
+
+/// Names the directory of the programs of the server under test to tests that start servers of their own.
+const PROGRAMS: &str = "ES_TEST_POSTGRES_PROGRAMS";
 
 /// A running server, which is stopped and deleted when dropped if we have started it.
 #[derive(Debug)]
@@ -27,21 +34,39 @@ pub(crate) enum Server {
 }
 
 impl Server {
-    /// Finds or starts a server that lasts as long as the returned value.
-    pub(crate) fn provide() -> Result<Self> {
+    /// Finds or starts a server that lasts as long as the returned value: one of this version, if one is named.
+    pub(crate) fn provide(version: Option<Version>) -> Result<Self> {
+        if let Some(version) = version {
+            return Self::start(version.install()?);
+        }
         if let Some(connection) = Connection::from_environment()? {
             eprintln!("xtask: PostgreSQL as given by POSTGRES_*: {connection}");
             return Ok(Self::Given(connection));
         }
-        let server = match Source::find()? {
-            Source::Binaries(binaries) => {
-                let directory = ClusterDirectory::throw_away()?;
-                Self::Cluster(Cluster::start(binaries, directory, None, Lifetime::ThisProcess)?)
-            }
-            Source::Docker => Self::Docker(Compose::throw_away()?),
+        match Source::find()? {
+            Source::Binaries(binaries) => Self::start(binaries),
+            Source::Docker => Ok(Self::Docker(Compose::throw_away()?).announced()),
+        }
+    }
+
+    fn start(binaries: locate::Binaries) -> Result<Self> {
+        let directory = ClusterDirectory::throw_away()?;
+        Ok(Self::Cluster(Cluster::start(binaries, directory, None, Lifetime::ThisProcess)?).announced())
+    }
+
+    fn announced(self) -> Self {
+        eprintln!("xtask: PostgreSQL for this run: {}", self.connection());
+        self
+    }
+
+    /// What tests read: how to reach the server and, if it was started from installed programs, where those are.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, OsString)> {
+        let connection = self.connection().variables().map(|(name, value)| (name, value.into()));
+        let programs = match self {
+            Self::Cluster(cluster) => Some((PROGRAMS, cluster.programs().as_os_str().to_owned())),
+            Self::Given(_) | Self::Docker(_) => None,
         };
-        eprintln!("xtask: PostgreSQL for this run: {}", server.connection());
-        Ok(server)
+        connection.into_iter().chain(programs).collect()
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -81,6 +106,7 @@ Any one of these will do:
   Fedora:          sudo dnf install postgresql-server
   macOS:           brew install postgresql
   Docker:          start it; its Compose plugin is needed, too
+  npm, on Linux:   cargo xtask postgres install 18, and --postgres 18
   a server of yours: set POSTGRES_HOST, POSTGRES_PORT, POSTGRES_DBNAME, POSTGRES_USER (a superuser), POSTGRES_PASSWORD
 Or leave PostgreSQL out: --without-postgres"
     )

