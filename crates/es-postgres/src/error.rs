@@ -124,6 +124,8 @@ pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         // Data that makes no sense, such as a certificate that is not trusted, stays so.
         sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
+        // The server has closed the connection instead of answering, which the driver takes for a zero byte.
+        sqlx::Error::Protocol(message) => message.starts_with("unexpected response from SSLRequest: 0x00"),
         // The server begins anew.
         _ if severity(error) == Some(PgSeverity::Panic) => true,
         _ => sqlstate(error).is_some_and(|code| {

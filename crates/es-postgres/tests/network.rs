@@ -199,3 +199,20 @@ async fn a_lock_that_takes_long_is_no_lost_connection() {
     run(&mut holder, "COMMIT").await;
     assert_eq!(append.await.unwrap().unwrap(), [1]);
 }
+
+// A server that breaks down closes a connection before it answers whether it encrypts. The driver takes the end for a
+// zero byte and reports an error of the protocol, which was not transient: a follower gave up.
+
+#[tokio::test]
+async fn a_connection_that_is_closed_before_the_first_answer_may_be_tried_again() {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let _ = tokio::io::AsyncReadExt::read(&mut client, &mut [0; 8]).await;
+        }
+    });
+    let options = PostgresOptions::new("bank").host("127.0.0.1").port(port);
+    let failed = options.connect_timeout(Duration::from_millis(200)).open().await.unwrap_err();
+    assert_eq!((failed.kind(), failed.is_transient()), (es_core::ErrorKind::Operational, true), "{failed:?}");
+}
