@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod disk;
 pub mod link;
 pub mod load;
+pub mod pooler;
 pub mod proxy;
 
 use std::env;
@@ -67,7 +68,9 @@ impl Server {
             .port(self.port)
             .database(&self.dbname)
             .username(&self.user)
-            .password(&self.password);
+            .password(&self.password)
+            // A startup parameter that poolers refuse.
+            .extra_float_digits(None);
         options.connect().await
     }
 }
