@@ -220,8 +220,7 @@ struct Connector {
     connect_timeout: Duration,
     max_age: Option<Duration>,
     pre_ping: bool,
-    transaction_pooler: bool,
-    answer_timeout: Duration,
+    options: PostgresOptions,
 }
 
 struct Host {
@@ -255,8 +254,7 @@ impl Connector {
             connect_timeout: options.connect_timeout,
             max_age: options.conn_max_age,
             pre_ping: options.pre_ping,
-            transaction_pooler: options.transaction_pooler,
-            answer_timeout: options.answer_timeout,
+            options: options.clone(),
         })
     }
 
@@ -284,9 +282,9 @@ impl Connector {
             let options = self.options(host).await?;
             let connected = async {
                 let connection = options.connect().await?;
-                let mut session = match self.transaction_pooler {
+                let mut session = match self.options.transaction_pooler {
                     true => Session::pooled(connection),
-                    false => Session::start(connection, self.answer_timeout).await?,
+                    false => Session::start(connection, &self.options).await?,
                 };
                 let writable = self.hosts.len() == 1 || is_writable(&mut session).await?;
                 Ok((session, writable))
@@ -377,9 +375,10 @@ impl Manager for Connector {
     }
 }
 
-/// Whether the server is a primary whose sessions may write.
+/// Whether the server is a primary whose sessions may write. One message: behind a pooler, several could be
+/// answered by several servers.
 async fn is_writable(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let query = "SELECT NOT pg_catalog.pg_is_in_recovery() \
-                 AND pg_catalog.current_setting('transaction_read_only') = 'off'";
-    sqlx::query(query).persistent(false).fetch_one(connection).await?.try_get(0)
+                 AND pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'off'";
+    sqlx::raw_sql(query).fetch_one(connection).await?.try_get(0)
 }

@@ -18,7 +18,7 @@ use crate::{
     options::PostgresOptions,
     reader::{self, ReadError},
     retries::Retries,
-    schema::{self, Create, Standing, Wanted, table_of},
+    schema::{self, Create, Standing, TableSpec, table_of},
     signals::SharedTables,
     store::Store,
     writer::Queue,
@@ -78,7 +78,7 @@ impl PostgresDatastore {
     ) -> Result<PostgresAggregateRecorder, PersistenceError> {
         let events =
             table_of(&self.0.options.schema, application_name, purpose, &format!("stored_{purpose}"))?;
-        let wanted = Wanted { events: Some(events), ..Wanted::default() };
+        let wanted = TableSpec { events: Some(events), ..TableSpec::default() };
         Ok(PostgresAggregateRecorder(self.store(wanted).await?))
     }
 
@@ -96,7 +96,7 @@ impl PostgresDatastore {
         application_name: &str,
     ) -> Result<PostgresApplicationRecorder, PersistenceError> {
         let events = self.events_table(application_name)?;
-        let wanted = Wanted { events: Some(events), notifications: true, tracking: None };
+        let wanted = TableSpec { events: Some(events), notifications: true, tracking: None };
         Ok(PostgresApplicationRecorder(self.store(wanted).await?))
     }
 
@@ -114,7 +114,7 @@ impl PostgresDatastore {
     ) -> Result<PostgresProcessRecorder, PersistenceError> {
         let events = self.events_table(application_name)?;
         let tracking = self.tracking_table(application_name)?;
-        let wanted = Wanted { events: Some(events), notifications: true, tracking: Some(tracking) };
+        let wanted = TableSpec { events: Some(events), notifications: true, tracking: Some(tracking) };
         Ok(PostgresProcessRecorder(self.store(wanted).await?))
     }
 
@@ -130,7 +130,7 @@ impl PostgresDatastore {
         application_name: &str,
     ) -> Result<PostgresTrackingRecorder, PersistenceError> {
         let tracking = self.tracking_table(application_name)?;
-        let wanted = Wanted { tracking: Some(tracking), ..Wanted::default() };
+        let wanted = TableSpec { tracking: Some(tracking), ..TableSpec::default() };
         Ok(PostgresTrackingRecorder(self.store(wanted).await?))
     }
 
@@ -159,7 +159,7 @@ impl PostgresDatastore {
         table_of(&self.0.options.schema, application_name, "tracking", "notification_tracking")
     }
 
-    async fn store(&self, wanted: Wanted) -> Result<Arc<Store>, PersistenceError> {
+    async fn store(&self, wanted: TableSpec) -> Result<Arc<Store>, PersistenceError> {
         let create = if self.0.options.create_table { Create::TablesAndFunctions } else { Create::Nothing };
         let standing = self.prepare(&wanted, create).await?;
         let mut queues = self.lock_queues();
@@ -175,7 +175,7 @@ impl PostgresDatastore {
 
     pub(crate) async fn prepare(
         &self,
-        wanted: &Wanted,
+        wanted: &TableSpec,
         create: Create,
     ) -> Result<Standing, PersistenceError> {
         let connections = &self.0.connections;

@@ -69,6 +69,11 @@ pub(crate) fn has_sqlstate(error: &sqlx::Error, codes: &[&str]) -> bool {
     sqlstate(error).is_some_and(|code| codes.contains(&&*code))
 }
 
+/// The table that the server names in an error.
+pub(crate) fn table(error: &sqlx::Error) -> Option<&str> {
+    error.as_database_error().and_then(DatabaseError::table)
+}
+
 /// The error for a statement that failed; `doing` says what it was to do, and on what.
 pub(crate) fn from_statement(doing: &str, error: sqlx::Error) -> PersistenceError {
     let code = sqlstate(&error);

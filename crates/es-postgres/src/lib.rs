@@ -127,9 +127,7 @@
 //! # Features
 //! - `tls`: encrypted connections, by rustls on ring; see [`PostgresOptions::sslmode`].
 
-mod append;
 mod connect;
-mod current;
 mod datastore;
 mod error;
 mod fence;
@@ -137,7 +135,6 @@ mod hints;
 mod hooks;
 mod listening;
 mod options;
-mod outcome;
 mod poller;
 mod projector;
 mod reader;
@@ -148,11 +145,10 @@ mod schema;
 mod session;
 mod signals;
 mod spares;
-mod statements;
 mod store;
 mod tracking;
 mod transaction;
-mod writer;
+mod write;
 
 pub use datastore::PostgresDatastore;
 pub use hooks::{HookFuture, HookPoint, Hooks};

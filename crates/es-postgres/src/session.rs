@@ -6,6 +6,7 @@
 //! whether it is still at work on this one.
 
 use std::{
+    fmt::Write as _,
     io,
     ops::{Deref, DerefMut},
     pin::pin,
@@ -19,35 +20,116 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
+use crate::options::PostgresOptions;
+
 /// How long at most an answer may still be on its way after the server has said that it is done.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Sets up a session, and says how the server knows it.
+/// Pins the search path to the system catalogue, as a statement with its semicolon.
 ///
-/// Transactions are `READ COMMITTED` where the role's or the database's default is another. A stricter
-/// one takes its snapshot before it has the table's lock, and would check an append against what stood
-/// before it waited. What the server is told of the network it is told unless somebody else did. None of
-/// it is a startup option, which poolers refuse.
-fn set_up(answer_timeout: Duration) -> String {
-    let mut settings = "('default_transaction_isolation', 'read committed')".to_owned();
-    if !answer_timeout.is_zero() {
-        // A client that is gone is noticed as soon as it notices a server that is gone.
-        let milliseconds = i32::try_from(answer_timeout.as_millis()).unwrap_or(i32::MAX);
+/// A name or an operator that is not qualified is looked up in the search path, and a better match in another
+/// schema than `pg_catalog` wins (CVE-2018-1058). A role that may create objects in `public` could so run its
+/// code with the rights of the library's role. SQL that also runs in transactions of the caller's, where the
+/// path is the caller's, is qualified throughout.
+pub(crate) const PIN_SEARCH_PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp;";
+
+/// Planner settings of the library's own statements. Plans are made once, often while a table is empty and
+/// its statistics say that a scan is cheapest; a plan that is kept must use the index. Compilation (JIT) of a
+/// statement that takes microseconds takes milliseconds.
+const PLANNER: [(&str, &str); 5] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
+
+/// The access of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// Begins a transaction of the library's own, as statements with their semicolons.
+///
+/// It is `READ COMMITTED` whatever the default of the role: a stricter one takes its snapshot before it has the
+/// lock of an append, and would check the append against a state from before the wait. Behind a pooler in
+/// transaction mode, the transaction also gets the settings that a session has otherwise.
+pub(crate) fn begin(options: &PostgresOptions, access: Access) -> String {
+    let access = match access {
+        Access::ReadOnly => " READ ONLY",
+        Access::ReadWrite => "",
+    };
+    let mut begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED{access};");
+    if options.transaction_pooler {
+        let _ = write!(begin, " {PIN_SEARCH_PATH}");
+        for (name, value) in PLANNER {
+            let _ = write!(begin, " SET LOCAL {name} = {value};");
+        }
+        let _ = write!(begin, " SET LOCAL lock_timeout = {};", options.lock_timeout.as_millis());
+        begin.push_str(&idle_timeout(options));
+    }
+    begin
+}
+
+/// Begins a transaction that is handed to code of the user's: with the settings of the user's role.
+pub(crate) fn begin_for_user(options: &PostgresOptions) -> String {
+    let mut begin = "BEGIN ISOLATION LEVEL READ COMMITTED;".to_owned();
+    if options.transaction_pooler {
+        begin.push_str(&idle_timeout(options));
+    } else {
+        for name in PLANNER.iter().map(|(name, _)| *name).chain(["search_path", "lock_timeout"]) {
+            let _ = write!(begin, " SET LOCAL {name} TO DEFAULT;");
+        }
+    }
+    begin
+}
+
+fn idle_timeout(options: &PostgresOptions) -> String {
+    match options.idle_in_transaction_session_timeout.as_millis() {
+        0 => String::new(),
+        idle => format!(" SET LOCAL idle_in_transaction_session_timeout = {idle};"),
+    }
+}
+
+/// Sets up a session and identifies its server process, in one message.
+///
+/// Network settings are set unless the server has its own. None of it is a startup option, which poolers
+/// refuse.
+fn set_up(options: &PostgresOptions) -> String {
+    let mut set_up = PIN_SEARCH_PATH.replace(" LOCAL", "");
+    for (name, value) in PLANNER {
+        let _ = write!(set_up, " SET {name} = {value};");
+    }
+    let _ = write!(
+        set_up,
+        " SET lock_timeout = {}; SET default_transaction_isolation = 'read committed';",
+        options.lock_timeout.as_millis()
+    );
+    if !options.answer_timeout.is_zero() {
+        // A lost client is noticed as soon as the client notices a lost server.
+        let milliseconds = i32::try_from(options.answer_timeout.as_millis()).unwrap_or(i32::MAX);
         let part = |parts: i32| (milliseconds / 1_000 / parts).max(1);
-        settings.push_str(&format!(
-            ", ('tcp_user_timeout', '{milliseconds}'), ('tcp_keepalives_idle', '{}'), \
-             ('tcp_keepalives_interval', '{}'), ('tcp_keepalives_count', '3')",
+        let _ = write!(
+            set_up,
+            " SELECT set_config(s.name, w.value, false) FROM (VALUES ('tcp_user_timeout', '{milliseconds}'), \
+             ('tcp_keepalives_idle', '{}'), ('tcp_keepalives_interval', '{}'), ('tcp_keepalives_count', '3')) \
+             AS w (name, value) JOIN pg_settings AS s ON s.name = w.name WHERE s.source = 'default';",
             part(2),
             part(6)
-        ));
+        );
     }
-    format!(
-        "WITH told AS (SELECT pg_catalog.set_config(s.name, w.value, false) \
-         FROM (VALUES {settings}) AS w (name, value) JOIN pg_catalog.pg_settings AS s ON s.name = w.name \
-         WHERE s.setting <> w.value AND (s.source = 'default' OR s.name = 'default_transaction_isolation')) \
-         SELECT pid, {STARTED}, (SELECT count(*) FROM told) FROM pg_catalog.pg_stat_activity \
-         WHERE pid = pg_catalog.pg_backend_pid()"
-    )
+    let _ = write!(
+        set_up,
+        " SELECT pid, {STARTED} FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+    );
+    set_up
+}
+
+/// Runs statements without arguments, in one message.
+pub(crate) async fn run(connection: &mut PgConnection, statements: &str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(statements).into_sql_str()).execute(connection).await.map(drop)
 }
 
 /// When a server process was started, in microseconds: its process id is another's some day.
@@ -72,13 +154,13 @@ impl Session {
     /// Sets up a session of a new connection's own.
     pub(crate) async fn start(
         mut connection: PgConnection,
-        answer_timeout: Duration,
+        options: &PostgresOptions,
     ) -> Result<Self, sqlx::Error> {
-        let set_up = AssertSqlSafe(set_up(answer_timeout)).into_sql_str();
-        let row: Option<PgRow> =
-            sqlx::query(set_up).persistent(false).fetch_optional(&mut connection).await?;
-        let backend = match row {
-            // It tells the time of its start to whom it may concern.
+        let set_up = AssertSqlSafe(set_up(options)).into_sql_str();
+        let rows: Vec<PgRow> = sqlx::raw_sql(set_up).fetch_all(&mut connection).await?;
+        // The rows of the settings come first.
+        let backend = match rows.last().filter(|row| row.len() == 2) {
+            // The start of the process is not shown to every role.
             Some(row) => match (row.try_get(0)?, row.try_get(1)?) {
                 (Some(pid), Some(started)) => Some(Backend { pid, started }),
                 _ => None,
@@ -164,9 +246,9 @@ pub(crate) async fn look_at(
 ) -> Result<Silence, sqlx::Error> {
     let query = format!(
         "SELECT CASE WHEN (state LIKE 'idle%' OR wait_event = 'ClientRead') \
-         AND pg_catalog.clock_timestamp() - state_change > pg_catalog.make_interval(secs => $3) \
-         THEN pg_catalog.pg_terminate_backend(pid) ELSE false END \
-         FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND {STARTED} = $2"
+         AND clock_timestamp() - state_change > make_interval(secs => $3) \
+         THEN pg_terminate_backend(pid) ELSE false END \
+         FROM pg_stat_activity WHERE pid = $1 AND {STARTED} = $2"
     );
     let query = AssertSqlSafe(query).into_sql_str();
     let asking = sqlx::query(query).persistent(false).bind(backend.pid).bind(backend.started);

@@ -10,7 +10,7 @@ use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
     PostgresDatastore, hints, poller,
-    schema::{TableName, Wanted},
+    schema::{TableName, TableSpec},
     writer::Request,
 };
 
@@ -76,7 +76,7 @@ pub(crate) struct Telling {
 impl SharedTables {
     /// The signals of another recorder with these tables. Who looks for what others have recorded does
     /// so in the runtime of the caller.
-    pub(crate) fn signals(&self, datastore: &PostgresDatastore, tables: &Wanted) -> Signals {
+    pub(crate) fn signals(&self, datastore: &PostgresDatastore, tables: &TableSpec) -> Signals {
         let events = tables.events.as_ref().map(|table| self.followed(table, Kind::Events));
         let tracking = tables.tracking.as_ref().map(|table| self.followed(table, Kind::Positions));
         let join =

@@ -7,13 +7,13 @@ use uuid::Uuid;
 
 use crate::{
     PostgresDatastore,
-    current::CurrentAppender,
+    current::AppenderCache,
     error, fence,
     options::Ordering,
     outcome::Committer,
     reader,
     rows::{Topics, column},
-    schema::{Standing, TableName, Wanted},
+    schema::{Standing, TableName, TableSpec},
     signals::Signals,
     statements::Lock,
     writer::Queue,
@@ -23,8 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) datastore: PostgresDatastore,
-    pub(crate) appender: Arc<CurrentAppender>,
-    tables: Wanted,
+    pub(crate) appender: Arc<AppenderCache>,
+    tables: TableSpec,
     pub(crate) queue: Arc<Queue>,
     pub(crate) signals: Arc<Signals>,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(
         datastore: PostgresDatastore,
-        tables: Wanted,
+        tables: TableSpec,
         standing: Standing,
         signals: Arc<Signals>,
     ) -> Self {
@@ -41,7 +41,7 @@ impl Store {
         // records one after the other must not overtake each other.
         let several = standing.lock == Lock::None && standing.append.events.is_some();
         let writers = if several { options.writers.get() } else { 1 };
-        let appender = Arc::new(CurrentAppender::new(datastore.clone(), tables.clone(), standing));
+        let appender = Arc::new(AppenderCache::new(datastore.clone(), tables.clone(), standing));
         let committer = Committer::new(datastore.clone(), Arc::clone(&appender), Arc::clone(&signals));
         let queue = Arc::new(Queue::start(committer, options, writers));
         Self { appender, tables, queue, signals, datastore }

@@ -1,0 +1,307 @@
+//! What the catalogue says about the tables of a recorder.
+
+use es_core::PersistenceError;
+use sqlx::{
+    AssertSqlSafe, Row, SqlSafeStr,
+    postgres::{PgConnection, PgRow},
+};
+
+use super::{
+    TableSpec,
+    name::{TableName, quote_literal},
+};
+use crate::{error, options::Ordering, session};
+
+/// The tables of a recorder as they are in the database.
+#[derive(Clone, Debug)]
+pub(crate) struct CatalogState {
+    pub(crate) events: Option<EventsTable>,
+    pub(crate) tracking: Option<TrackingTable>,
+}
+
+/// A table of events.
+#[derive(Clone, Debug)]
+pub(crate) struct EventsTable {
+    pub(crate) name: TableName,
+    /// Whether it has notification ids.
+    pub(crate) has_ids: bool,
+    /// The sequence of the ids, quoted; none where the default of the column uses no sequence.
+    pub(crate) sequence: Option<String>,
+}
+
+/// A table of tracking records.
+#[derive(Clone, Debug)]
+pub(crate) struct TrackingTable {
+    pub(crate) name: TableName,
+    pub(crate) layout: Layout,
+}
+
+/// The two layouts of a tracking table, told apart by the primary key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// One row for each tracking record: version 9.1 of the Python library.
+    RowPerRecord,
+    /// One row for each application: version 9.5, and the layout that is created here.
+    RowPerApplication,
+}
+
+/// A table or index that does not exist.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Missing<'a> {
+    /// An events table with notification ids.
+    Events(&'a TableName),
+    /// An events table without notification ids.
+    Aggregates(&'a TableName),
+    /// The unique index on the notification ids of an existing table.
+    IdIndex(&'a TableName),
+    Tracking(&'a TableName),
+}
+
+impl<'a> Missing<'a> {
+    pub(crate) fn table(&self) -> &'a TableName {
+        match self {
+            Self::Events(table) | Self::Aggregates(table) | Self::IdIndex(table) | Self::Tracking(table) => {
+                table
+            }
+        }
+    }
+}
+
+/// What the catalogue says about each table; none where the recorder has no such table.
+#[derive(Debug)]
+pub(crate) struct Inspection {
+    events: Option<TableInfo>,
+    tracking: Option<TableInfo>,
+}
+
+/// What the catalogue says about one table.
+#[derive(Debug)]
+struct TableInfo {
+    exists: bool,
+    has_children: bool,
+    /// The columns of the primary key, sorted and separated by commas.
+    primary_key: Option<String>,
+    /// The columns of the unique indexes that an `ON CONFLICT` can use, in the same form.
+    unique_keys: Vec<String>,
+    has_ids: bool,
+    /// Whether inserting a value into the id column is refused (`GENERATED ALWAYS`).
+    ids_are_generated_always: bool,
+    has_id_default: bool,
+    sequence: Option<String>,
+    /// Whether the sequence gives out ids one by one, in ascending order.
+    is_sequence_suitable: Option<bool>,
+}
+
+/// Reads the catalogue about the tables, in one message and one transaction.
+pub(crate) async fn inspect(
+    connection: &mut PgConnection,
+    spec: &TableSpec,
+) -> Result<Inspection, PersistenceError> {
+    Ok(Inspection {
+        events: inspect_optional(connection, spec.events.as_ref()).await?,
+        tracking: inspect_optional(connection, spec.tracking.as_ref()).await?,
+    })
+}
+
+async fn inspect_optional(
+    connection: &mut PgConnection,
+    table: Option<&TableName>,
+) -> Result<Option<TableInfo>, PersistenceError> {
+    let Some(table) = table else { return Ok(None) };
+    let failed = |failed| error::from_statement(&format!("inspecting {}", table.quoted()), failed);
+    let sql = AssertSqlSafe(query(table)).into_sql_str();
+    let rows = sqlx::raw_sql(sql).fetch_all(connection).await.map_err(failed)?;
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound).map_err(failed)?;
+    TableInfo::read(row).map(Some).map_err(failed)
+}
+
+fn query(table: &TableName) -> String {
+    // Key columns of an index, without those that are only included.
+    let key_columns = "(SELECT string_agg(ka.attname::text, ',' ORDER BY ka.attname) \
+         FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place) \
+         JOIN pg_attribute AS ka ON ka.attrelid = i.indrelid AND ka.attnum = k.attnum \
+         WHERE k.place <= i.indnkeyatts)";
+    // The sequence that the default of the column uses, and the one that an identity column owns. A sequence
+    // that the default uses need not be owned by the column.
+    let sequences = "SELECT sd.refobjid AS oid FROM pg_attrdef AS d JOIN pg_depend AS sd \
+         ON sd.classid = 'pg_attrdef'::regclass AND sd.objid = d.oid AND sd.refclassid = 'pg_class'::regclass \
+         WHERE d.adrelid = c.oid AND d.adnum = a.attnum \
+         UNION SELECT sd.objid FROM pg_depend AS sd \
+         WHERE sd.classid = 'pg_class'::regclass AND sd.refclassid = 'pg_class'::regclass \
+         AND sd.refobjid = c.oid AND sd.refobjsubid = a.attnum AND sd.deptype = 'i'";
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {pin} \
+         SELECT c.oid IS NOT NULL, EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhparent = c.oid), \
+         (SELECT {key_columns} FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary), \
+         (SELECT string_agg({key_columns}, ';') FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisunique \
+         AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL), \
+         a.attnum IS NOT NULL, coalesce(a.attidentity = 'a', false), \
+         coalesce(a.atthasdef OR a.attidentity <> '', false), s.name, s.is_suitable \
+         FROM (SELECT) AS always \
+         LEFT JOIN (pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = {schema}) \
+         ON c.relname = {name} \
+         LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'notification_id' \
+         AND NOT a.attisdropped \
+         LEFT JOIN LATERAL (SELECT min(format('%I.%I', sn.nspname, sc.relname)) AS name, \
+         bool_and(q.seqcache = 1 AND q.seqincrement > 0 AND NOT q.seqcycle AND q.seqmin >= 1) AS is_suitable \
+         FROM ({sequences}) AS used JOIN pg_class AS sc ON sc.oid = used.oid \
+         JOIN pg_namespace AS sn ON sn.oid = sc.relnamespace \
+         JOIN pg_sequence AS q ON q.seqrelid = sc.oid) AS s ON true; \
+         COMMIT",
+        pin = session::PIN_SEARCH_PATH,
+        schema = quote_literal(table.schema()),
+        name = quote_literal(table.name()),
+    )
+}
+
+impl TableInfo {
+    fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let unique_keys: Option<String> = row.try_get(3)?;
+        Ok(Self {
+            exists: row.try_get(0)?,
+            has_children: row.try_get(1)?,
+            primary_key: row.try_get(2)?,
+            unique_keys: unique_keys.iter().flat_map(|keys| keys.split(';')).map(str::to_owned).collect(),
+            has_ids: row.try_get(4)?,
+            ids_are_generated_always: row.try_get(5)?,
+            has_id_default: row.try_get(6)?,
+            sequence: row.try_get(7)?,
+            is_sequence_suitable: row.try_get(8)?,
+        })
+    }
+
+    fn has_unique_key(&self, columns: &str) -> bool {
+        self.unique_keys.iter().any(|key| key == columns)
+    }
+}
+
+impl Inspection {
+    /// The tables and indexes that can be created.
+    pub(crate) fn missing<'a>(&self, spec: &'a TableSpec) -> Vec<Missing<'a>> {
+        let mut missing = Vec::new();
+        if let (Some(info), Some(table)) = (&self.events, &spec.events) {
+            match (info.exists, spec.notifications) {
+                (false, true) => missing.push(Missing::Events(table)),
+                (false, false) => missing.push(Missing::Aggregates(table)),
+                (true, true) if info.has_ids && !info.has_unique_key("notification_id") => {
+                    missing.push(Missing::IdIndex(table));
+                }
+                _ => {}
+            }
+        }
+        if let (Some(TableInfo { exists: false, .. }), Some(table)) = (&self.tracking, &spec.tracking) {
+            missing.push(Missing::Tracking(table));
+        }
+        missing
+    }
+
+    /// The tables, if a recorder can work with them.
+    pub(crate) fn check(
+        self,
+        spec: &TableSpec,
+        ordering: Ordering,
+    ) -> Result<CatalogState, PersistenceError> {
+        let events = spec.events.as_ref().zip(self.events);
+        let tracking = spec.tracking.as_ref().zip(self.tracking);
+        Ok(CatalogState {
+            events: events
+                .map(|(name, info)| check_events(name, info, spec.notifications, ordering))
+                .transpose()?,
+            tracking: tracking.map(|(name, info)| check_tracking(name, &info)).transpose()?,
+        })
+    }
+}
+
+fn check_events(
+    name: &TableName,
+    info: TableInfo,
+    notifications: bool,
+    ordering: Ordering,
+) -> Result<EventsTable, PersistenceError> {
+    let table = name.quoted();
+    if !info.exists {
+        return Err(missing_table(name));
+    }
+    if notifications && !info.has_ids {
+        return Err(PersistenceError::programming(format!(
+            "table {table} has no column notification_id, which the events table of an application needs"
+        )));
+    }
+    if !info.has_unique_key("originator_id,originator_version") {
+        return Err(PersistenceError::programming(format!(
+            "table {table} has no primary key on originator_id and originator_version"
+        )));
+    }
+    if info.has_children {
+        tracing::warn!(
+            table,
+            "reads of this table include its child tables: each needs the same indexes, or reads are slow"
+        );
+    }
+    if info.has_ids {
+        check_ids(&table, &info, notifications, ordering)?;
+    }
+    Ok(EventsTable { name: name.clone(), has_ids: info.has_ids, sequence: info.sequence })
+}
+
+/// The order needs ids that are drawn one by one, in ascending order: a session's cache breaks it under any
+/// lock.
+fn check_ids(
+    table: &str,
+    info: &TableInfo,
+    notifications: bool,
+    ordering: Ordering,
+) -> Result<(), PersistenceError> {
+    let is_parallel = ordering == Ordering::Parallel;
+    if notifications && !info.has_unique_key("notification_id") {
+        return Err(PersistenceError::programming(format!(
+            "table {table} has no unique index on notification_id"
+        )));
+    }
+    if !info.has_id_default {
+        return Err(PersistenceError::not_supported(format!(
+            "column notification_id of table {table} has no default that gives out ids"
+        )));
+    }
+    if is_parallel && info.ids_are_generated_always {
+        return Err(PersistenceError::not_supported(format!(
+            "column notification_id of table {table} is GENERATED ALWAYS: parallel ordering inserts ids, and \
+             needs GENERATED BY DEFAULT"
+        )));
+    }
+    // Without a known sequence, the serialized ordering relies on what the default does.
+    if info.is_sequence_suitable.unwrap_or(!is_parallel) {
+        return Ok(());
+    }
+    Err(PersistenceError::not_supported(format!(
+        "notification ids of {table} must come from a sequence that ascends from 1 or more, with CACHE 1 and \
+         NO CYCLE, and parallel ordering needs a column whose default uses that sequence"
+    )))
+}
+
+fn check_tracking(name: &TableName, info: &TableInfo) -> Result<TrackingTable, PersistenceError> {
+    if !info.exists {
+        return Err(missing_table(name));
+    }
+    let layout = match info.primary_key.as_deref() {
+        Some("application_name") => Layout::RowPerApplication,
+        Some("application_name,notification_id") => Layout::RowPerRecord,
+        Some(key) => {
+            return Err(PersistenceError::programming(format!(
+                "table {} has the primary key ({key}), which no known tracking table has",
+                name.quoted()
+            )));
+        }
+        None => {
+            return Err(PersistenceError::programming(format!(
+                "table {} has no primary key, which every tracking table has",
+                name.quoted()
+            )));
+        }
+    };
+    Ok(TrackingTable { name: name.clone(), layout })
+}
+
+fn missing_table(table: &TableName) -> PersistenceError {
+    PersistenceError::programming(format!("table {} does not exist", table.quoted()))
+}
