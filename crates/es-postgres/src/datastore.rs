@@ -18,10 +18,11 @@ use crate::{
     options::PostgresOptions,
     reader::{self, ReadError},
     retries::Retries,
-    schema::{self, Create, Standing, TableSpec, table_of},
+    schema::{self, CatalogState, TableName, TableSpec},
+    session::{self, Access},
     signals::SharedTables,
     store::Store,
-    writer::Queue,
+    write::Queue,
 };
 
 /// One PostgreSQL database, open: a pool of connections that its recorders share.
@@ -76,10 +77,14 @@ impl PostgresDatastore {
         application_name: &str,
         purpose: &str,
     ) -> Result<PostgresAggregateRecorder, PersistenceError> {
-        let events =
-            table_of(&self.0.options.schema, application_name, purpose, &format!("stored_{purpose}"))?;
-        let wanted = TableSpec { events: Some(events), ..TableSpec::default() };
-        Ok(PostgresAggregateRecorder(self.store(wanted).await?))
+        let events = TableName::of_application(
+            &self.0.options.schema,
+            application_name,
+            purpose,
+            &format!("stored_{purpose}"),
+        )?;
+        let spec = TableSpec { events: Some(events), ..TableSpec::default() };
+        Ok(PostgresAggregateRecorder(self.store(spec).await?))
     }
 
     /// A recorder of events and their total order: table `stored_events`, or `bank_events`.
@@ -96,8 +101,8 @@ impl PostgresDatastore {
         application_name: &str,
     ) -> Result<PostgresApplicationRecorder, PersistenceError> {
         let events = self.events_table(application_name)?;
-        let wanted = TableSpec { events: Some(events), notifications: true, tracking: None };
-        Ok(PostgresApplicationRecorder(self.store(wanted).await?))
+        let spec = TableSpec { events: Some(events), notifications: true, tracking: None };
+        Ok(PostgresApplicationRecorder(self.store(spec).await?))
     }
 
     /// A recorder of events, their total order, and tracking: tables `stored_events` and
@@ -114,8 +119,8 @@ impl PostgresDatastore {
     ) -> Result<PostgresProcessRecorder, PersistenceError> {
         let events = self.events_table(application_name)?;
         let tracking = self.tracking_table(application_name)?;
-        let wanted = TableSpec { events: Some(events), notifications: true, tracking: Some(tracking) };
-        Ok(PostgresProcessRecorder(self.store(wanted).await?))
+        let spec = TableSpec { events: Some(events), notifications: true, tracking: Some(tracking) };
+        Ok(PostgresProcessRecorder(self.store(spec).await?))
     }
 
     /// A recorder of tracking alone: table `notification_tracking`, or `bank_tracking`.
@@ -130,8 +135,8 @@ impl PostgresDatastore {
         application_name: &str,
     ) -> Result<PostgresTrackingRecorder, PersistenceError> {
         let tracking = self.tracking_table(application_name)?;
-        let wanted = TableSpec { tracking: Some(tracking), ..TableSpec::default() };
-        Ok(PostgresTrackingRecorder(self.store(wanted).await?))
+        let spec = TableSpec { tracking: Some(tracking), ..TableSpec::default() };
+        Ok(PostgresTrackingRecorder(self.store(spec).await?))
     }
 
     /// Closes the recorders, each of which finishes what it has accepted, and then the connections.
@@ -151,23 +156,27 @@ impl PostgresDatastore {
         self.0.connections.close().await;
     }
 
-    fn events_table(&self, application_name: &str) -> Result<schema::TableName, PersistenceError> {
-        table_of(&self.0.options.schema, application_name, "events", "stored_events")
+    fn events_table(&self, application_name: &str) -> Result<TableName, PersistenceError> {
+        TableName::of_application(&self.0.options.schema, application_name, "events", "stored_events")
     }
 
-    fn tracking_table(&self, application_name: &str) -> Result<schema::TableName, PersistenceError> {
-        table_of(&self.0.options.schema, application_name, "tracking", "notification_tracking")
+    fn tracking_table(&self, application_name: &str) -> Result<TableName, PersistenceError> {
+        TableName::of_application(
+            &self.0.options.schema,
+            application_name,
+            "tracking",
+            "notification_tracking",
+        )
     }
 
-    async fn store(&self, wanted: TableSpec) -> Result<Arc<Store>, PersistenceError> {
-        let create = if self.0.options.create_table { Create::TablesAndFunctions } else { Create::Nothing };
-        let standing = self.prepare(&wanted, create).await?;
+    async fn store(&self, spec: TableSpec) -> Result<Arc<Store>, PersistenceError> {
+        let state = self.prepare(&spec, self.0.options.create_table).await?;
         let mut queues = self.lock_queues();
         if queues.is_closed {
             return Err(error::datastore_closed());
         }
-        let signals = Arc::new(self.0.shared_tables.signals(self, &wanted));
-        let store = Store::new(self.clone(), wanted, standing, signals);
+        let signals = Arc::new(self.0.shared_tables.signals(self, &spec));
+        let store = Store::new(self.clone(), spec, state, signals);
         queues.open.retain(|queue| queue.strong_count() > 0);
         queues.open.push(Arc::downgrade(&store.queue));
         Ok(Arc::new(store))
@@ -175,18 +184,17 @@ impl PostgresDatastore {
 
     pub(crate) async fn prepare(
         &self,
-        wanted: &TableSpec,
-        create: Create,
-    ) -> Result<Standing, PersistenceError> {
+        spec: &TableSpec,
+        create: bool,
+    ) -> Result<CatalogState, PersistenceError> {
         let connections = &self.0.connections;
         let mut lease = connections.lease(Caller::Reader).await?;
         let backend = lease.backend();
-        let preparing = schema::prepare(&mut lease, wanted, create, self.0.options.ordering);
+        let preparing = schema::prepare(&mut lease, spec, create, self.0.options.ordering);
         let prepared = connections.answered(backend, preparing).await;
-        let standing =
-            prepared.map_err(|failed| error::from_statement("looking at the tables", failed))??;
+        let state = prepared.map_err(|failed| error::from_statement("inspecting the tables", failed))??;
         lease.finish();
-        Ok(standing)
+        Ok(state)
     }
 
     fn lock_queues(&self) -> MutexGuard<'_, Queues> {
@@ -257,9 +265,9 @@ impl PostgresDatastore {
         if !self.0.options.transaction_pooler {
             return reader::fetch(connection, query, true, decode).await;
         }
-        schema::run(connection, "BEGIN READ ONLY").await?;
+        session::run(connection, &session::begin(&self.0.options, Access::ReadOnly)).await?;
         let rows = reader::fetch(connection, query, false, decode).await?;
-        schema::run(connection, "COMMIT").await?;
+        session::run(connection, "COMMIT").await?;
         Ok(rows)
     }
 }

@@ -45,6 +45,9 @@ pub enum HookPoint {
     GroupAnswered,
     /// The writer has lost its connection and is about to find out what became of a request.
     OutcomeDoubtful,
+    /// A request was not appended, because its tracking position is locked by another transaction; it is about
+    /// to be retried.
+    PositionLocked,
     /// A reader has met a gap and is about to ask who is writing.
     GapFound,
     /// A reader knows who was writing when it met a gap.

@@ -48,26 +48,29 @@
 //! ```
 //!
 //! # The total order
-//! Notification ids come from a sequence, which hands them out before the transactions that use
-//! them commit: with several writers, a higher id can become visible before a lower one, and a
-//! reader that has moved on never sees the lower one. There are two ways to keep that from happening:
+//! Notification ids come from a sequence, which gives them out before the transactions that use them commit: with
+//! several writers, a higher id can become visible before a lower one, and a reader that has moved on never sees the
+//! lower one. There are two ways to prevent that:
 //!
-//! - [`Ordering::TableLock`], the default. A writer takes the events table's lock, checks, inserts
-//!   and commits before the next one may. Ids become visible in their order, for every reader, the
-//!   Python library's included. It is one call of a function that is created beside the table, and
-//!   one call carries everything that waits, so that the lock costs one flush of the disk per group.
-//! - [`Ordering::Parallel`]. Writers never wait for each other. A reader that meets a gap finds out
-//!   who was writing then, waits until they have finished, and reads again. Every process must use this
+//! - [`Ordering::TableLock`], the default. Writers exclude each other from before the first id is drawn until after
+//!   the commit is visible. Ids become visible in ascending order, for every reader, the Python library's included.
+//!   An append is one statement that takes a transaction-level advisory lock of the table and inserts; `INSERT` itself
+//!   excludes the Python library's writers, which lock the table. One statement carries all waiting requests, so that
+//!   the lock costs one flush of the disk for each group. A conflict may spend ids.
+//! - [`Ordering::Parallel`]. Writers never wait for each other. A reader that meets a gap determines which
+//!   transactions were writing, waits until they have ended, and reads again. Every process must use this
 //!   library in this mode, and notifications are read from the primary. A transaction that writes
-//!   and stays open holds readers up: they warn (`tracing`), and fail where a
+//!   and stays open delays readers: they warn (`tracing`), and fail where a
 //!   [bound](PostgresOptions::fence_timeout) is set, but never go past it. Go on after the last id of a
 //!   page; or, after a page with fewer events than its limit, after its
 //!   [`stop`](es_core::NotificationSelection::stop), if that was the highest id before. An empty page
-//!   without one, or a short page beyond its last id, says nothing of what is in flight.
+//!   without one, or a short page beyond its last id, says nothing of what is in flight. Two writers of the same
+//!   aggregate wait for each other's commit, because the second one has to know whether the version is free.
 //!
 //! Both need ids that are drawn one by one: a sequence with `CACHE 1`, `NO CYCLE`, ascending, as is the
-//! default. The table lock keeps order among those who take it. The Python library does, unless
-//! `POSTGRES_ENABLE_DB_FUNCTIONS` is on: its function takes none, so leave that off.
+//! default. Serialized order needs writers that take one of the two locks. Those of the Python library do, unless
+//! `POSTGRES_ENABLE_DB_FUNCTIONS` is on: its function takes none, so leave that off. Earlier builds of this library
+//! lock the table, and may run at the same time.
 //!
 //! # Following
 //! What the datastore's own recorders commit wakes those who wait for it, before the one who recorded it
@@ -82,8 +85,10 @@
 //! # Lost connections
 //! Reads are tried again on a new connection, for up to the
 //! [connect timeout](PostgresOptions::connect_timeout). When a connection is lost while a commit is in flight,
-//! the recorder looks whether exactly these events are recorded before it does anything else: then
-//! they are acknowledged, and if not, they are recorded. Only when the server does not come back
+//! the recorder looks whether exactly these events, and their tracking position, are recorded before it does anything
+//! else: then they are acknowledged, and if not, they are recorded. Events of another writer at the same versions are
+//! taken for these if topic and state are the same bytes, unless their ids show that they are older than the request;
+//! states with a timestamp differ. Only when the server does not come back
 //! within the [connect timeout](PostgresOptions::connect_timeout) is the outcome
 //! [unknown](es_core::ErrorKind::OutcomeUnknown). A position that is recorded without events counts as
 //! recorded when the table has exactly it, whoever wrote it.
@@ -98,27 +103,26 @@
 //! show what no standby has.
 //!
 //! # Roles
-//! - To create tables and functions: `CREATE` on the schema, or someone who has it does so before, and
-//!   the others run without [`create_table`](PostgresOptions::create_table).
+//! - To create tables: `CREATE` on the schema. Other roles run without
+//!   [`create_table`](PostgresOptions::create_table).
 //! - To read: `SELECT` on the tables.
 //! - To record: `SELECT` and `INSERT` on the events table, `USAGE` on its sequence, and
-//!   `SELECT, INSERT, UPDATE` on the tracking table. PostgreSQL gives the table's `EXCLUSIVE` lock to
-//!   those alone who may also update or delete; a role that may not takes an equivalent pair of locks.
+//!   `SELECT, INSERT, UPDATE` on the tracking table.
 //!
-//! The function's name has a digest of what it does, so that two versions of this library work on
-//! one table. Those of versions that are gone may be dropped; one that is missed is made again, or done
-//! without. A function of that name is called only when its body is ours, and its owner a superuser, the
-//! table's owner, or the role itself. Otherwise an append takes three round trips, and a warning tells.
+//! Statements of the library run with `search_path = pg_catalog, pg_temp`, so that objects of another role in `public`
+//! are not used in their place (CVE-2018-1058), and with planner settings of their own. Triggers of the tables run
+//! with them too: qualify the names that they use. A [`PostgresProjection`] and the caller's own transactions run with
+//! the settings of their role. Tables with child tables are read with them; each needs the same indexes.
 //!
-//! # Vacuum
-//! The table's lock and `VACUUM` exclude each other. A vacuum that the server starts by itself gives way
-//! after `deadlock_timeout`, a second in which nothing is recorded, and is started again a minute later;
-//! one against wraparound of transaction ids does not give way. Where that second matters, set
-//! `autovacuum_vacuum_insert_threshold = -1` on the events table, which has no dead rows to speak of, and
-//! run `VACUUM (FREEZE)` when little is recorded. [`Ordering::Parallel`] is not affected.
+//! The process environment (`PGOPTIONS`, `PGSSLMODE`, …) has no effect.
+//!
+//! # Synchronous standbys
+//! An acknowledged event is on the synchronous standby, with one exception: if the wait for the standby is cancelled
+//! (`pg_cancel_backend`, `pg_terminate_backend`, a fast shutdown), the server reports success with a warning, which the
+//! driver does not pass on. The event is then committed on the primary, and may be lost in a failover.
 //!
 //! # Behind pgbouncer
-//! In session mode nothing is to be set. In transaction mode set
+//! In session mode no option is needed. In transaction mode set
 //! [`transaction_pooler`](PostgresOptions::transaction_pooler), unless pgbouncer (from 1.21) has
 //! `max_prepared_statements`; then the startup parameter of
 //! [`idle_in_transaction_session_timeout`](PostgresOptions::idle_in_transaction_session_timeout) needs

@@ -277,9 +277,8 @@ impl PostgresOptions {
         self
     }
 
-    /// Whether tables and functions that are missing are created when a recorder is made; yes by
-    /// default. Without, a missing table is an error that names it, and where the function is
-    /// missing an append takes three round trips instead of one.
+    /// Whether missing tables and indexes are created when a recorder is made; yes by default. Without it, a
+    /// missing table is an error that names it.
     #[must_use]
     pub fn create_table(mut self, create: bool) -> Self {
         self.create_table = create;

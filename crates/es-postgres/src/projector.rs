@@ -13,10 +13,9 @@ use crate::{
     connect::{Caller, Lease},
     error,
     hooks::HookPoint,
-    schema,
+    session,
     store::Store,
     tracking::not_recorded,
-    writer::tracking_conflict,
 };
 
 /// The advisory lock under which projections are set up.
@@ -152,7 +151,7 @@ impl PostgresTrackingRecorder {
         let mut transaction = Connection::begin_with(&mut *lease, begin).await.map_err(failed)?;
         // Two sessions that create the same table at the same time get in each other's way.
         let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({SET_UP})");
-        schema::run(&mut transaction, &lock).await.map_err(failed)?;
+        session::run(&mut transaction, &lock).await.map_err(failed)?;
         if let Err(error) = projection.set_up(&mut transaction).await {
             let error: HandlerError = error.into();
             let may_pass = may_pass(&*error);
@@ -262,7 +261,7 @@ impl<'a> Recording<'a> {
         };
         match datastore.connections.answered(backend, beginning).await.and_then(|began| began) {
             Ok((transaction, Some(id))) => Ok(Self { store, transaction, id, tracking }),
-            Ok((_, None)) => Err(tracking_conflict(&tracking).into()),
+            Ok((_, None)) => Err(tracking.conflict().into()),
             Err(failed) => {
                 store.look_again(&failed).await;
                 Err(not_recorded(&tracking, failed))

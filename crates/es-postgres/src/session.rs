@@ -120,10 +120,7 @@ fn set_up(options: &PostgresOptions) -> String {
             part(6)
         );
     }
-    let _ = write!(
-        set_up,
-        " SELECT pid, {STARTED} FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-    );
+    let _ = write!(set_up, " SELECT pid, {STARTED} FROM pg_stat_activity WHERE pid = pg_backend_pid()");
     set_up
 }
 

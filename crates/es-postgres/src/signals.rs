@@ -11,7 +11,7 @@ use tokio::{runtime::Handle, sync::Notify};
 use crate::{
     PostgresDatastore, hints, poller,
     schema::{TableName, TableSpec},
-    writer::Request,
+    write::Request,
 };
 
 /// The signals of one recorder, and of those that share its tables.

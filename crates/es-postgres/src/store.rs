@@ -6,17 +6,14 @@ use es_core::{EventRange, Notification, NotificationSelection, PersistenceError,
 use uuid::Uuid;
 
 use crate::{
-    PostgresDatastore,
-    current::AppenderCache,
-    error, fence,
+    PostgresDatastore, error, fence,
     options::Ordering,
-    outcome::Committer,
     reader,
     rows::{Topics, column},
-    schema::{Standing, TableName, TableSpec},
+    schema::{CatalogState, TableName, TableSpec},
+    session,
     signals::Signals,
-    statements::Lock,
-    writer::Queue,
+    write::{AppenderCache, Committer, Queue},
 };
 
 /// The tables of one recorder.
@@ -33,15 +30,15 @@ impl Store {
     pub(crate) fn new(
         datastore: PostgresDatastore,
         tables: TableSpec,
-        standing: Standing,
+        state: CatalogState,
         signals: Arc<Signals>,
     ) -> Self {
         let options = &datastore.0.options;
-        // Under the table's lock, several would only wait for each other; positions that one caller
-        // records one after the other must not overtake each other.
-        let several = standing.lock == Lock::None && standing.append.events.is_some();
-        let writers = if several { options.writers.get() } else { 1 };
-        let appender = Arc::new(AppenderCache::new(datastore.clone(), tables.clone(), standing));
+        let appender = AppenderCache::new(datastore.clone(), tables.clone(), state);
+        // Writers that exclude each other would only wait for each other; positions that one caller records one
+        // after the other must not overtake each other.
+        let writers = if appender.get().excludes_others() { 1 } else { options.writers.get() };
+        let appender = Arc::new(appender);
         let committer = Committer::new(datastore.clone(), Arc::clone(&appender), Arc::clone(&signals));
         let queue = Arc::new(Queue::start(committer, options, writers));
         Self { appender, tables, queue, signals, datastore }
@@ -100,17 +97,9 @@ impl Store {
         Ok(positions.into_iter().next().flatten())
     }
 
-    /// Begins a transaction of the recorder's own that goes on for some statements.
+    /// Begins a transaction that is handed to code of the user's.
     pub(crate) fn begin(&self) -> String {
-        let options = &self.datastore.0.options;
-        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
-        match options.idle_in_transaction_session_timeout.as_millis() {
-            // Where there is a session to set, it was set when it began.
-            idle if idle > 0 && options.transaction_pooler => {
-                format!("{begin}; SET LOCAL idle_in_transaction_session_timeout = {idle}")
-            }
-            _ => begin.to_owned(),
-        }
+        session::begin_for_user(&self.datastore.0.options)
     }
 
     pub(crate) async fn close(&self) {

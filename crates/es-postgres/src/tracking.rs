@@ -8,11 +8,10 @@ use es_core::{PersistenceError, Tracking};
 use sqlx::{AssertSqlSafe, Row, postgres::PgConnection};
 
 use crate::{
-    append::OUTDATED,
     error,
-    schema::{Layout, TableName},
+    schema::{Layout, TrackingTable},
     store::Store,
-    writer::tracking_conflict,
+    write::LAYOUT_CHANGED,
 };
 
 /// The SQLSTATE of a unique violation.
@@ -21,8 +20,9 @@ const TAKEN: [&str; 1] = ["23505"];
 /// The statement that records a position: `$1` application, `$2` ids of notifications, ascending, the
 /// last of which is the position. It answers with the transaction's id, and not at all when what is
 /// recorded has reached the first of them: a rival may have taken a smaller portion.
-fn statement(table: &TableName, layout: Layout) -> String {
-    let table = table.quoted();
+fn statement(table: &TrackingTable) -> String {
+    let layout = table.layout;
+    let table = table.name.quoted();
     match layout {
         Layout::RowPerApplication => format!(
             "INSERT INTO {table} AS t (application_name, notification_id) \
@@ -53,11 +53,11 @@ impl Store {
         ids: &[i64],
     ) -> Result<Option<i64>, sqlx::Error> {
         let appender = self.appender.get();
-        let Some((table, layout)) = &appender.tables.tracking else {
+        let Some(table) = &appender.tables.tracking else {
             let error = PersistenceError::internal("a recorder without a tracking table");
             return Err(sqlx::Error::Configuration(error.into()));
         };
-        let statement = sqlx::query(AssertSqlSafe(statement(table, *layout)))
+        let statement = sqlx::query(AssertSqlSafe(statement(table)))
             .bind(application_name)
             .bind(ids)
             .persistent(!self.datastore.0.options.transaction_pooler);
@@ -68,8 +68,8 @@ impl Store {
     /// Looks again at the table's layout when recording a position has failed as it would in another
     /// layout: somebody may have migrated the table.
     pub(crate) async fn look_again(&self, failed: &sqlx::Error) {
-        let may_differ = error::has_sqlstate(failed, &OUTDATED) || error::has_sqlstate(failed, &TAKEN);
-        if may_differ && let Err(error) = self.appender.renew().await {
+        let may_differ = error::has_sqlstate(failed, &LAYOUT_CHANGED);
+        if may_differ && let Err(error) = self.appender.refresh().await {
             tracing::debug!(%error, "cannot look again at what stands in the database");
         }
     }
@@ -78,9 +78,9 @@ impl Store {
 /// The error for a position that was not recorded, nor anything with it.
 pub(crate) fn not_recorded(tracking: &Tracking, failed: sqlx::Error) -> PersistenceError {
     if error::has_sqlstate(&failed, &TAKEN) {
-        return tracking_conflict(tracking).into();
+        return tracking.conflict().into();
     }
-    let may_pass = error::is_lost(&failed) || error::has_sqlstate(&failed, &OUTDATED);
+    let may_pass = error::is_lost(&failed) || error::has_sqlstate(&failed, &LAYOUT_CHANGED);
     let failed = error::from_statement("recording a position", failed);
     if may_pass { failed.transient() } else { failed }
 }

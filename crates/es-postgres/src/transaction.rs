@@ -6,11 +6,10 @@ use sqlx::{Postgres, Transaction};
 
 use crate::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
-    PostgresTrackingRecorder,
-    append::{self, Batch},
-    error, hints,
+    PostgresTrackingRecorder, error, hints,
     store::Store,
-    tracking, writer,
+    tracking,
+    write::{self, Batch, Outcome, Scope},
 };
 
 impl Store {
@@ -20,21 +19,28 @@ impl Store {
         batch: Batch<'_>,
     ) -> Result<Vec<i64>, PersistenceError> {
         self.check_open()?;
-        writer::check(batch.events)?;
+        write::check_events(batch.events)?;
         if batch.events.is_empty() && batch.tracking.is_none() {
             return Ok(Vec::new());
         }
         let appender = self.appender.get();
-        let appended = appender.append(&mut *transaction, &[batch], append::Transaction::Callers).await;
-        if appended.as_ref().is_err_and(|failed| failed.outdated)
-            && let Err(error) = self.appender.renew().await
+        let appended = appender.append(&mut *transaction, &[batch], Scope::Callers).await;
+        if appended.as_ref().is_err_and(|failed| failed.is_layout_changed)
+            && let Err(error) = self.appender.refresh().await
         {
             tracing::debug!(%error, "cannot look again at what stands in the database");
         }
         let outcome = appended.map_err(|failed| failed.error)?.into_iter().next();
-        let outcome =
-            outcome.ok_or_else(|| PersistenceError::internal("an append of one request has no outcome"))?;
-        let ids = outcome.map_err(PersistenceError::from)?;
+        let ids = match outcome {
+            Some(Outcome::Recorded(ids)) => ids,
+            Some(Outcome::Refused(refusal)) => return Err(refusal.into()),
+            Some(Outcome::Contended) => {
+                let message =
+                    "the tracking position is locked by another transaction: roll back and try again";
+                return Err(PersistenceError::operational(message).transient());
+            }
+            None => return Err(PersistenceError::internal("an append of one request has no outcome")),
+        };
         if let (true, Some(events)) = (self.datastore.0.options.notify, &appender.tables.events)
             && !batch.events.is_empty()
         {
@@ -106,7 +112,7 @@ impl PostgresTrackingRecorder {
         ids.dedup();
         match self.0.track_in(transaction, tracking.application_name(), &ids).await {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(writer::tracking_conflict(tracking).into()),
+            Ok(None) => Err(tracking.conflict().into()),
             Err(failed) => {
                 self.0.look_again(&failed).await;
                 Err(tracking::not_recorded(tracking, failed))

@@ -54,16 +54,16 @@ enum Doing {
 /// How a recorder appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// One statement that commits by itself, under the table's lock or without.
-    Function(Ordering),
-    /// Begin, lock, insert, commit.
-    Statements,
+    /// One statement that commits by itself.
+    Statement(Ordering),
+    /// Begin, lock, insert, commit: with tracking in the layout of Python's version 9.1.
+    Transaction,
     /// The same, on a server that ends a session which idles in between.
-    StatementsInTime,
+    TransactionInTime,
 }
 
-const LOCKED: Way = Way::Function(Ordering::TableLock);
-const PARALLEL: Way = Way::Function(Ordering::Parallel);
+const SERIALIZED: Way = Way::Statement(Ordering::TableLock);
+const PARALLEL: Way = Way::Statement(Ordering::Parallel);
 
 fn through(link: &Link, schema: &Schema) -> PostgresOptions {
     let options = schema.options().host("127.0.0.1").port(link.port).sslmode("disable").unwrap();
@@ -72,21 +72,24 @@ fn through(link: &Link, schema: &Schema) -> PostgresOptions {
 
 async fn recorder(link: &Link, schema: &Schema, way: Way) -> PostgresProcessRecorder {
     let options = match way {
-        Way::Function(ordering) => through(link, schema).ordering(ordering),
-        Way::Statements => through(link, schema).create_table(false),
-        Way::StatementsInTime => {
-            through(link, schema).create_table(false).idle_in_transaction_session_timeout(PATIENCE / 2)
-        }
+        Way::Statement(ordering) => through(link, schema).ordering(ordering),
+        Way::Transaction => through(link, schema),
+        Way::TransactionInTime => through(link, schema).idle_in_transaction_session_timeout(PATIENCE / 2),
     };
     options.open().await.unwrap().process_recorder("bank").await.unwrap()
 }
 
 async fn tables(way: Way) -> Schema {
     let schema = Schema::create().await;
-    schema.open().await.process_recorder("bank").await.unwrap().close().await.unwrap();
-    if matches!(way, Way::Statements | Way::StatementsInTime) {
-        schema.drop_functions().await;
+    if matches!(way, Way::Transaction | Way::TransactionInTime) {
+        let create = format!(
+            "CREATE TABLE {} (application_name text, notification_id bigint, \
+             PRIMARY KEY (application_name, notification_id))",
+            schema.table("bank_tracking")
+        );
+        run(&mut schema.connect().await, &create).await;
     }
+    schema.open().await.process_recorder("bank").await.unwrap().close().await.unwrap();
     schema
 }
 
@@ -149,32 +152,32 @@ async fn harm_everything(harm: Harm, ways: &[Way]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_is_cut_at_any_message_is_made_up_for() {
-    harm_everything(Harm::Cut, &[LOCKED, PARALLEL, Way::Statements]).await;
+    harm_everything(Harm::Cut, &[SERIALIZED, PARALLEL, Way::Transaction]).await;
 }
 
 /// A server that breaks down may have committed before; its words were once taken for those of a statement that has
 /// written nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_breaks_down_at_any_message_is_made_up_for() {
-    harm_everything(Harm::Breakdown, &[LOCKED, PARALLEL, Way::Statements]).await;
+    harm_everything(Harm::Breakdown, &[SERIALIZED, PARALLEL, Way::Transaction]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_freezes_at_any_message_is_made_up_for() {
-    harm_everything(Harm::Freeze, &[LOCKED, Way::Statements]).await;
+    harm_everything(Harm::Freeze, &[SERIALIZED, Way::Transaction]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_comes_late_does_no_harm() {
     // Later than the recorder looks and sooner than it gives up, and later than a transaction may idle.
-    harm_everything(Harm::Delay(PATIENCE * 5 / 4), &[LOCKED, Way::StatementsInTime]).await;
+    harm_everything(Harm::Delay(PATIENCE * 5 / 4), &[SERIALIZED, Way::TransactionInTime]).await;
 }
 
 // A server that is at work is waited for, however long.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_that_takes_long_is_no_lost_connection() {
-    let schema = tables(LOCKED).await;
+    let schema = tables(SERIALIZED).await;
     let link = Link::start(&schema.server).await;
     let connections = Arc::new(AtomicUsize::new(0));
     let (made, password) = (Arc::clone(&connections), schema.server.password.clone());

@@ -10,11 +10,12 @@ mod common;
 
 use std::{fs, path::PathBuf};
 
-use common::{Database, event, first, run, scalar, until};
+use common::{Database, event, first, run, scalar};
 use es_core::{
     AggregateRecorder, ApplicationRecorderExt, EventRange, NotificationSelection, ProcessRecorder, Tracking,
     TrackingRecorder, uuid::Uuid,
 };
+use es_postgres::{HookFuture, HookPoint, Hooks};
 use futures_util::TryStreamExt;
 use serde_json::Value;
 
@@ -138,30 +139,45 @@ async fn what_is_created_is_what_python_creates() {
     assert_eq!(scalar::<String>(&mut connection, mark).await, "__migration__1");
 }
 
-/// Version 9.5 records the position before it locks the table of events. An append that locked them in the other order,
-/// and one of Python's that raced with it for the same upstream, waited for each other until the server ended one of
-/// them; if that was Python's, its connection failed from then on.
+/// Version 9.5 records the position before it locks the events table. An append that waited for the position while it
+/// held the events table, and an append of Python's for the same upstream, waited for each other until the server
+/// aborted one of them.
 #[tokio::test]
-async fn the_position_is_locked_before_the_table() {
+async fn a_locked_position_is_not_waited_for_inside_the_statement() {
     let database = restore("postgres-9.5-plain").await;
-    let recorder = database.server.options().open().await.unwrap().process_recorder("bank").await.unwrap();
+    let (hooks, mut locked) = PositionLocked::new();
+    let datastore = database.server.options().hooks(hooks).open().await.unwrap();
+    let recorder = datastore.process_recorder("bank").await.unwrap();
     let mut python = database.server.connect().await;
-    run(
-        &mut python,
-        "BEGIN; UPDATE bank_tracking SET notification_id = 8 WHERE application_name = 'upstream'",
-    )
-    .await;
-
-    let tracking = Tracking::new("upstream", 8).unwrap();
-    let append = tokio::spawn(async move {
-        recorder
-            .insert_events_with_tracking(vec![first()], tracking)
-            .await
-            .map_err(|error| error.is_conflict())
+    let update = "BEGIN; UPDATE bank_tracking SET notification_id = 8 WHERE application_name = 'upstream'";
+    run(&mut python, update).await;
+    let append = tokio::spawn({
+        let recorder = recorder.clone();
+        let tracking = Tracking::new("upstream", 8).unwrap();
+        async move { recorder.insert_events_with_tracking(vec![first()], tracking).await }
     });
-    let waiting = "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) \
-                   WHERE NOT granted AND datname = current_database())";
-    until(&mut database.server.connect().await, waiting).await;
-    run(&mut python, "LOCK TABLE bank_events IN EXCLUSIVE MODE NOWAIT; COMMIT").await;
-    assert_eq!(append.await.unwrap(), Err(true), "the position has been recorded by then");
+    locked.recv().await.unwrap();
+    // Requests of others do not wait for the position.
+    recorder.insert_events(vec![first()]).await.unwrap();
+    run(&mut python, "LOCK TABLE bank_events IN EXCLUSIVE MODE; COMMIT").await;
+    assert!(append.await.unwrap().unwrap_err().is_conflict(), "the position has been recorded by then");
+}
+
+/// Reports that a position was found locked.
+struct PositionLocked(tokio::sync::mpsc::UnboundedSender<()>);
+
+impl PositionLocked {
+    fn new() -> (Self, tokio::sync::mpsc::UnboundedReceiver<()>) {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+}
+
+impl Hooks for PositionLocked {
+    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+        if point == HookPoint::PositionLocked {
+            let _ = self.0.send(());
+        }
+        Box::pin(async {})
+    }
 }

@@ -8,7 +8,7 @@ use es_core::PersistenceError;
 use sqlx::postgres::PgConnection;
 
 pub(crate) use inspect::{CatalogState, EventsTable, Layout, TrackingTable};
-pub(crate) use name::{TableName, quote_identifier, quote_literal};
+pub(crate) use name::{TableName, quote_literal};
 
 use crate::options::Ordering;
 

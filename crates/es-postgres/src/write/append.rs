@@ -9,7 +9,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{
-    request::{Batch, Refusal, tracking_conflict, version_conflict},
+    request::{Batch, version_conflict},
     statement::{self, Ids, PositionStatus, ROWS_SKIPPED},
 };
 use crate::{
@@ -24,7 +24,8 @@ use crate::{
 pub(crate) enum Outcome {
     /// Recorded, with its notification ids.
     Recorded(Vec<i64>),
-    Refused(Refusal),
+    /// It conflicts with stored data, or the recorded position is behind the expected one.
+    Refused(PersistenceError),
     /// Nothing was written, because a row that it needs is locked or was committed meanwhile: to be sent again.
     Contended,
 }
@@ -131,7 +132,8 @@ impl Appender {
         batches: &[Batch<'_>],
         scope: Scope,
     ) -> Result<Vec<Outcome>, AppendError> {
-        if let ([Batch { events: [event], tracking: None }], Scope::Own, false) = (batches, scope, self.is_pooled)
+        if let ([Batch { events: [event], tracking: None }], Scope::Own, false) =
+            (batches, scope, self.is_pooled)
             && let Some(outcome) = self.append_single(connection, event).await?
         {
             return Ok(vec![outcome]);
@@ -191,7 +193,7 @@ impl Appender {
         Ok(Some(match id {
             Some(id) if has_ids => Outcome::Recorded(vec![id]),
             Some(_) => Outcome::Recorded(Vec::new()),
-            None => Outcome::Refused(Refusal::Conflict(version_conflict(event))),
+            None => Outcome::Refused(version_conflict(event).into()),
         }))
     }
 
@@ -202,7 +204,8 @@ impl Appender {
         batches: &[Batch<'_>],
         rows: &Rows<'_>,
     ) -> Result<Vec<Outcome>, AppendError> {
-        let locks = statement::lock_statements(&self.tables, self.is_serialized, rows.has_tracking());
+        let applications = &rows.positions.application_names;
+        let locks = statement::lock_statements(&self.tables, self.is_serialized, applications);
         if !locks.is_empty() {
             self.run(connection, &locks).await?;
         }
@@ -466,7 +469,7 @@ impl Answer {
         }
         for (request, conflict) in self.clashes {
             let refused = refused.get_mut(usize::try_from(request).ok()?)?;
-            refused.get_or_insert(Outcome::Refused(Refusal::Conflict(conflict)));
+            refused.get_or_insert(Outcome::Refused(conflict.into()));
         }
         for (request, status, _) in self.statuses {
             if status == PositionStatus::NotRecorded {
@@ -487,14 +490,7 @@ impl Answer {
     }
 }
 
-/// The refusal of a position that is not recorded after `recorded`.
-fn late(tracking: &Tracking, recorded: Option<i64>) -> Refusal {
-    match tracking.expected_position() {
-        Some(expected) if recorded.unwrap_or(0) < expected => Refusal::RolledBack {
-            application_name: tracking.application_name().to_owned(),
-            expected,
-            recorded,
-        },
-        _ => Refusal::Conflict(tracking_conflict(tracking)),
-    }
+/// The error for a position that does not follow the recorded one.
+fn late(tracking: &Tracking, recorded: Option<i64>) -> PersistenceError {
+    tracking.validate(recorded).err().unwrap_or_else(|| tracking.conflict().into())
 }

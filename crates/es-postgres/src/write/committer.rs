@@ -15,7 +15,7 @@ use super::{
     append::{AppendError, Outcome, Scope},
     appender_cache::AppenderCache,
     group::Answer,
-    request::{Batch, Refusal, Request},
+    request::{Batch, Request},
 };
 use crate::{
     PostgresDatastore, connect::Caller, error::Verdict, hooks::HookPoint, retries::Retries, signals::Signals,
@@ -37,7 +37,7 @@ pub(crate) struct Committer {
 
 /// Why a request was not recorded, or is not known to be.
 pub(super) enum Unrecorded {
-    Refused(Refusal),
+    Refused(PersistenceError),
     Failed(PersistenceError),
     /// The server is unavailable, and so it is for the requests that come after.
     Unavailable(PersistenceError),
@@ -82,8 +82,10 @@ impl Committer {
                         Outcome::Contended => {
                             let (committer, alive) = (Arc::clone(self), Arc::clone(alive));
                             tokio::spawn(async move {
+                                committer.reached(HookPoint::PositionLocked).await;
                                 let result = committer.commit_alone(known_id, request.batch()).await;
-                                committer.answer(request, result);
+                                // No request waits for the result.
+                                let _ = committer.answer(request, result);
                                 drop(alive);
                             });
                             Err(None)
@@ -211,8 +213,9 @@ impl Committer {
                 Ok(())
             }
             Err(Unrecorded::Refused(refusal)) => {
-                request.answer(Err(refusal.clone().into()));
-                Err(Some(refusal))
+                let conflict = refusal.conflict().cloned();
+                request.answer(Err(refusal));
+                Err(conflict)
             }
             Err(Unrecorded::Failed(error) | Unrecorded::Unavailable(error)) => {
                 request.answer(Err(error));
@@ -236,6 +239,7 @@ fn not_sent(error: &PersistenceError) -> PersistenceError {
 }
 
 fn position_locked() -> PersistenceError {
-    let message = "the tracking position stayed locked by another transaction for longer than the lock timeout";
+    let message =
+        "the tracking position stayed locked by another transaction for longer than the lock timeout";
     PersistenceError::operational(message).transient()
 }

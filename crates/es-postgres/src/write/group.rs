@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use es_core::Conflict;
 use uuid::Uuid;
 
-use super::request::{Refusal, Request, tracking_conflict, version_conflict};
+use super::request::{Request, version_conflict};
 
 /// Requests that do not conflict with each other, and those that were left out for a conflict.
 pub(crate) struct Group {
@@ -37,8 +37,9 @@ impl Group {
     }
 }
 
-/// The result of a request for the requests that were deferred for its sake.
-pub(crate) type Answer = Result<(), Option<Refusal>>;
+/// Whether a request was recorded, for the requests that were deferred for its sake; the error is the conflict
+/// that it was refused for, if it was.
+pub(crate) type Answer = Result<(), Option<Conflict>>;
 
 /// A request that is left out of a group.
 pub(crate) struct Deferred {
@@ -62,7 +63,7 @@ impl Deferred {
         }
         let is_settled = match answers.get(*rival)? {
             Ok(()) => true,
-            Err(Some(refusal)) => refusal.conflict() == Some(conflict),
+            Err(Some(refused_for)) => refused_for == conflict,
             Err(None) => false,
         };
         is_settled.then(|| conflict.clone())
@@ -88,7 +89,7 @@ impl ConflictSet {
             && let Some((position, claimant)) = self.positions.get(tracking.application_name())
         {
             let is_conflict = *position >= tracking.first();
-            return Err(claimant.filter(|_| is_conflict).map(|rival| (rival, tracking_conflict(tracking))));
+            return Err(claimant.filter(|_| is_conflict).map(|rival| (rival, tracking.conflict())));
         }
         for event in &request.events {
             if let Some(claimant) = self.versions.get(&(event.originator_id, event.originator_version)) {

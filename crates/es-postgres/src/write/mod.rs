@@ -10,8 +10,8 @@ mod recovery;
 mod request;
 mod statement;
 
-pub(crate) use append::{Appender, LAYOUT_CHANGED, Scope};
+pub(crate) use append::{LAYOUT_CHANGED, Outcome, Scope};
 pub(crate) use appender_cache::AppenderCache;
 pub(crate) use committer::Committer;
 pub(crate) use queue::Queue;
-pub(crate) use request::{Batch, Request, check_events, tracking_conflict};
+pub(crate) use request::{Batch, Request, check_events};

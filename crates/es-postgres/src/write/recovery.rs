@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     append::Outcome,
     committer::{Committer, Unrecorded},
-    request::{Batch, Refusal, tracking_conflict, version_conflict},
+    request::{Batch, version_conflict},
 };
 use crate::{
     connect::Caller,
@@ -48,12 +48,12 @@ impl Committer {
         let time = self.datastore.0.options.connect_timeout;
         let deadline = Instant::now() + time;
         let mut retries = Retries::within(time);
-        let mut refused: Option<Refusal> = None;
+        let mut refused: Option<PersistenceError> = None;
         loop {
             let error = match timeout_at(deadline, self.recorded(batch, known_id)).await {
                 Ok(Ok(Recorded::Match(ids))) => return Ok(ids),
                 Ok(Ok(Recorded::Conflict(conflict))) => {
-                    return Err(Unrecorded::Refused(Refusal::Conflict(conflict)));
+                    return Err(Unrecorded::Refused(conflict.into()));
                 }
                 Ok(Ok(Recorded::Unknown)) => return failed(unknown("a later tracking position is recorded")),
                 Ok(Ok(Recorded::Absent)) => {
@@ -132,7 +132,7 @@ impl Committer {
         Ok(match (rows.await?.first(), table.layout) {
             (Some((_, true)), _) => Recorded::Match(Vec::new()),
             (Some((Some(latest), false)), layout) if *latest > tracking.notification_id() => match layout {
-                Layout::RowPerRecord => Recorded::Conflict(tracking_conflict(tracking)),
+                Layout::RowPerRecord => Recorded::Conflict(tracking.conflict()),
                 Layout::RowPerApplication => Recorded::Unknown,
             },
             _ => Recorded::Absent,
@@ -184,12 +184,7 @@ impl Committer {
     /// Whether an event was recorded before the request was sent, by a rival: its id is not above one that was
     /// acknowledged before. A server that has lost the acknowledged id gives it out again, so there it says
     /// nothing.
-    async fn is_before(
-        &self,
-        table: &EventsTable,
-        id: i64,
-        known_id: i64,
-    ) -> Result<bool, PersistenceError> {
+    async fn is_before(&self, table: &EventsTable, id: i64, known_id: i64) -> Result<bool, PersistenceError> {
         if id > known_id {
             return Ok(false);
         }
@@ -205,8 +200,6 @@ fn first_conflict(events: &[StoredEvent]) -> Recorded {
 fn unknown(reason: &str) -> PersistenceError {
     PersistenceError::new(
         ErrorKind::OutcomeUnknown,
-        format!(
-            "the connection was lost while a commit was in flight, and its outcome is unknown: {reason}"
-        ),
+        format!("the connection was lost while a commit was in flight, and its outcome is unknown: {reason}"),
     )
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use es_core::{Conflict, ErrorKind, PersistenceError, StoredEvent, Tracking};
+use es_core::{Conflict, PersistenceError, StoredEvent, Tracking};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// The size of an event beyond its topic and state, in bytes of the queue: it bounds the queue in rows too.
@@ -16,43 +16,6 @@ const LARGEST_REQUEST: usize = 1_000_000_000;
 pub(crate) struct Batch<'a> {
     pub(crate) events: &'a [StoredEvent],
     pub(crate) tracking: Option<&'a Tracking>,
-}
-
-/// Why a batch was refused.
-#[derive(Clone, Debug)]
-pub(crate) enum Refusal {
-    /// It conflicts with stored data.
-    Conflict(Conflict),
-    /// The recorded position is behind the position that the batch starts from.
-    RolledBack { application_name: String, expected: i64, recorded: Option<i64> },
-}
-
-impl Refusal {
-    /// The conflict, if the refusal is one.
-    pub(crate) fn conflict(&self) -> Option<&Conflict> {
-        match self {
-            Self::Conflict(conflict) => Some(conflict),
-            Self::RolledBack { .. } => None,
-        }
-    }
-}
-
-impl From<Refusal> for PersistenceError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Conflict(conflict) => conflict.into(),
-            Refusal::RolledBack { application_name, expected, recorded } => {
-                let recorded = recorded.map_or_else(|| "none".to_owned(), |recorded| recorded.to_string());
-                Self::new(
-                    ErrorKind::RolledBack,
-                    format!(
-                        "the recorded position of application {application_name:?} is {recorded}, but it was \
-                         {expected}: the tracking table has lost acknowledged positions"
-                    ),
-                )
-            }
-        }
-    }
 }
 
 /// A batch in the queue, with the channel for its result.
@@ -126,11 +89,4 @@ pub(crate) fn check_events(events: &[StoredEvent]) -> Result<(), PersistenceErro
 
 pub(crate) fn version_conflict(event: &StoredEvent) -> Conflict {
     Conflict::Version { originator_id: event.originator_id, originator_version: event.originator_version }
-}
-
-pub(crate) fn tracking_conflict(tracking: &Tracking) -> Conflict {
-    Conflict::Tracking {
-        application_name: tracking.application_name().to_owned(),
-        notification_id: tracking.first(),
-    }
 }

@@ -10,7 +10,7 @@
 //!
 //! The snapshot of the statement is older than the lock. A row that a rival committed in between is met by the
 //! unique index: a single event is then not inserted (`ON CONFLICT DO NOTHING`), a group fails and is sent once
-//! more. `design/ordering` in ARCHITECTURE.md has the argument for both orderings.
+//! more. ARCHITECTURE.md has the argument for both orderings.
 //!
 //! The statements also run in transactions of the caller's, whose search path is the caller's. Therefore every
 //! function, operator and type cast in this file is qualified.
@@ -390,17 +390,25 @@ fn tracking_ctes(
 }
 
 /// Takes the locks of an append in statements before it, with their semicolons: where the statement must see
-/// what rivals committed before the locks were granted.
-pub(crate) fn lock_statements(tables: &CatalogState, is_serialized: bool, with_tracking: bool) -> String {
+/// what rivals committed before the locks were granted. `applications` are the names of those whose positions
+/// are recorded.
+pub(crate) fn lock_statements(tables: &CatalogState, is_serialized: bool, applications: &[&str]) -> String {
     let mut locks = String::new();
-    if let Some(tracking) = tables.tracking.as_ref().filter(|_| with_tracking)
-        && tracking.layout == Layout::RowPerRecord
-    {
-        // Two writers could both find their positions greater than the maximum, and record both.
-        locks.push_str(&format!(
-            "SELECT pg_catalog.pg_advisory_xact_lock({TRACKING_CLASS}, {}); ",
-            tracking.name.lock_key()
-        ));
+    if let Some(tracking) = tables.tracking.as_ref().filter(|_| !applications.is_empty()) {
+        locks.push_str(&match tracking.layout {
+            // Before the events table, in the order of the Python library's version 9.5.
+            Layout::RowPerApplication => format!(
+                "SELECT FROM {} AS t WHERE t.application_name {EQ} ANY (ARRAY[{}]) \
+                 ORDER BY t.application_name FOR NO KEY UPDATE; ",
+                tracking.name.quoted(),
+                applications.iter().map(|name| quote_literal(name)).collect::<Vec<_>>().join(", ")
+            ),
+            // Two writers could both find their positions greater than the maximum, and record both.
+            Layout::RowPerRecord => format!(
+                "SELECT pg_catalog.pg_advisory_xact_lock({TRACKING_CLASS}, {}); ",
+                tracking.name.lock_key()
+            ),
+        });
     }
     if let Some(events) = tables.events.as_ref().filter(|events| events.has_ids) {
         // The table lock comes before the first id: readers in the parallel ordering look for its holders.

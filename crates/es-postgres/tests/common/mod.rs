@@ -104,15 +104,6 @@ impl Schema {
         self.server.connect().await
     }
 
-    pub async fn drop_functions(&self) {
-        let drop = format!(
-            "DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc \
-             WHERE pronamespace = '{}'::regnamespace LOOP EXECUTE 'DROP FUNCTION ' || f; END LOOP; END $$",
-            self.name
-        );
-        run(&mut self.connect().await, &drop).await;
-    }
-
     /// The quoted name of a table.
     pub fn table(&self, name: &str) -> String {
         format!("{}.\"{name}\"", self.name)
