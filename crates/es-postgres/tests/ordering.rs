@@ -405,7 +405,7 @@ async fn a_stall_is_told_as_an_event() {
     }
 }
 
-// The mode with a table lock: order is the writers' matter.
+// Serialized ordering: writers exclude each other. `serialized.rs` has its own tests.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_the_table_lock_ids_become_visible_in_their_order() {
@@ -455,7 +455,7 @@ async fn under_the_table_lock_our_own_writers_wait_for_each_other() {
     let mut held = connection.begin().await.unwrap();
     assert_eq!(one.insert_events_in(&mut held, &[first()]).await.unwrap(), [1]);
     let waiting = tokio::spawn(async move { other.insert_events(vec![first()]).await.unwrap() });
-    until(&mut schema.connect().await, &waiting_for_lock(&schema.table("bank_events"))).await;
+    until(&mut schema.connect().await, &waiting_for_advisory_lock(&schema.table("bank_events"))).await;
     assert!(ids(&one, from_the_start()).await.is_empty());
     held.commit().await.unwrap();
     assert_eq!(waiting.await.unwrap(), [2]);
@@ -500,16 +500,22 @@ async fn an_aggregate_recorder_of_an_ordered_table_keeps_its_order() {
             tokio::spawn(async move { recorder.insert_events(vec![first()]).await.unwrap() })
         };
         let inserts = [insert(), insert()];
-        let waiting = format!(
-            "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted \
-             AND mode = 'ExclusiveLock')"
-        );
-        until(&mut schema.connect().await, &waiting).await;
+        until(&mut schema.connect().await, &waiting_for_lock(&events)).await;
         run(&mut holder, "COMMIT").await;
         for insert in inserts {
             insert.await.unwrap();
         }
         assert_eq!(ids(&reader, from_the_start()).await, [1, 2]);
+        // The advisory lock of an append, which the application recorder's writers wait for.
+        let mut held = holder.begin().await.unwrap();
+        recorder.insert_events_in(&mut held, &[first()]).await.unwrap();
+        let waiting = tokio::spawn({
+            let reader = reader.clone();
+            async move { reader.insert_events(vec![first()]).await.unwrap() }
+        });
+        until(&mut schema.connect().await, &waiting_for_advisory_lock(&events)).await;
+        held.commit().await.unwrap();
+        assert_eq!(waiting.await.unwrap(), [4]);
     }
 }
 
@@ -608,6 +614,14 @@ async fn ids(recorder: &PostgresApplicationRecorder, selection: NotificationSele
 
 fn waiting_for_lock(events: &str) -> String {
     format!("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted)")
+}
+
+/// Whether a writer waits for the advisory lock of an append.
+fn waiting_for_advisory_lock(events: &str) -> String {
+    format!(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
+         AND objid = '{events}'::regclass::oid)"
+    )
 }
 
 /// A table of events in parallel mode.
