@@ -33,7 +33,7 @@ impl Store {
         let outcome = appended.map_err(|failed| failed.error)?.into_iter().next();
         let ids = match outcome {
             Some(Outcome::Recorded(ids)) => ids,
-            Some(Outcome::Refused(refusal)) => return Err(refusal.into()),
+            Some(Outcome::Refused(refusal)) => return Err(refusal),
             Some(Outcome::Contended) => {
                 let message =
                     "the tracking position is locked by another transaction: roll back and try again";

@@ -9,7 +9,7 @@
 
 mod common;
 
-use common::{Role, Schema, first, run, scalar, until};
+use common::{Schema, first, run, scalar, until};
 use es_core::{
     AggregateRecorder, ApplicationRecorder, ErrorKind, ProcessRecorder, Tracking, TrackingRecorder,
 };

@@ -105,7 +105,7 @@ impl Appender {
         let has_tracking = tables.tracking.is_some();
         Self {
             single: tables.events.as_ref().map(|events| sql(statement::single(events, ids))),
-            group: group(!tables.events.is_some(), ids),
+            group: group(tables.events.is_none(), ids),
             group_with_tracking: has_tracking.then(|| group(true, ids)),
             with_given_ids: sequence.map(|sequence| GivenIds {
                 draw: sql(statement::draw_ids(sequence)),
