@@ -216,7 +216,7 @@ async fn long_table_names_have_indexes_of_their_own() {
         assert_eq!(scalar::<i64>(&mut schema.connect().await, &count).await, index, "{name}");
     }
     // A table whose index is missing gets it, or is refused.
-    let index = format!("{}.{}", schema.name, format!("{}_events_notification_id_idx", "short"));
+    let index = schema.table("short_events_notification_id_idx");
     datastore.application_recorder("short").await.unwrap();
     run(&mut schema.connect().await, &format!("DROP INDEX {index}")).await;
     let without = schema.options().create_table(false).open().await.unwrap();
@@ -277,7 +277,7 @@ async fn a_column_that_is_always_generated_is_refused_where_ids_are_inserted() {
         match parallel.application_recorder("bank").await {
             Ok(recorder) => assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [3]),
             Err(refused) => {
-                assert!(!is_suitable && refused.to_string().contains("GENERATED ALWAYS"), "{refused}")
+                assert!(!is_suitable && refused.to_string().contains("GENERATED ALWAYS"), "{refused}");
             }
         }
         assert_eq!(parallel.application_recorder("bank").await.is_ok(), is_suitable);
