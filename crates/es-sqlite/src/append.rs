@@ -1,6 +1,8 @@
 //! What one request writes, within a transaction that somebody else commits.
 
-use es_core::{Conflict, PersistenceError, StoredEvent, Tracking, uuid::Uuid};
+use std::error::Error as _;
+
+use es_core::{Conflict, ErrorKind, PersistenceError, StoredEvent, Tracking, uuid::Uuid};
 use rusqlite::{CachedStatement, Connection};
 
 use crate::{
@@ -8,19 +10,26 @@ use crate::{
     schema::{EventTable, tracking},
 };
 
-/// Appends events and a tracking record, all or nothing, and returns the notification ids.
+/// Appends events and a tracking record, all or nothing, and returns the notification ids, which are
+/// greater than `highest`.
 pub(crate) fn append(
     connection: &Connection,
     table: &EventTable,
     events: &[StoredEvent],
     tracking: Option<&Tracking>,
+    highest: i64,
 ) -> Result<Vec<i64>, PersistenceError> {
-    // A statement is all or nothing by itself.
+    // A statement is all or nothing by itself, unless a trigger skips its row: what the trigger wrote
+    // stays, and without a savepoint the whole transaction has to be rolled back.
     if events.len() + usize::from(tracking.is_some()) == 1 {
-        return append_unguarded(connection, table, events, tracking);
+        let result = append_unguarded(connection, table, events, tracking, highest);
+        if result.as_ref().is_err_and(is_skipped) {
+            execute(connection, "ROLLBACK").map_err(from_sqlite)?;
+        }
+        return result;
     }
     execute(connection, "SAVEPOINT request").map_err(from_sqlite)?;
-    let result = append_unguarded(connection, table, events, tracking);
+    let result = append_unguarded(connection, table, events, tracking, highest);
     // Some errors (a full disk among them) may make SQLite roll the whole transaction back, and the
     // savepoint with it.
     if connection.is_autocommit() {
@@ -41,6 +50,7 @@ pub(crate) fn append_unguarded(
     table: &EventTable,
     events: &[StoredEvent],
     tracking: Option<&Tracking>,
+    highest: i64,
 ) -> Result<Vec<i64>, PersistenceError> {
     if let Some(tracking) = tracking {
         insert_tracking(connection, tracking)?;
@@ -52,9 +62,18 @@ pub(crate) fn append_unguarded(
         insert_events(connection, table, events, |_, _| Ok(()))?;
         return Ok(Vec::new());
     }
-    let ids = next_ids(connection, table, events.len())?;
+    let recorded = max_id(connection, table)?;
+    if recorded < highest {
+        tracing::warn!(
+            table = table.name,
+            recorded,
+            highest,
+            "another program has deleted the latest notifications; their ids are not used again"
+        );
+    }
+    let ids = ids_after(recorded.max(highest), table, events.len())?;
     // What SQLite chooses for NULL is the next id, too, and costs less to insert.
-    let is_left_to_sqlite = ids.last().is_some_and(|last| *last < i64::MAX);
+    let is_left_to_sqlite = recorded >= highest && ids.last().is_some_and(|last| *last < i64::MAX);
     insert_events(connection, table, events, |insert, index| {
         insert.raw_bind_parameter(5, if is_left_to_sqlite { None } else { ids.get(index) })
     })?;
@@ -93,11 +112,10 @@ pub(crate) fn max_tracking_id(
 ///
 /// SQLite would choose the same, but at random once the highest there is has been taken, and so break the order.
 pub(crate) fn ids_after(
-    highest: Option<i64>,
+    highest: i64,
     table: &EventTable,
     count: usize,
 ) -> Result<Vec<i64>, PersistenceError> {
-    let highest = highest.unwrap_or(0);
     let last = i64::try_from(count).ok().and_then(|count| highest.checked_add(count));
     match last {
         Some(last) => Ok((highest + 1..=last).collect()),
@@ -131,20 +149,55 @@ fn insert_tracking(connection: &Connection, tracking: &Tracking) -> Result<(), P
     if inserted == 1 {
         return Ok(());
     }
-    Err(taken(tracking).into())
+    let recorded = max_tracking_id(connection, tracking.application_name()).map_err(from_sqlite)?;
+    Err(not_inserted(tracking, recorded, inserted))
 }
 
-pub(crate) fn taken(tracking: &Tracking) -> Conflict {
+/// Why a tracking record was not inserted, given the recorded position.
+pub(crate) fn not_inserted(tracking: &Tracking, recorded: Option<i64>, inserted: usize) -> PersistenceError {
+    if recorded.is_some_and(|recorded| recorded >= tracking.first()) {
+        return taken(tracking).into();
+    }
+    let name = tracking.application_name();
+    skipped("tracking", inserted).about(format_args!("the position of application {name:?}"))
+}
+
+/// The error for a row that a statement did not insert although it succeeded.
+fn skipped(table: &str, inserted: usize) -> PersistenceError {
+    let message = format!(
+        "table {table:?} took {inserted} rows instead of 1: a trigger on it may skip rows (RAISE(IGNORE)), \
+         which must not happen"
+    );
+    let source = rusqlite::Error::StatementChangedRows(inserted);
+    PersistenceError::new(ErrorKind::Integrity, message).with_source(source)
+}
+
+fn is_skipped(error: &PersistenceError) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref());
+    matches!(source, Some(rusqlite::Error::StatementChangedRows(_)))
+}
+
+/// Checks that inserting an event inserted one row.
+pub(crate) fn require_inserted(
+    table: &EventTable,
+    event: &StoredEvent,
+    inserted: usize,
+) -> Result<(), PersistenceError> {
+    if inserted == 1 { Ok(()) } else { Err(skipped(&table.name, inserted).at(&event.place())) }
+}
+
+fn taken(tracking: &Tracking) -> Conflict {
     let application_name = tracking.application_name().to_owned();
     Conflict::Tracking { application_name, notification_id: tracking.first() }
 }
 
-fn next_ids(connection: &Connection, table: &EventTable, count: usize) -> Result<Vec<i64>, PersistenceError> {
-    let highest = connection
+/// The highest notification id of the table, 0 if it is empty.
+fn max_id(connection: &Connection, table: &EventTable) -> Result<i64, PersistenceError> {
+    let max_id: Option<i64> = connection
         .prepare_cached(&table.select_max_id)
         .and_then(|mut select| select.query_row((), |row| row.get(0)))
         .map_err(from_sqlite)?;
-    ids_after(highest, table, count)
+    Ok(max_id.unwrap_or(0))
 }
 
 fn insert_events(
@@ -155,10 +208,11 @@ fn insert_events(
 ) -> Result<(), PersistenceError> {
     let mut insert = connection.prepare_cached(&table.insert).map_err(from_sqlite)?;
     for (index, event) in events.iter().enumerate() {
-        bind_event(&mut insert, event)
+        let inserted = bind_event(&mut insert, event)
             .and_then(|()| bind_id(&mut insert, index))
             .and_then(|()| insert.raw_execute())
             .map_err(|error| refusal(event, error))?;
+        require_inserted(table, event, inserted)?;
     }
     Ok(())
 }

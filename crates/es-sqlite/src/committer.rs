@@ -218,7 +218,11 @@ impl Committer {
             self.pace.learn(began.elapsed());
         }
         match committed {
-            Ok(()) => Commit::Done(outcomes),
+            Ok(()) => {
+                let last_ids = outcomes.iter().flatten().filter_map(|ids| ids.last());
+                last_ids.for_each(|id| self.writing.remember(*id));
+                Commit::Done(outcomes)
+            }
             Err(CommitError::NoRoom(error)) => Commit::TogetherFailed(error),
             Err(CommitError::Failed(error)) => Commit::Failed(error),
         }

@@ -6,7 +6,7 @@ use es_core::PersistenceError;
 use rusqlite::{Connection, OpenFlags, limits::Limit, vtab::array};
 
 use crate::{
-    SqliteOptions,
+    SqliteOptions, Synchronous,
     error::{from_opening, is_locked, is_read_only},
     locks::wait_for_lock,
     quick::QuickReader,
@@ -66,6 +66,11 @@ fn connect(options: &SqliteOptions) -> rusqlite::Result<Connection> {
     connection.busy_timeout(options.lock_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     connection.pragma_update(None, "synchronous", options.synchronous.pragma_value())?;
+    if cfg!(target_os = "macos") && options.synchronous == Synchronous::Full {
+        // There, fsync leaves data in the cache of the disk, which a loss of power empties.
+        connection.pragma_update(None, "fullfsync", true)?;
+        connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    }
     array::load_module(&connection)?;
     if let Some(bytes) = options.event_bytes {
         let bytes = i32::try_from(bytes.get()).unwrap_or(i32::MAX);

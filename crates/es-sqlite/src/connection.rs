@@ -1,6 +1,6 @@
 //! The connection that writes: its transactions, and what became of a commit that failed.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
 use rusqlite::{Connection, DropBehavior, Transaction, TransactionBehavior};
@@ -19,6 +19,8 @@ pub(crate) struct WritingConnection {
     pub(crate) session: Session,
     lock_timeout: Duration,
     hooks: Hooks,
+    /// The highest notification id that this connection has committed.
+    highest: Cell<i64>,
 }
 
 /// Why a transaction was not committed.
@@ -31,7 +33,7 @@ pub(crate) enum CommitError {
 
 impl WritingConnection {
     pub(crate) fn new(session: Session, lock_timeout: Duration, hooks: Hooks) -> Self {
-        Self { session, lock_timeout, hooks }
+        Self { session, lock_timeout, hooks, highest: Cell::new(i64::MIN) }
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -76,7 +78,7 @@ impl WritingConnection {
     ) -> Result<Vec<i64>, PersistenceError> {
         self.before(WriterStep::Append).map_err(from_sqlite)?;
         wait_for_lock(self.lock_timeout, PersistenceError::is_transient, || {
-            append::append(self.connection(), table, events, tracking)
+            append::append(self.connection(), table, events, tracking, self.highest.get())
         })
     }
 
@@ -91,7 +93,13 @@ impl WritingConnection {
         tracking: Option<&Tracking>,
     ) -> Result<Vec<i64>, PersistenceError> {
         self.before(WriterStep::Append).map_err(from_sqlite)?;
-        append::append_unguarded(self.connection(), table, events, tracking)
+        append::append_unguarded(self.connection(), table, events, tracking, self.highest.get())
+    }
+
+    /// Remembers a notification id that was committed: it is not used again, even if another program
+    /// deletes the row. Only the one table of an application's events has such ids.
+    pub(crate) fn remember(&self, id: i64) {
+        self.highest.set(self.highest.get().max(id));
     }
 
     /// Commits the transaction that is open.

@@ -18,10 +18,10 @@ pub(crate) fn wait_for_lock<T, E>(
     is_locked: impl Fn(&E) -> bool,
     mut attempt: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
-    let deadline = Instant::now() + timeout;
+    let began = Instant::now();
     loop {
         match attempt() {
-            Err(error) if is_locked(&error) && Instant::now() < deadline => thread::sleep(PAUSE),
+            Err(error) if is_locked(&error) && began.elapsed() < timeout => thread::sleep(PAUSE),
             result => return result,
         }
     }

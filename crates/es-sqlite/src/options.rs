@@ -20,6 +20,9 @@ const LONGEST_LOCK_TIMEOUT: Duration = Duration::from_hours(24 * 24);
 /// Shorter, the writer would do little else.
 const SHORTEST_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
+/// An [`Instant`](std::time::Instant) cannot be arbitrarily far in the future.
+const LONGEST_POLL_INTERVAL: Duration = Duration::from_hours(365 * 24);
+
 /// How a database is opened; every setting has a default that suits most programs.
 ///
 /// ```
@@ -52,7 +55,8 @@ pub struct SqliteOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Synchronous {
-    /// It survives a loss of power: each group commit is flushed to the disk.
+    /// It survives a loss of power: each group commit is flushed to the disk, on macOS with
+    /// `PRAGMA fullfsync`.
     #[default]
     Full,
     /// It survives a crash of the program; a loss of power may take the latest commits back.
@@ -179,10 +183,10 @@ impl SqliteOptions {
     /// datastore's own recorders record is told at once.
     ///
     /// At the default, a writer without other work takes less than 0.2 % of a core to look, and 0.6 %
-    /// at 10 ms; nothing while nobody waits. At least a millisecond: less counts as that.
+    /// at 10 ms; nothing while nobody waits. Values are clamped to the range from 1 ms to 365 days.
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval.max(SHORTEST_POLL_INTERVAL);
+        self.poll_interval = interval.clamp(SHORTEST_POLL_INTERVAL, LONGEST_POLL_INTERVAL);
         self
     }
 

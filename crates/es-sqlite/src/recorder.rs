@@ -23,6 +23,11 @@ pub struct SqliteAggregateRecorder {
 /// The order is that of the table's rowids, as in the Python library. `VACUUM` may give rows other
 /// rowids: never run it on a database that has notifications to follow.
 ///
+/// Never delete the latest rows either. SQLite gives the id of a deleted highest row to the next one,
+/// and a reader that has seen the first misses the second. A datastore does not use an id again that it
+/// has committed itself since it was opened; this does not cover ids that other processes committed, or
+/// that were committed before.
+///
 /// Made by [`SqliteDatastore::application_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct SqliteApplicationRecorder {

@@ -2,12 +2,12 @@
 
 use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
 use rusqlite::ffi;
-use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction};
+use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction, sqlite::SqliteQueryResult};
 
 use crate::{
     SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteDatastore, SqliteProcessRecorder,
     SqliteTrackingRecorder,
-    append::{ids_after, refusal, taken, with_stored_id},
+    append::{ids_after, not_inserted, refusal, require_inserted, with_stored_id},
     error::from_sqlite,
     schema::{EventTable, tracking as tracking_table},
 };
@@ -153,10 +153,13 @@ async fn insert_tracking(
         .bind(tracking.application_name())
         .bind(tracking.notification_id())
         .bind(tracking.first());
-    if insert.execute(connection).await.map_err(from_sqlx)?.rows_affected() == 1 {
+    let inserted = rows(insert.execute(&mut *connection).await.map_err(from_sqlx)?);
+    if inserted == 1 {
         return Ok(());
     }
-    Err(taken(tracking).into())
+    let select = sqlx::query_scalar(tracking_table::SELECT_MAX).bind(tracking.application_name());
+    let recorded: Option<i64> = select.fetch_one(connection).await.map_err(from_sqlx)?;
+    Err(not_inserted(tracking, recorded, inserted))
 }
 
 async fn next_ids(
@@ -166,7 +169,7 @@ async fn next_ids(
 ) -> Result<Vec<i64>, PersistenceError> {
     let select = sqlx::query_scalar(AssertSqlSafe(table.select_max_id.as_str()));
     let highest: Option<i64> = select.fetch_one(connection).await.map_err(from_sqlx)?;
-    ids_after(highest, table, count)
+    ids_after(highest.unwrap_or(0), table, count)
 }
 
 async fn insert_event(
@@ -185,12 +188,16 @@ async fn insert_event(
         insert = insert.bind(*id);
     }
     match insert.execute(connection).await {
-        Ok(_) => Ok(()),
+        Ok(done) => require_inserted(table, event, rows(done)),
         Err(error) => Err(match to_sqlite(&error) {
             Some(cause) => refusal(event, cause),
             None => from_sqlx(error),
         }),
     }
+}
+
+fn rows(done: SqliteQueryResult) -> usize {
+    usize::try_from(done.rows_affected()).unwrap_or(usize::MAX)
 }
 
 /// What SQLite said, if it was SQLite that failed.
