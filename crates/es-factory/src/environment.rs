@@ -30,6 +30,12 @@ use es_core::PersistenceError;
 /// | `POSTGRES_SSLMODE`, `POSTGRES_SSLROOTCERT` | `prefer` | as libpq's `sslmode` and `sslrootcert` |
 /// | `POSTGRES_ORDERING` | `table-lock` | or `parallel`, when all readers use this library |
 /// | `POSTGRES_NOTIFY` | no | whether other processes are told at once of what is recorded; yes where the Python library's subscriptions follow |
+///
+/// Timeouts that the server enforces are at most 2147483 s, others 4294967295 s; a larger value is an error.
+///
+/// The Python library's `SINGLE_ROW_TRACKING` and `POSTGRES_GET_PASSWORD_TOPIC` have no effect; a factory
+/// warns of them. libpq's variables, such as `PGPASSWORD` and `PGSSLMODE`, have none either; `PGOPTIONS`,
+/// `PGSSLCERT` and `PGSSLKEY` must not be set.
 #[derive(Clone, Default)]
 pub struct Environment {
     application_name: String,
@@ -102,23 +108,32 @@ impl Environment {
         .map(|value| value.unwrap_or(default))
     }
 
-    /// A setting in seconds, with fractions.
+    /// A setting in seconds, with fractions, from 0 to [`u32::MAX`].
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) for anything else, naming key and value.
+    /// [`Programming`](es_core::ErrorKind::Programming) for anything else, naming key, value and range.
     pub fn seconds(&self, key: &str) -> Result<Option<Duration>, PersistenceError> {
-        self.parsed(key, "a number of seconds, 0 or more", |value| {
-            value.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        self.parsed(key, &format!("a number of seconds from 0 to {}", u32::MAX), |value| {
+            let duration = Duration::try_from_secs_f64(value.parse().ok()?).ok()?;
+            (duration.as_secs() <= u32::MAX.into()).then_some(duration)
         })
     }
 
-    /// A setting in whole seconds.
+    /// A setting in whole seconds, from 0 to [`u32::MAX`].
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) for anything else, naming key and value.
+    /// [`Programming`](es_core::ErrorKind::Programming) for anything else, naming key, value and range.
     pub fn whole_seconds(&self, key: &str) -> Result<Option<Duration>, PersistenceError> {
-        self.parsed(key, "a whole number of seconds, 0 or more", |value| {
-            value.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()))
+        self.whole_seconds_up_to(key, u32::MAX.into())
+    }
+
+    /// A setting in whole seconds, from 0 to `max`.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) for anything else, naming key, value and range.
+    pub fn whole_seconds_up_to(&self, key: &str, max: u64) -> Result<Option<Duration>, PersistenceError> {
+        self.parsed(key, &format!("a whole number of seconds from 0 to {max}"), |value| {
+            value.parse().ok().filter(|seconds| *seconds <= max).map(Duration::from_secs)
         })
     }
 

@@ -236,6 +236,7 @@ impl FactoryBuilder {
     pub fn build(self) -> Result<InfrastructureFactory, PersistenceError> {
         let environment = self.environment.unwrap_or_else(|| Environment::of_process(self.application_name));
         require_uuid_ids(&environment)?;
+        warn_of_ignored(&environment);
         let backend = self.registry.backend(&environment)?;
         let factory = InfrastructureFactory {
             environment,
@@ -248,6 +249,24 @@ impl FactoryBuilder {
         factory.mapper()?;
         factory.is_snapshotting_enabled()?;
         Ok(factory)
+    }
+}
+
+/// Warns of settings of the Python library that have no effect here.
+fn warn_of_ignored(environment: &Environment) {
+    for (setting, instead) in [
+        (
+            "SINGLE_ROW_TRACKING",
+            "a tracking table is used in the layout it has, and a new one has one row for each application",
+        ),
+        (
+            "POSTGRES_GET_PASSWORD_TOPIC",
+            "set POSTGRES_PASSWORD, or open the database with PostgresOptions::password_provider",
+        ),
+    ] {
+        if environment.get(setting).is_some() {
+            tracing::warn!(setting, instead, "a setting of the environment has no effect");
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The backend on PostgreSQL.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use es_core::{
     BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
@@ -70,10 +70,10 @@ fn with_bounds(
     mut options: PostgresOptions,
     environment: &Environment,
 ) -> Result<PostgresOptions, PersistenceError> {
-    if let Some(timeout) = environment.whole_seconds("POSTGRES_LOCK_TIMEOUT")? {
+    if let Some(timeout) = server_timeout(environment, "POSTGRES_LOCK_TIMEOUT")? {
         options = options.lock_timeout(timeout);
     }
-    if let Some(timeout) = environment.whole_seconds("POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT")? {
+    if let Some(timeout) = server_timeout(environment, "POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT")? {
         options = options.idle_in_transaction_session_timeout(timeout);
     }
     if let Some(timeout) = environment.seconds("POSTGRES_CONNECT_TIMEOUT")? {
@@ -92,6 +92,11 @@ fn with_bounds(
         options = options.max_waiting(callers as usize);
     }
     Ok(options)
+}
+
+/// A timeout that the server enforces, in whole seconds.
+fn server_timeout(environment: &Environment, key: &str) -> Result<Option<Duration>, PersistenceError> {
+    environment.whole_seconds_up_to(key, PostgresOptions::MAX_SERVER_TIMEOUT.as_secs())
 }
 
 impl Backend for Postgres {

@@ -299,3 +299,53 @@ async fn a_closed_factory_gives_no_recorders() {
         assert!(refusals.iter().all(|refusal| refusal.kind() == ErrorKind::Interface));
     }
 }
+
+/// Keeps the warnings of this thread.
+#[derive(Clone, Default)]
+struct Warnings(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Fields(String);
+        impl tracing::field::Visit for Fields {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0.push_str(&format!("{field}={value:?} "));
+            }
+        }
+        let mut fields = Fields(String::new());
+        event.record(&mut fields);
+        self.0.lock().unwrap().push(fields.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// The story: two settings of the Python library were ignored without a word.
+#[test]
+fn settings_without_effect_are_warned_of() {
+    for (name, instead) in [
+        ("SINGLE_ROW_TRACKING", "one row for each application"),
+        ("BANK_POSTGRES_GET_PASSWORD_TOPIC", "password_provider"),
+    ] {
+        let warnings = Warnings::default();
+        let _subscribed = tracing::subscriber::set_default(warnings.clone());
+        InfrastructureFactory::builder("Bank").environment([(name, "x")]).build().unwrap();
+        let told = warnings.0.lock().unwrap().clone();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(name.trim_start_matches("BANK_")) && told[0].contains(instead), "{told:?}");
+    }
+}

@@ -134,7 +134,13 @@ fn wrong_settings_are_told_when_the_factory_is_built() {
         ("POSTGRES_CONN_MAX_AGE", "old"),
         ("POSTGRES_PRE_PING", "perhaps"),
         ("POSTGRES_LOCK_TIMEOUT", "1.5"),
+        ("POSTGRES_LOCK_TIMEOUT", "2147484"),
+        ("POSTGRES_LOCK_TIMEOUT", "4294967295"),
         ("POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", "-1"),
+        ("POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT", "4294967295"),
+        ("POSTGRES_CONNECT_TIMEOUT", "1e19"),
+        ("POSTGRES_ANSWER_TIMEOUT", "4294967296"),
+        ("POSTGRES_CONN_MAX_AGE", "1e19"),
         ("POSTGRES_CONNECT_TIMEOUT", "soon"),
         ("POSTGRES_ANSWER_TIMEOUT", "later"),
         ("POSTGRES_POOL_SIZE", "many"),
@@ -149,6 +155,11 @@ fn wrong_settings_are_told_when_the_factory_is_built() {
         assert_eq!(error.kind(), ErrorKind::Programming, "{name}");
         let message = error.to_string();
         assert!(message.contains(name) && message.contains(wrong), "{name}={wrong}: {message}");
+        if wrong.parse::<f64>().is_ok_and(|wrong| wrong > 2.0) {
+            let longest =
+                if name.contains("LOCK") || name.contains("IDLE") { "2147483" } else { "4294967295" };
+            assert!(message.contains(&format!("to {longest}")), "{message}");
+        }
         assert!(!format!("{error} {error:?}").contains("a secret"));
     }
 }

@@ -13,7 +13,7 @@ use deadpool::{
 use es_core::PersistenceError;
 use sqlx::{
     ConnectOptions, Connection, Row,
-    postgres::{PgConnectOptions, PgConnection},
+    postgres::{PgConnectOptions, PgConnection, PgSslMode},
 };
 use tokio::time::timeout;
 
@@ -311,19 +311,22 @@ impl Connector {
 }
 
 impl Host {
+    /// Sets whatever the driver would otherwise read from environment variables: see
+    /// [`PostgresOptions::open`] for those that it offers no way to replace.
     fn new(host: &str, port: u16, options: &PostgresOptions) -> Self {
         let mut connect = PgConnectOptions::new_without_pgpass()
             .host(host)
             .port(port)
             .username(&options.user)
+            // The driver answers with an empty password where it has none.
+            .password("")
             .database(&options.dbname)
             .application_name("es-postgres")
+            .ssl_mode(options.tls.mode.unwrap_or(PgSslMode::Prefer))
+            .ssl_root_cert_from_pem(Vec::new())
             // No floats are read, and pgbouncer refuses the parameter.
             .extra_float_digits(None)
             .disable_statement_logging();
-        if let Some(mode) = options.tls.mode {
-            connect = connect.ssl_mode(mode);
-        }
         if let Some(path) = &options.tls.root_certificate {
             connect = connect.ssl_root_cert(path);
         }

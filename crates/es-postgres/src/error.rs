@@ -1,5 +1,7 @@
 //! From what the driver and the server report to [`PersistenceError`].
 
+use std::{error::Error, fmt};
+
 use deadpool::managed::{PoolError, TimeoutType};
 use es_core::{ErrorKind, PersistenceError};
 use sqlx::{
@@ -19,6 +21,67 @@ pub(crate) enum Verdict {
     Unavailable,
     /// Nothing was written, for a reason that may lie in the request itself.
     Refused,
+}
+
+/// An error of the driver in words that say nothing twice and show no row.
+///
+/// The driver's own text repeats the text of its source, and adds the line of the server's C source. The
+/// detail that the server reports is left out: it may show the values of a row.
+pub(crate) struct DriverError(sqlx::Error);
+
+impl DriverError {
+    pub(crate) fn new(error: sqlx::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl fmt::Display for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            sqlx::Error::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
+                Some(error) => write_server_error(f, error),
+                None => f.write_str(error.message()),
+            },
+            sqlx::Error::Configuration(_) => f.write_str("the configuration of the connection is invalid"),
+            sqlx::Error::Io(_) => f.write_str("the connection failed"),
+            sqlx::Error::Tls(_) => f.write_str("the connection cannot be encrypted"),
+            sqlx::Error::ColumnDecode { index, .. } => write!(f, "column {index} cannot be decoded"),
+            sqlx::Error::Encode(_) => f.write_str("a value cannot be encoded"),
+            sqlx::Error::Decode(_) => f.write_str("a value cannot be decoded"),
+            other => other.fmt(f),
+        }
+    }
+}
+
+fn write_server_error(f: &mut fmt::Formatter<'_>, error: &PgDatabaseError) -> fmt::Result {
+    write!(f, "PostgreSQL reported {}: {}", error.code(), error.message())?;
+    for (what, name) in
+        [("table", error.table()), ("column", error.column()), ("constraint", error.constraint())]
+    {
+        // The message mostly names it.
+        if let Some(name) = name.filter(|name| !error.message().contains(*name)) {
+            write!(f, ", {what} {name:?}")?;
+        }
+    }
+    error.hint().map_or(Ok(()), |hint| write!(f, " (hint: {hint})"))
+}
+
+impl fmt::Debug for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            sqlx::Error::Database(_) => write!(f, "DriverError({self})"),
+            other => f.debug_tuple("DriverError").field(other).finish(),
+        }
+    }
+}
+
+impl Error for DriverError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0 {
+            sqlx::Error::Database(_) => None,
+            other => other.source(),
+        }
+    }
 }
 
 /// Judges an error of the driver by its SQLSTATE.
@@ -55,8 +118,8 @@ pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
 
 /// Whether the server itself has said why it does not let us in.
 pub(crate) fn is_told_by_server(error: &PersistenceError) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<sqlx::Error>());
-    cause.is_some_and(|cause| cause.as_database_error().is_some())
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<DriverError>());
+    cause.is_some_and(|DriverError(cause)| cause.as_database_error().is_some())
 }
 
 /// Whether the server does not accept writes (any more).
@@ -85,7 +148,7 @@ pub(crate) fn from_statement(doing: &str, error: sqlx::Error) -> PersistenceErro
         _ => ErrorKind::Database,
     };
     let transient = is_transient(&error);
-    let failed = PersistenceError::new(kind, format!("{doing} failed")).with_source(error);
+    let failed = PersistenceError::new(kind, format!("{doing} failed")).with_source(DriverError(error));
     if transient { failed.transient() } else { failed }
 }
 
@@ -98,7 +161,7 @@ pub(crate) fn from_connecting(server: &str, error: sqlx::Error) -> PersistenceEr
     };
     let transient = is_transient(&error);
     let failed = PersistenceError::new(kind, format!("cannot connect to PostgreSQL at {server}"));
-    let failed = failed.with_source(error);
+    let failed = failed.with_source(DriverError(error));
     if transient { failed.transient() } else { failed }
 }
 

@@ -1,7 +1,7 @@
 //! How a PostgreSQL datastore is opened.
 
 use std::{
-    fmt,
+    env, fmt,
     fs::File,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
@@ -20,6 +20,9 @@ use crate::{
 
 /// The port of PostgreSQL unless told otherwise.
 const DEFAULT_PORT: u16 = 5432;
+
+/// An [`Instant`](std::time::Instant) cannot be arbitrarily far in the future.
+const LONGEST_WAIT: Duration = Duration::from_hours(365 * 24);
 
 /// How a PostgreSQL datastore is opened.
 ///
@@ -146,6 +149,11 @@ impl TlsOptions {
 }
 
 impl PostgresOptions {
+    /// The longest [`lock_timeout`](Self::lock_timeout) and
+    /// [`idle_in_transaction_session_timeout`](Self::idle_in_transaction_session_timeout) in whole
+    /// seconds: the server counts milliseconds in a signed integer of 32 bits.
+    pub const MAX_SERVER_TIMEOUT: Duration = Duration::from_secs(i32::MAX as u64 / 1_000);
+
     /// Opens the database `dbname`, on `localhost` as user `postgres` unless told otherwise.
     pub fn new(dbname: impl Into<String>) -> Self {
         Self {
@@ -303,23 +311,24 @@ impl PostgresOptions {
 
     /// How long a reader in [`Ordering::Parallel`] waits for those who are writing, before it fails
     /// with a transient error that names who holds it up; without end by default, since going on
-    /// would be to miss events.
+    /// would be to miss events. Values above 365 days count as that.
     #[must_use]
     pub fn fence_timeout(mut self, timeout: Duration) -> Self {
-        self.fence_timeout = Some(timeout);
+        self.fence_timeout = Some(timeout.min(LONGEST_WAIT));
         self
     }
 
     /// How long a reader in [`Ordering::Parallel`] waits before it warns (an event of `tracing`) who
-    /// holds it up, again and again; 5 seconds by default.
+    /// holds it up, again and again; 5 seconds by default. Values above 365 days count as that.
     #[must_use]
     pub fn stall_warning(mut self, after: Duration) -> Self {
-        self.stall_warning = after;
+        self.stall_warning = after.min(LONGEST_WAIT);
         self
     }
 
     /// How long to wait for the lock of the events table before recording fails with a transient
-    /// error; zero, the default, waits for ever.
+    /// error; zero, the default, waits for ever. Opening fails if it exceeds
+    /// [`MAX_SERVER_TIMEOUT`](Self::MAX_SERVER_TIMEOUT).
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
@@ -327,7 +336,7 @@ impl PostgresOptions {
     }
 
     /// How long a session may idle in a transaction before the server ends it; zero, the default,
-    /// is for ever.
+    /// is for ever. Opening fails if it exceeds [`MAX_SERVER_TIMEOUT`](Self::MAX_SERVER_TIMEOUT).
     #[must_use]
     pub fn idle_in_transaction_session_timeout(mut self, timeout: Duration) -> Self {
         self.idle_in_transaction_session_timeout = timeout;
@@ -336,9 +345,10 @@ impl PostgresOptions {
 
     /// How long to wait for a connection, a free one of the pool or a new one to each host, and for
     /// a lost server to return before the outcome of a commit is given up; 30 seconds by default.
+    /// Values above 365 days count as that.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.connect_timeout = timeout.min(LONGEST_WAIT);
         self
     }
 
@@ -347,13 +357,13 @@ impl PostgresOptions {
     /// disk can take long, and is asked again after the same time. If it is not, or cannot be reached,
     /// the network has lost what was sent or the answer: the connection counts as
     /// [lost](crate#lost-connections). So this is to be more than the largest request takes on its way. The server is told to give up a client that it cannot reach after
-    /// the same time, unless it has settings of its own (`tcp_user_timeout`, `tcp_keepalives_idle`).
+    /// the same time, unless it has settings of its own (`tcp_user_timeout`, `tcp_keepalives_idle`). Values above 365 days count as that.
     ///
     /// Behind a [pooler in transaction mode](Self::transaction_pooler) it has no effect: set the pooler's
     /// `query_timeout` and `tcp_keepalive`.
     #[must_use]
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
-        self.answer_timeout = timeout;
+        self.answer_timeout = timeout.min(LONGEST_WAIT);
         self
     }
 
@@ -407,7 +417,7 @@ impl PostgresOptions {
     }
 
     /// Whether and how connections are encrypted, under the names of libpq's `sslmode`: `disable`,
-    /// `prefer` (the default), `require`, `verify-ca`, `verify-full`. The driver does not try again
+    /// `prefer` (the default, whatever `PGSSLMODE` is), `require`, `verify-ca`, `verify-full`. The driver does not try again
     /// encrypted where libpq's `allow` does.
     ///
     /// # Errors
@@ -456,10 +466,10 @@ impl PostgresOptions {
     /// What a recorder of the same datastore records wakes them at once. For the rest, one task for
     /// each table asks for its highest notification id this often, and only while somebody waits: at
     /// the default, four times a second, a look at one index entry. People hardly notice a
-    /// quarter of a second, nor does the server notice four such queries.
+    /// quarter of a second, nor does the server notice four such queries. Values above 365 days count as that.
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval;
+        self.poll_interval = interval.min(LONGEST_WAIT);
         self
     }
 
@@ -521,6 +531,11 @@ impl PostgresOptions {
 
     /// Connects to the server.
     ///
+    /// The environment variables of libpq (`PGHOST`, `PGPASSWORD`, `PGSSLMODE` and others) and the password
+    /// file have no effect. `PGOPTIONS`, `PGSSLCERT` and `PGSSLKEY`, which the driver reads and nothing
+    /// can override, must not be set: opening fails, except that those of a client certificate are ignored
+    /// where [`ssl_client_certificate`](Self::ssl_client_certificate) is given.
+    ///
     /// # Errors
     /// [`Operational`](es_core::ErrorKind::Operational) when no host can be reached, or none of
     /// several accepts writes; [`Programming`](es_core::ErrorKind::Programming) for options that
@@ -529,6 +544,40 @@ impl PostgresOptions {
     /// # Cancel safety
     /// Dropping the future closes what was opened.
     pub async fn open(self) -> Result<PostgresDatastore, PersistenceError> {
+        self.require_valid_timeouts()?;
+        self.require_no_libpq_variables()?;
         PostgresDatastore::open(self).await
+    }
+
+    /// Refuses variables that the driver would obey without being asked to.
+    fn require_no_libpq_variables(&self) -> Result<(), PersistenceError> {
+        let certificates: &[&str] = match (&self.tls.client_certificate, &self.tls.mode) {
+            (None, mode) if cfg!(feature = "tls") && !matches!(mode, Some(PgSslMode::Disable)) => {
+                &["PGSSLCERT", "PGSSLKEY"]
+            }
+            _ => &[],
+        };
+        match ["PGOPTIONS"].iter().chain(certificates).find(|name| env::var_os(name).is_some()) {
+            None => Ok(()),
+            Some(name) => Err(PersistenceError::programming(format!(
+                "environment variable {name} is set, which would change connections: unset it for this program"
+            ))),
+        }
+    }
+
+    /// Refuses timeouts that the server would refuse, with an error of its own for each statement.
+    fn require_valid_timeouts(&self) -> Result<(), PersistenceError> {
+        let timeouts = [
+            ("lock_timeout", self.lock_timeout),
+            ("idle_in_transaction_session_timeout", self.idle_in_transaction_session_timeout),
+        ];
+        match timeouts.into_iter().find(|(_, timeout)| *timeout > Self::MAX_SERVER_TIMEOUT) {
+            None => Ok(()),
+            Some((name, timeout)) => Err(PersistenceError::programming(format!(
+                "{name} is {} s, but the server takes at most {} s",
+                timeout.as_secs(),
+                Self::MAX_SERVER_TIMEOUT.as_secs()
+            ))),
+        }
     }
 }

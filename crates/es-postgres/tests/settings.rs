@@ -9,7 +9,9 @@
 mod common;
 
 use std::{
+    env,
     error::Error,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering as Atomic},
@@ -19,8 +21,9 @@ use std::{
 
 use common::{Database, Role, Schema, event, first, run, scalar, until};
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, NotificationSelection, PersistenceError,
-    ProcessRecorder, Recorder, Tracking, TrackingRecorder, TrackingRecorderExt as _, uuid::Uuid,
+    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt as _, ErrorKind, EventRange,
+    NotificationSelection, PersistenceError, ProcessRecorder, Recorder, Tracking, TrackingRecorder,
+    TrackingRecorderExt as _, uuid::Uuid,
 };
 use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresOptions};
 use sqlx::Connection;
@@ -34,6 +37,210 @@ fn whole(error: &PersistenceError) -> String {
         cause = error.source();
     }
     text
+}
+
+// Durations.
+
+/// The story: a connect timeout of `Duration::MAX` was added to the current time, which overflows, when a
+/// connection was lost; so was a poll interval that is doubled after a failure.
+#[tokio::test]
+async fn any_duration_is_accepted() {
+    for duration in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_nanos(u64::MAX)] {
+        let schema = Schema::create().await;
+        let options = schema.options().ordering(Ordering::Parallel).fence_timeout(duration);
+        let options = options.connect_timeout(duration).answer_timeout(duration).poll_interval(duration);
+        let options = options.stall_warning(duration).conn_max_age(duration).notify(true);
+        let datastore = options.open().await.unwrap();
+        let recorder = datastore.process_recorder("bank").await.unwrap();
+        let mut subscription = recorder.subscribe(0, []).poll_interval(duration);
+        let terminate = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE application_name = 'es-postgres' AND query LIKE '%{}%' AND pid <> pg_backend_pid()",
+            schema.name
+        );
+        for version in 1..=2 {
+            let event = event(Uuid::from_u128(1), version);
+            let ids = recorder.insert_events(vec![event]).await.unwrap();
+            let page = subscription.next_page().await.unwrap().expect("the recorder is open");
+            assert_eq!(ids, [page.position]);
+            assert!(scalar::<i64>(&mut schema.connect().await, &terminate).await > 0);
+        }
+        recorder.insert_tracking(Tracking::new("bank", 1).unwrap()).await.unwrap();
+        recorder.wait("bank", 1, duration).await.unwrap();
+        recorder.close().await.unwrap();
+    }
+}
+
+/// The story: the server counts milliseconds in 32 bits, and refused each statement that set more.
+#[tokio::test]
+async fn timeouts_that_the_server_does_not_take_are_refused() {
+    let schema = Schema::create().await;
+    let longest = PostgresOptions::MAX_SERVER_TIMEOUT;
+    let options = schema.options().lock_timeout(longest).idle_in_transaction_session_timeout(longest);
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    recorder.insert_events(vec![first()]).await.unwrap();
+    for longer in [longest + Duration::from_nanos(1), Duration::from_secs(4_294_967_295), Duration::MAX] {
+        let options = schema.options();
+        let lock = options.clone().lock_timeout(longer).open().await.unwrap_err();
+        let idle = options.idle_in_transaction_session_timeout(longer).open().await.unwrap_err();
+        for (error, name) in [(lock, "lock_timeout"), (idle, "idle_in_transaction_session_timeout")] {
+            assert_eq!(error.kind(), ErrorKind::Programming, "{error}");
+            assert!(error.to_string().contains(name) && error.to_string().contains("2147483"), "{error}");
+        }
+    }
+}
+
+// The environment of the process.
+
+const LIBPQ_VARIABLES: [(&str, &str); 23] = [
+    ("PGHOST", "nowhere.invalid"),
+    ("PGHOSTADDR", "192.0.2.1"),
+    ("PGPORT", "1"),
+    ("PGUSER", "nobody"),
+    ("PGPASSWORD", "wrong"),
+    ("PGDATABASE", "none"),
+    ("PGSSLMODE", "verify-full"),
+    ("PGSSLROOTCERT", "/nonexistent/root.crt"),
+    ("PGSSLCRL", "/nonexistent/crl"),
+    ("PGSSLNEGOTIATION", "direct"),
+    ("PGREQUIRESSL", "1"),
+    ("PGAPPNAME", "hostile"),
+    ("PGPASSFILE", "/nonexistent/pgpass"),
+    ("PGSERVICE", "hostile"),
+    ("PGSERVICEFILE", "/nonexistent/service"),
+    ("PGSYSCONFDIR", "/nonexistent"),
+    ("PGTZ", "Mars"),
+    ("PGDATESTYLE", "hostile"),
+    ("PGCLIENTENCODING", "LATIN1"),
+    ("PGCONNECT_TIMEOUT", "0"),
+    ("PGTARGETSESSIONATTRS", "standby"),
+    ("PGCHANNELBINDING", "require"),
+    ("PGREQUIREAUTH", "none"),
+];
+
+/// Set in the processes that [`run_with`] starts.
+const CHILD: &str = "ES_TEST_CHILD";
+
+/// Runs a test of this file, which does nothing otherwise, in a process with these variables.
+fn run_with(variables: &[(&str, &str)], test: &str) {
+    let mut child = Command::new(env::current_exe().unwrap());
+    child.args(["--exact", "--nocapture", test]).env(CHILD, "").envs(variables.iter().copied());
+    let output = child.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let told = format!("{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
+/// The story: the driver takes from the environment what it is not given. With `PGSSLMODE=verify-full` or
+/// `PGSSLROOTCERT`, connecting failed; with `PGPASSWORD`, a program without a password connected.
+#[tokio::test]
+async fn variables_of_libpq_have_no_effect() {
+    let schema = Schema::create().await;
+    let mut variables = LIBPQ_VARIABLES.to_vec();
+    variables.push(("ES_TEST_SCHEMA", &schema.name));
+    run_with(&variables, "within_variables_of_libpq");
+    let recorder = schema.open().await.application_recorder("bank").await.unwrap();
+    assert_eq!(recorder.max_notification_id().await.unwrap(), Some(1));
+}
+
+#[tokio::test]
+async fn within_variables_of_libpq() {
+    if env::var_os(CHILD).is_none() {
+        return;
+    }
+    let options = common::Server::from_environment().options().schema(env::var("ES_TEST_SCHEMA").unwrap());
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    recorder.insert_events(vec![first()]).await.unwrap();
+}
+
+#[test]
+fn a_password_of_the_environment_is_not_used() {
+    let password = env::var("POSTGRES_PASSWORD").unwrap();
+    run_with(&[("PGPASSWORD", &password)], "without_a_password");
+}
+
+#[tokio::test]
+async fn without_a_password() {
+    if env::var_os(CHILD).is_none() {
+        return;
+    }
+    let server = common::Server::from_environment();
+    let options = || {
+        let options = PostgresOptions::new(&server.dbname).host(&server.host).port(server.port);
+        options.user(&server.user)
+    };
+    // Where the server trusts its clients, both can connect.
+    let (without, wrong) = (options().open().await, options().password("wrong").open().await);
+    assert_eq!(without.is_ok(), wrong.is_ok());
+}
+
+/// The driver obeys these, and gives no way to override them.
+#[test]
+fn variables_that_cannot_be_overridden_are_refused() {
+    run_with(&[("PGOPTIONS", "-c work_mem=64")], "refuses_a_variable");
+    if cfg!(feature = "tls") {
+        run_with(&[("PGSSLCERT", "/nonexistent/client.crt")], "refuses_a_variable");
+        run_with(&[("PGSSLKEY", "/nonexistent/client.key")], "refuses_a_variable");
+    }
+}
+
+#[tokio::test]
+async fn refuses_a_variable() {
+    if env::var_os(CHILD).is_none() {
+        return;
+    }
+    let options = common::Server::from_environment().options();
+    let error = options.clone().open().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Programming);
+    let set = ["PGOPTIONS", "PGSSLCERT", "PGSSLKEY"].map(|name| env::var_os(name).map(|_| name));
+    assert!(error.to_string().contains(set.into_iter().flatten().next().unwrap()), "{error}");
+    // Certificates do not matter where nothing is encrypted.
+    let unencrypted = options.sslmode("disable").unwrap().open().await;
+    assert_eq!(unencrypted.is_ok(), env::var_os("PGOPTIONS").is_none());
+}
+
+// Texts of errors.
+
+/// The story: an error said `… at line 664: … at line 664`. The driver's text repeats that of its source, and
+/// adds the line of the server's source; its debug text showed the values of a row that a constraint
+/// refused.
+#[tokio::test]
+async fn errors_say_nothing_twice_and_show_no_row() {
+    let schema = Schema::create().await;
+    let recorder = schema.open().await.application_recorder("bank").await.unwrap();
+    let events = schema.table("bank_events");
+    let mut connection = schema.connect().await;
+    run(
+        &mut connection,
+        &format!("ALTER TABLE {events} ADD CONSTRAINT no_ten CHECK (originator_version < 10)"),
+    )
+    .await;
+    let mut secret = event(Uuid::from_u128(1), 10);
+    secret.state = es_core::Bytes::from_static(b"a secret");
+    let refused = recorder.insert_events(vec![secret]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Integrity);
+    run(&mut connection, &format!("DROP TABLE {events}")).await;
+    let missing = recorder.max_notification_id().await.unwrap_err();
+    let unreachable = PostgresOptions::new("events").host("127.0.0.1").port(1).open().await.unwrap_err();
+    for (error, words) in [
+        (&refused, vec!["23514", "no_ten"]),
+        (&missing, vec!["42P01", "bank_events"]),
+        (&unreachable, vec!["127.0.0.1:1", "refused"]),
+    ] {
+        let mut texts = vec![error.to_string()];
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            texts.push(error.to_string());
+            cause = error.source();
+        }
+        for (index, text) in texts.iter().enumerate() {
+            assert!(texts[index + 1..].iter().all(|cause| !text.contains(cause)), "{texts:?}");
+        }
+        let whole = whole(error);
+        assert!(words.iter().all(|word| whole.contains(word)), "{whole}");
+        assert!(!whole.contains("at line") && !whole.contains("secret"), "{whole}");
+        assert!(!whole.contains("6120736563726574"), "{whole}");
+    }
 }
 
 // Connections.
