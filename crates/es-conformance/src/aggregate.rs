@@ -155,7 +155,7 @@ pub async fn options_of_a_range_go_together(fixture: &impl Fixture<Recorder: Agg
         for lte in [None, Some(0), Some(2), Some(6), Some(20)] {
             for desc in [false, true] {
                 for limit in [None, Some(0), Some(1), Some(3), Some(100)] {
-                    let range = EventRange { gt, lte, desc, limit };
+                    let range = EventRange { gt, lte, desc, limit, max_bytes: None };
                     if options(&range) > 1 {
                         assert_eq!(versions(&recorder, id, range).await, expected(&range), "{range:?}");
                     }

@@ -37,7 +37,7 @@ pub async fn bounds_hold_across_pages_of_events(fixture: &impl Fixture<Recorder:
     for size in [1, 2, 3, 9, 10, 11] {
         for (gt, lte) in [(None, Some(20)), (Some(3), None), (Some(0), Some(77)), (Some(5), Some(6))] {
             for desc in [false, true] {
-                let range = EventRange { gt, lte, desc, limit: None };
+                let range = EventRange { gt, lte, desc, ..EventRange::all() };
                 let within = |version: &i64| {
                     gt.is_none_or(|gt| *version > gt) && lte.is_none_or(|lte| *version <= lte)
                 };

@@ -82,7 +82,7 @@ pub use dynamic::{
 pub use error::{Conflict, ErrorKind, PersistenceError};
 pub use flatten::encode_attributes;
 pub use mapper::Mapper;
-pub use paging::{AggregateRecorderExt, ApplicationRecorderExt, DEFAULT_PAGE_SIZE};
+pub use paging::{AggregateRecorderExt, ApplicationRecorderExt, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE};
 pub use recorder::{AggregateRecorder, ApplicationRecorder, ProcessRecorder, Recorder, TrackingRecorder};
 pub use selection::{EventRange, NotificationSelection};
 /// The serde that the traits of this crate speak, for code that is generated or written by hand.

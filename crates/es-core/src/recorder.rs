@@ -45,6 +45,9 @@ pub trait AggregateRecorder: Recorder {
 
     /// The recorded events of an aggregate within a range, in the order of their versions.
     ///
+    /// A recorder that copies states ends early at [`max_bytes`](EventRange::max_bytes), and only if the
+    /// states that it returns have so many bytes.
+    ///
     /// # Errors
     /// When the datastore cannot be read, or holds what cannot be an event.
     ///
@@ -66,7 +69,12 @@ pub trait ApplicationRecorder: AggregateRecorder {
     ///
     /// Nothing ever appears below the last id of a page. And when `stop` is an id that was
     /// [the highest](Self::max_notification_id) before, a page with fewer than `limit` notifications
-    /// has all of the selection: whoever filters by topics may go on after `stop`.
+    /// has all of the selection: whoever filters by topics may go on after `stop`. A page of a selection
+    /// with [`max_bytes`](NotificationSelection::max_bytes) does so if its states have fewer bytes.
+    /// [`is_filled_by`](NotificationSelection::is_filled_by) tells a page that is full in either way.
+    ///
+    /// A recorder that copies states ends a page early at `max_bytes`, never before, and has at least one
+    /// notification in it.
     ///
     /// # Errors
     /// When the datastore cannot be read, or holds what cannot be an event.

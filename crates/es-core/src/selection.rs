@@ -1,6 +1,6 @@
 //! Which events, which notifications.
 
-use crate::Topic;
+use crate::{Notification, StoredEvent, Topic};
 
 /// Which events of an aggregate to select; all of them, in version order, by default.
 ///
@@ -21,12 +21,15 @@ pub struct EventRange {
     pub desc: bool,
     /// At most so many events.
     pub limit: Option<usize>,
+    /// Lets the selection end early, after the event with which the states have so many bytes together;
+    /// see [`is_filled_by`](Self::is_filled_by). Not set by default.
+    pub max_bytes: Option<usize>,
 }
 
 impl EventRange {
     /// All events, lowest version first.
     pub const fn all() -> Self {
-        Self { gt: None, lte: None, desc: false, limit: None }
+        Self { gt: None, lte: None, desc: false, limit: None, max_bytes: None }
     }
 
     /// Only versions greater than `version`.
@@ -56,6 +59,19 @@ impl EventRange {
         self.limit = Some(limit);
         self
     }
+
+    /// Lets the selection end early, with at least one event, when the states have `bytes` together.
+    #[must_use]
+    pub const fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// Whether more events may follow these in the range: they are as many as `limit`, or their states
+    /// have `max_bytes` together. Otherwise they are all.
+    pub fn is_filled_by(&self, events: &[StoredEvent]) -> bool {
+        is_full(events.iter(), self.limit.unwrap_or(usize::MAX), self.max_bytes)
+    }
 }
 
 /// Which notifications to select, always in the order of their ids.
@@ -79,12 +95,15 @@ pub struct NotificationSelection {
     pub topics: Vec<Topic>,
     /// At most so many notifications.
     pub limit: usize,
+    /// Lets the page end early, after the event with which the states have so many bytes together; see
+    /// [`is_filled_by`](Self::is_filled_by). Not set by default.
+    pub max_bytes: Option<usize>,
 }
 
 impl NotificationSelection {
     /// The first `limit` notifications.
     pub const fn new(limit: usize) -> Self {
-        Self { start: None, inclusive_of_start: true, stop: None, topics: Vec::new(), limit }
+        Self { start: None, inclusive_of_start: true, stop: None, topics: Vec::new(), limit, max_bytes: None }
     }
 
     /// Ids from `id` on, `id` included.
@@ -117,6 +136,19 @@ impl NotificationSelection {
         self
     }
 
+    /// Lets the page end early, with at least one notification, when the states have `bytes` together.
+    #[must_use]
+    pub const fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// Whether more notifications may follow this page: it has `limit` notifications, or their states
+    /// have `max_bytes` together. Otherwise the page has all of the selection.
+    pub fn is_filled_by(&self, page: &[Notification]) -> bool {
+        is_full(page.iter().map(|notification| &notification.event), self.limit, self.max_bytes)
+    }
+
     /// Whether `id` lies within `start` and `stop`.
     pub fn holds(&self, id: i64) -> bool {
         let started = match self.start {
@@ -126,4 +158,17 @@ impl NotificationSelection {
         };
         started && self.stop.is_none_or(|stop| id <= stop)
     }
+}
+
+fn is_full<'e>(
+    events: impl ExactSizeIterator<Item = &'e StoredEvent>,
+    limit: usize,
+    max_bytes: Option<usize>,
+) -> bool {
+    events.len() >= limit || events.len() > 0 && max_bytes.is_some_and(|max| state_bytes(events) >= max)
+}
+
+/// How many bytes the states of events have together.
+pub(crate) fn state_bytes<'e>(events: impl Iterator<Item = &'e StoredEvent>) -> usize {
+    events.fold(0, |bytes, event| bytes.saturating_add(event.state.len()))
 }

@@ -6,8 +6,8 @@ use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream, stream::try_unfold};
 
 use crate::{
-    ApplicationRecorder, DEFAULT_PAGE_SIZE, Listener, Notification, NotificationSelection, PersistenceError,
-    Topic,
+    ApplicationRecorder, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE, Listener, Notification,
+    NotificationSelection, PersistenceError, Topic, paging::PageSize, selection::state_bytes,
 };
 
 /// How long to wait before reading again after a failure that may pass: doubled each time, from the
@@ -44,7 +44,7 @@ pub struct Subscription<R> {
     recorder: R,
     topics: Vec<Topic>,
     position: i64,
-    page_size: NonZeroUsize,
+    page_size: PageSize,
     poll_interval: Duration,
     listener: Listener,
 }
@@ -71,16 +71,17 @@ impl<R: ApplicationRecorder> Subscription<R> {
             recorder,
             topics,
             position,
-            page_size: DEFAULT_PAGE_SIZE,
+            page_size: PageSize::new(DEFAULT_PAGE_SIZE, DEFAULT_PAGE_BYTES),
             poll_interval: POLL_INTERVAL,
             listener,
         }
     }
 
-    /// Reads so many notifications at a time, at most; [`DEFAULT_PAGE_SIZE`] by default.
+    /// Reads so many notifications at a time, at most; [`DEFAULT_PAGE_SIZE`] by default. A page ends
+    /// earlier with the event with which the states have [`DEFAULT_PAGE_BYTES`] together.
     #[must_use]
     pub fn page_size(mut self, page_size: NonZeroUsize) -> Self {
-        self.page_size = page_size;
+        self.page_size = PageSize::new(page_size, DEFAULT_PAGE_BYTES);
         self
     }
 
@@ -125,6 +126,8 @@ impl<R: ApplicationRecorder> Subscription<R> {
         loop {
             if let Some(page) = self.read_patiently().await? {
                 self.position = page.position;
+                let events = page.notifications.iter().map(|notification| &notification.event);
+                self.page_size = self.page_size.after(page.notifications.len(), state_bytes(events));
                 return Ok(Some(page));
             }
             if !self.listener.woken_within(self.poll_interval).await {
@@ -162,13 +165,15 @@ impl<R: ApplicationRecorder> Subscription<R> {
     }
 
     async fn read(&self) -> Result<Option<Page>, PersistenceError> {
-        let selection = NotificationSelection::new(self.page_size.get()).after(self.position);
+        let selection = NotificationSelection::new(self.page_size.rows())
+            .max_bytes(self.page_size.bytes())
+            .after(self.position);
         if !self.topics.is_empty() {
             return self.read_topics(selection).await;
         }
-        let notifications = self.recorder.select_notifications(selection).await?;
+        let notifications = self.recorder.select_notifications(selection.clone()).await?;
         let Some(position) = notifications.last().map(|last| last.id) else { return Ok(None) };
-        let is_last = notifications.len() < self.page_size.get();
+        let is_last = !selection.is_filled_by(&notifications);
         let end = if is_last { Some(position) } else { self.recorder.max_notification_id().await? };
         Ok(Some(Page { notifications, position, lag: lag(end, position) }))
     }
@@ -180,8 +185,8 @@ impl<R: ApplicationRecorder> Subscription<R> {
             return Ok(None);
         };
         let selection = selection.stop(end).topics(self.topics.iter().cloned());
-        let notifications = self.recorder.select_notifications(selection).await?;
-        let is_last = notifications.len() < self.page_size.get();
+        let notifications = self.recorder.select_notifications(selection.clone()).await?;
+        let is_last = !selection.is_filled_by(&notifications);
         let position = if is_last { end } else { notifications.last().map_or(end, |last| last.id) };
         Ok(Some(Page { notifications, position, lag: lag(Some(end), position) }))
     }

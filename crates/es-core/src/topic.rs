@@ -6,9 +6,11 @@ use crate::PersistenceError;
 
 /// The name under which an event type is stored, such as `bank:Account.Opened`.
 ///
-/// A topic:
+/// A topic of a new event:
 /// - is not empty,
 /// - has no NUL character, which PostgreSQL's `text` cannot hold.
+///
+/// One that was read from a database may be any text: see [`from_stored`](Self::from_stored).
 ///
 /// By convention it reads `module:Qualified.Name`, as the Python library resolves it. Cloning does
 /// not copy the text.
@@ -40,6 +42,20 @@ impl Topic {
             None => Ok(Self(Text::Shared(text))),
             Some(flaw) => Err(PersistenceError::data(format!("topic {text:?} {flaw}"))),
         }
+    }
+
+    /// The topic of a recorded event, whatever its text is: for recorders.
+    ///
+    /// The Python library records any text, the empty one included. Readers that do not decode events get
+    /// past such an event, and can copy it as it is; a mapper fails with an error that names it.
+    ///
+    /// ```
+    /// use es_core::Topic;
+    ///
+    /// assert_eq!(Topic::from_stored(""), "");
+    /// ```
+    pub fn from_stored(text: impl Into<Arc<str>>) -> Self {
+        Self(Text::Shared(text.into()))
     }
 
     /// A topic from a literal, without a copy.

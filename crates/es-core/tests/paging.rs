@@ -180,7 +180,7 @@ proptest! {
         limit in of(0..40_usize),
     ) {
         let recorder = Observed::with_versions(versions);
-        let range = EventRange { gt, lte, desc, limit };
+        let range = EventRange { gt, lte, desc, limit, max_bytes: None };
         let selected = now(recorder.select_events(ID, range)).unwrap();
         prop_assert_eq!(streamed(&recorder, page_size, range), selected);
     }
@@ -201,6 +201,7 @@ proptest! {
             stop,
             topics,
             limit,
+            max_bytes: None,
         };
         let selected = now(recorder.select_notifications(selection.clone())).unwrap();
         let stream = recorder.stream_notifications_by(pages_of(page_size), selection);

@@ -16,7 +16,7 @@ use crate::{
     error,
     listening::Listening,
     options::PostgresOptions,
-    reader::{self, ReadError},
+    reader::{self, Fetched, ReadError},
     retries::Retries,
     schema::{self, CatalogState, TableName, TableSpec},
     session::{self, Access},
@@ -223,9 +223,11 @@ impl PostgresDatastore {
         loop {
             let failed = match self.0.connections.lease(caller).await {
                 Ok(mut lease) => match self.fetch_with(&mut lease, query, &mut decode).await {
-                    Ok(rows) => {
+                    // Closing the connection is cheaper than receiving the rest.
+                    Ok(Fetched { decoded, has_rest: true }) => return Ok(decoded),
+                    Ok(Fetched { decoded, has_rest: false }) => {
                         lease.finish();
-                        return Ok(rows);
+                        return Ok(decoded);
                     }
                     Err(ReadError::Statement(failed)) if error::is_lost(&failed) => {
                         self.0.connections.purge();
@@ -251,7 +253,7 @@ impl PostgresDatastore {
         lease: &mut Lease<'_>,
         query: &Query,
         decode: &mut (impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send),
-    ) -> Result<Vec<T>, ReadError> {
+    ) -> Result<Fetched<T>, ReadError> {
         let backend = lease.backend();
         self.0.connections.answered(backend, self.fetch_on(lease, query, decode)).await?
     }
@@ -261,13 +263,15 @@ impl PostgresDatastore {
         connection: &mut PgConnection,
         query: &Query,
         decode: &mut (impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send),
-    ) -> Result<Vec<T>, ReadError> {
+    ) -> Result<Fetched<T>, ReadError> {
         if !self.0.options.transaction_pooler {
             return reader::fetch(connection, query, true, decode).await;
         }
         session::run(connection, &session::begin(&self.0.options, Access::ReadOnly)).await?;
         let rows = reader::fetch(connection, query, false, decode).await?;
-        session::run(connection, "COMMIT").await?;
+        if !rows.has_rest {
+            session::run(connection, "COMMIT").await?;
+        }
         Ok(rows)
     }
 }
@@ -279,4 +283,6 @@ pub(crate) struct Query {
     pub(crate) doing: &'static str,
     pub(crate) sql: SqlStr,
     pub(crate) arguments: PgArguments,
+    /// The states of so many bytes are enough, where the rows are events.
+    pub(crate) max_bytes: Option<usize>,
 }

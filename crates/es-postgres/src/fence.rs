@@ -98,7 +98,7 @@ async fn mark(
 ) -> Result<Option<i64>, PersistenceError> {
     let last = page.last().map(|notification| notification.id);
     match selection.stop {
-        Some(stop) if page.len() < selection.limit && last.is_none_or(|last| last < stop) => {
+        Some(stop) if !selection.is_filled_by(page) && last.is_none_or(|last| last < stop) => {
             Ok(highest(datastore, events).await?.map(|highest| highest.min(stop)))
         }
         _ => Ok(last),

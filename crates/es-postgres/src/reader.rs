@@ -9,7 +9,11 @@ use sqlx::{
 };
 use uuid::Uuid;
 
-use crate::{datastore::Query, rows::EVENT_COLUMNS, schema::TableName};
+use crate::{
+    datastore::Query,
+    rows::{EVENT_COLUMNS, STATE, column},
+    schema::TableName,
+};
 
 /// Why rows could not be fetched.
 #[derive(Debug)]
@@ -24,20 +28,33 @@ impl From<sqlx::Error> for ReadError {
     }
 }
 
+/// What was fetched.
+pub(crate) struct Fetched<T> {
+    pub(crate) decoded: Vec<T>,
+    /// Whether the server has more rows on their way, beyond the bytes that were asked for.
+    pub(crate) has_rest: bool,
+}
+
 /// Fetches rows, decoding each as it arrives.
 pub(crate) async fn fetch<T: Send>(
     connection: &mut PgConnection,
     query: &Query,
     persistent: bool,
     decode: &mut (impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send),
-) -> Result<Vec<T>, ReadError> {
+) -> Result<Fetched<T>, ReadError> {
     let statement = sqlx::query_with(query.sql.clone(), query.arguments.clone()).persistent(persistent);
     let mut rows = statement.fetch(connection);
-    let mut decoded = Vec::new();
+    let (mut decoded, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.try_next().await? {
+        if query.max_bytes.is_some_and(|max_bytes| !decoded.is_empty() && bytes >= max_bytes) {
+            return Ok(Fetched { decoded, has_rest: true });
+        }
+        if query.max_bytes.is_some() {
+            bytes += column::<Option<&[u8]>>(&row, STATE).map_err(ReadError::Row)?.map_or(0, <[u8]>::len);
+        }
         decoded.push(decode(&row).map_err(ReadError::Row)?);
     }
-    Ok(decoded)
+    Ok(Fetched { decoded, has_rest: false })
 }
 
 /// The events of an aggregate: [`EVENT_COLUMNS`].
@@ -61,7 +78,8 @@ pub(crate) fn select_events(
     if let Some(limit) = range.limit {
         select.limit(limit)?;
     }
-    Ok(select.into_query("selecting events"))
+    let query = select.into_query("selecting events");
+    Ok(Query { max_bytes: range.max_bytes, ..query })
 }
 
 /// Notifications: [`EVENT_COLUMNS`] and the id; `horizon` is an id beyond which not to look.
@@ -85,7 +103,8 @@ pub(crate) fn select_notifications(
     }
     select.text.push_str(" ORDER BY notification_id");
     select.limit(selection.limit)?;
-    Ok(select.into_query("selecting notifications"))
+    let query = select.into_query("selecting notifications");
+    Ok(Query { max_bytes: selection.max_bytes, ..query })
 }
 
 /// The highest notification id.
@@ -159,7 +178,12 @@ impl Select {
     }
 
     pub(crate) fn into_query(self, doing: &'static str) -> Query {
-        Query { doing, sql: AssertSqlSafe(self.text).into_sql_str(), arguments: self.arguments }
+        Query {
+            doing,
+            sql: AssertSqlSafe(self.text).into_sql_str(),
+            arguments: self.arguments,
+            max_bytes: None,
+        }
     }
 }
 

@@ -97,6 +97,7 @@ impl Session {
             select.raw_bind_parameter(parameter, bound).map_err(from_sqlite)?;
         }
         let limit = range.limit.unwrap_or(usize::MAX);
+        let max_bytes = range.max_bytes.unwrap_or(usize::MAX);
         let mut reader = RowReader { table: &table.name, topics: &mut self.topics };
         let mut rows = select.raw_query();
         let mut events = Vec::new();
@@ -109,6 +110,9 @@ impl Session {
             events.push(event);
             if events.len() > bounds.rows || bytes > bounds.bytes {
                 return Ok(None);
+            }
+            if bytes >= max_bytes {
+                break;
             }
         }
         Ok(Some(events))
@@ -136,12 +140,19 @@ impl Session {
         let mut reader = RowReader { table: &table.name, topics: &mut self.topics };
         let mut rows = select.raw_query();
         let mut notifications = Vec::new();
+        let (mut bytes, max_bytes) = (0, selection.max_bytes.unwrap_or(usize::MAX));
         while notifications.len() < selection.limit
             && let Some(row) = rows.next().map_err(from_sqlite)?
         {
             let id = row.get(0).map_err(from_sqlite)?;
             let originator_id = reader.originator_id(row, 1, id)?;
-            notifications.push(Notification { id, event: reader.event(row, 2, originator_id)? });
+            let event = reader.event(row, 2, originator_id);
+            let event = event.map_err(|error| error.about(format_args!("notification {id}")))?;
+            bytes = event.state.len().saturating_add(bytes);
+            notifications.push(Notification { id, event });
+            if bytes >= max_bytes {
+                break;
+            }
         }
         // Who follows the log must not wait for ever at the end of one that nobody writes any more.
         if notifications.is_empty() {

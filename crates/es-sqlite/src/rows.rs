@@ -36,7 +36,7 @@ impl RowReader<'_> {
             return Err(self.flaw(&format!("originator {originator_id}"), "originator_version", version));
         };
         let topic = value(row, first + 1)?;
-        let Some(topic) = text(topic).and_then(|text| self.topics.intern(text)) else {
+        let Some(topic) = text(topic).map(|text| self.topics.intern(text)) else {
             let place = format!("version {originator_version} of originator {originator_id}");
             return Err(self.flaw(&place, "topic", topic));
         };
@@ -72,26 +72,26 @@ impl RowReader<'_> {
 }
 
 impl Topics {
-    /// The topic of this text; nothing when the text is none.
-    fn intern(&mut self, text: &str) -> Option<Topic> {
+    /// The topic of this text.
+    fn intern(&mut self, text: &str) -> Topic {
         if let Some(latest) = self.latest.as_ref().filter(|latest| latest.as_str() == text) {
-            return Some(latest.clone());
+            return latest.clone();
         }
         let topic = match self.known.get(text) {
             Some(known) => known.clone(),
-            None => self.learn(text)?,
+            None => self.learn(text),
         };
         self.latest = Some(topic.clone());
-        Some(topic)
+        topic
     }
 
-    fn learn(&mut self, text: &str) -> Option<Topic> {
-        let topic = Topic::new(text).ok()?;
+    fn learn(&mut self, text: &str) -> Topic {
+        let topic = Topic::from_stored(text);
         if self.known.len() == TOPICS_KEPT {
             self.known.clear();
         }
         self.known.insert(topic.clone());
-        Some(topic)
+        topic
     }
 }
 

@@ -5,8 +5,12 @@ mod support;
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use es_core::{AggregateRecorder, ErrorKind, EventRange, Recorder, TrackingRecorder};
+use es_core::{
+    AggregateRecorder, AggregateRecorderExt, ApplicationRecorder, ApplicationRecorderExt, DEFAULT_PAGE_BYTES,
+    ErrorKind, EventRange, NotificationSelection, Recorder, TrackingRecorder,
+};
 use es_sqlite::SqliteOptions;
+use futures_util::TryStreamExt;
 use rusqlite::Connection;
 
 use tokio::time::timeout;
@@ -125,4 +129,41 @@ async fn a_task_that_only_reads_lets_others_go_on() {
         }
     }
     panic!("the other task never ran");
+}
+
+/// The story: pages were bounded in rows alone, and 1,000 events of 1 MiB took 1.05 GB.
+#[tokio::test]
+async fn pages_of_large_events_are_bounded() {
+    let (_directory, path) = database();
+    let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    let size = 1 << 20;
+    let large: Vec<_> = (1..=40).map(|version| event_of(1, version, vec![7; size])).collect();
+    for batch in large.chunks(8) {
+        recorder.insert_events(batch.to_vec()).await.unwrap();
+    }
+    recorder.insert_events(vec![event(1, 41)]).await.unwrap();
+    let most = DEFAULT_PAGE_BYTES.get() / size;
+    for topics in [vec![], vec![large[0].topic.clone()]] {
+        let mut subscription = recorder.subscribe(0, topics);
+        let mut seen = Vec::new();
+        while seen.len() < 41 {
+            let page = subscription.next_page().await.unwrap().expect("the recorder is open");
+            assert!((1..=most).contains(&page.notifications.len()), "{}", page.notifications.len());
+            seen.extend(page.notifications.iter().map(|read| read.id));
+        }
+        assert_eq!(seen, (1..=41).collect::<Vec<_>>());
+    }
+
+    let bounded = NotificationSelection::new(100).max_bytes(3 * size).stop(41);
+    let page = recorder.select_notifications(bounded.clone()).await.unwrap();
+    assert_eq!(page.len(), 3);
+    assert!(bounded.is_filled_by(&page));
+    assert_eq!(recorder.select_notifications(bounded.max_bytes(0)).await.unwrap().len(), 1);
+    let range = EventRange::all().desc().max_bytes(2 * size);
+    assert_eq!(recorder.select_events(id(1), range).await.unwrap().len(), 3);
+    assert_eq!(recorder.select_events(id(1), range.max_bytes(0)).await.unwrap(), [event(1, 41)]);
+    let all = NotificationSelection::new(usize::MAX);
+    assert_eq!(recorder.stream_notifications(all).try_collect::<Vec<_>>().await.unwrap().len(), 41);
+    let range = EventRange::all().gt(1).desc();
+    assert_eq!(recorder.stream_events(id(1), range).try_collect::<Vec<_>>().await.unwrap().len(), 40);
 }

@@ -274,6 +274,7 @@ impl Selection {
             stop: self.stop.map(|place| place.rank(log)),
             topics: self.topics.clone(),
             limit: self.limit,
+            max_bytes: None,
         }
     }
 }
@@ -323,7 +324,7 @@ fn range() -> impl Strategy<Value = EventRange> {
     let limit = prop_oneof![4 => 0..8_usize, 1 => Just(usize::MAX)];
     let range =
         (weighted(0.4, bound()), weighted(0.4, bound()), proptest::bool::weighted(0.4), weighted(0.4, limit));
-    range.prop_map(|(gt, lte, desc, limit)| EventRange { gt, lte, desc, limit })
+    range.prop_map(|(gt, lte, desc, limit)| EventRange { gt, lte, desc, limit, max_bytes: None })
 }
 
 fn processed() -> impl Strategy<Value = Processed> {

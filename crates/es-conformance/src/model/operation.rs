@@ -185,6 +185,7 @@ impl Selection {
             stop: self.stop.map(id_at),
             topics: self.topics.clone(),
             limit: self.limit,
+            max_bytes: None,
         }
     }
 }
@@ -226,6 +227,7 @@ fn range() -> impl Strategy<Value = EventRange> {
         lte,
         desc,
         limit,
+        max_bytes: None,
     })
 }
 

@@ -50,7 +50,7 @@ impl BrokenRecorder {
     }
 
     fn broken_range(&self, range: EventRange) -> Result<EventRange, PersistenceError> {
-        let EventRange { gt, lte, desc, limit } = range;
+        let EventRange { gt, lte, desc, limit, .. } = range;
         match (self.defect, gt, lte, desc, limit) {
             (Some(Defect::GtIsInclusive), Some(gt), None, false, None) => Ok(range.gt(gt.saturating_sub(1))),
             (Some(Defect::GtOverflows), Some(i64::MAX), ..) => Ok(range.gt(i64::MIN)),
