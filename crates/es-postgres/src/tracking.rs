@@ -19,23 +19,25 @@ const TAKEN: [&str; 1] = ["23505"];
 
 /// The statement that records a position: `$1` application, `$2` ids of notifications, ascending, the
 /// last of which is the position. It answers with the transaction's id, and not at all when what is
-/// recorded has reached the first of them: a rival may have taken a smaller portion.
+/// recorded has reached the first of them: a rival may have taken a smaller portion. It runs in the caller's
+/// transactions too, with the caller's search path, so that every name in it is qualified.
 fn statement(table: &TrackingTable) -> String {
     let layout = table.layout;
     let table = table.name.quoted();
     match layout {
         Layout::RowPerApplication => format!(
             "INSERT INTO {table} AS t (application_name, notification_id) \
-             VALUES ($1, $2[cardinality($2)]) \
+             VALUES ($1, $2[pg_catalog.cardinality($2)]) \
              ON CONFLICT (application_name) DO UPDATE SET notification_id = excluded.notification_id \
-             WHERE t.notification_id < $2[1] RETURNING pg_catalog.txid_current()"
+             WHERE t.notification_id OPERATOR(pg_catalog.<) $2[1] RETURNING pg_catalog.txid_current()"
         ),
         // A row for each notification, as the layout has it: rivals that take different portions meet
         // in the rows of what both have handled, which the key allows once.
         Layout::RowPerRecord => format!(
             "INSERT INTO {table} (application_name, notification_id) \
-             SELECT $1, r.id FROM unnest($2) AS r (id) WHERE NOT EXISTS (SELECT FROM {table} AS t \
-             WHERE t.application_name = $1 AND t.notification_id >= $2[1]) \
+             SELECT $1, r.id FROM pg_catalog.unnest($2) AS r (id) WHERE NOT EXISTS (SELECT FROM {table} AS t \
+             WHERE t.application_name OPERATOR(pg_catalog.=) $1 \
+             AND t.notification_id OPERATOR(pg_catalog.>=) $2[1]) \
              ORDER BY r.id RETURNING pg_catalog.txid_current()"
         ),
     }
