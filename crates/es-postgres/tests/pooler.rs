@@ -1,7 +1,7 @@
 //! Behind pgbouncer in transaction mode, where each transaction may get another session.
 //!
-//! Runs with each pgbouncer that is installed (`apt-get install pgbouncer`) or that `cargo xtask test` provides, and
-//! reports those that are missing.
+//! Runs with each pgbouncer that is installed (`apt-get install pgbouncer`) or that `cargo xtask test`
+//! provides, and reports those that are missing.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -79,8 +79,8 @@ async fn sessions(server: &Server) -> Vec<BTreeMap<String, String>> {
 }
 
 async fn session(client: &mut PgConnection) -> BTreeMap<String, String> {
-    // The pooler itself passes on an application's name, and a server process lists the settings of a language from its
-    // first use on.
+    // The pooler itself passes on an application's name, and a server process lists the settings of a
+    // language from its first use on.
     let query = "SELECT name, setting FROM pg_settings WHERE name <> 'application_name' AND name NOT LIKE 'plpgsql.%' \
          UNION ALL SELECT 'statement ' || name, statement FROM pg_prepared_statements WHERE name <> '' \
          AND statement NOT LIKE '%FROM pg_settings%' \

@@ -1,5 +1,5 @@
-//! A PostgreSQL server for whoever needs one: given by the environment, started from installed binaries, or from
-//! Docker; in this order.
+//! A PostgreSQL server for whoever needs one: given by the environment, started from installed binaries, or
+//! from Docker; in this order.
 
 mod account;
 mod cluster;
@@ -34,7 +34,8 @@ pub(crate) enum Server {
 }
 
 impl Server {
-    /// Finds or starts a server that lasts as long as the returned value: one of this version, if one is named.
+    /// Finds or starts a server that lasts as long as the returned value: one of this version, if one is
+    /// named.
     pub(crate) fn provide(version: Option<Version>) -> Result<Self> {
         if let Some(version) = version {
             return Self::start(version.install()?);
@@ -59,7 +60,8 @@ impl Server {
         self
     }
 
-    /// What tests read: how to reach the server and, if it was started from installed programs, where those are.
+    /// What tests read: how to reach the server and, if it was started from installed programs, where those
+    /// are.
     pub(crate) fn variables(&self) -> Vec<(&'static str, OsString)> {
         let connection = self.connection().variables().map(|(name, value)| (name, value.into()));
         let programs = match self {

