@@ -114,7 +114,7 @@
 //! with them too: qualify the names that they use. A [`PostgresProjection`] and the caller's own transactions run with
 //! the settings of their role. Tables with child tables are read with them; each needs the same indexes.
 //!
-//! The process environment (`PGOPTIONS`, `PGSSLMODE`, …) has no effect.
+//! libpq's environment variables have no effect; see [`PostgresOptions::open`].
 //!
 //! # Synchronous standbys
 //! An acknowledged event is on the synchronous standby, with one exception: if the wait for the standby is cancelled

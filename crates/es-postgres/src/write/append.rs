@@ -13,7 +13,7 @@ use super::{
     statement::{self, Ids, PositionStatus, ROWS_SKIPPED},
 };
 use crate::{
-    error::{self, Verdict},
+    error::{self, DriverError, Verdict},
     options::{Ordering, PostgresOptions},
     schema::{CatalogState, Layout},
     session::{self, Access},
@@ -291,7 +291,7 @@ impl Appender {
              rows",
             self.operation
         );
-        PersistenceError::new(ErrorKind::Integrity, message).with_source(error)
+        PersistenceError::new(ErrorKind::Integrity, message).with_source(DriverError::new(error))
     }
 }
 
