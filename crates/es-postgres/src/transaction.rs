@@ -34,9 +34,8 @@ impl Store {
         let ids = match outcome {
             Some(Outcome::Recorded(ids)) => ids,
             Some(Outcome::Refused(refusal)) => return Err(refusal),
-            Some(Outcome::Contended) => {
-                let message =
-                    "the tracking position is locked by another transaction: roll back and try again";
+            Some(Outcome::Locked | Outcome::NotInserted) => {
+                let message = "the tracking position was recorded at the same time: roll back and try again";
                 return Err(PersistenceError::operational(message).transient());
             }
             None => return Err(PersistenceError::internal("an append of one request has no outcome")),

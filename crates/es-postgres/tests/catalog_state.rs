@@ -316,5 +316,18 @@ async fn rows_that_a_trigger_skips_are_not_acknowledged() {
         assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), None);
         recorder.insert_events_with_tracking(vec![first(), first()], track(1)).await.unwrap();
         assert_eq!(count(&schema).await, 2);
+        // Of a position too.
+        let create = format!(
+            "CREATE FUNCTION {function}_all() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; \
+             CREATE TRIGGER skip BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION {function}_all()",
+            schema.table("bank_tracking")
+        );
+        run(&mut schema.connect().await, &create.replace("\"_all", "_all\"")).await;
+        let other = Tracking::new("other", 1).unwrap();
+        let refused = recorder.insert_events_with_tracking(vec![first()], other.clone()).await.unwrap_err();
+        assert!(refused.to_string().contains("trigger"), "{refused}");
+        let refused = recorder.insert_tracking(other).await.unwrap_err();
+        assert!(refused.to_string().contains("trigger"), "{refused}");
+        assert_eq!(count(&schema).await, 2);
     }
 }

@@ -26,8 +26,11 @@ pub(crate) enum Outcome {
     Recorded(Vec<i64>),
     /// It conflicts with stored data, or the recorded position is behind the expected one.
     Refused(PersistenceError),
-    /// Nothing was written, because a row that it needs is locked or was committed meanwhile: to be sent again.
-    Contended,
+    /// Nothing was written, because the recorded position is locked by another transaction.
+    Locked,
+    /// Nothing was written, because the position was not inserted although none was recorded: a rival recorded the
+    /// first position of the application at the same time, or a trigger skips the row.
+    NotInserted,
 }
 
 /// Why an append failed as a whole. Nothing was written, unless the connection was lost.
@@ -463,7 +466,7 @@ impl Answer {
             let tracking = batches.get(request)?.tracking?;
             *refused.get_mut(request)? = match status {
                 PositionStatus::Late => Some(Outcome::Refused(late(tracking, *recorded))),
-                PositionStatus::Busy => Some(Outcome::Contended),
+                PositionStatus::Locked => Some(Outcome::Locked),
                 PositionStatus::Recorded | PositionStatus::NotRecorded => None,
             };
         }
@@ -473,8 +476,7 @@ impl Answer {
         }
         for (request, status, _) in self.statuses {
             if status == PositionStatus::NotRecorded {
-                // No version is taken, so a rival recorded the first position at the same time.
-                refused.get_mut(usize::try_from(request).ok()?)?.get_or_insert(Outcome::Contended);
+                refused.get_mut(usize::try_from(request).ok()?)?.get_or_insert(Outcome::NotInserted);
             }
         }
         let mut ids = self.ids.into_iter();

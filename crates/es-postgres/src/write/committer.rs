@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use es_core::PersistenceError;
+use es_core::{ErrorKind, PersistenceError};
 use tokio::sync::watch;
 
 use super::{
@@ -79,7 +79,7 @@ impl Committer {
                     answers.push(match outcome {
                         Outcome::Recorded(ids) => self.answer(request, Ok(ids)),
                         Outcome::Refused(refusal) => self.answer(request, Err(Unrecorded::Refused(refusal))),
-                        Outcome::Contended => {
+                        Outcome::Locked | Outcome::NotInserted => {
                             let (committer, alive) = (Arc::clone(self), Arc::clone(alive));
                             tokio::spawn(async move {
                                 committer.reached(HookPoint::PositionLocked).await;
@@ -143,8 +143,10 @@ impl Committer {
             let failed = match self.append_one(batch).await {
                 Ok(Outcome::Recorded(ids)) => return Ok(ids),
                 Ok(Outcome::Refused(refusal)) => return Err(Unrecorded::Refused(refusal)),
-                Ok(Outcome::Contended) if locked.again().await => continue,
-                Ok(Outcome::Contended) => return Err(Unrecorded::Failed(position_locked())),
+                Ok(Outcome::Locked) if locked.again().await => continue,
+                Ok(Outcome::Locked) => return Err(Unrecorded::Failed(position_locked())),
+                Ok(Outcome::NotInserted) if retries.again().await => continue,
+                Ok(Outcome::NotInserted) => return Err(Unrecorded::Failed(position_skipped())),
                 Err(failed) => failed,
             };
             match failed.verdict {
@@ -242,4 +244,10 @@ fn position_locked() -> PersistenceError {
     let message =
         "the tracking position stayed locked by another transaction for longer than the lock timeout";
     PersistenceError::operational(message).transient()
+}
+
+fn position_skipped() -> PersistenceError {
+    let message = "the tracking position was not inserted, and nothing was recorded: a trigger or a rule of the \
+                   tracking table skips rows";
+    PersistenceError::new(ErrorKind::Integrity, message)
 }

@@ -68,7 +68,9 @@ impl Committer {
                             refused = Some(refusal);
                             continue;
                         }
-                        Ok(Outcome::Contended) => PersistenceError::operational("the position is locked"),
+                        Ok(Outcome::Locked | Outcome::NotInserted) => PersistenceError::operational(
+                            "the tracking position cannot be recorded at the moment",
+                        ),
                         Err(failed_again) if failed_again.verdict == Verdict::Refused => {
                             let error = unknown("it cannot be recorded again");
                             return failed(error.with_source(failed_again.error));

@@ -155,9 +155,9 @@ pub(crate) enum PositionStatus {
     /// The recorded position is not before the first notification, or not the expected one.
     Late = 1,
     /// Another transaction has locked the recorded position.
-    Busy = 2,
-    /// Not recorded for another reason: a version of the request is taken, or a rival recorded the first
-    /// position of the application at the same time.
+    Locked = 2,
+    /// Not recorded for another reason: a version of the request is taken, a rival recorded the first position of
+    /// the application at the same time, or a trigger skipped the row.
     NotRecorded = 3,
 }
 
@@ -166,7 +166,7 @@ impl PositionStatus {
         match code {
             0 => Self::Recorded,
             1 => Self::Late,
-            2 => Self::Busy,
+            2 => Self::Locked,
             _ => Self::NotRecorded,
         }
     }
@@ -325,7 +325,7 @@ fn tracking_ctes(
              AND coalesce({recorded}, 0) {NE} p.expected)"
         )
     };
-    let accepted = format!("positions AS p WHERE NOT p.is_busy AND NOT p.is_late{unclashed}");
+    let accepted = format!("positions AS p WHERE NOT p.is_locked AND NOT p.is_late{unclashed}");
     let mut ctes = match tracking.layout {
         Layout::RowPerApplication => {
             let (lock, skip) = if is_serialized { ("lock, ", " SKIP LOCKED") } else { ("", "") };
@@ -339,7 +339,7 @@ fn tracking_ctes(
                     "positions AS MATERIALIZED (SELECT p.*, h.notification_id AS recorded, \
                      {late} AS is_late, \
                      h.application_name IS NULL AND EXISTS (SELECT FROM {table} AS t \
-                     WHERE t.application_name {EQ} p.application_name) AS is_busy \
+                     WHERE t.application_name {EQ} p.application_name) AS is_locked \
                      FROM (SELECT pg_catalog.count(*) FROM held) AS gate, {records} \
                      LEFT JOIN held AS h ON h.application_name {EQ} p.application_name)",
                     late = is_late("h.notification_id")
@@ -358,7 +358,7 @@ fn tracking_ctes(
         Layout::RowPerRecord => vec![
             format!(
                 "positions AS MATERIALIZED (SELECT p.*, l.notification_id AS recorded, {late} AS is_late, \
-                 false AS is_busy FROM {records} LEFT JOIN LATERAL (SELECT t.notification_id FROM {table} AS t \
+                 false AS is_locked FROM {records} LEFT JOIN LATERAL (SELECT t.notification_id FROM {table} AS t \
                  WHERE t.application_name {EQ} p.application_name ORDER BY t.notification_id DESC LIMIT 1) AS l \
                  ON true)",
                 late = is_late("l.notification_id")
@@ -372,10 +372,10 @@ fn tracking_ctes(
     };
     ctes.push(format!(
         "statuses AS MATERIALIZED (SELECT p.request, p.recorded, CASE WHEN t.application_name IS NOT NULL THEN {} \
-         WHEN p.is_busy THEN {} WHEN p.is_late THEN {} ELSE {} END AS status \
+         WHEN p.is_locked THEN {} WHEN p.is_late THEN {} ELSE {} END AS status \
          FROM positions AS p LEFT JOIN tracked AS t ON t.application_name {EQ} p.application_name)",
         PositionStatus::Recorded as i32,
-        PositionStatus::Busy as i32,
+        PositionStatus::Locked as i32,
         PositionStatus::Late as i32,
         PositionStatus::NotRecorded as i32,
     ));
