@@ -9,7 +9,6 @@ use crate::{
     SqliteOptions, Synchronous,
     error::{from_opening, is_locked, is_read_only},
     locks::wait_for_lock,
-    quick::QuickReader,
 };
 
 /// More than the statements of the recorders that a program makes of one datastore: at most thirteen
@@ -28,10 +27,10 @@ const PAGES_BEFORE_SPILLING: i64 = 4_096;
 pub(crate) struct Connections {
     pub(crate) writer: Connection,
     pub(crate) readers: Vec<Connection>,
-    /// For reads on the callers' threads.
-    pub(crate) quick: Option<Connection>,
-    /// Whether there is a write-ahead log, so that a commit waits for no readers.
-    pub(crate) has_log: bool,
+    /// For inline reads; nothing where the writer's is the only connection.
+    pub(crate) inline: Option<Connection>,
+    /// Whether a transaction of the writer, once begun, waits for no other connection.
+    pub(crate) is_undisturbed: bool,
 }
 
 impl Connections {
@@ -47,14 +46,16 @@ impl Connections {
         writer.pragma_update(None, "cache_spill", PAGES_BEFORE_SPILLING)?;
         // A database in memory belongs to the connection that made it.
         if writer.path().is_none_or(str::is_empty) {
-            return Ok(Self { writer, readers: Vec::new(), quick: None, has_log: false });
+            let is_undisturbed = !options.may_share_cache();
+            return Ok(Self { writer, readers: Vec::new(), inline: None, is_undisturbed });
         }
         let has_log = !writer.is_readonly("main")? && use_write_ahead_log(&writer, options.lock_timeout)?;
         let readers =
             (0..options.readers.get()).map(|_| connect_reader(options)).collect::<Result<_, _>>()?;
-        let quick = connect_reader(options)?;
-        QuickReader::prepare(&quick)?;
-        Ok(Self { writer, readers, quick: Some(quick), has_log })
+        let inline = connect_reader(options)?;
+        inline.busy_timeout(Duration::ZERO)?;
+        let is_undisturbed = has_log && !options.may_share_cache();
+        Ok(Self { writer, readers, inline: Some(inline), is_undisturbed })
     }
 }
 

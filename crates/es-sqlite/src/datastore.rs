@@ -11,19 +11,19 @@ use async_channel::Sender;
 use es_core::{ErrorKind, EventRange, Failure, PersistenceError, Portion, StoredEvent, Tracking, uuid::Uuid};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    task::yield_now,
+    task::{coop::consume_budget, yield_now},
 };
 
 use crate::{
     SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder,
     SqliteTrackingRecorder,
-    committer::{Command, Committer, Outcome, Request, weight},
+    committer::{self, Command, Committer, Outcome, Request, weight},
     connect::Connections,
     error::name_database,
+    inline_reader::InlineReader,
     locks::wait_for_lock,
     projecting::{Handler, Projecting},
     queue::{CallWhenDropped, OwnedQueue, Queue},
-    quick::QuickReader,
     reader::{self, Job, Session},
     schema::{self, EventTable},
     short::Pace,
@@ -60,13 +60,13 @@ struct Shared {
     path: PathBuf,
     create_table: bool,
     /// Dropped before the writer is told to end, whose connection is the last one and tidies up.
-    quick: QuickReader,
+    inline_reader: InlineReader,
     /// For transactions that the program runs itself.
     #[cfg(feature = "sqlx")]
     place: Option<Place>,
     queue: OwnedQueue<Command>,
     /// For commits on the callers' threads; nothing where there may be none.
-    committer: Option<SharedCommitter>,
+    inline_commits: Option<SharedCommitter>,
     pace: Arc<Pace>,
     soloist: Soloist,
     /// Bytes of events that may still be accepted; closed with the datastore.
@@ -92,7 +92,7 @@ impl SqliteDatastore {
                 queue.call();
             }
         });
-        let pace = Arc::new(Pace::new());
+        let pace = Arc::new(Pace::new(committer::LIMIT));
         let (running, readers_running) = mpsc::channel();
         let SqliteOptions { database: path, create_table, queue_bytes, lock_timeout, .. } = options.clone();
         let (writer_queue, writer_signals, writer_pace) =
@@ -102,8 +102,7 @@ impl SqliteDatastore {
                 Ok(connections) => connections,
                 Err(error) => return drop(reply.send(Err(error))),
             };
-            let Connections { writer, readers, quick, has_log } = connections;
-            let is_undisturbed = has_log && !options.may_share_cache();
+            let Connections { writer, readers, inline, is_undisturbed } = connections;
             let committer = Committer::new(
                 writer,
                 Arc::clone(&writer_queue),
@@ -113,15 +112,19 @@ impl SqliteDatastore {
                 &options,
             );
             let writer = Writer::new(committer, writer_queue, readers_running, writer_signals, &options);
-            let committer = (options.commit_at_once && is_undisturbed).then(|| writer.committer());
-            if reply.send(Ok((readers, quick, committer))).is_ok() {
+            let inline_commits = (options.commit_at_once && is_undisturbed).then(|| writer.committer());
+            if reply.send(Ok((readers, inline, writer.committer(), inline_commits))).is_ok() {
                 writer.run();
             }
         })?;
-        let (readers, quick, committer) = opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
+        let (readers, inline, committer, inline_commits) =
+            opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
         #[cfg(feature = "sqlx")]
-        let place = quick.as_ref().map(Place::of);
-        let quick = QuickReader::new(quick);
+        let place = inline.as_ref().map(Place::of);
+        let inline_reader = match inline {
+            Some(connection) => InlineReader::on(connection),
+            None => InlineReader::Writing(committer),
+        };
         let jobs = if readers.is_empty() { None } else { Some(reader::start(readers, &threads, &running)?) };
         let queue_bytes = queue_bytes.get().min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         let room = Arc::new(Semaphore::new(queue_bytes as usize));
@@ -129,11 +132,11 @@ impl SqliteDatastore {
         let shared = Shared {
             path,
             create_table,
-            quick,
+            inline_reader,
             #[cfg(feature = "sqlx")]
             place,
             queue,
-            committer,
+            inline_commits,
             pace,
             soloist: Soloist::default(),
             room,
@@ -221,7 +224,7 @@ impl SqliteDatastore {
         // First: those who follow end in order, without meeting a closed database.
         self.0.signals.close();
         self.0.room.close();
-        self.0.quick.close();
+        self.0.inline_reader.close();
         if let Some(jobs) = &self.0.jobs {
             jobs.close();
         }
@@ -272,10 +275,8 @@ impl SqliteDatastore {
         originator_id: Uuid,
         range: EventRange,
     ) -> Result<Vec<StoredEvent>, PersistenceError> {
-        if self.0.quick.is_turn_of_others() {
-            yield_now().await;
-        }
-        if let Some(events) = self.0.quick.select_events(table, originator_id, range) {
+        consume_budget().await;
+        if let Some(events) = self.0.inline_reader.select_events(table, originator_id, range) {
             return Ok(events);
         }
         let table = Arc::clone(table);
@@ -341,7 +342,7 @@ impl SqliteDatastore {
 
     /// Commits what waits, unless another call or connection is in the way.
     async fn commit_at_once(&self) {
-        let Some(committer) = &self.0.committer else { return };
+        let Some(committer) = &self.0.inline_commits else { return };
         let mut gave_way = None;
         if !self.0.soloist.goes_on() {
             // Others whose requests belong into the same commit may be about to make them. In a runtime
@@ -430,4 +431,38 @@ fn thread_lost() -> PersistenceError {
 
 fn outcome_lost() -> PersistenceError {
     PersistenceError::new(ErrorKind::OutcomeUnknown, "the writer thread ended without a result")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
+
+    use es_core::{AggregateRecorder, Bytes, Topic};
+
+    use super::*;
+
+    /// Reads of a database in memory took the way to the writer thread and back.
+    #[tokio::test]
+    async fn a_database_in_memory_is_read_on_the_caller_s_thread() {
+        let datastore = SqliteOptions::new(":memory:").commit_at_once(false).open().await.unwrap();
+        let recorder = datastore.application_recorder().await.unwrap();
+        let event = StoredEvent {
+            originator_id: Uuid::from_u128(1),
+            originator_version: 1,
+            topic: Topic::from_static("bank:Account.Opened"),
+            state: Bytes::from_static(b"{}"),
+        };
+        recorder.insert_events(vec![event.clone()]).await.unwrap();
+        let all = EventRange::all();
+        // Until the reads so far show that they are short: a busy machine has its say.
+        for _ in 0..100_000 {
+            let read = datastore.0.inline_reader.select_events(&recorder.table, event.originator_id, all);
+            if let Some(found) = read {
+                assert_eq!(found, [event]);
+                return;
+            }
+            assert_eq!(recorder.select_events(event.originator_id, all).await.unwrap().len(), 1);
+        }
+        panic!("no read was made on the caller's thread");
+    }
 }

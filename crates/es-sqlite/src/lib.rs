@@ -58,10 +58,15 @@
 //! all commits.
 //!
 //! Reader threads have connections of their own, so that readers and the writer do not wait for each
-//! other. The few events of an aggregate that was read a moment ago are mostly copied at once on the
-//! caller's thread, while no other call or connection is in the way: waking a thread would take several
-//! times as long.
+//! other. While short reads take less than 100 µs on average, an aggregate's few events are read on the
+//! caller's thread, unless another call or connection is in the way: waking a thread would take several
+//! times as long. A database in memory has one connection, which callers and the writer thread share.
 
+//!
+//! # Originator ids
+//! Prefer ids in the order of time (`Uuid::now_v7`). The primary key begins with the id, so that each event
+//! of a group goes to another page of its index when ids are random, and with a million events stored a
+//! group of 64 takes three times as long.
 //!
 //! # Following
 //! What the datastore's own recorders commit wakes those who wait for it, before the one who recorded it
@@ -75,6 +80,7 @@ mod connection;
 mod datastore;
 mod error;
 mod hooks;
+mod inline_reader;
 mod locks;
 mod log;
 mod options;
@@ -82,7 +88,6 @@ mod place;
 mod projecting;
 mod projection;
 mod queue;
-mod quick;
 mod reader;
 mod recorder;
 mod rows;

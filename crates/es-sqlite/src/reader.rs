@@ -1,6 +1,10 @@
 //! What is read, and the threads that read it.
 
-use std::{rc::Rc, sync::mpsc};
+use std::{
+    rc::Rc,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use async_channel::{Receiver, Sender};
 use es_core::{
@@ -15,7 +19,7 @@ use crate::{
     place::Place,
     rows::{RowReader, Topics},
     schema::EventTable,
-    short::Bounds,
+    short::{Bounds, SHORT},
     threads::Threads,
 };
 
@@ -76,20 +80,20 @@ impl Session {
         originator_id: Uuid,
         range: EventRange,
     ) -> Result<Vec<StoredEvent>, PersistenceError> {
-        let events = self.select_events_within(Bounds::NONE, table, originator_id, range)?;
-        let events = events.unwrap_or_default();
-        table.recent.remember(originator_id, &events);
-        Ok(events)
+        let events = self.select_events_within(Bounds::NONE, None, table, originator_id, range)?;
+        Ok(events.unwrap_or_default())
     }
 
-    /// The events, or nothing if they are more than `bounds`.
+    /// Returns the events, or nothing if they exceed `bounds` or take longer than `time`. Records how long short reads take.
     pub(crate) fn select_events_within(
         &mut self,
         bounds: Bounds,
+        time: Option<Duration>,
         table: &EventTable,
         originator_id: Uuid,
         range: EventRange,
     ) -> Result<Option<Vec<StoredEvent>>, PersistenceError> {
+        let began = Instant::now();
         let mut select = self.connection.prepare_cached(table.select(&range)).map_err(from_sqlite)?;
         with_stored_id(originator_id, |id| select.raw_bind_parameter(1, id)).map_err(from_sqlite)?;
         for (parameter, bound) in [(2, range.gt), (3, range.lte)] {
@@ -102,20 +106,26 @@ impl Session {
         let mut rows = select.raw_query();
         let mut events = Vec::new();
         let mut bytes = 0;
+        let mut is_in_time = true;
         while events.len() < limit
             && let Some(row) = rows.next().map_err(from_sqlite)?
         {
             let event = reader.event(row, 0, originator_id)?;
             bytes += event.state.len();
             events.push(event);
-            if events.len() > bounds.rows || bytes > bounds.bytes {
+            if !bounds.hold(events.len(), bytes) {
+                table.reads.remember_long(originator_id, range);
                 return Ok(None);
             }
-            if bytes >= max_bytes {
+            is_in_time = time.is_none_or(|time| began.elapsed() <= time);
+            if !is_in_time || bytes >= max_bytes {
                 break;
             }
         }
-        Ok(Some(events))
+        if SHORT.hold(events.len(), bytes) {
+            table.reads.latency.learn(began.elapsed());
+        }
+        Ok(is_in_time.then_some(events))
     }
 
     pub(crate) fn select_notifications(

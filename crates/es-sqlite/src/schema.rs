@@ -5,7 +5,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::{
     error::{from_sqlite, is_refused_statement},
-    quick::Recent,
+    inline_reader::ReadTimes,
 };
 
 /// The table of an application's events.
@@ -24,8 +24,8 @@ pub(crate) struct EventTable {
     pub(crate) select_notifications_of_topics: String,
     pub(crate) select_same: String,
     select: [String; 8],
-    /// What may be read without a reader thread.
-    pub(crate) recent: Recent,
+    /// What inline reads go by.
+    pub(crate) reads: ReadTimes,
 }
 
 impl EventTable {
@@ -71,7 +71,7 @@ impl EventTable {
                  AND topic = ?3 AND state = ?4{same_number}"
             ),
             select: std::array::from_fn(|choice| select_events(&table, choice)),
-            recent: Recent::default(),
+            reads: ReadTimes::default(),
             name,
             is_numbered,
         }

@@ -21,24 +21,18 @@ pub(crate) struct Bounds {
 /// and is measured.
 pub(crate) const SHORT: Bounds = Bounds { rows: 64, bytes: 64 << 10 };
 
-/// Commits that take longer are the writer thread's. A commit of one event takes about 150 µs, and one
-/// of ten that fill pages 280 µs, on a disk that flushes in 100 µs; where a flush takes milliseconds,
-/// nothing would be won.
-const LIMIT: Duration = Duration::from_micros(500);
-
-/// A commit that is slower counts as this one: among commits of 200 µs, one flush that was slow is forgiven, and
-/// another one within some 45 commits is not.
-const SLOWEST: Duration = Duration::from_millis(8);
-
-/// What nothing is known of is taken for slow. Some thirty commits of 200 µs show that it is not.
-const UNKNOWN: Duration = Duration::from_millis(1);
-
-/// How many commits the average is over.
+/// The number of calls that the average is over.
 const MEMORY: u64 = 32;
 
-/// How long small commits have taken of late, on average.
+/// The average time of the latest calls of one kind, and the limit up to which they are short.
+///
+/// Until there are some thirty calls, they count as slow. A call counts as at most sixteen times the limit: among calls
+/// that take less than half of the limit, one slow call is forgiven, and another one within some 45 calls is not.
 #[derive(Debug)]
-pub(crate) struct Pace(AtomicU64);
+pub(crate) struct Pace {
+    average: AtomicU64,
+    limit: u64,
+}
 
 impl Bounds {
     pub(crate) const NONE: Self = Self { rows: usize::MAX, bytes: usize::MAX };
@@ -55,21 +49,20 @@ impl Bounds {
 }
 
 impl Pace {
-    pub(crate) fn new() -> Self {
-        Self(AtomicU64::new(nanoseconds(UNKNOWN)))
+    pub(crate) fn new(limit: Duration) -> Self {
+        let limit = nanoseconds(limit);
+        Self { average: AtomicU64::new(2 * limit), limit }
     }
 
-    /// Learns how long a small commit took.
-    ///
-    /// To be called by one thread at a time.
+    /// Learns how long a call took. Of calls that end at the same moment, one may be left out.
     pub(crate) fn learn(&self, took: Duration) {
-        let took = nanoseconds(took.min(SLOWEST));
-        let known = self.0.load(Ordering::Relaxed);
-        self.0.store(known - known / MEMORY + took / MEMORY, Ordering::Relaxed);
+        let took = nanoseconds(took).min(16 * self.limit);
+        let known = self.average.load(Ordering::Relaxed);
+        self.average.store(known - known / MEMORY + took / MEMORY, Ordering::Relaxed);
     }
 
     pub(crate) fn is_short(&self) -> bool {
-        self.0.load(Ordering::Relaxed) <= nanoseconds(LIMIT)
+        self.average.load(Ordering::Relaxed) <= self.limit
     }
 }
 
@@ -83,7 +76,7 @@ mod tests {
 
     #[test]
     fn one_slow_commit_is_forgiven_and_more_are_not() {
-        let pace = Pace::new();
+        let pace = Pace::new(Duration::from_micros(500));
         let learn = |times: u32, took| (0..times).for_each(|_| pace.learn(took));
         let (quick, stalled) = (Duration::from_micros(200), Duration::from_hours(1));
         learn(20, quick);

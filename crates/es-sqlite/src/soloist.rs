@@ -6,6 +6,7 @@
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
+    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -24,29 +25,44 @@ pub(crate) struct Soloist(Mutex<Option<Solo>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Solo {
-    task: Id,
+    caller: Caller,
     gave_way: Instant,
     times_alone: u32,
+}
+
+/// The task that commits; outside of a task, as in `block_on` or another runtime, its thread. Several tasks of another
+/// runtime on one thread count as one caller. While they write at the same time, they share commits, and yield.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    Task(Id),
+    Thread(ThreadId),
+}
+
+impl Caller {
+    fn current() -> Self {
+        try_id().map_or_else(|| Self::Thread(thread::current().id()), Self::Task)
+    }
 }
 
 impl Soloist {
     /// Whether the current task has been writing alone, and may do so once more without giving way.
     pub(crate) fn goes_on(&self) -> bool {
         self.lock().is_some_and(|solo| {
-            try_id() == Some(solo.task) && solo.times_alone >= TIMES_ALONE && solo.gave_way.elapsed() < TURN
+            solo.caller == Caller::current()
+                && solo.times_alone >= TIMES_ALONE
+                && solo.gave_way.elapsed() < TURN
         })
     }
 
     /// Learns how many requests the current task has just committed, and when it gave way before, if it did.
     pub(crate) fn has_written(&self, requests: usize, gave_way: Option<Instant>) {
         let mut solo = self.lock();
-        // Outside of a task, as in another runtime, nobody can be told from others.
-        let task = try_id().filter(|_| requests == 1);
-        *solo = task.and_then(|task| {
-            let before = solo.filter(|before| before.task == task);
+        let caller = Some(Caller::current()).filter(|_| requests == 1);
+        *solo = caller.and_then(|caller| {
+            let before = solo.filter(|before| before.caller == caller);
             let Some(gave_way) = gave_way else { return before };
             let times_alone = before.map_or(0, |before| before.times_alone).saturating_add(1);
-            Some(Solo { task, gave_way, times_alone })
+            Some(Solo { caller, gave_way, times_alone })
         });
     }
 
@@ -66,9 +82,10 @@ mod tests {
         (0..commits).for_each(|_| soloist.has_written(requests, Some(Instant::now() + TURN)));
     }
 
+    /// A caller inside `block_on`, outside of any task, yielded before each commit.
     #[tokio::test]
-    async fn who_writes_alone_goes_on_for_a_while() {
-        let alone = async {
+    async fn a_task_or_block_on_that_writes_alone_may_skip_the_yield() {
+        let alone = || async {
             let soloist = Soloist::default();
             write(&soloist, TIMES_ALONE - 1, 1);
             assert!(!soloist.goes_on());
@@ -79,7 +96,8 @@ mod tests {
             soloist.has_written(1, Instant::now().checked_sub(TURN));
             assert!(!soloist.goes_on(), "it is the turn of others");
         };
-        tokio::spawn(alone).await.unwrap();
+        tokio::spawn(alone()).await.unwrap();
+        alone().await;
     }
 
     #[tokio::test]

@@ -91,6 +91,18 @@ async fn begin<T>(call: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
     .await
 }
 
+/// Commits on the caller's thread needed a write-ahead log. In memory there is none, and each insert took the way to the
+/// writer thread and back: 74 µs where Python's driver takes 19.
+#[tokio::test]
+async fn a_database_in_memory_is_written_on_the_caller_s_thread() {
+    let commits = Commits::default();
+    let recorder = quick(":memory:", &commits).await;
+    for version in 1..=100 {
+        recorder.insert_events(vec![event(1, version)]).await.unwrap();
+    }
+    assert_eq!(recorder.select_events(id(1), EventRange::all()).await.unwrap(), events(1, 1..=100));
+}
+
 #[tokio::test]
 async fn calls_that_are_made_together_share_a_commit() {
     let (_directory, path) = database();
