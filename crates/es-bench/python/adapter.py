@@ -157,6 +157,8 @@ class Recorded:
 
     def load(self, work):
         originator_id = UUID(work["originator_id"])
+        if not self.recorder.select_events(originator_id):  # A database in memory has none at first.
+            self.recorder.insert_events(stored_events(originator_id, work["events"], STATE_SIZE))
 
         def run():
             for _ in range(work["times"]):
@@ -164,6 +166,17 @@ class Recorded:
                 check(found, work["events"])
 
         return timed(work["times"] * work["events"], run)
+
+    def paced_append(self, work):
+        batches = [stored_events(new_id(), 1, STATE_SIZE) for _ in range(work["commits"])]
+        return paced(1, work["pause"], batches, self.recorder.insert_events)
+
+    def paced_load(self, work):
+        def load(originator_id):
+            check(len(self.recorder.select_events(originator_id)), work["events"])
+
+        originator_ids = [UUID(originator_id) for originator_id in work["originator_ids"]]
+        return paced(work["events"], work["pause"], originator_ids, load)
 
     def page(self, work):
         return self.read(work["after"] + 1, work["events"], work["page"])
@@ -262,6 +275,19 @@ def timed(events, run):
     return {"events": events, "seconds": perf_counter() - start}
 
 
+def paced(events, pause, inputs, call):
+    """Calls with each input after so many microseconds of other work; only the calls are measured."""
+    latencies = []
+    for given in inputs:
+        end = perf_counter() + pause / 1e6
+        while perf_counter() < end:
+            pass
+        start = perf_counter()
+        call(given)
+        latencies.append(perf_counter() - start)
+    return with_quantiles(events, sum(latencies), latencies)
+
+
 def with_memory(measured, idle):
     peak = resident("VmHWM")
     if peak is not None and idle is not None:
@@ -298,6 +324,10 @@ def in_threads(count, task, events):
     seconds = perf_counter() - start
     if failures:
         raise failures[0]
+    return with_quantiles(events, seconds, latencies)
+
+
+def with_quantiles(events, seconds, latencies):
     latencies.sort()
     return {
         "events": len(latencies) * events,

@@ -34,6 +34,8 @@ pub(crate) struct Bench {
     pub(crate) scale: Scale,
     filter: String,
     most_rounds: usize,
+    /// The most events that are stored before a measurement of growth.
+    pub(crate) largest: usize,
     pub(crate) durability: Vec<Durability>,
     pub(crate) experiments: Vec<Experiment>,
     pub(crate) missing: Vec<Missing>,
@@ -46,6 +48,7 @@ impl Bench {
             scale,
             filter: filter.to_lowercase(),
             most_rounds: scale.pick(most_rounds.max(1), 1),
+            largest: usize::MAX,
             durability: Vec::new(),
             experiments: Vec::new(),
             missing: Vec::new(),

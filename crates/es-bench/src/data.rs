@@ -10,25 +10,78 @@ pub(crate) const SEED: u64 = 0x5EED_0FEE;
 const TOPIC: &str = "bank:Account.Credited";
 /// Bytes of state of an event, about those of a credited account.
 pub(crate) const STATE_SIZE: usize = 200;
+/// The first aggregate that was stored before a measurement; far from those that appends make.
+const STORED: u64 = 1 << 40;
+/// The time of the first aggregate that was stored before a measurement, in milliseconds: early in 2020.
+const LONG_AGO: u64 = 1_578_000_000_000;
 /// Bytes of state of a large event.
 pub(crate) const LARGE_STATE_SIZE: usize = 2_048;
 
-/// An endless supply of aggregates that nobody has stored yet.
+/// How aggregates are identified.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// Random ids (UUID version 4).
+    #[default]
+    Random,
+    /// Ids in the order of time (UUID version 7).
+    TimeOrdered,
+}
+
+impl Ids {
+    /// The id of an aggregate that was stored before a measurement.
+    pub(crate) fn stored(self, index: u64) -> Uuid {
+        match self {
+            Self::Random => originator(STORED + index),
+            Self::TimeOrdered => {
+                let bits = originator(index).into_bytes();
+                let random = std::array::from_fn(|place| bits[place + 6]);
+                uuid::Builder::from_unix_timestamp_millis(LONG_AGO + index, &random).into_uuid()
+            }
+        }
+    }
+}
+
+/// An endless supply of new aggregates.
 #[derive(Debug, Default)]
 pub(crate) struct Supply {
     next: AtomicU64,
+    ids: Ids,
 }
 
 impl Supply {
     /// A supply of the aggregates from this one on: processes that store side by side need different ones.
     pub(crate) fn starting_at(index: u64) -> Self {
-        Self { next: AtomicU64::new(index) }
+        Self { next: AtomicU64::new(index), ids: Ids::Random }
+    }
+
+    /// The same supply with ids of this kind; those in the order of time are of the present.
+    pub(crate) fn with_ids(self, ids: Ids) -> Self {
+        Self { ids, ..self }
     }
 
     /// The events 1 to `count` of a new aggregate, with `size` bytes of state each.
     pub(crate) fn events(&self, count: usize, size: usize) -> Vec<StoredEvent> {
-        let originator_id = originator(self.next.fetch_add(1, Ordering::Relaxed));
+        let originator_id = match self.ids {
+            Ids::Random => originator(self.next.fetch_add(1, Ordering::Relaxed)),
+            Ids::TimeOrdered => Uuid::now_v7(),
+        };
         events(originator_id, count, size).collect()
+    }
+
+    /// For each task the events of so many commits, a new aggregate each. They are made in the order in which tasks that
+    /// take turns commit them.
+    pub(crate) fn batches(
+        &self,
+        tasks: usize,
+        commits: usize,
+        count: usize,
+        size: usize,
+    ) -> Vec<Vec<Vec<StoredEvent>>> {
+        let mut batches = vec![Vec::with_capacity(commits); tasks];
+        for _ in 0..commits {
+            batches.iter_mut().for_each(|of_task| of_task.push(self.events(count, size)));
+        }
+        batches
     }
 }
 
@@ -83,7 +136,7 @@ impl Random {
 mod tests {
     use std::collections::HashSet;
 
-    use super::{Supply, hexadecimal, originator};
+    use super::{Ids, Supply, hexadecimal, originator};
 
     #[test]
     fn every_run_stores_the_same() {
@@ -99,6 +152,15 @@ mod tests {
     fn no_aggregate_comes_twice() {
         let ids: HashSet<_> = (0..10_000).map(originator).collect();
         assert_eq!(ids.len(), 10_000);
+    }
+
+    #[test]
+    fn ids_in_the_order_of_time_ascend() {
+        let supply = Supply::default().with_ids(Ids::TimeOrdered);
+        let stored = (0..3).map(|index| Ids::TimeOrdered.stored(index));
+        let ids: Vec<_> = stored.chain((0..3).map(|_| supply.events(1, 50)[0].originator_id)).collect();
+        assert!(ids.is_sorted());
+        assert!(ids.iter().all(|id| id.get_version_num() == 7));
     }
 
     #[test]

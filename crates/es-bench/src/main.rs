@@ -56,9 +56,13 @@ struct Arguments {
     /// Build other Rust libraries from the registry, and measure them, too
     #[arg(long)]
     peers: bool,
-    /// Measure appends and loads at no, a million and ten million stored events, too: ten more minutes, and 12 GB of disk
+    /// Measure appends and loads at no, a million and ten million stored events, with random ids and with
+    /// time-ordered ones, too: twenty more minutes, and 12 GB of disk
     #[arg(long)]
     growth: bool,
+    /// The most events that are stored before, with --growth
+    #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
+    growth_up_to: usize,
     /// No more rounds than this in each experiment
     #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
     rounds: usize,
@@ -101,6 +105,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let mut machine = Machine::describe();
     let scale = if arguments.quick { Scale::Quick } else { Scale::Full };
     let mut bench = Bench::new(scale, &arguments.filter, arguments.rounds);
+    bench.largest = arguments.growth_up_to;
     let python = python::programs(arguments.python.as_deref());
     let mut programs = Programs { python, ..Programs::default() };
     if arguments.peers {

@@ -25,12 +25,11 @@ pub(crate) enum Work {
     /// asks for the last version, tries the next one, and starts again if another task was faster.
     Contend { aggregates: usize, tasks: usize, commits: usize },
     /// Loads an aggregate of `events` events, `times` times.
-    Load {
-        #[serde(serialize_with = "as_text")]
-        originator_id: Uuid,
-        events: usize,
-        times: usize,
-    },
+    Load { originator_id: Uuid, events: usize, times: usize },
+    /// One task makes `commits` commits of one event each, and computes for so many microseconds before each.
+    PacedAppend { commits: usize, pause: u64 },
+    /// Loads each of these aggregates of `events` events in turn, and computes for so many microseconds before each.
+    PacedLoad { originator_ids: Vec<Uuid>, events: usize, pause: u64 },
     /// Pages through `events` notifications, from the first whose id is greater than `after`.
     Page { after: i64, events: usize, page: usize },
     /// Reads the first `events` notifications in the way that takes least memory.
@@ -51,7 +50,10 @@ impl Work {
             Self::AppendAndLoad { aggregates, events } => {
                 Self::AppendAndLoad { aggregates: aggregates.div_ceil(10), events }
             }
-            Self::Append { .. } | Self::Contend { .. } => self.clone(),
+            Self::Append { .. }
+            | Self::Contend { .. }
+            | Self::PacedAppend { .. }
+            | Self::PacedLoad { .. } => self.clone(),
         }
     }
 }
@@ -94,13 +96,29 @@ pub(crate) struct Page {
 pub(crate) async fn do_work<S: Store>(store: &Arc<S>, work: &Work, supply: &Supply) -> Result<Sample> {
     match *work {
         Work::Append { tasks, commits, events, size } => {
-            let batches = |_| (0..commits).map(|_| supply.events(events, size)).collect();
-            append(store, events, (0..tasks).map(batches).collect()).await
+            append(store, events, supply.batches(tasks, commits, events, size)).await
         }
         Work::Contend { aggregates, tasks, commits } => {
             contend(store, supply, aggregates, tasks, commits).await
         }
         Work::Load { originator_id, events, times } => load(store, originator_id, events, times).await,
+        Work::PacedAppend { commits, pause } => {
+            let store = Arc::clone(store);
+            let events = (0..commits).map(|_| supply.events(1, data::STATE_SIZE)).collect::<Vec<_>>();
+            let append = move |events| {
+                let store = Arc::clone(&store);
+                async move { store.append(events).await }
+            };
+            paced(1, pause, events, append).await
+        }
+        Work::PacedLoad { ref originator_ids, events, pause } => {
+            let store = Arc::clone(store);
+            let load = move |originator_id| {
+                let store = Arc::clone(&store);
+                async move { load_all(&*store, originator_id, events).await }
+            };
+            paced(events, pause, originator_ids.clone(), load).await
+        }
         Work::Page { after, events, page } => {
             read_all(store, events, async move |store: Arc<S>| {
                 page_through(&*store, after, events, page).await
@@ -181,14 +199,49 @@ async fn retry_each<S: Store>(store: Arc<S>, event: StoredEvent, commits: usize)
 
 async fn load<S: Store>(store: &Arc<S>, originator_id: Uuid, events: usize, times: usize) -> Result<Sample> {
     let store = Arc::clone(store);
+    // A database in memory has none before the first round.
+    if store.load(originator_id).await? == 0 {
+        store.append(data::events(originator_id, events, data::STATE_SIZE).collect()).await?;
+    }
     let elapsed = in_a_task(async move {
         for _ in 0..times {
-            let found = store.load(originator_id).await?;
-            ensure!(found == events, "{found} events were loaded, not {events}");
+            load_all(&*store, originator_id, events).await?;
         }
         Ok(())
     });
     Ok(Sample { events: events * times, elapsed: elapsed.await?, latency: None, mebibytes: None })
+}
+
+async fn load_all<S: Store>(store: &S, originator_id: Uuid, events: usize) -> Result<()> {
+    let found = store.load(originator_id).await?;
+    ensure!(found == events, "{found} events were loaded, not {events}");
+    Ok(())
+}
+
+/// Calls with each of the inputs, after a pause in which the thread computes, as between the calls of a program that does
+/// other work: caches turn to other things meanwhile, and idle processors fall asleep. Only the calls are measured.
+async fn paced<T: Send + 'static, F: Future<Output = Result<()>> + Send>(
+    events: usize,
+    pause: u64,
+    inputs: Vec<T>,
+    call: impl Fn(T) -> F + Send + 'static,
+) -> Result<Sample> {
+    let task = tokio::spawn(async move {
+        let mut latencies = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_micros(pause) {
+                std::hint::spin_loop();
+            }
+            let start = Instant::now();
+            call(input).await?;
+            latencies.push(start.elapsed().as_secs_f64());
+        }
+        Ok::<_, anyhow::Error>(latencies)
+    });
+    let latencies = task.await??;
+    let elapsed = Duration::from_secs_f64(latencies.iter().sum());
+    Ok(Sample { events: latencies.len() * events, elapsed, latency: Latency::of(latencies), mebibytes: None })
 }
 
 async fn read_all<S: Store, R>(
@@ -241,8 +294,7 @@ async fn append_and_load<S: Store>(
             for event in batch {
                 store.append(vec![event]).await?;
             }
-            let found = store.load(originator_id).await?;
-            ensure!(found == events, "{found} events were loaded, not {events}");
+            load_all(&*store, originator_id, events).await?;
         }
         Ok(())
     });
@@ -258,16 +310,12 @@ async fn in_a_task(work: impl Future<Output = Result<()>> + Send + 'static) -> R
     task.await?
 }
 
-fn as_text<S: serde::Serializer>(id: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::{Work, do_work};
-    use crate::data::Supply;
+    use super::{Store as _, Work, do_work};
+    use crate::data::{self, Supply};
     use crate::systems::hash_map::HashMapStore;
 
     #[tokio::test]
@@ -295,10 +343,23 @@ mod tests {
     async fn a_store_that_leaves_work_out_is_found_out() {
         let store = Arc::new(HashMapStore::default());
         let originator_id = uuid::Uuid::nil();
+        store.append(data::events(originator_id, 9, 50).collect()).await.unwrap();
         let load = Work::Load { originator_id, events: 10, times: 1 };
         assert!(do_work(&store, &load, &Supply::default()).await.is_err());
         let page = Work::Page { after: 0, events: 10, page: 10 };
         assert!(do_work(&store, &page, &Supply::default()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn calls_with_pauses_do_what_those_without_do() {
+        let store = Arc::new(HashMapStore::default());
+        let work = Work::PacedAppend { commits: 3, pause: 1 };
+        let sample = do_work(&store, &work, &Supply::default()).await.unwrap();
+        assert!(sample.events == 3 && sample.latency.is_some());
+        let load =
+            |events| Work::PacedLoad { originator_ids: vec![data::originator(0); 2], events, pause: 1 };
+        assert_eq!(do_work(&store, &load(1), &Supply::default()).await.unwrap().events, 2);
+        assert!(do_work(&store, &load(10), &Supply::default()).await.is_err());
     }
 
     #[test]

@@ -4,35 +4,43 @@ use es_core::StoredEvent;
 use uuid::Uuid;
 
 use crate::bench::Scale;
-use crate::data::{STATE_SIZE, events, originator};
+use crate::data::{Ids, STATE_SIZE, events};
 
-/// Far from the aggregates that appends make.
-const FIRST: u64 = 1 << 40;
 /// Events of each of the aggregates that fill the store up.
-const FILLER: usize = 100;
+const FILLER: usize = 10;
+/// The aggregates with known sizes.
+const KNOWN: usize = 3;
 
 /// How many events there are, and which aggregates are loaded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fixture {
     pub(crate) events: usize,
-    pub(crate) sizes: [usize; 3],
+    pub(crate) sizes: [usize; KNOWN],
+    ids: Ids,
 }
 
 impl Fixture {
     pub(crate) fn new(scale: Scale) -> Self {
         let (events, largest) = scale.pick((1_000_000, 100_000), (20_000, 10_000));
-        Self { events, sizes: [10, 1_000, largest] }
+        Self { events, sizes: [10, 1_000, largest], ids: Ids::Random }
     }
 
     /// So many events around aggregates that are small enough to be in every store.
-    pub(crate) fn around(events: usize) -> Self {
+    pub(crate) fn around(events: usize, ids: Ids) -> Self {
         let sizes = [10, 1_000, 10_000];
-        Self { events: events + sizes.iter().sum::<usize>(), sizes }
+        Self { events: events + sizes.iter().sum::<usize>(), sizes, ids }
     }
 
     /// The aggregate that has the size at this place of `sizes`.
-    pub(crate) fn originator(index: usize) -> Uuid {
-        originator(FIRST + index as u64)
+    pub(crate) fn originator(self, index: usize) -> Uuid {
+        self.ids.stored(index as u64)
+    }
+
+    /// At most `count` aggregates of ten events each, from all over the store.
+    pub(crate) fn small(self, count: usize) -> Vec<Uuid> {
+        let aggregates = (self.events - self.sizes.iter().sum::<usize>()) / FILLER;
+        let distance = (aggregates / count).max(1);
+        (0..aggregates).step_by(distance).take(count).map(|index| self.originator(KNOWN + index)).collect()
     }
 
     /// All events.
@@ -40,7 +48,7 @@ impl Fixture {
         let rest = self.events - self.sizes.iter().sum::<usize>();
         let sizes = self.sizes.into_iter().chain(std::iter::repeat_n(FILLER, rest.div_ceil(FILLER)));
         let aggregates =
-            sizes.enumerate().map(|(index, size)| events(Self::originator(index), size, STATE_SIZE));
+            sizes.enumerate().map(move |(index, size)| events(self.originator(index), size, STATE_SIZE));
         aggregates.flatten().take(self.events)
     }
 }
@@ -55,8 +63,11 @@ mod tests {
         let fixture = Fixture::new(Scale::Quick);
         assert_eq!(fixture.stored().count(), fixture.events);
         for (index, size) in fixture.sizes.into_iter().enumerate() {
-            let id = Fixture::originator(index);
+            let id = fixture.originator(index);
             assert_eq!(fixture.stored().filter(|event| event.originator_id == id).count(), size);
+        }
+        for id in fixture.small(3) {
+            assert_eq!(fixture.stored().filter(|event| event.originator_id == id).count(), 10);
         }
     }
 }

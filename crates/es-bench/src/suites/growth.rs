@@ -1,5 +1,6 @@
 //! How cost grows: the same appends and loads at no, a million and ten million stored events, taken in turns.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
@@ -9,7 +10,7 @@ use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
 use super::fixture::Fixture;
 use crate::bench::Bench;
 use crate::contestant::{Contestant, Working};
-use crate::data::{STATE_SIZE, Supply};
+use crate::data::{Ids, STATE_SIZE, Supply};
 use crate::plan::Plan;
 use crate::report::{Measure, Place};
 use crate::systems::bare_postgres::Connections;
@@ -19,9 +20,8 @@ use crate::systems::recorder::RecorderStore;
 use crate::workload::{Store, Work};
 
 const ROUNDS: usize = 11;
+const WORKLOADS: usize = 6;
 const AXIS: &str = "events stored before";
-/// How much slower the largest may be than the empty one.
-const SLOWER: f64 = 1.3;
 
 /// What is measured with each amount of stored events.
 struct Amount {
@@ -30,15 +30,15 @@ struct Amount {
 }
 
 impl Amount {
-    fn all(bench: &Bench) -> Vec<Self> {
+    fn all(bench: &Bench, ids: Ids) -> Vec<Self> {
         let amounts = bench.scale.pick([10_000_000, 1_000_000, 0], [20_000, 2_000, 0]);
-        let amount = |stored| Self { stored, fixture: Fixture::around(stored) };
-        amounts.into_iter().map(amount).collect()
+        let amount = |stored| Self { stored, fixture: Fixture::around(stored, ids) };
+        amounts.into_iter().filter(|stored| *stored <= bench.largest).map(amount).collect()
     }
 }
 
 /// The workloads, with the events of the fixture to read. Pages are read at the end of the log.
-fn workloads(bench: &Bench, fixture: Fixture) -> [(&'static str, Work); 6] {
+fn workloads(bench: &Bench, fixture: Fixture) -> [(&'static str, Work); WORKLOADS] {
     let append = |tasks, commits, events| Work::Append {
         tasks,
         commits: bench.scale.pick(commits, 2),
@@ -46,7 +46,7 @@ fn workloads(bench: &Bench, fixture: Fixture) -> [(&'static str, Work); 6] {
         size: STATE_SIZE,
     };
     let load = |index, events, times| Work::Load {
-        originator_id: Fixture::originator(index),
+        originator_id: fixture.originator(index),
         events,
         times: bench.scale.pick(times, 1),
     };
@@ -64,23 +64,33 @@ fn workloads(bench: &Bench, fixture: Fixture) -> [(&'static str, Work); 6] {
 }
 
 pub(crate) async fn run_sqlite(bench: &mut Bench, directory: &Path) -> Result<()> {
+    for ids in [Ids::Random, Ids::TimeOrdered] {
+        run_sqlite_with(ids, bench, directory).await?;
+    }
+    Ok(())
+}
+
+async fn run_sqlite_with(ids: Ids, bench: &mut Bench, directory: &Path) -> Result<()> {
     const OURS: &str = "es-sqlite";
     const BARE: &str = "bare rusqlite";
     const GROUP: &str = "bare rusqlite, group commit";
-    if !bench.wants("SQLite growth") {
+    let datastore = datastore("SQLite", ids);
+    if !wants(bench, &datastore) {
         return Ok(());
     }
-    let amounts = Amount::all(bench);
-    let file = |stored| directory.join(format!("growth-{stored}.db"));
+    let amounts = Amount::all(bench, ids);
+    let directory = directory.join(format!("growth-{ids:?}"));
+    fs::create_dir(&directory)?;
+    let file = |stored| directory.join(format!("{stored}.db"));
     for amount in &amounts {
         Database::open(&file(amount.stored))?.fill(amount.fixture.stored())?;
     }
-    let mut supplies = Supplies(0);
-    for number in 0..workloads(bench, Fixture::around(0)).len() {
+    let mut supplies = Supplies { ids, contestants: 0 };
+    for number in 0..WORKLOADS {
         let works: Vec<_> =
             amounts.iter().map(|amount| workloads(bench, amount.fixture)[number].clone()).collect();
         let bare = if is_concurrent(works[0].0) { GROUP } else { BARE };
-        let plan = plan("SQLite", works[0].0, OURS, bare, &amounts);
+        let plan = plan(ids, &datastore, works[0].0, OURS, bare, &amounts);
         bench
             .compete(plan, async || {
                 let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
@@ -97,25 +107,35 @@ pub(crate) async fn run_sqlite(bench: &mut Bench, directory: &Path) -> Result<()
             })
             .await?;
     }
-    Ok(())
+    // The next ones need the room.
+    Ok(fs::remove_dir_all(directory)?)
 }
 
 pub(crate) async fn run_postgres(bench: &mut Bench) -> Result<()> {
+    for ids in [Ids::Random, Ids::TimeOrdered] {
+        run_postgres_with(ids, bench).await?;
+    }
+    Ok(())
+}
+
+async fn run_postgres_with(ids: Ids, bench: &mut Bench) -> Result<()> {
     const OURS: &str = "es-postgres";
     const BARE: &str = "bare sqlx";
-    if !bench.wants("PostgreSQL growth") {
+    let datastore = datastore("PostgreSQL", ids);
+    if !wants(bench, &datastore) {
         return Ok(());
     }
-    let amounts = Amount::all(bench);
+    let amounts = Amount::all(bench, ids);
     let mut schemas = Vec::new();
     for amount in &amounts {
-        schemas.push(Schema::filled(&format!("growth {}", amount.stored), amount.fixture.stored()).await?);
+        let name = format!("growth {ids:?} {}", amount.stored);
+        schemas.push(Schema::filled(&name, amount.fixture.stored()).await?);
     }
-    let mut supplies = Supplies(0);
-    for number in 0..workloads(bench, Fixture::around(0)).len() {
+    let mut supplies = Supplies { ids, contestants: 0 };
+    for number in 0..WORKLOADS {
         let works: Vec<_> =
             amounts.iter().map(|amount| workloads(bench, amount.fixture)[number].clone()).collect();
-        let plan = plan("PostgreSQL", works[0].0, OURS, BARE, &amounts);
+        let plan = plan(ids, &datastore, works[0].0, OURS, BARE, &amounts);
         let connections = if is_concurrent(works[0].0) { 64 } else { 1 };
         bench
             .compete(plan, async || {
@@ -132,23 +152,59 @@ pub(crate) async fn run_postgres(bench: &mut Bench) -> Result<()> {
     Schema::drop_all().await
 }
 
+fn datastore(name: &str, ids: Ids) -> String {
+    match ids {
+        Ids::Random => format!("{name} growth"),
+        Ids::TimeOrdered => format!("{name} growth with time-ordered ids"),
+    }
+}
+
+/// Filling takes minutes: not for experiments that are left out.
+fn wants(bench: &Bench, datastore: &str) -> bool {
+    let workloads = workloads(bench, Fixture::around(0, Ids::Random));
+    workloads.iter().any(|(what, _)| bench.wants(&chart(datastore, what)))
+}
+
+/// How much slower the largest may be than the empty one.
+fn slower(ids: Ids) -> f64 {
+    match ids {
+        Ids::Random => 1.3,
+        Ids::TimeOrdered => 1.2,
+    }
+}
+
+fn chart(datastore: &str, what: &str) -> String {
+    format!("{datastore}: {what}")
+}
+
 fn is_concurrent(workload: &str) -> bool {
     workload.contains("64 tasks")
 }
 
 /// Systems and experiments take turns in storing in one datastore: each has aggregates of its own.
-struct Supplies(u64);
+struct Supplies {
+    ids: Ids,
+    contestants: u64,
+}
 
 impl Supplies {
     fn join<S: Store>(&mut self, name: String, store: S, work: &Work) -> Box<dyn Contestant> {
-        self.0 += 1;
-        Working::supplied(name, store, work, Supply::starting_at(self.0 << 32))
+        self.contestants += 1;
+        let supply = Supply::starting_at(self.contestants << 32).with_ids(self.ids);
+        Working::supplied(name, store, work, supply)
     }
 }
 
 /// The largest amount comes first: it is compared with none.
-fn plan(datastore: &str, what: &str, ours: &'static str, bare: &'static str, amounts: &[Amount]) -> Plan {
-    let chart = format!("{datastore} growth: {what}");
+fn plan(
+    ids: Ids,
+    datastore: &str,
+    what: &str,
+    ours: &'static str,
+    bare: &'static str,
+    amounts: &[Amount],
+) -> Plan {
+    let chart = chart(datastore, what);
     let largest = amounts.first().map_or(0, |amount| amount.stored);
     let places: Vec<_> = (amounts.iter())
         .flat_map(|amount| [ours, bare].map(|system| (name(system, amount.stored), system, amount.stored)))
@@ -159,7 +215,7 @@ fn plan(datastore: &str, what: &str, ours: &'static str, bare: &'static str, amo
         })
         .collect();
     Plan::new(chart, ROUNDS)
-        .within(SLOWER, &name(ours, 0))
+        .within(slower(ids), &name(ours, 0))
         .beside(&name(bare, largest), Measure::Time)
         .placed(move |system| places.iter().find(|(name, _)| name == system).map(|(_, place)| place.clone()))
 }

@@ -155,10 +155,10 @@ impl Suite<'_> {
     }
 
     async fn reads(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {
-        let Fixture { events, sizes } = filled.fixture;
+        let Fixture { events, sizes, .. } = filled.fixture;
         for (index, size) in sizes.into_iter().enumerate() {
             let work = Work::Load {
-                originator_id: Fixture::originator(index),
+                originator_id: filled.fixture.originator(index),
                 events: size,
                 times: bench.scale.pick(100_000, size) / size,
             };

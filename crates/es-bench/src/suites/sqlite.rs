@@ -14,7 +14,7 @@ use super::sizes::{Appends, ahead_of};
 use crate::bench::Bench;
 use crate::child::{self, Job};
 use crate::contestant::{Contestant, Working};
-use crate::data::{STATE_SIZE, Supply};
+use crate::data::{Ids, STATE_SIZE, Supply};
 use crate::plan::Plan;
 use crate::report::Measure;
 use crate::systems::bare_sqlite::{Blocking, Database, Direct, GroupCommit};
@@ -30,6 +30,9 @@ const DIRECT: &str = "bare rusqlite";
 const BLOCKING: &str = "bare rusqlite, spawn_blocking";
 const GROUP: &str = "bare rusqlite, group commit";
 
+/// Microseconds of other work between calls.
+const PAUSE: u64 = 200;
+
 const PROCESSES: u64 = 4;
 const TASKS_OF_PROCESS: usize = 16;
 
@@ -43,8 +46,10 @@ pub(crate) async fn run(bench: &mut Bench, programs: &Programs, directory: &Path
     suite.appends(bench).await?;
     suite.contention(bench).await?;
     suite.processes(bench).await?;
+    suite.in_memory(bench).await?;
     let filled = Filled::new(directory.join("filled.db"), Fixture::new(bench.scale));
     suite.reads(bench, &filled).await?;
+    suite.paced(bench, &filled).await?;
     suite.memory(bench, &filled).await
 }
 
@@ -72,19 +77,30 @@ impl Suite<'_> {
     }
 
     async fn append(&self, bench: &mut Bench, plan: Plan, appends: Appends) -> Result<()> {
-        let work = appends.work(bench);
-        let file = |name: &str| self.file(name, &appends.label());
+        self.compete_for_appends(bench, plan, &appends.label(), &appends.work(bench)).await
+    }
+
+    async fn compete_for_appends(
+        &self,
+        bench: &mut Bench,
+        plan: Plan,
+        label: &str,
+        work: &Work,
+    ) -> Result<()> {
+        let file = |name: &str| self.file(name, label);
         bench
             .compete(ahead_of(plan, &self.programs.sqlite), async || {
                 let mut contestants = vec![
-                    Working::boxed(OURS, ours(&file(OURS)).await?, &work),
-                    Working::boxed(BLOCKING, Blocking::open(&file(BLOCKING))?, &work),
+                    Working::boxed(OURS, ours(&file(OURS)).await?, work),
+                    Working::boxed(BLOCKING, Blocking::open(&file(BLOCKING))?, work),
                 ];
-                contestants.push(match appends.tasks {
-                    1 => Working::boxed(DIRECT, Direct::open(&file(DIRECT))?, &work),
-                    _ => Working::boxed(GROUP, GroupCommit::open(&file(GROUP))?, &work),
+                contestants.push(match work {
+                    Work::Append { tasks: 2.., .. } => {
+                        Working::boxed(GROUP, GroupCommit::open(&file(GROUP))?, work)
+                    }
+                    _ => Working::boxed(DIRECT, Direct::open(&file(DIRECT))?, work),
                 });
-                self.join(&mut contestants, &appends.label(), &work)?;
+                self.join(&mut contestants, label, work)?;
                 Ok(contestants)
             })
             .await
@@ -130,10 +146,10 @@ impl Suite<'_> {
     }
 
     async fn reads(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {
-        let Fixture { events, sizes } = filled.fixture;
+        let Fixture { events, sizes, .. } = filled.fixture;
         for (index, size) in sizes.into_iter().enumerate() {
             let work = Work::Load {
-                originator_id: Fixture::originator(index),
+                originator_id: filled.fixture.originator(index),
                 events: size,
                 times: bench.scale.pick(200_000, size) / size,
             };
@@ -147,9 +163,19 @@ impl Suite<'_> {
 
     async fn read(&self, bench: &mut Bench, name: String, filled: &Filled, work: &Work) -> Result<()> {
         let plan = Plan::new(name, 11).within(1.2, DIRECT).beside(BLOCKING, Measure::Time);
-        let plan = ahead_of(plan.faster(8.0, PYTHON_9_1).faster(8.0, PYTHON_9_5), &self.programs.sqlite);
+        let plan = plan.faster(8.0, PYTHON_9_1).faster(8.0, PYTHON_9_5);
+        self.compete_for_reads(bench, plan, filled, work).await
+    }
+
+    async fn compete_for_reads(
+        &self,
+        bench: &mut Bench,
+        plan: Plan,
+        filled: &Filled,
+        work: &Work,
+    ) -> Result<()> {
         bench
-            .compete(plan, async || {
+            .compete(ahead_of(plan, &self.programs.sqlite), async || {
                 let path = filled.path()?;
                 let mut contestants = vec![
                     Working::boxed(OURS, ours(path).await?, work),
@@ -166,6 +192,56 @@ impl Suite<'_> {
                 Ok(contestants)
             })
             .await
+    }
+
+    /// With a database in memory, which one connection has to itself.
+    async fn in_memory(&self, bench: &mut Bench) -> Result<()> {
+        let load = Work::Load {
+            originator_id: Ids::Random.stored(0),
+            events: 10,
+            times: bench.scale.pick(10_000, 10),
+        };
+        let insert =
+            Work::Append { tasks: 1, commits: bench.scale.pick(2_000, 2), events: 1, size: STATE_SIZE };
+        for (name, work) in [("insert, 1 task, 1 × 200 B per commit", insert), ("load, 10 events", load)] {
+            let plan = Plan::new(format!("SQLite :memory: {name}"), 15).beside(DIRECT, Measure::Time);
+            let plan = plan.faster(1.5, PYTHON_9_1).faster(1.5, PYTHON_9_5);
+            bench
+                .compete(plan, async || {
+                    let path = Path::new(":memory:");
+                    let mut contestants = vec![
+                        Working::boxed(OURS, ours(path).await?, &work),
+                        Working::boxed(DIRECT, Direct::open(path)?, &work),
+                    ];
+                    for python in &self.programs.python {
+                        contestants.push(python.boxed(Datastore::sqlite(path), work.lighter())?);
+                    }
+                    Ok(contestants)
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// With other work of the program between the calls, as outside of a benchmark.
+    async fn paced(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {
+        let times = bench.scale.pick(1_000, 10);
+        let load = |originator_ids| Work::PacedLoad { originator_ids, events: 10, pause: PAUSE };
+        let cold = filled.fixture.small(times);
+        let warm = vec![filled.fixture.originator(0); times];
+        for (name, work) in [("10 events, cold", load(cold)), ("10 events, warm", load(warm))] {
+            let plan = Plan::new(format!("SQLite load, {name}, {PAUSE} µs between calls"), 11);
+            let plan = plan.beside(DIRECT, Measure::Time).beside(BLOCKING, Measure::Time);
+            let plan = plan.faster(1.5, PYTHON_9_1).faster(1.5, PYTHON_9_5);
+            self.compete_for_reads(bench, plan, filled, &work).await?;
+        }
+        let work = Work::PacedAppend { commits: bench.scale.pick(300, 2), pause: PAUSE };
+        let plan = Plan::new(format!("SQLite insert, 1 task, {PAUSE} µs between calls"), 15)
+            .within(1.3, DIRECT)
+            .beside(BLOCKING, Measure::Time)
+            .faster(1.0, PYTHON_9_1)
+            .beside(PYTHON_9_5, Measure::Speed);
+        self.compete_for_appends(bench, plan, "paced", &work).await
     }
 
     async fn memory(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -80,6 +80,8 @@ enum Work {
     Append { tasks: usize, commits: usize, events: usize, size: usize },
     Contend { aggregates: usize, tasks: usize, commits: usize },
     Load { originator_id: String, events: usize, times: usize },
+    PacedAppend { commits: usize, pause: u64 },
+    PacedLoad { originator_ids: Vec<String>, events: usize, pause: u64 },
     Page { events: usize, page: usize },
     Stream { events: usize },
 }
@@ -132,6 +134,28 @@ impl<P: Peer> Worker<P> {
             }
             Work::Contend { aggregates, tasks, commits } => self.contend(aggregates, tasks, commits).await,
             Work::Load { originator_id, events, times } => self.load(originator_id, events, times).await,
+            Work::PacedAppend { commits, pause } => {
+                let batch = |_| Events { aggregate: self.name(), first: 1, states: states(1, FILLED_SIZE) };
+                let peer = Arc::clone(&self.peer);
+                paced(1, pause, (0..commits).map(batch).collect(), move |batch| {
+                    let peer = Arc::clone(&peer);
+                    async move { peer.append(batch).await.map(drop) }
+                })
+                .await
+            }
+            Work::PacedLoad { originator_ids, events, pause } => {
+                for aggregate in &originator_ids {
+                    if self.peer.last_version(aggregate).await? == 0 {
+                        self.fill(aggregate, events).await?;
+                    }
+                }
+                let peer = Arc::clone(&self.peer);
+                paced(events, pause, originator_ids, move |aggregate| {
+                    let peer = Arc::clone(&peer);
+                    async move { load_all(&*peer, &aggregate, events).await }
+                })
+                .await
+            }
             Work::Page { events, page } => self.page(events, page).await,
             Work::Stream { events } => self.page(events, PAGE).await,
         }
@@ -147,7 +171,7 @@ impl<P: Peer> Worker<P> {
         for task in tasks {
             latencies.extend(task.await??);
         }
-        measured(start, events, latencies)
+        measured(start.elapsed().as_secs_f64(), events, latencies)
     }
 
     async fn contend(&self, aggregates: usize, tasks: usize, commits: usize) -> Result<Value> {
@@ -160,7 +184,7 @@ impl<P: Peer> Worker<P> {
         for task in tasks {
             latencies.extend(task.await??);
         }
-        measured(start, 1, latencies)
+        measured(start.elapsed().as_secs_f64(), 1, latencies)
     }
 
     async fn load(&self, aggregate: String, events: usize, times: usize) -> Result<Value> {
@@ -170,8 +194,7 @@ impl<P: Peer> Worker<P> {
         let peer = Arc::clone(&self.peer);
         timed(events * times, async move {
             for _ in 0..times {
-                let found = peer.load(&aggregate).await?;
-                ensure!(found == events, "{found} events were loaded, not {events}");
+                load_all(&*peer, &aggregate, events).await?;
             }
             Ok(())
         })
@@ -219,6 +242,36 @@ impl<P: Peer> Worker<P> {
     }
 }
 
+async fn load_all<P: Peer>(peer: &P, aggregate: &str, events: usize) -> Result<()> {
+    let found = peer.load(aggregate).await?;
+    ensure!(found == events, "{found} events were loaded, not {events}");
+    Ok(())
+}
+
+/// Calls with each of the inputs, after so many microseconds in which the thread computes. Only the calls are measured.
+async fn paced<T: Send + 'static, F: Future<Output = Result<()>> + Send>(
+    events: usize,
+    pause: u64,
+    inputs: Vec<T>,
+    call: impl Fn(T) -> F + Send + 'static,
+) -> Result<Value> {
+    let task = tokio::spawn(async move {
+        let mut latencies = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_micros(pause) {
+                std::hint::spin_loop();
+            }
+            let start = Instant::now();
+            call(input).await?;
+            latencies.push(start.elapsed().as_secs_f64());
+        }
+        anyhow::Ok(latencies)
+    });
+    let latencies = task.await??;
+    measured(latencies.iter().sum(), events, latencies)
+}
+
 async fn append_each<P: Peer>(peer: Arc<P>, batches: Vec<Events>) -> Result<Vec<f64>> {
     let mut latencies = Vec::with_capacity(batches.len());
     for batch in batches {
@@ -255,8 +308,7 @@ async fn timed(events: usize, work: impl Future<Output = Result<()>> + Send + 's
     Ok(json!({ "events": events, "seconds": seconds.await?? }))
 }
 
-fn measured(start: Instant, events: usize, mut latencies: Vec<f64>) -> Result<Value> {
-    let seconds = start.elapsed().as_secs_f64();
+fn measured(seconds: f64, events: usize, mut latencies: Vec<f64>) -> Result<Value> {
     latencies.sort_by(f64::total_cmp);
     let quantile = |fraction: f64| {
         let position = fraction * (latencies.len().saturating_sub(1)) as f64;
