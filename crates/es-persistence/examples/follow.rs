@@ -58,7 +58,7 @@ async fn follow(factory: &InfrastructureFactory, position: i64) -> Result<(), Pe
 
 async fn write(factory: &InfrastructureFactory, text: &str) -> Result<(), PersistenceError> {
     let store = factory.event_store().await?;
-    let note = DomainEvent::new(Uuid::new_v4(), 1, Written { text: text.to_owned() });
+    let note = DomainEvent::new(Uuid::now_v7(), 1, Written { text: text.to_owned() });
     let ids = store.put(&[note]).await?;
     println!("written, notification ids {ids:?}");
     Ok(())

@@ -94,7 +94,7 @@ async fn credit_three_accounts(
 ) -> Result<i64, Box<dyn Error>> {
     let mut last = 0;
     for (owner, cents) in [("Alice", 1_250), ("Bob", 80), ("Carol", 99_999)] {
-        let account = Uuid::new_v4();
+        let account = Uuid::now_v7();
         let opened = DomainEvent::new(account, 1, AccountEvent::Opened { owner: owner.to_owned() });
         let credits =
             [2, 3].map(|version| DomainEvent::new(account, version, AccountEvent::Credited { cents }));

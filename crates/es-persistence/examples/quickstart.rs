@@ -49,7 +49,7 @@ type Store = EventStore<Arc<dyn DynProcessRecorder>, JsonTranscoder>;
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let environment = environment(folder.path())?;
-    let account = Uuid::new_v4();
+    let account = Uuid::now_v7();
 
     println!("1. An account is opened, credited and closed");
     let bank = open("bank", &environment).await?;

@@ -36,7 +36,7 @@
 //! # async fn main() -> Result<(), es_persistence::PersistenceError> {
 //! let store = EventStore::new(PopoApplicationRecorder::new(), Mapper::new(JsonTranscoder::new()));
 //!
-//! let account = Uuid::new_v4();
+//! let account = Uuid::now_v7();
 //! let opened = DomainEvent::new(account, 1, AccountEvent::Opened { owner: "Alice".to_owned() });
 //! let credited = DomainEvent::new(account, 2, AccountEvent::Credited { cents: 1_250 });
 //! store.put(&[opened.clone(), credited.clone()]).await?;
