@@ -68,8 +68,8 @@ impl Supply {
         events(originator_id, count, size).collect()
     }
 
-    /// For each task the events of so many commits, a new aggregate each. They are made in the order in which tasks that
-    /// take turns commit them.
+    /// For each task the events of so many commits, a new aggregate each. They are made in the order in which
+    /// tasks that take turns commit them.
     pub(crate) fn batches(
         &self,
         tasks: usize,

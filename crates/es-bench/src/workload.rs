@@ -28,7 +28,8 @@ pub(crate) enum Work {
     Load { originator_id: Uuid, events: usize, times: usize },
     /// One task makes `commits` commits of one event each, and computes for so many microseconds before each.
     PacedAppend { commits: usize, pause: u64 },
-    /// Loads each of these aggregates of `events` events in turn, and computes for so many microseconds before each.
+    /// Loads each of these aggregates of `events` events in turn, and computes for so many microseconds
+    /// before each.
     PacedLoad { originator_ids: Vec<Uuid>, events: usize, pause: u64 },
     /// Pages through `events` notifications, from the first whose id is greater than `after`.
     Page { after: i64, events: usize, page: usize },
@@ -218,8 +219,9 @@ async fn load_all<S: Store>(store: &S, originator_id: Uuid, events: usize) -> Re
     Ok(())
 }
 
-/// Calls with each of the inputs, after a pause in which the thread computes, as between the calls of a program that does
-/// other work: caches turn to other things meanwhile, and idle processors fall asleep. Only the calls are measured.
+/// Calls with each of the inputs, after a pause in which the thread computes, as between the calls of a
+/// program that does other work: caches turn to other things meanwhile, and idle processors fall asleep. Only
+/// the calls are measured.
 async fn paced<T: Send + 'static, F: Future<Output = Result<()>> + Send>(
     events: usize,
     pause: u64,

@@ -31,8 +31,9 @@ use crate::{
     signals::Signals,
 };
 
-/// Commits that take longer on average are the writer thread's. A commit of one event takes about 150 µs, and one of ten
-/// that fill pages 280 µs, on a disk that flushes in 100 µs; where a flush takes milliseconds, nothing would be won.
+/// Commits that take longer on average are the writer thread's. A commit of one event takes about 150 µs, and
+/// one of ten that fill pages 280 µs, on a disk that flushes in 100 µs; where a flush takes milliseconds,
+/// nothing would be won.
 pub(crate) const LIMIT: Duration = Duration::from_micros(500);
 
 /// What a request takes in memory, and an event beside its topic and state, roughly.
@@ -71,8 +72,8 @@ pub(crate) struct Committer {
     bounds: Bounds,
     signals: Signals,
     pace: Arc<Pace>,
-    /// Whether nothing within a transaction waits for locks of others: in memory or with a write-ahead log, and a cache of
-    /// its own.
+    /// Whether nothing within a transaction waits for locks of others: in memory or with a write-ahead log,
+    /// and a cache of its own.
     is_undisturbed: bool,
 }
 

@@ -1,20 +1,25 @@
 //! Short reads on the caller's own thread.
 //!
-//! Ten events of an aggregate take SQLite 5 µs, and 13 µs where their pages are not in SQLite's cache. Waking a reader
-//! thread for them and being woken by it takes 15 µs more on a busy processor, and 70 to 90 where one has to wake up, as in
-//! a program that does other work between its reads (`SQLite load, 10 events, cold` of `cargo xtask bench`).
+//! Ten events of an aggregate take SQLite 5 µs, and 13 µs where their pages are not in SQLite's cache. Waking
+//! a reader thread for them and being woken by it takes 15 µs more on a busy processor, and 70 to 90 where
+//! one has to wake up, as in a program that does other work between its reads (`SQLite load, 10 events, cold`
+//! of `cargo xtask bench`).
 //!
 //! The caller's thread belongs to its runtime and must not be blocked. An inline read
-//! - is tried only while short reads of the table take less than [`LIMIT`] on average, as they do while the operating system
-//!   has the pages of the file in memory. Reader threads measure it first, and go on to measure when it is exceeded;
-//! - waits for no lock of another call or connection, except for the moments in which SQLite locks its index of the log;
-//! - ends after the row that exceeds a number of rows, of bytes, or [`LIMIT`]. A row is one descent in the index and one in
-//!   the table: two reads of the disk when only inner pages are cached.
+//! - is tried only while short reads of the table take less than [`LIMIT`] on average, as they do while the
+//!   operating system has the pages of the file in memory. Reader threads measure it first, and go on to
+//!   measure when it is exceeded;
+//! - waits for no lock of another call or connection, except for the moments in which SQLite locks its index
+//!   of the log;
+//! - ends after the row that exceeds a number of rows, of bytes, or [`LIMIT`]. A row is one descent in the
+//!   index and one in the table: two reads of the disk when only inner pages are cached.
 //!
-//! Each read takes from the cooperative budget of the caller's task, so that a task that only reads yields after 128 reads.
+//! Each read takes from the cooperative budget of the caller's task, so that a task that only reads yields
+//! after 128 reads.
 //!
-//! The worst case is a database whose pages have left memory since the last read: two slow reads in a row end the
-//! inline reads, and each blocks its thread for `LIMIT` and for one row. Whatever is not read inline, a reader thread reads.
+//! The worst case is a database whose pages have left memory since the last read: two slow reads in a row end
+//! the inline reads, and each blocks its thread for `LIMIT` and for one row. Whatever is not read inline, a
+//! reader thread reads.
 
 use std::{
     collections::HashMap,
@@ -32,7 +37,8 @@ use crate::{
     writer::SharedCommitter,
 };
 
-/// The average time of short reads up to which they are inline; about that of the way to a reader thread and back.
+/// The average time of short reads up to which they are inline; about that of the way to a reader thread and
+/// back.
 pub(crate) const LIMIT: Duration = Duration::from_micros(100);
 
 /// The number of long aggregates that are remembered. When it is exceeded, all are forgotten.

@@ -84,7 +84,8 @@ impl Session {
         Ok(events.unwrap_or_default())
     }
 
-    /// Returns the events, or nothing if they exceed `bounds` or take longer than `time`. Records how long short reads take.
+    /// Returns the events, or nothing if they exceed `bounds` or take longer than `time`. Records how long
+    /// short reads take.
     pub(crate) fn select_events_within(
         &mut self,
         bounds: Bounds,

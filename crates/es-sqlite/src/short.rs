@@ -26,8 +26,9 @@ const MEMORY: u64 = 32;
 
 /// The average time of the latest calls of one kind, and the limit up to which they are short.
 ///
-/// Until there are some thirty calls, they count as slow. A call counts as at most sixteen times the limit: among calls
-/// that take less than half of the limit, one slow call is forgiven, and another one within some 45 calls is not.
+/// Until there are some thirty calls, they count as slow. A call counts as at most sixteen times the limit:
+/// among calls that take less than half of the limit, one slow call is forgiven, and another one within some
+/// 45 calls is not.
 #[derive(Debug)]
 pub(crate) struct Pace {
     average: AtomicU64,

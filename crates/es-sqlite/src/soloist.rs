@@ -30,8 +30,9 @@ struct Solo {
     times_alone: u32,
 }
 
-/// The task that commits; outside of a task, as in `block_on` or another runtime, its thread. Several tasks of another
-/// runtime on one thread count as one caller. While they write at the same time, they share commits, and yield.
+/// The task that commits; outside of a task, as in `block_on` or another runtime, its thread. Several tasks
+/// of another runtime on one thread count as one caller. While they write at the same time, they share
+/// commits, and yield.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Caller {
     Task(Id),

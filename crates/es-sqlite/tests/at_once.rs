@@ -91,8 +91,8 @@ async fn begin<T>(call: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
     .await
 }
 
-/// Commits on the caller's thread needed a write-ahead log. In memory there is none, and each insert took the way to the
-/// writer thread and back: 74 µs where Python's driver takes 19.
+/// Commits on the caller's thread needed a write-ahead log. In memory there is none, and each insert took the
+/// way to the writer thread and back: 74 µs where Python's driver takes 19.
 #[tokio::test]
 async fn a_database_in_memory_is_written_on_the_caller_s_thread() {
     let commits = Commits::default();

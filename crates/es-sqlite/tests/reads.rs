@@ -48,8 +48,8 @@ async fn an_aggregate_that_is_read_again_and_again_shows_what_was_recorded_meanw
     }
 }
 
-/// Only aggregates that had been read a moment ago were read on the caller's thread. Others took 81 to 103 µs in a program
-/// that did other work between its calls, where Python takes 55.
+/// Only aggregates that had been read a moment ago were read on the caller's thread. Others took 81 to 103 µs
+/// in a program that did other work between its calls, where Python takes 55.
 #[tokio::test]
 async fn aggregates_that_were_never_read_are_read_on_the_caller_s_thread() {
     let (_directory, path) = database();

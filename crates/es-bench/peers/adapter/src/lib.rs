@@ -248,7 +248,8 @@ async fn load_all<P: Peer>(peer: &P, aggregate: &str, events: usize) -> Result<(
     Ok(())
 }
 
-/// Calls with each of the inputs, after so many microseconds in which the thread computes. Only the calls are measured.
+/// Calls with each of the inputs, after so many microseconds in which the thread computes. Only the calls are
+/// measured.
 async fn paced<T: Send + 'static, F: Future<Output = Result<()>> + Send>(
     events: usize,
     pause: u64,
