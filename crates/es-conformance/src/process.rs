@@ -1,12 +1,15 @@
 //! The rules of every recorder that keeps events and tracking positions in one commit.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use es_core::{
     ApplicationRecorder, Conflict, ErrorKind, EventRange, PersistenceError, ProcessRecorder, Recorder,
     StoredEvent, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
-use futures_util::future::join;
+use futures_util::{
+    FutureExt,
+    future::{join, join_all},
+};
 use tokio::sync::Barrier;
 
 use crate::{
@@ -103,6 +106,59 @@ pub async fn a_lost_position_is_told_first(fixture: &impl Fixture<Recorder: Proc
     let (one, other) = join(rival(), rival()).await;
     assert!(one.is_ok() || other.is_ok(), "one of the rivals should win");
     assert_told(&one.and(other).expect_err("the other one should lose"), 6);
+}
+
+/// Events are recorded when the recorded position is the expected one, and refused with an error of its
+/// own kind when it is before it.
+pub async fn events_follow_the_expected_position(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    let id = Uuid::new_v4();
+    let process_after = async |expected, notification_id, versions: RangeInclusive<i64>| {
+        let tracking = tracking(UPSTREAM, notification_id).after(expected).expect("it is one");
+        recorder.insert_events_with_tracking(events(id, versions), tracking).await
+    };
+    process_after(0, 5, 1..=2).await.expect("none is recorded");
+    process_after(5, 8, 3..=4).await.expect("the expected position is the recorded one");
+
+    let conflict = process_after(5, 9, 5..=6).await.expect_err("another position is recorded");
+    let application_name = UPSTREAM.to_owned();
+    let expected = Conflict::Tracking { application_name, notification_id: 9 };
+    assert_eq!((conflict.kind(), conflict.conflict()), (ErrorKind::Integrity, Some(&expected)), "{conflict}");
+
+    for versions in [5..=5, 5..=6, 4..=6] {
+        let lost = process_after(10, 11, versions).await.expect_err("an earlier position is recorded");
+        assert_eq!((lost.kind(), lost.conflict()), (ErrorKind::RolledBack, None), "{lost}");
+    }
+    assert_eq!(versions(&recorder, id, EventRange::all()).await, [1, 2, 3, 4]);
+    assert_eq!(position(&recorder).await, Some(8));
+}
+
+/// Positions that expect each other are recorded one after the other, also when all are requested at
+/// once; one that is refused fails no other.
+pub async fn expected_positions_hold_at_once(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+    let recorder = fixture.open().await;
+    let ids: Vec<Uuid> = (0..12).map(|_| Uuid::new_v4()).collect();
+    insert(&recorder, ids.iter().map(|id| event(*id, 1)).collect()).await;
+    let requests = ids.iter().zip(1..).map(|(id, notification)| {
+        // Every fourth one expects what is never recorded.
+        let beyond = if notification % 4 == 0 { 90 } else { 0 };
+        let first = notification - notification / 4 + beyond;
+        let tracking = tracking(UPSTREAM, first).after(first - 1).expect("it is one");
+        let request = recorder.insert_events_with_tracking(events(*id, [2]), tracking);
+        request.map(move |outcome| (first, id, outcome))
+    });
+    let mut recorded = Vec::new();
+    for (first, id, outcome) in join_all(requests).await {
+        let is_recorded = select_all(&recorder, *id).await.len() == 2;
+        assert_eq!(is_recorded, outcome.is_ok(), "{outcome:?}");
+        match outcome {
+            Ok(_) => recorded.push(first),
+            Err(error) => assert!(error.is_rolled_back(), "{error}"),
+        }
+    }
+    recorded.sort_unstable();
+    assert_eq!(position(&recorder).await, recorded.last().copied());
+    assert_eq!(recorded, (1..=recorded.len() as i64).collect::<Vec<_>>());
 }
 
 /// Of consumers that race to process one notification, one does; none of the others leaves a trace.

@@ -136,7 +136,7 @@ macro_rules! __rules {
     } };
     (subscriptions, $($then:tt)*) => { $crate::__each_rule! { subscriptions, $($then)*,
         a_subscription_begins_after_its_position
-        a_subscription_may_begin_beyond_the_end
+        a_subscription_beyond_the_end_fails
         nothing_is_missed_while_others_write
         nothing_of_a_topic_is_missed_while_others_write
         topics_are_followed_page_by_page
@@ -170,6 +170,9 @@ macro_rules! __rules {
         names_are_unicode
         the_reserved_name_has_no_position
         positions_are_any_bigint
+        a_position_follows_the_expected_one
+        a_position_that_expects_an_earlier_one_is_refused
+        a_position_that_expects_a_later_one_is_refused
         one_consumer_wins_a_position
         positions_never_go_back
         applications_do_not_hinder_each_other
@@ -197,6 +200,8 @@ macro_rules! __rules {
         refused_events_record_no_position
         a_conflict_names_what_collided
         a_lost_position_is_told_first
+        events_follow_the_expected_position
+        expected_positions_hold_at_once
         one_consumer_processes_a_notification
         dropped_processing_is_whole_or_nothing
         processing_wakes_who_follows

@@ -153,6 +153,54 @@ pub async fn positions_are_any_bigint(fixture: &impl Fixture<Recorder: TrackingR
     }
 }
 
+/// A position is recorded after the one that it expects, 0 being none, and may leave gaps behind it.
+pub async fn a_position_follows_the_expected_one(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let recorder = fixture.open().await;
+    for (expected, first, last) in [(0, 1, 1), (1, 2, 5), (5, 9, 9), (9, 20, 30)] {
+        let recorded = recorder.insert_tracking(after(expected, first, last)).await;
+        recorded.expect("the expected position is the recorded one");
+        assert_eq!(position(&recorder, "upstream").await, Some(last));
+    }
+}
+
+/// A position is refused with a conflict when another instance has moved the recorded one beyond the
+/// expected one, even if none of its notifications is processed; then it is recorded after that one.
+pub async fn a_position_that_expects_an_earlier_one_is_refused(
+    fixture: &impl Fixture<Recorder: TrackingRecorder>,
+) {
+    let recorder = fixture.open().await;
+    track(&recorder, "upstream", 7).await;
+    for (expected, first, last) in [(0, 8, 8), (5, 9, 12), (6, 8, 8), (6, 7, 8)] {
+        let refused = recorder.insert_tracking(after(expected, first, last)).await;
+        let error = refused.expect_err("another position is recorded");
+        let application_name = "upstream".to_owned();
+        let conflict = Conflict::Tracking { application_name, notification_id: first };
+        assert_eq!((error.kind(), error.conflict()), (ErrorKind::Integrity, Some(&conflict)), "{error}");
+        assert_eq!(position(&recorder, "upstream").await, Some(7));
+    }
+    recorder.insert_tracking(after(7, 8, 12)).await.expect("the expected position is the recorded one");
+}
+
+/// A position is refused with an error of kind `RolledBack` when the recorded one is before the expected
+/// one: what was acknowledged is lost. Nothing changes.
+pub async fn a_position_that_expects_a_later_one_is_refused(
+    fixture: &impl Fixture<Recorder: TrackingRecorder>,
+) {
+    let recorder = fixture.open().await;
+    for recorded in [None, Some(3), Some(9)] {
+        if let Some(recorded) = recorded {
+            track(&recorder, "upstream", recorded).await;
+        }
+        for (first, last) in [(11, 11), (12, 20)] {
+            let refused = recorder.insert_tracking(after(10, first, last)).await;
+            let error = refused.expect_err("an earlier position is recorded");
+            assert_eq!((error.kind(), error.conflict()), (ErrorKind::RolledBack, None), "{error}");
+            assert!(!error.is_transient(), "{error}");
+            assert_eq!(position(&recorder, "upstream").await, recorded);
+        }
+    }
+}
+
 /// Of consumers that race for one position, exactly one records it.
 pub async fn one_consumer_wins_a_position(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     const CONSUMERS: usize = 6;
@@ -281,6 +329,12 @@ pub async fn positions_outlive_the_recorder(fixture: &impl Fixture<Recorder: Tra
     let reopened = fixture.open().await;
     assert_eq!(position(&reopened, "upstream").await, Some(7));
     track_refused(&reopened, "upstream", 5).await;
+}
+
+/// The position `last`, from `first` on, after the expected one.
+fn after(expected: i64, first: i64, last: i64) -> Tracking {
+    let tracking = Tracking::covering("upstream", first, last).and_then(|tracking| tracking.after(expected));
+    tracking.expect("it is one")
 }
 
 async fn track(recorder: &impl TrackingRecorder, application_name: &str, notification_id: i64) {

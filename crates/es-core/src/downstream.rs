@@ -26,7 +26,8 @@ pub trait Downstream: Send {
     ///
     /// # Errors
     /// [`Failure::Handler`] when a notification cannot be handled; a conflict when the position, or a
-    /// later one, is already recorded; what recording fails with. Nothing is recorded then, unless
+    /// later one, is already recorded; [`RolledBack`](crate::ErrorKind::RolledBack) when the recorded
+    /// position is before the expected one; what recording fails with. Nothing is recorded then, unless
     /// [`is_outcome_unknown`](PersistenceError::is_outcome_unknown).
     ///
     /// # Cancel safety
@@ -62,18 +63,25 @@ pub struct Portion<'a> {
     /// The position to record when all of them are handled: the last one's id, or a later one when
     /// what follows it is of no interest.
     pub position: i64,
+    /// The position that must be recorded until then; see [`Tracking::after`].
+    pub expected_position: Option<i64>,
 }
 
 impl Portion<'_> {
     /// What to record when the first `handled` notifications are handled: it is refused when another
-    /// instance has processed any of them.
+    /// instance has processed any of them, and when the recorded position is not the expected one.
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) when the application's name is none.
+    /// [`Data`](crate::ErrorKind::Data) when the application's name is none, or the expected position is
+    /// not before the first notification.
     pub fn tracking(&self, handled: usize) -> Result<Tracking, PersistenceError> {
         let position = self.position_after(handled);
         let first = self.notifications.first().map_or(position, |first| first.id);
-        Tracking::covering(self.application_name, first, position)
+        let tracking = Tracking::covering(self.application_name, first, position)?;
+        match self.expected_position {
+            Some(expected) => tracking.after(expected),
+            None => Ok(tracking),
+        }
     }
 
     /// The position when the first `handled` notifications are handled. When none is, though there are

@@ -5,8 +5,10 @@ use std::{num::NonZeroUsize, time::Duration};
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream, stream::try_unfold};
 
+use uuid::Uuid;
+
 use crate::{
-    ApplicationRecorder, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE, Listener, Notification,
+    ApplicationRecorder, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE, ErrorKind, Listener, Notification,
     NotificationSelection, PersistenceError, Topic, paging::PageSize, selection::state_bytes,
 };
 
@@ -37,6 +39,13 @@ const SHORTEST_POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// position for as long as it takes, told to `tracing` as warnings. Dropping a subscription at any
 /// point does no harm.
 ///
+/// A log that was rolled back (a failover to a lagging standby, the restore of a backup) gives ids out
+/// again, and a subscription that went on from its position would skip the events that get them. It
+/// fails with [`RolledBack`](crate::ErrorKind::RolledBack) instead, when nothing is found after a
+/// wake-up or the poll interval and the highest id is before the position, and when the last
+/// notification that it has read is not the same any more after a read that failed. What it cannot
+/// notice is a log that has overtaken the position again before it is read, without a failed read.
+///
 /// It holds a handle of the recorder, which therefore stays open until it is closed by
 /// [`close`](crate::Recorder::close); that ends the subscription.
 #[derive(Debug)]
@@ -47,6 +56,12 @@ pub struct Subscription<R> {
     page_size: PageSize,
     poll_interval: Duration,
     listener: Listener,
+    /// The last notification that was read: id, originator and version.
+    last_read: Option<(i64, Uuid, i64)>,
+    /// Whether the log has the position: it was read since the last wait.
+    is_in_log: bool,
+    /// Whether a read has failed since the last page.
+    is_interrupted: bool,
 }
 
 /// What a subscription read at a time.
@@ -74,6 +89,9 @@ impl<R: ApplicationRecorder> Subscription<R> {
             page_size: PageSize::new(DEFAULT_PAGE_SIZE, DEFAULT_PAGE_BYTES),
             poll_interval: POLL_INTERVAL,
             listener,
+            last_read: None,
+            is_in_log: false,
+            is_interrupted: false,
         }
     }
 
@@ -105,6 +123,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
     /// Goes on after `position`, wherever the subscription was.
     pub fn seek(&mut self, position: i64) {
         self.position = position;
+        self.is_in_log = false;
     }
 
     /// The recorder that is followed.
@@ -118,7 +137,9 @@ impl<R: ApplicationRecorder> Subscription<R> {
     /// since is of other topics: its position has moved.
     ///
     /// # Errors
-    /// What selecting notifications fails with, unless it may pass. The next call tries again.
+    /// [`RolledBack`](crate::ErrorKind::RolledBack) when the log ends before the position, or has lost
+    /// what was read; what selecting notifications fails with, unless it may pass. The next call tries
+    /// again.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing: the position moves when a page is returned.
@@ -128,11 +149,16 @@ impl<R: ApplicationRecorder> Subscription<R> {
                 self.position = page.position;
                 let events = page.notifications.iter().map(|notification| &notification.event);
                 self.page_size = self.page_size.after(page.notifications.len(), state_bytes(events));
+                self.is_in_log = true;
+                if let Some(Notification { id, event }) = page.notifications.last() {
+                    self.last_read = Some((*id, event.originator_id, event.originator_version));
+                }
                 return Ok(Some(page));
             }
             if !self.listener.woken_within(self.poll_interval).await {
                 return Ok(None);
             }
+            self.is_in_log = false;
         }
     }
 
@@ -147,13 +173,15 @@ impl<R: ApplicationRecorder> Subscription<R> {
     }
 
     /// Reads what is there now, again after failures that may pass.
-    async fn read_patiently(&self) -> Result<Option<Page>, PersistenceError> {
+    async fn read_patiently(&mut self) -> Result<Option<Page>, PersistenceError> {
         let (mut pause, longest_pause) = RETRY_PAUSES;
         loop {
             match self.read().await {
                 Err(_) if self.recorder.commits().is_closed() => return Ok(None),
                 Err(error) if error.is_transient() => {
                     tracing::warn!(%error, position = self.position, "following the log failed; trying again");
+                    self.is_in_log = false;
+                    self.is_interrupted = true;
                     if self.recorder.commits().closes_within(pause).await {
                         return Ok(None);
                     }
@@ -164,7 +192,11 @@ impl<R: ApplicationRecorder> Subscription<R> {
         }
     }
 
-    async fn read(&self) -> Result<Option<Page>, PersistenceError> {
+    async fn read(&mut self) -> Result<Option<Page>, PersistenceError> {
+        if self.is_interrupted {
+            self.verify_last_read().await?;
+            self.is_interrupted = false;
+        }
         let selection = NotificationSelection::new(self.page_size.rows())
             .max_bytes(self.page_size.bytes())
             .after(self.position);
@@ -172,24 +204,60 @@ impl<R: ApplicationRecorder> Subscription<R> {
             return self.read_topics(selection).await;
         }
         let notifications = self.recorder.select_notifications(selection.clone()).await?;
-        let Some(position) = notifications.last().map(|last| last.id) else { return Ok(None) };
+        let Some(position) = notifications.last().map(|last| last.id) else {
+            if !self.is_in_log {
+                verify_end(self.position, self.recorder.max_notification_id().await?)?;
+            }
+            return Ok(None);
+        };
         let is_last = !selection.is_filled_by(&notifications);
         let end = if is_last { Some(position) } else { self.recorder.max_notification_id().await? };
         Ok(Some(Page { notifications, position, lag: lag(end, position) }))
     }
 
+    /// Verifies that the log still has the notification that was read last.
+    async fn verify_last_read(&self) -> Result<(), PersistenceError> {
+        let Some((id, originator_id, originator_version)) = self.last_read else { return Ok(()) };
+        let selection = NotificationSelection::new(1).start(id).stop(id);
+        let found = self.recorder.select_notifications(selection).await?;
+        let is_same = |found: &Notification| {
+            (found.event.originator_id, found.event.originator_version) == (originator_id, originator_version)
+        };
+        if found.first().is_some_and(is_same) {
+            return Ok(());
+        }
+        let message = format!(
+            "notification {id} was version {originator_version} of originator {originator_id}, and is not any \
+             more: the log has lost events that were acknowledged"
+        );
+        Err(PersistenceError::new(ErrorKind::RolledBack, message))
+    }
+
     /// Moves on past notifications of other topics too: what is selected up to an id that was
     /// recorded before is complete.
     async fn read_topics(&self, selection: NotificationSelection) -> Result<Option<Page>, PersistenceError> {
-        let Some(end) = self.recorder.max_notification_id().await?.filter(|end| *end > self.position) else {
-            return Ok(None);
-        };
+        let highest = self.recorder.max_notification_id().await?;
+        verify_end(self.position, highest)?;
+        let Some(end) = highest.filter(|end| *end > self.position) else { return Ok(None) };
         let selection = selection.stop(end).topics(self.topics.iter().cloned());
         let notifications = self.recorder.select_notifications(selection.clone()).await?;
         let is_last = !selection.is_filled_by(&notifications);
         let position = if is_last { end } else { notifications.last().map_or(end, |last| last.id) };
         Ok(Some(Page { notifications, position, lag: lag(Some(end), position) }))
     }
+}
+
+/// Verifies that the log has what was read or processed up to `position`.
+pub(crate) fn verify_end(position: i64, highest: Option<i64>) -> Result<(), PersistenceError> {
+    if position <= highest.unwrap_or(0) {
+        return Ok(());
+    }
+    let highest = highest.map_or_else(|| "none".to_owned(), |highest| highest.to_string());
+    let message = format!(
+        "the position is {position}, but the highest notification id is {highest}: the log has lost events \
+         that were acknowledged"
+    );
+    Err(PersistenceError::new(ErrorKind::RolledBack, message))
 }
 
 fn lag(end: Option<i64>, position: i64) -> i64 {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{ApplicationRecorder, ErrorKind, PersistenceError, TrackingRecorder};
+use crate::{ApplicationRecorder, ErrorKind, PersistenceError, TrackingRecorder, subscription::verify_end};
 
 /// How long to wait for a wake-up before looking nevertheless: recorders wake those who wait.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -81,31 +81,14 @@ pub trait TrackingRecorderExt: TrackingRecorder {
         async move {
             let position = self.max_tracking_id(application_name).await?;
             let Some(recorded) = position else { return Ok(None) };
-            check_position(application_name, recorded, upstream.max_notification_id().await?)?;
+            verify_end(recorded, upstream.max_notification_id().await?)
+                .map_err(|error| error.about(format_args!("application {application_name:?}")))?;
             Ok(position)
         }
     }
 }
 
 impl<R: TrackingRecorder + ?Sized> TrackingRecorderExt for R {}
-
-fn check_position(
-    application_name: &str,
-    position: i64,
-    highest: Option<i64>,
-) -> Result<(), PersistenceError> {
-    if highest.is_some_and(|highest| position <= highest) {
-        return Ok(());
-    }
-    let highest = highest.map_or_else(|| "none".to_owned(), |highest| highest.to_string());
-    Err(PersistenceError::new(
-        ErrorKind::RolledBack,
-        format!(
-            "application {application_name:?} was processed up to notification {position}, but its highest is \
-             {highest}: it has lost events that were acknowledged"
-        ),
-    ))
-}
 
 fn timed_out(application_name: &str, notification_id: i64, timeout: Duration) -> PersistenceError {
     let message = format!(

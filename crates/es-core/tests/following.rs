@@ -198,7 +198,7 @@ fn a_position_beyond_what_the_upstream_has_is_refused() {
     for (version, highest) in [(1, "none"), (2, "1")] {
         let error = verified().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::RolledBack);
-        assert!(error.to_string().contains(&format!("its highest is {highest}:")), "{error}");
+        assert!(error.to_string().contains(&format!("highest notification id is {highest}:")), "{error}");
         upstream.insert_events(vec![event(OPENED, version)]).now_or_never().unwrap().unwrap();
     }
     assert_eq!(verified().unwrap(), Some(2));

@@ -78,7 +78,12 @@ fn a_position_accounts_for_notifications_from_the_first_on() {
 #[test]
 fn a_portion_is_recorded_from_its_first_notification_to_the_last_that_is_handled() {
     let notifications = [4, 6, 9].map(|id| Notification { id, event: event(id) });
-    let portion = Portion { application_name: "upstream", notifications: &notifications, position: 12 };
+    let portion = Portion {
+        application_name: "upstream",
+        notifications: &notifications,
+        position: 12,
+        expected_position: None,
+    };
     assert_eq!([0, 1, 2, 3, 4].map(|handled| portion.position_after(handled)), [3, 4, 6, 12, 12]);
     assert_eq!(portion.tracking(2).unwrap(), Tracking::covering("upstream", 4, 6).unwrap());
     assert_eq!(portion.tracking(3).unwrap(), Tracking::covering("upstream", 4, 12).unwrap());

@@ -48,7 +48,7 @@ impl Datastore {
     ) -> Result<Range<i64>, PersistenceError> {
         let ids = self.write(|contents| {
             if let Some(tracking) = &tracking {
-                contents.check_tracking(tracking)?;
+                tracking.validate(contents.positions.get(tracking.application_name()).copied())?;
             }
             let ids = contents.insert_events(events)?;
             if let Some(tracking) = &tracking {
@@ -152,17 +152,6 @@ impl fmt::Debug for Datastore {
 }
 
 impl Contents {
-    fn check_tracking(&self, tracking: &Tracking) -> Result<(), Conflict> {
-        let recorded = self.positions.get(tracking.application_name());
-        if recorded.is_none_or(|recorded| tracking.first() > *recorded) {
-            return Ok(());
-        }
-        Err(Conflict::Tracking {
-            application_name: tracking.application_name().to_owned(),
-            notification_id: tracking.first(),
-        })
-    }
-
     fn insert_tracking(&mut self, tracking: &Tracking) {
         if let Some(recorded) = self.positions.get_mut(tracking.application_name()) {
             *recorded = tracking.notification_id();

@@ -255,13 +255,12 @@ impl<'a> Recording<'a> {
         let beginning = async {
             let mut transaction = Connection::begin_with(&mut **lease, begin).await?;
             datastore.options.hooks.reached(HookPoint::ProjectorBegun).await;
-            let recorded = store.track_in(&mut transaction, tracking.application_name(), &ids).await?;
+            let recorded = store.track_in(&mut transaction, &tracking, &ids).await?;
             datastore.options.hooks.reached(HookPoint::ProjectorTracked).await;
             Ok::<_, sqlx::Error>((transaction, recorded))
         };
         match datastore.connections.answered(backend, beginning).await.and_then(|began| began) {
-            Ok((transaction, Some(id))) => Ok(Self { store, transaction, id, tracking }),
-            Ok((_, None)) => Err(tracking.conflict().into()),
+            Ok((transaction, recorded)) => Ok(Self { store, transaction, id: recorded?, tracking }),
             Err(failed) => {
                 store.look_again(&failed).await;
                 Err(not_recorded(&tracking, failed))

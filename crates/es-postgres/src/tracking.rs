@@ -17,54 +17,84 @@ use crate::{
 /// The SQLSTATE of a unique violation.
 const TAKEN: [&str; 1] = ["23505"];
 
-/// The statement that records a position: `$1` application, `$2` ids of notifications, ascending, the
-/// last of which is the position. It answers with the transaction's id, and not at all when what is
-/// recorded has reached the first of them: a rival may have taken a smaller portion. It runs in the caller's
-/// transactions too, with the caller's search path, so that every name in it is qualified.
-fn statement(table: &TrackingTable) -> String {
+// The statements run in the caller's transactions too, with the caller's search path: every name is qualified.
+const EQ: &str = "OPERATOR(pg_catalog.=)";
+const LT: &str = "OPERATOR(pg_catalog.<)";
+const GE: &str = "OPERATOR(pg_catalog.>=)";
+
+/// The statement that records a position: `$1` application, `$2` ids of notifications, ascending, `$3`
+/// the last of them, which is the position, `$4` the position that must be recorded until then. It
+/// answers with the transaction's id, and not at all when the position is refused.
+fn statement(table: &TrackingTable, expected_position: Option<i64>) -> String {
     let layout = table.layout;
     let table = table.name.quoted();
-    match layout {
-        Layout::RowPerApplication => format!(
-            "INSERT INTO {table} AS t (application_name, notification_id) \
-             VALUES ($1, $2[pg_catalog.cardinality($2)]) \
-             ON CONFLICT (application_name) DO UPDATE SET notification_id = excluded.notification_id \
-             WHERE t.notification_id OPERATOR(pg_catalog.<) $2[1] RETURNING pg_catalog.txid_current()"
+    match (layout, expected_position) {
+        (Layout::RowPerApplication, None | Some(0)) => {
+            // A rival may have taken a smaller portion: what counts is the first of the notifications.
+            let recorded_before = expected_position.map_or(format!("{LT} $2[1]"), |_| format!("{EQ} $4"));
+            format!(
+                "INSERT INTO {table} AS t (application_name, notification_id) VALUES ($1, $3) \
+                 ON CONFLICT (application_name) DO UPDATE SET notification_id = excluded.notification_id \
+                 WHERE t.notification_id {recorded_before} RETURNING pg_catalog.txid_current()"
+            )
+        }
+        (Layout::RowPerApplication, Some(_)) => format!(
+            "UPDATE {table} SET notification_id = $3 \
+             WHERE application_name {EQ} $1 AND notification_id {EQ} $4 RETURNING pg_catalog.txid_current()"
         ),
         // A row for each notification, as the layout has it: rivals that take different portions meet
         // in the rows of what both have handled, which the key allows once.
-        Layout::RowPerRecord => format!(
-            "INSERT INTO {table} (application_name, notification_id) \
-             SELECT $1, r.id FROM pg_catalog.unnest($2) AS r (id) WHERE NOT EXISTS (SELECT FROM {table} AS t \
-             WHERE t.application_name OPERATOR(pg_catalog.=) $1 \
-             AND t.notification_id OPERATOR(pg_catalog.>=) $2[1]) \
-             ORDER BY r.id RETURNING pg_catalog.txid_current()"
-        ),
+        (Layout::RowPerRecord, _) => {
+            let recorded = format!("FROM {table} AS t WHERE t.application_name {EQ} $1");
+            let is_accepted = match expected_position {
+                None => format!("NOT EXISTS (SELECT {recorded} AND t.notification_id {GE} $2[1])"),
+                Some(_) => format!("COALESCE((SELECT pg_catalog.max(t.notification_id) {recorded}), 0) {EQ} $4"),
+            };
+            format!(
+                "INSERT INTO {table} (application_name, notification_id) \
+                 SELECT $1, r.id FROM pg_catalog.unnest($2) AS r (id) WHERE {is_accepted} \
+                 ORDER BY r.id RETURNING pg_catalog.txid_current()"
+            )
+        }
     }
 }
 
 impl Store {
-    /// Records the position after these notifications; the transaction's id, or none when one of them
-    /// was processed before.
+    /// Records the position after these notifications; the transaction's id, or why the position is
+    /// refused.
     ///
     /// With a row for each notification, a rival's may also be met as a unique violation.
     pub(crate) async fn track_in(
         &self,
         connection: &mut PgConnection,
-        application_name: &str,
+        tracking: &Tracking,
         ids: &[i64],
-    ) -> Result<Option<i64>, sqlx::Error> {
+    ) -> Result<Result<i64, PersistenceError>, sqlx::Error> {
         let appender = self.appender.get();
         let Some(table) = &appender.tables.tracking else {
             let error = PersistenceError::internal("a recorder without a tracking table");
             return Err(sqlx::Error::Configuration(error.into()));
         };
-        let statement = sqlx::query(AssertSqlSafe(statement(table)))
-            .bind(application_name)
+        let is_persistent = !self.datastore.0.options.transaction_pooler;
+        let expected_position = tracking.expected_position();
+        let statement = sqlx::query(AssertSqlSafe(statement(table, expected_position)))
+            .bind(tracking.application_name())
             .bind(ids)
-            .persistent(!self.datastore.0.options.transaction_pooler);
-        let rows = statement.fetch_all(connection).await?;
-        rows.first().map(|row| row.try_get(0)).transpose()
+            .bind(tracking.notification_id())
+            .bind(expected_position)
+            .persistent(is_persistent);
+        let rows = statement.fetch_all(&mut *connection).await?;
+        if let Some(row) = rows.first() {
+            return row.try_get(0).map(Ok);
+        }
+        let recorded = format!(
+            "SELECT pg_catalog.max(notification_id)::pg_catalog.int8 FROM {} WHERE application_name {EQ} $1",
+            table.name.quoted()
+        );
+        let recorded = sqlx::query_scalar(AssertSqlSafe(recorded)).bind(tracking.application_name());
+        let recorded = recorded.persistent(is_persistent).fetch_one(connection).await?;
+        // One that would be accepted now was not when the statement ran.
+        Ok(Err(tracking.validate(recorded).err().unwrap_or_else(|| tracking.conflict().into())))
     }
 
     /// Looks again at the table's layout when recording a position has failed as it would in another

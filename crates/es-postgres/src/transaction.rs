@@ -96,8 +96,8 @@ impl PostgresTrackingRecorder {
     /// [poll interval](crate::PostgresOptions::poll_interval).
     ///
     /// # Errors
-    /// [`is_conflict`](PersistenceError::is_conflict) when the position is not greater than the one
-    /// recorded. After any error, roll the transaction back.
+    /// As [`insert_tracking`](es_core::TrackingRecorder::insert_tracking). After any error, roll the
+    /// transaction back.
     ///
     /// # Cancel safety
     /// When the future is dropped, roll the transaction back.
@@ -109,9 +109,8 @@ impl PostgresTrackingRecorder {
         self.0.check_open()?;
         let mut ids = vec![tracking.first(), tracking.notification_id()];
         ids.dedup();
-        match self.0.track_in(transaction, tracking.application_name(), &ids).await {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(tracking.conflict().into()),
+        match self.0.track_in(transaction, tracking, &ids).await {
+            Ok(recorded) => recorded.map(drop),
             Err(failed) => {
                 self.0.look_again(&failed).await;
                 Err(tracking::not_recorded(tracking, failed))

@@ -34,7 +34,7 @@ fn notifications(ids: impl IntoIterator<Item = i64>) -> Vec<Notification> {
 
 fn portion(notifications: &[Notification]) -> Portion<'_> {
     let position = notifications.last().map_or(0, |last| last.id);
-    Portion { application_name: "upstream", notifications, position }
+    Portion { application_name: "upstream", notifications, position, expected_position: None }
 }
 
 /// What a projection does with notification 2.
@@ -213,7 +213,7 @@ async fn effects_and_position_are_committed_together() {
         let four = notifications([4]);
         let beyond = Portion { position: 9, ..portion(&four) };
         assert_eq!(projector.process(beyond).await.unwrap(), 1);
-        let nothing = Portion { application_name: "upstream", notifications: &[], position: 12 };
+        let nothing = Portion { notifications: &[], position: 12, ..beyond };
         assert_eq!(projector.process(nothing).await.unwrap(), 0);
         assert_eq!(fixture.stands().await, (vec![1, 2, 3, 4], Some(12)));
         // Again, whole or in part: refused before anything is handled.

@@ -763,7 +763,7 @@ async fn a_position_beyond_the_upstreams_highest_id_is_told() {
     run(&mut schema.connect().await, &format!("DELETE FROM {events} WHERE notification_id = 2")).await;
     let lost = downstream.verified_position("upstream", &upstream).await.unwrap_err();
     assert_eq!(lost.kind(), ErrorKind::RolledBack);
-    assert!(lost.to_string().contains("up to notification 2") && !lost.is_conflict(), "{lost}");
+    assert!(lost.to_string().contains("the position is 2") && !lost.is_conflict(), "{lost}");
 }
 
 // The caller's transaction.

@@ -26,6 +26,11 @@ const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// - **A handler that fails** is called again as [`retries`](Self::retries) say, by default not at
 ///   all. Then the notification is parked, if the handler knows how; otherwise the processor stops and
 ///   names it.
+/// - **A log or a tracking record that was rolled back**, by a failover to a lagging standby or the
+///   restore of a backup, stops the processor with an error of kind
+///   [`RolledBack`](es_core::ErrorKind::RolledBack): going on would skip events or repeat effects. Each
+///   commit compares the recorded position with the one that the processor reached, and the upstream is
+///   compared as a [`Subscription`] does.
 /// - **Two instances** of one processor never both succeed for one notification. The one that loses
 ///   goes on after what the other has recorded, and leaves the work to it for as long as it makes
 ///   progress: it is a standby that takes over when the other ends.
@@ -135,15 +140,19 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Processor<R, D> {
     ///
     /// # Errors
     /// [`ProcessorError::Handler`] for a notification that cannot be handled;
-    /// [`ProcessorError::Persistence`] for failures that will not pass, among them a recorded position
-    /// that is beyond the end of the upstream log (it has lost events). It can be run again.
+    /// [`ProcessorError::Persistence`] for failures that will not pass, among them an upstream log or a
+    /// recorded position that was [rolled back](PersistenceError::is_rolled_back). It can be run again.
     ///
     /// # Cancel safety
     /// Dropping the future is a way to stop: what was handled is recorded whole or not at all, and a
     /// new run goes on after the recorded position.
     pub async fn run(&mut self) -> Result<(), ProcessorError> {
-        let mut work =
-            Work { meters: Meters::new(&self.name), largest: self.batch_size.get(), processor: self };
+        let mut work = Work {
+            meters: Meters::new(&self.name),
+            largest: self.batch_size.get(),
+            position: 0,
+            processor: self,
+        };
         work.run().await
     }
 
@@ -158,6 +167,8 @@ struct Work<'p, R, D> {
     meters: Meters,
     /// How many notifications to handle per commit now: fewer after a portion failed for one of them.
     largest: usize,
+    /// The recorded position, from which the next one is recorded.
+    position: i64,
 }
 
 /// What comes after a portion.
@@ -181,9 +192,10 @@ struct Failures {
 impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
     async fn run(&mut self) -> Result<(), ProcessorError> {
         let Some(position) = self.first_position().await? else { return Ok(()) };
+        self.position = position;
         tracing::debug!(processor = self.processor.name, position, "processing notifications");
         let mut subscription = self.subscribe(position);
-        while let Some(page) = subscription.next_page().await.map_err(|error| self.processor.error(error))? {
+        while let Some(page) = subscription.next_page().await.map_err(|error| self.upstream_error(error))? {
             let Some(reached) = self.process_page(&page).await? else { break };
             if reached > page.position {
                 subscription.seek(reached);
@@ -230,6 +242,8 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
             };
             let position = match next {
                 Next::Again => continue,
+                // One that is behind was rolled back, which the next attempt is refused for.
+                Next::Recorded(position) if position <= self.position => continue,
                 Next::Handled(handled) => {
                     failures = Failures::default();
                     self.committed(handled);
@@ -251,12 +265,13 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
 
     /// What to hand over at a time.
     fn portion<'a>(&self, application_name: &'a str, rest: &'a [Notification], position: i64) -> Portion<'a> {
+        let expected_position = Some(self.position);
         match rest.get(..self.largest) {
             Some(notifications) if notifications.len() < rest.len() => {
                 let position = notifications.last().map_or(position, |last| last.id);
-                Portion { application_name, notifications, position }
+                Portion { application_name, notifications, position, expected_position }
             }
-            _ => Portion { application_name, notifications: rest, position },
+            _ => Portion { application_name, notifications: rest, position, expected_position },
         }
     }
 
@@ -267,7 +282,8 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
         self.largest = self.largest.saturating_mul(2).min(self.processor.batch_size.get());
     }
 
-    fn moved(&self, position: i64, end: i64) {
+    fn moved(&mut self, position: i64, end: i64) {
+        self.position = position;
         let Processor { name, progress, .. } = &*self.processor;
         progress.moved(position, end);
         self.meters.moved(position, progress.lag());
@@ -435,6 +451,11 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
 
     fn is_closed(&self) -> bool {
         self.processor.upstream.commits().is_closed()
+    }
+
+    fn upstream_error(&self, error: PersistenceError) -> ProcessorError {
+        let named = format!("application {:?}", self.processor.application_name);
+        self.processor.error(if error.is_rolled_back() { error.about(named) } else { error })
     }
 
     fn impossible(&self, handled: usize, portion: Portion<'_>) -> ProcessorError {

@@ -552,7 +552,12 @@ impl Downstream for Closing {
 fn positions_within_a_portion_never_tell_more_than_was_handled() {
     let notification = |id| Notification { id, event: event(OPENED, 1, id) };
     let notifications = [notification(4), notification(7)];
-    let portion = Portion { application_name: "bank", notifications: &notifications, position: 9 };
+    let portion = Portion {
+        application_name: "bank",
+        notifications: &notifications,
+        position: 9,
+        expected_position: None,
+    };
     assert_eq!([0, 1, 2, 3].map(|handled| portion.position_after(handled)), [3, 4, 9, 9]);
     let empty = Portion { notifications: &[], ..portion };
     assert_eq!(empty.position_after(0), 9);

@@ -143,7 +143,12 @@ fn insert_tracking(connection: &Connection, tracking: &Tracking) -> Result<(), P
     let inserted = connection
         .prepare_cached(tracking::INSERT)
         .and_then(|mut insert| {
-            insert.execute((application_name, tracking.notification_id(), tracking.first()))
+            insert.execute((
+                application_name,
+                tracking.notification_id(),
+                tracking.first(),
+                tracking.expected_position(),
+            ))
         })
         .map_err(from_sqlite)?;
     if inserted == 1 {
@@ -155,8 +160,8 @@ fn insert_tracking(connection: &Connection, tracking: &Tracking) -> Result<(), P
 
 /// Why a tracking record was not inserted, given the recorded position.
 pub(crate) fn not_inserted(tracking: &Tracking, recorded: Option<i64>, inserted: usize) -> PersistenceError {
-    if recorded.is_some_and(|recorded| recorded >= tracking.first()) {
-        return taken(tracking).into();
+    if let Err(refusal) = tracking.validate(recorded) {
+        return refusal;
     }
     let name = tracking.application_name();
     skipped("tracking", inserted).about(format_args!("the position of application {name:?}"))
@@ -184,11 +189,6 @@ pub(crate) fn require_inserted(
     inserted: usize,
 ) -> Result<(), PersistenceError> {
     if inserted == 1 { Ok(()) } else { Err(skipped(&table.name, inserted).at(&event.place())) }
-}
-
-fn taken(tracking: &Tracking) -> Conflict {
-    let application_name = tracking.application_name().to_owned();
-    Conflict::Tracking { application_name, notification_id: tracking.first() }
 }
 
 /// The highest notification id of the table, 0 if it is empty.

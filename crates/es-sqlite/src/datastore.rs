@@ -302,7 +302,7 @@ impl SqliteDatastore {
         portion: Portion<'_>,
         handler: Handler,
     ) -> Result<usize, Failure> {
-        let Portion { application_name, notifications, position } = portion;
+        let Portion { application_name, notifications, position, expected_position } = portion;
         let events = notifications.iter().map(|notification| &notification.event);
         let permit = self.place_in_queue(weight(events)).await?;
         let (reply, outcome) = oneshot::channel();
@@ -310,6 +310,7 @@ impl SqliteDatastore {
             application_name: application_name.to_owned(),
             notifications: notifications.to_vec(),
             position,
+            expected_position,
             handler,
             table: Arc::clone(table),
             reply,

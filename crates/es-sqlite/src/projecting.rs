@@ -11,9 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{
-    Conflict, ErrorKind, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking,
-};
+use es_core::{ErrorKind, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -29,6 +27,7 @@ pub(crate) struct Projecting {
     pub(crate) application_name: String,
     pub(crate) notifications: Vec<Notification>,
     pub(crate) position: i64,
+    pub(crate) expected_position: Option<i64>,
     pub(crate) handler: Handler,
     /// The table that appending asks for; a projection appends no events.
     pub(crate) table: Arc<EventTable>,
@@ -92,12 +91,7 @@ impl Projecting {
     /// may have processed the first notifications of this one and not the last.
     fn require_unprocessed(&self, transaction: &Transaction<'_>) -> Result<(), PersistenceError> {
         let recorded = append::max_tracking_id(transaction, &self.application_name).map_err(from_sqlite)?;
-        let first = self.notifications.first().map_or(self.position, |first| first.id);
-        if recorded.is_none_or(|recorded| recorded < first) {
-            return Ok(());
-        }
-        let application_name = self.application_name.clone();
-        Err(Conflict::Tracking { application_name, notification_id: first }.into())
+        self.portion().tracking(self.notifications.len())?.validate(recorded)
     }
 
     /// Handles the first notifications, as many as there is time for.
@@ -115,8 +109,13 @@ impl Projecting {
     }
 
     fn portion(&self) -> Portion<'_> {
-        let Self { application_name, notifications, position, .. } = self;
-        Portion { application_name, notifications, position: *position }
+        let Self { application_name, notifications, position, expected_position, .. } = self;
+        Portion {
+            application_name,
+            notifications,
+            position: *position,
+            expected_position: *expected_position,
+        }
     }
 }
 

@@ -113,11 +113,12 @@ pub(crate) mod tracking {
     pub(crate) const SELECT_MAX: &str =
         "SELECT MAX(notification_id) FROM tracking WHERE application_name = ?1";
     /// Replaces the row where the layout has one per application, adds one where it has one per
-    /// position, and does nothing when the first notification of all that are accounted for (`?3`) is not after
-    /// all that are recorded.
+    /// position, and does nothing when the recorded position is not the expected one (`?4`) or, where
+    /// none is expected, not before the first notification (`?3`).
     pub(crate) const INSERT: &str = "INSERT OR REPLACE INTO tracking (application_name, notification_id) \
-         SELECT ?1, ?2 WHERE NOT EXISTS \
-         (SELECT 1 FROM tracking WHERE application_name = ?1 AND notification_id >= ?3)";
+         SELECT ?1, ?2 WHERE CASE WHEN ?4 IS NULL THEN NOT EXISTS \
+         (SELECT 1 FROM tracking WHERE application_name = ?1 AND notification_id >= ?3) \
+         ELSE ?4 = COALESCE((SELECT MAX(notification_id) FROM tracking WHERE application_name = ?1), 0) END";
 }
 
 /// Creates the table of events if it is missing.

@@ -105,7 +105,7 @@ fn notifications(ids: RangeInclusive<i64>) -> Vec<Notification> {
 
 fn portion(notifications: &[Notification]) -> Portion<'_> {
     let position = notifications.last().expect("a portion has notifications").id;
-    Portion { application_name: UPSTREAM, notifications, position }
+    Portion { application_name: UPSTREAM, notifications, position, expected_position: None }
 }
 
 async fn process<P: SqliteProjection>(
@@ -171,7 +171,7 @@ async fn effects_and_position_are_recorded_as_one() {
     let more = notifications(4..=5);
     let further = Portion { position: 8, ..portion(&more) };
     assert_eq!(projector.process(further).await.unwrap(), 2);
-    let nothing = Portion { application_name: UPSTREAM, notifications: &[], position: 9 };
+    let nothing = Portion { notifications: &[], position: 9, ..further };
     assert_eq!(projector.process(nothing).await.unwrap(), 0);
     assert_eq!(recorder.max_tracking_id(UPSTREAM).await.unwrap(), Some(9));
     assert_eq!(ids(&path), [1, 2, 3, 4, 5]);

@@ -26,9 +26,11 @@ impl Log {
         known.unwrap_or_else(|_| panic!("id {id} is nobody's: {:?}", self.0)) as i64 + 1
     }
 
-    /// How many notifications there are up to an id, which may be nobody's.
+    /// How many notifications there are up to an id, which may be nobody's; one more than there are when
+    /// it is beyond the end.
     pub(super) fn up_to(&self, id: i64) -> i64 {
-        self.0.partition_point(|known| *known <= id) as i64
+        let is_beyond = id > self.0.last().copied().unwrap_or(0);
+        self.0.partition_point(|known| *known <= id) as i64 + i64::from(is_beyond)
     }
 
     /// The id of a rank, also of one before the beginning or beyond the end.

@@ -238,7 +238,7 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
             Operation::Tail(place, topics) => {
                 let rank = place.rank(&self.log);
                 let tested = subscribe(&tested.events(through), self.log.id(rank), topics);
-                let oracle = subscribe(&oracle.events(through), rank.min(self.log.length()), topics);
+                let oracle = subscribe(&oracle.events(through), rank, topics);
                 let tested = tested.into_stream().map(|each| self.ranked(each));
                 same_so_far(tested, oracle.into_stream()).await;
             }

