@@ -8,14 +8,20 @@ use std::{
 
 use deadpool::{
     Runtime,
-    managed::{self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts},
+    managed::{
+        self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType,
+        Timeouts,
+    },
 };
 use es_core::PersistenceError;
 use sqlx::{
     ConnectOptions, Connection, Row,
     postgres::{PgConnectOptions, PgConnection, PgSslMode},
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use crate::{
     error,
@@ -28,6 +34,10 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Connections {
     pool: managed::Pool<Connector>,
+    /// The connections that projections may use: they keep one while their handlers run, which may read and
+    /// append through the same pool. All but one, unless there is only one.
+    for_projections: Semaphore,
+    is_single: bool,
     spares: Spares,
     max_waiting: usize,
     connect_timeout: Duration,
@@ -41,6 +51,8 @@ pub(crate) enum Caller {
     Reader,
     /// One who has accepted what is to be written, and waits until there is one. There are few.
     Writer,
+    /// A projection, which keeps the connection while its handlers run.
+    Projection,
 }
 
 impl Connections {
@@ -60,6 +72,8 @@ impl Connections {
             .map_err(|error| PersistenceError::internal("the connection pool failed").with_source(error))?;
         Ok(Self {
             pool,
+            for_projections: Semaphore::new((size - 1).clamp(1, Semaphore::MAX_PERMITS)),
+            is_single: size == 1,
             spares: Spares::beyond(options.pool_size),
             max_waiting: options.max_waiting,
             connect_timeout: options.connect_timeout,
@@ -69,18 +83,63 @@ impl Connections {
 
     /// A connection of the pool, or a new one.
     pub(crate) async fn lease(&self, caller: Caller) -> Result<Lease<'_>, LeaseError> {
-        let is_reader = caller == Caller::Reader;
-        if is_reader && self.max_waiting > 0 && self.pool.status().waiting >= self.max_waiting {
+        if caller != Caller::Writer && self.max_waiting > 0 && self.pool.status().waiting >= self.max_waiting
+        {
             let message = format!("{} callers wait for a connection already", self.max_waiting);
             return Err(LeaseError::NoneFree(PersistenceError::operational(message).transient()));
         }
-        let timeouts = self.pool.timeouts();
-        let timeouts = Timeouts { wait: timeouts.wait.filter(|_| is_reader), ..timeouts };
-        let connection = self.pool.timeout_get(&timeouts).await.map_err(|failed| match failed {
-            PoolError::Backend(error) => LeaseError::NotConnected(error),
-            other => LeaseError::NoneFree(error::from_pool(other)),
-        })?;
-        Ok(Lease { connection: Some(connection), reusable: false, connections: self })
+        let projection = match caller {
+            Caller::Projection => Some(self.projection_permit().await?),
+            Caller::Reader | Caller::Writer => None,
+        };
+        let mut timeouts = self.pool.timeouts();
+        if caller == Caller::Writer && !self.is_single {
+            timeouts.wait = None;
+        }
+        loop {
+            match self.pool.timeout_get(&timeouts).await {
+                Ok(connection) => {
+                    let connection = Some(connection);
+                    return Ok(Lease {
+                        connection,
+                        reusable: false,
+                        connections: self,
+                        _projection: projection,
+                    });
+                }
+                Err(PoolError::Backend(error)) => return Err(LeaseError::NotConnected(error)),
+                // It may be the projection's own handler that waits, and then would for ever.
+                Err(PoolError::Timeout(TimeoutType::Wait)) if self.is_used_by_projection() => {
+                    return Err(LeaseError::NoneFree(PersistenceError::operational(
+                        "no connection became free within the connect timeout: a projection uses the only \
+                         connection of the pool; to read or append while its handlers run, allow a second one \
+                         (pool size or overflow)",
+                    )));
+                }
+                Err(PoolError::Timeout(TimeoutType::Wait)) if caller == Caller::Writer => {
+                    tokio::task::yield_now().await;
+                }
+                Err(other) => return Err(LeaseError::NoneFree(error::from_pool(other))),
+            }
+        }
+    }
+
+    async fn projection_permit(&self) -> Result<SemaphorePermit<'_>, LeaseError> {
+        match timeout(self.connect_timeout, self.for_projections.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(LeaseError::NoneFree(error::datastore_closed())),
+            Err(_) => Err(LeaseError::NoneFree(
+                PersistenceError::operational(
+                    "no connection became free within the connect timeout: projections use all connections of \
+                     the pool but the one that is reserved for reads and appends",
+                )
+                .transient(),
+            )),
+        }
+    }
+
+    fn is_used_by_projection(&self) -> bool {
+        self.is_single && self.for_projections.available_permits() == 0
     }
 
     /// Waits for an answer of a server process, as long as it is at work on it.
@@ -95,24 +154,48 @@ impl Connections {
         backend: Option<Backend>,
         answer: impl Future<Output = T>,
     ) -> Result<T, sqlx::Error> {
+        self.answered_unless_idle(backend, answer, self.answer_timeout).await
+    }
+
+    /// The same for code of the user's, which may do other things between its statements: its transaction is
+    /// given up when it has been idle for the whole response timeout.
+    ///
+    /// # Errors
+    /// As [`answered`](Self::answered).
+    ///
+    /// # Cancel safety
+    /// As [`answered`](Self::answered).
+    pub(crate) async fn handled<T>(
+        &self,
+        backend: Option<Backend>,
+        handling: impl Future<Output = T>,
+    ) -> Result<T, sqlx::Error> {
+        self.answered_unless_idle(backend, handling, self.answer_timeout.saturating_mul(2)).await
+    }
+
+    async fn answered_unless_idle<T>(
+        &self,
+        backend: Option<Backend>,
+        answer: impl Future<Output = T>,
+        patience: Duration,
+    ) -> Result<T, sqlx::Error> {
         match backend {
             Some(backend) if !self.answer_timeout.is_zero() => {
-                session::answered(answer, self.answer_timeout, || self.look_at(backend)).await
+                session::answered(answer, self.answer_timeout, || self.look_at(backend, patience)).await
             }
             _ => Ok(answer.await),
         }
     }
 
     /// Looks at a server process on a connection of its own: those of the pool may be as silent.
-    async fn look_at(&self, backend: Backend) -> Silence {
+    async fn look_at(&self, backend: Backend, patience: Duration) -> Silence {
         let mut asking = match self.pool.manager().create().await {
             Ok(session) => session,
             // It lives, but lets nobody in at the moment.
             Err(failed) if error::is_told_by_server(&failed) => return Silence::AtWork,
             Err(_) => return Silence::Lost,
         };
-        match timeout(self.connect_timeout, session::look_at(&mut asking, backend, self.answer_timeout)).await
-        {
+        match timeout(self.connect_timeout, session::look_at(&mut asking, backend, patience)).await {
             Ok(Ok(silence)) => silence,
             _ => Silence::Lost,
         }
@@ -168,6 +251,7 @@ pub(crate) struct Lease<'a> {
     connection: Option<Object<Connector>>,
     reusable: bool,
     connections: &'a Connections,
+    _projection: Option<SemaphorePermit<'a>>,
 }
 
 impl Lease<'_> {

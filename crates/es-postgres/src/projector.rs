@@ -13,7 +13,7 @@ use crate::{
     connect::{Caller, Lease},
     error,
     hooks::HookPoint,
-    session,
+    session::{self, Backend},
     store::Store,
     tracking::not_recorded,
 };
@@ -25,6 +25,12 @@ const SET_UP: i64 = 0x6573_7072_6f6a;
 ///
 /// Whatever it does in the transaction is committed together with the position, or not at all. The
 /// transaction is `READ COMMITTED`.
+///
+/// A handler that leaves its transaction idle for the whole
+/// [response timeout](crate::PostgresOptions::answer_timeout) is given up, since its connection cannot be told
+/// from a silent one: nothing is recorded, and the notification is handled again. One that reads or appends
+/// through recorders of the same datastore needs a second connection: projections leave one of the pool's to
+/// others, unless there is only one.
 ///
 /// ```
 /// use es_core::Notification;
@@ -145,20 +151,29 @@ impl PostgresTrackingRecorder {
         mut projection: P,
     ) -> Result<PostgresProjector<P>, PersistenceError> {
         let store = &*self.0;
+        let connections = &store.datastore.0.connections;
         let mut lease = lease(store).await?;
+        let backend = lease.backend();
         let begin = AssertSqlSafe(store.begin()).into_sql_str();
         let failed = |failed| error::from_statement("setting up a projection", failed);
-        let mut transaction = Connection::begin_with(&mut *lease, begin).await.map_err(failed)?;
-        // Two sessions that create the same table at the same time get in each other's way.
-        let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({SET_UP})");
-        session::run(&mut transaction, &lock).await.map_err(failed)?;
-        if let Err(error) = projection.set_up(&mut transaction).await {
+        let beginning = async {
+            let mut transaction = Connection::begin_with(&mut *lease, begin).await?;
+            // Two sessions that create the same table at the same time get in each other's way.
+            let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({SET_UP})");
+            session::run(&mut transaction, &lock).await?;
+            Ok(transaction)
+        };
+        let began = connections.answered(backend, beginning).await.and_then(|began| began);
+        let mut transaction = began.map_err(failed)?;
+        let set_up = connections.handled(backend, projection.set_up(&mut transaction)).await;
+        if let Err(error) = set_up.map_err(failed)? {
             let error: HandlerError = error.into();
             let may_pass = may_pass(&*error);
             let failed = PersistenceError::programming("a projection cannot be set up").with_source(error);
             return Err(if may_pass { failed.transient() } else { failed });
         }
-        transaction.commit().await.map_err(failed)?;
+        let committed = connections.answered(backend, transaction.commit()).await;
+        committed.and_then(|committed| committed).map_err(failed)?;
         lease.finish();
         Ok(PostgresProjector { recorder: self.clone(), projection })
     }
@@ -197,9 +212,11 @@ impl<P: PostgresProjection> Downstream for PostgresProjector<P> {
         let mut lease = lease(store).await?;
         let mut recording = Recording::begin(store, &mut lease, portion).await?;
         for (index, notification) in portion.notifications.iter().enumerate() {
-            if let Err(error) = self.projection.project(&mut recording.transaction, notification).await {
-                let error = error.into();
-                return Err(recording.give_up(index, notification, error).await);
+            let projecting = self.projection.project(&mut recording.transaction, notification);
+            match store.datastore.0.connections.handled(recording.backend, projecting).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(recording.give_up(index, notification, error.into()).await),
+                Err(silent) => return Err(interrupted(notification, silent.into())),
             }
         }
         recording.commit(handled).await?;
@@ -214,8 +231,11 @@ impl<P: PostgresProjection> Downstream for PostgresProjector<P> {
         let store = &*self.recorder.0;
         let mut lease = lease(store).await?;
         let mut recording = Recording::begin(store, &mut lease, portion).await?;
-        if let Err(error) = self.projection.park(&mut recording.transaction, notification, failure).await {
-            return Err(recording.give_up(0, notification, error).await);
+        let parking = self.projection.park(&mut recording.transaction, notification, failure);
+        match store.datastore.0.connections.handled(recording.backend, parking).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(recording.give_up(0, notification, error).await),
+            Err(silent) => return Err(interrupted(notification, silent.into())),
         }
         recording.commit(1).await?;
         lease.finish();
@@ -225,13 +245,14 @@ impl<P: PostgresProjection> Downstream for PostgresProjector<P> {
 
 async fn lease(store: &Store) -> Result<Lease<'_>, PersistenceError> {
     store.check_open()?;
-    Ok(store.datastore.0.connections.lease(Caller::Reader).await?)
+    Ok(store.datastore.0.connections.lease(Caller::Projection).await?)
 }
 
 /// A transaction in which the position is recorded. Dropping it leaves the lease as it is: not to be
 /// used again.
 struct Recording<'a> {
     store: &'a Store,
+    backend: Option<Backend>,
     transaction: Transaction<'a, Postgres>,
     /// The transaction's id, by which to tell that it is still the same.
     id: i64,
@@ -260,7 +281,7 @@ impl<'a> Recording<'a> {
             Ok::<_, sqlx::Error>((transaction, recorded))
         };
         match datastore.connections.answered(backend, beginning).await.and_then(|began| began) {
-            Ok((transaction, recorded)) => Ok(Self { store, transaction, id: recorded?, tracking }),
+            Ok((transaction, recorded)) => Ok(Self { store, backend, transaction, id: recorded?, tracking }),
             Err(failed) => {
                 store.look_again(&failed).await;
                 Err(not_recorded(&tracking, failed))
@@ -270,10 +291,12 @@ impl<'a> Recording<'a> {
 
     /// Commits what became of so many notifications.
     async fn commit(mut self, handled: usize) -> Result<(), Failure> {
-        let hooks = &self.store.datastore.0.options.hooks;
+        let datastore = &self.store.datastore.0;
+        let hooks = &datastore.options.hooks;
         hooks.reached(HookPoint::ProjectorHandled).await;
         self.check_going_on().await?;
-        let committed = self.transaction.commit().await;
+        let committed = datastore.connections.answered(self.backend, self.transaction.commit()).await;
+        let committed = committed.and_then(|committed| committed);
         hooks.reached(HookPoint::ProjectorCommitted).await;
         // Perhaps also when its outcome is not known.
         self.store.signals.tracked(&self.tracking);
@@ -286,7 +309,9 @@ impl<'a> Recording<'a> {
         let asking = sqlx::query_scalar("SELECT pg_catalog.txid_current_if_assigned()")
             .persistent(!self.store.datastore.0.options.transaction_pooler);
         let wrong = |what| Err(PersistenceError::programming(format!("nothing was recorded: {what}")));
-        match asking.fetch_one(&mut *self.transaction).await {
+        let asking = asking.fetch_one(&mut *self.transaction);
+        let connections = &self.store.datastore.0.connections;
+        match connections.answered(self.backend, asking).await.and_then(|answer| answer) {
             Ok(id) if id == Some(self.id) => Ok(()),
             Ok::<Option<i64>, _>(_) => wrong("the projection has ended the transaction"),
             Err(failed) if error::has_sqlstate(&failed, &["25P02"]) => {
@@ -298,14 +323,21 @@ impl<'a> Recording<'a> {
 
     /// Rolls back because of a handler's error; the failure that it makes.
     async fn give_up(self, index: usize, notification: &Notification, error: HandlerError) -> Failure {
-        let rolled_back = self.transaction.rollback().await;
+        let connections = &self.store.datastore.0.connections;
+        let rolled_back = connections.answered(self.backend, self.transaction.rollback()).await;
+        let rolled_back = rolled_back.and_then(|rolled_back| rolled_back);
         let is_lost = rolled_back.is_err_and(|failed| error::is_lost(&failed));
         if !is_lost && !may_pass(&*error) {
             return Failure::Handler { index, error };
         }
-        let message = format!("handling notification {} was interrupted", notification.id);
-        Failure::Recording(PersistenceError::operational(message).with_source(error).transient())
+        interrupted(notification, error)
     }
+}
+
+/// The failure of a handler that is not the handler's fault.
+fn interrupted(notification: &Notification, error: HandlerError) -> Failure {
+    let message = format!("handling notification {} was interrupted", notification.id);
+    Failure::Recording(PersistenceError::operational(message).with_source(error).transient())
 }
 
 /// What a commit that failed means. The server checks deferred constraints no sooner: it does not say

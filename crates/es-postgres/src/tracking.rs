@@ -48,7 +48,9 @@ fn statement(table: &TrackingTable, expected_position: Option<i64>) -> String {
             let recorded = format!("FROM {table} AS t WHERE t.application_name {EQ} $1");
             let is_accepted = match expected_position {
                 None => format!("NOT EXISTS (SELECT {recorded} AND t.notification_id {GE} $2[1])"),
-                Some(_) => format!("COALESCE((SELECT pg_catalog.max(t.notification_id) {recorded}), 0) {EQ} $4"),
+                Some(_) => {
+                    format!("COALESCE((SELECT pg_catalog.max(t.notification_id) {recorded}), 0) {EQ} $4")
+                }
             };
             format!(
                 "INSERT INTO {table} (application_name, notification_id) \

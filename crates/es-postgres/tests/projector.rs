@@ -10,14 +10,18 @@ mod common;
 
 use std::{any::Any, sync::Arc, time::Duration};
 
-use common::{Database, Schema, Server, first, run, scalar};
+use common::{
+    Database, Schema, Server, first,
+    link::{Direction, Harm, Link},
+    run, scalar,
+};
 use es_core::{
-    Downstream, Failure, HandlerError, Notification, PersistenceError, Portion, Recorder, Tracking,
-    TrackingRecorder,
+    AggregateRecorder, ApplicationRecorder, Downstream, Failure, HandlerError, Notification,
+    PersistenceError, Portion, Recorder, Tracking, TrackingRecorder,
 };
 use es_postgres::{
-    HookFuture, HookPoint, Hooks, PostgresOptions, PostgresProjection, PostgresProjector,
-    PostgresTrackingRecorder,
+    HookFuture, HookPoint, Hooks, PostgresApplicationRecorder, PostgresOptions, PostgresProjection,
+    PostgresProjector, PostgresTrackingRecorder,
 };
 use sqlx::{AssertSqlSafe, Connection, Postgres, Transaction};
 use tokio::sync::{Semaphore, mpsc};
@@ -484,4 +488,140 @@ async fn of_two_rivals_one_loses_before_its_handlers_run() {
             assert_eq!(fixture.stands().await, (vec![1, 2, 3], Some(3)));
         }
     }
+}
+
+/// The bug: once its handlers had started, a projector waited without end on a connection that had fallen
+/// silent: at a statement of the user's, at the rollback, and at the commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_freezes_at_any_message_is_given_up() {
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        let fixture = Fixture::create(false).await;
+        let link = Link::start(&fixture.server).await;
+        let options = fixture.options().host("127.0.0.1").port(link.port).sslmode("disable").unwrap();
+        let options = options.answer_timeout(Duration::from_millis(200));
+        let (mut transient, mut unknown) = (0, 0);
+        for (id, passing) in (1..).zip(0..100) {
+            let recorder = options.clone().open().await.unwrap().tracking_recorder("bank").await.unwrap();
+            let mut projector = recorder.projector(fixture.rows(Two::Projects)).await.unwrap();
+            let next = notifications([id]);
+            link.arm(direction, Harm::Freeze, passing);
+            let processed = soon(projector.process(portion(&next))).await;
+            let was_done = link.disarm();
+            if let Err(failure) = processed {
+                let error = recording(failure);
+                assert!(error.is_transient() || error.is_outcome_unknown(), "{error:?}");
+                transient += i32::from(error.is_transient());
+                unknown += i32::from(error.is_outcome_unknown());
+                let is_recorded = fixture.stands().await.1 == Some(id);
+                assert!(
+                    !(is_recorded && error.is_transient()),
+                    "{direction:?}, message {passing}: {error:?}"
+                );
+                if !is_recorded {
+                    soon(projector.process(portion(&next))).await.unwrap();
+                }
+            }
+            let expected = ((1..=id).collect(), Some(id));
+            assert_eq!(fixture.stands().await, expected, "{direction:?}, message {passing}");
+            if !was_done {
+                break;
+            }
+        }
+        assert!(transient >= 3 && unknown >= 1, "{direction:?}: {transient} and {unknown}");
+    }
+}
+
+/// A rollback is given up too, once the handler has failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_freezes_at_the_rollback_is_given_up() {
+    let fixture = Fixture::create(false).await;
+    let link = Link::start(&fixture.server).await;
+    let options = fixture.options().host("127.0.0.1").port(link.port).sslmode("disable").unwrap();
+    let options = options.answer_timeout(Duration::from_millis(200));
+    let recorder = options.open().await.unwrap().tracking_recorder("bank").await.unwrap();
+    let freezing = FailsFreezing { rows: fixture.rows(Two::Projects), link };
+    let mut projector = recorder.projector(freezing).await.unwrap();
+    let failed = recording(soon(projector.process(portion(&notifications([1])))).await.unwrap_err());
+    assert!(failed.is_transient(), "{failed:?}");
+    assert_eq!(fixture.stands().await, (vec![], None));
+}
+
+/// Fails, and lets the next message to the server freeze the connection.
+struct FailsFreezing {
+    rows: Rows,
+    link: Link,
+}
+
+impl PostgresProjection for FailsFreezing {
+    type Error = HandlerError;
+
+    async fn set_up(&mut self, transaction: &mut Transaction<'_, Postgres>) -> Result<(), HandlerError> {
+        self.rows.set_up(transaction).await
+    }
+
+    async fn project(
+        &mut self,
+        transaction: &mut Transaction<'_, Postgres>,
+        notification: &Notification,
+    ) -> Result<(), HandlerError> {
+        self.rows.project(transaction, notification).await?;
+        self.link.arm(Direction::ToServer, Harm::Freeze, 0);
+        Err("it is refused".into())
+    }
+}
+
+/// Appends an event and reads for each notification, through a recorder.
+struct Appends(PostgresApplicationRecorder);
+
+impl PostgresProjection for Appends {
+    type Error = HandlerError;
+
+    async fn project(
+        &mut self,
+        _: &mut Transaction<'_, Postgres>,
+        _: &Notification,
+    ) -> Result<(), HandlerError> {
+        self.0.insert_events(vec![first()]).await?;
+        self.0.max_notification_id().await?;
+        Ok(())
+    }
+}
+
+/// The bug: a projection that appends through a recorder of its own datastore waited without end when
+/// projections held all connections of the pool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn projections_leave_a_connection_to_what_they_append() {
+    let fixture = Fixture::create(false).await;
+    let datastore = fixture.options().pool_size(2).max_overflow(0).open().await.unwrap();
+    let appended = datastore.application_recorder("bank").await.unwrap();
+    let mut projectors = Vec::new();
+    for name in ["one", "two", "three"] {
+        let positions = datastore.tracking_recorder(name).await.unwrap();
+        projectors.push(positions.projector(Appends(appended.clone())).await.unwrap());
+    }
+    let all = notifications(1..=3);
+    let processing = projectors.iter_mut().map(|projector| projector.process(portion(&all)));
+    for processed in soon(futures_util::future::join_all(processing)).await {
+        assert_eq!(processed.unwrap(), 3);
+    }
+    assert_eq!(appended.max_notification_id().await.unwrap(), Some(9));
+}
+
+/// With one connection in all there is none to leave: that is said, within the connect timeout.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_projection_that_appends_without_a_second_connection_fails() {
+    let fixture = Fixture::create(false).await;
+    let options = fixture.options().pool_size(1).max_overflow(0).connect_timeout(Duration::from_secs(3));
+    let datastore = options.open().await.unwrap();
+    let appended = datastore.application_recorder("bank").await.unwrap();
+    let positions = datastore.tracking_recorder("bank").await.unwrap();
+    let mut projector = positions.projector(Appends(appended.clone())).await.unwrap();
+    match soon(projector.process(portion(&notifications([1])))).await.unwrap_err() {
+        Failure::Handler { index: 0, error } => {
+            assert!(error.to_string().contains("a projection uses the only connection"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(positions.max_tracking_id("upstream").await.unwrap(), None);
+    assert_eq!(appended.insert_events(vec![first()]).await.unwrap().len(), 1);
 }

@@ -18,8 +18,8 @@ use std::{
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, Bytes, Downstream, ErrorKind, EventRange, Failure, HandlerError,
-    Notification, NotificationSelection, PersistenceError, Portion, ProcessRecorder, Recorder, StoredEvent,
-    Topic, Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
+    Notification, NotificationSelection, PersistenceError, Portion, ProcessRecorder, Recorder, Signal,
+    StoredEvent, Topic, Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
 use es_popo::{PopoApplicationRecorder, PopoProcessRecorder, PopoProjection, PopoTrackingRecorder};
 use es_process::{Handler, Handling, Processor, ProcessorError, Retries};
@@ -337,6 +337,124 @@ async fn a_position_beyond_the_end_of_the_log_is_refused() {
     let error = processor.run().await.unwrap_err();
     let ProcessorError::Persistence { source, .. } = error else { panic!("{error:?}") };
     assert_eq!(source.kind(), ErrorKind::RolledBack);
+}
+
+/// A log that can be exchanged for an older one, as by the restore of a backup.
+#[derive(Clone, Debug)]
+struct Restorable {
+    log: Arc<Mutex<PopoApplicationRecorder>>,
+    commits: Arc<Signal>,
+    /// Reads that fail from now on, as when the connection is lost.
+    failures: Arc<AtomicUsize>,
+}
+
+impl Restorable {
+    fn new(log: PopoApplicationRecorder) -> Self {
+        Self { log: Arc::new(Mutex::new(log)), commits: Arc::default(), failures: Arc::default() }
+    }
+
+    fn restore(&self, log: PopoApplicationRecorder) {
+        *self.log.lock().unwrap() = log;
+        self.commits.wake_all();
+    }
+
+    fn log(&self) -> PopoApplicationRecorder {
+        self.log.lock().unwrap().clone()
+    }
+}
+
+impl Recorder for Restorable {
+    async fn close(&self) -> Result<(), PersistenceError> {
+        self.commits.close();
+        Ok(())
+    }
+}
+
+impl AggregateRecorder for Restorable {
+    async fn insert_events(&self, events: Vec<StoredEvent>) -> Result<Vec<i64>, PersistenceError> {
+        self.log().insert_events(events).await
+    }
+
+    async fn select_events(
+        &self,
+        originator_id: Uuid,
+        range: EventRange,
+    ) -> Result<Vec<StoredEvent>, PersistenceError> {
+        self.log().select_events(originator_id, range).await
+    }
+}
+
+impl ApplicationRecorder for Restorable {
+    async fn select_notifications(
+        &self,
+        selection: NotificationSelection,
+    ) -> Result<Vec<Notification>, PersistenceError> {
+        if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+        {
+            return Err(PersistenceError::operational("the connection is lost").transient());
+        }
+        self.log().select_notifications(selection).await
+    }
+
+    async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
+        self.log().max_notification_id().await
+    }
+
+    fn commits(&self) -> &Signal {
+        &self.commits
+    }
+}
+
+/// The bug: only the first position of a run was compared with the log. After the log was cut back to 7 under a
+/// processor at 10, the new notifications 8 to 10 were never handled, without an error.
+#[tokio::test]
+async fn a_log_that_is_restored_under_a_processor_is_noticed() {
+    for topics in [vec![], vec![CREDITED]] {
+        // Also when the log has overtaken the position again: the read that failed tells of a change.
+        for (rest, failures) in [(7, 0), (7, 1), (20, 1)] {
+            let (bank_log, audit) = (Restorable::new(bank(10).await), PopoProcessRecorder::new());
+            let restored = bank(7).await;
+            credit(&restored, 100..100 + rest - 7).await;
+            let mut processor =
+                Processor::new("bank", bank_log.clone(), Handling::new(audit.clone(), notice))
+                    .topics(topics.clone());
+            let restore = async {
+                audit.wait("bank", 10, TOO_LONG).await.unwrap();
+                bank_log.failures.store(failures, Ordering::SeqCst);
+                bank_log.restore(restored);
+            };
+            let running = async { tokio::join!(processor.run(), restore).0 };
+            let error = tokio::time::timeout(TOO_LONG, running).await.unwrap().unwrap_err();
+            let ProcessorError::Persistence { source, .. } = error else { panic!("{error:?}") };
+            assert_eq!(source.kind(), ErrorKind::RolledBack, "{source}");
+            assert!(source.to_string().contains("\"bank\""), "{source}");
+            assert_eq!(audited(&audit).await, (1..=10).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// Another instance moves on over notifications of other topics while this one handles the next.
+#[tokio::test]
+async fn one_that_another_instance_overtakes_over_other_topics_goes_on() {
+    let (bank, audit) = (bank(4).await, PopoProcessRecorder::new());
+    bank.insert_events(vec![event(OPENED, 5, 1)]).await.unwrap();
+    let handler = {
+        let audit = audit.clone();
+        move |notification: Notification| {
+            let audit = audit.clone();
+            async move {
+                let rival = Tracking::new("bank", 3).and_then(|tracking| tracking.after(0));
+                // The second time it is too late for that.
+                let _ = audit.insert_tracking(rival?).await;
+                Ok::<_, PersistenceError>(vec![noticed(&notification)])
+            }
+        }
+    };
+    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler))
+        .topics([OPENED])
+        .standby_pause(Duration::from_millis(1));
+    run_until(&mut processor, &audit, 5).await;
+    assert_eq!(audited(&audit).await, [5]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
