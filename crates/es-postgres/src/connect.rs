@@ -10,7 +10,6 @@ use deadpool::{
     Runtime,
     managed::{
         self, Manager, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, TimeoutType,
-        Timeouts,
     },
 };
 use es_core::PersistenceError;

@@ -149,7 +149,12 @@ async fn use_heavily(options: PostgresOptions, name: &str) {
     assert_eq!(all.len(), 81);
     let mut projector = recorder.projector(Rows(format!("\"{name}_rows\""))).await.unwrap();
     let position = followed.last().unwrap().id;
-    let portion = Portion { application_name: "projected", notifications: &followed, position };
+    let portion = Portion {
+        application_name: "projected",
+        notifications: &followed,
+        position,
+        expected_position: None,
+    };
     assert_eq!(projector.process(portion).await.unwrap(), 80);
     assert_eq!(recorder.max_tracking_id("projected").await.unwrap(), Some(position));
 }

@@ -180,7 +180,7 @@ async fn a_process_recorder_that_is_cut_back_under_a_processor_is_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_lags_and_takes_over_under_a_processor_is_noticed() {
     let Some(mut primary) = Cluster::start(&[]) else { return };
-    let standby = primary.start_standby();
+    let standby = primary.start_standby().await;
     let servers = [&primary, &standby].map(|cluster| (cluster.server.host.clone(), cluster.server.port));
     let datastore = primary.server.options().hosts(servers).open().await.unwrap();
     let upstream = datastore.application_recorder("bank").await.unwrap();
