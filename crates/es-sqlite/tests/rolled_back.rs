@@ -4,7 +4,7 @@
 //! under a processor at 10, the new notifications 8 to 10 were never handled; after a downstream was, the
 //! effects of 8 to 10 were missing for good. Neither was an error.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 mod support;
 
