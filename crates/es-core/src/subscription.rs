@@ -4,7 +4,6 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt, stream, stream::try_unfold};
-
 use uuid::Uuid;
 
 use crate::{

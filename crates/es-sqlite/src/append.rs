@@ -154,7 +154,7 @@ fn insert_tracking(connection: &Connection, tracking: &Tracking) -> Result<(), P
     if inserted == 1 {
         return Ok(());
     }
-    let recorded = max_tracking_id(connection, tracking.application_name()).map_err(from_sqlite)?;
+    let recorded = max_tracking_id(connection, application_name).map_err(from_sqlite)?;
     Err(not_inserted(tracking, recorded, inserted))
 }
 

@@ -125,7 +125,12 @@ async fn a_projection_whose_position_a_trigger_skips_fails() {
     recorder.insert_events(vec![event(1, 1)]).await.unwrap();
     let notifications = recorder.select_notifications(NotificationSelection::new(1)).await.unwrap();
     let mut projector = recorder.projector(Nothing).await.unwrap();
-    let portion = Portion { application_name: "skipped", notifications: &notifications, position: 1 };
+    let portion = Portion {
+        application_name: "skipped",
+        notifications: &notifications,
+        position: 1,
+        expected_position: None,
+    };
     let Err(Failure::Recording(error)) = projector.process(portion).await else {
         unreachable!("the position was skipped")
     };
