@@ -507,14 +507,15 @@ async fn project(recorder: &PostgresProcessRecorder, rows: &str) {
     let position = page.last().unwrap().id;
     for notifications in [&page[..], &[]] {
         let position = position + i64::from(notifications.is_empty());
-        let portion = Portion { application_name: "projected", notifications, position };
+        let portion =
+            Portion { application_name: "projected", notifications, position, expected_position: None };
         projector.process(portion).await.unwrap();
         assert!(projector.process(portion_again(&page, position)).await.is_err());
     }
 }
 
 fn portion_again(page: &[Notification], position: i64) -> Portion<'_> {
-    Portion { application_name: "projected", notifications: page, position }
+    Portion { application_name: "projected", notifications: page, position, expected_position: None }
 }
 
 /// Subscriptions, woken by the poller and by hints, with a gap whose transaction is open meanwhile.
