@@ -306,7 +306,12 @@ impl Stage {
         let page = recorder.select_notifications(NotificationSelection::new(2)).await.unwrap();
         let position = page.last().unwrap().id;
         let mut projector = recorder.projector(Rows(self.table(rows))).await.unwrap();
-        let portion = || Portion { application_name: "projected", notifications: &page, position };
+        let portion = || Portion {
+            application_name: "projected",
+            notifications: &page,
+            position,
+            expected_position: None,
+        };
         assert_eq!(projector.process(portion()).await.unwrap(), 2);
         let again = projector.process(portion()).await.unwrap_err();
         assert!(matches!(again, Failure::Recording(error) if error.is_conflict()));
