@@ -237,7 +237,7 @@ impl Stranger {
         let mut connection = server.connect().await;
         for query in [
             "SELECT 1::oid = 'pg_class'::regclass",
-            "SELECT cardinality(ARRAY[1::bigint])",
+            "SELECT unnest(ARRAY[1::bigint])",
             "SELECT 1.5::numeric * 2::integer",
             "SELECT 1 WHERE 1::oid IN ('pg_class'::regclass)",
         ] {
