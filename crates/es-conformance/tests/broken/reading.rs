@@ -105,7 +105,9 @@ impl BrokenRecorder {
                 *events = all.into_iter().map(|each| each.event).collect();
                 events.retain(|event| event.originator_id == id);
             }
-            Some(Defect::PagesAreCountedFromTheEnd) if range == EventRange::all().desc().limit(2) => {
+            Some(Defect::PagesAreCountedFromTheEnd)
+                if EventRange { max_bytes: None, ..range } == EventRange::all().desc().limit(2) =>
+            {
                 self.notes().snapshot = now(self.popo().max_notification_id())?;
             }
             Some(Defect::LastEventIsLostOnClose) if self.reopened && events.len() == 2 => events.truncate(1),
