@@ -28,7 +28,7 @@ use es_core::PersistenceError;
 /// | `POSTGRES_MAX_OVERFLOW` | 10 | more connections that are opened for a while |
 /// | `POSTGRES_MAX_WAITING` | 0, any number | callers that may wait for a connection |
 /// | `POSTGRES_SSLMODE`, `POSTGRES_SSLROOTCERT` | `prefer` | as libpq's `sslmode` and `sslrootcert` |
-/// | `POSTGRES_ORDERING` | `table-lock` | or `parallel`, when all readers use this library |
+/// | `POSTGRES_ORDERING` | `serialized` | or `parallel`, when all readers use this library |
 /// | `POSTGRES_NOTIFY` | no | whether other processes are told at once of what is recorded; yes where the Python library's subscriptions follow |
 ///
 /// Timeouts that the server enforces are at most 2147483 s, others 4294967295 s; a larger value is an error.

@@ -71,7 +71,7 @@ fn event(version: i64) -> StoredEvent {
 #[tokio::test]
 async fn recorders_of_a_factory_share_their_datastore() {
     let Some(server) = Server::with_schema().await else { return };
-    for ordering in ["table-lock", "parallel"] {
+    for ordering in ["serialized", "table-lock", "parallel"] {
         let factory = server.factory(&[("POSTGRES_ORDERING", ordering), ("POSTGRES_CONN_MAX_AGE", "")]);
         let application = factory.application_recorder().await.unwrap();
         let process = factory.process_recorder().await.unwrap();

@@ -4,7 +4,7 @@ use std::{env, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use es_core::DynProcessRecorder;
-use es_postgres::{Ordering, PostgresOptions, PostgresProcessRecorder};
+use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder};
 use es_sqlite::{SqliteOptions, SqliteProcessRecorder, rusqlite};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
@@ -179,7 +179,8 @@ impl Place {
             }
             Self::Postgres { schema, parallel, hints } => {
                 let server = Server::from_environment()?;
-                let ordering = if *parallel { Ordering::Parallel } else { Ordering::TableLock };
+                let ordering =
+                    if *parallel { NotificationOrdering::Parallel } else { NotificationOrdering::Serialized };
                 let options = PostgresOptions::new(server.dbname)
                     .host(server.host)
                     .port(server.port)

@@ -101,7 +101,7 @@ async fn on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_postgres_with_a_table_lock() {
+async fn on_postgres_serialized() {
     check_backend(Backend::Postgres).await;
 }
 

@@ -86,7 +86,7 @@ async fn on_sqlite() {
 }
 
 #[tokio::test]
-async fn on_postgres_with_a_table_lock() {
+async fn on_postgres_serialized() {
     check_backend(Backend::Postgres).await;
 }
 

@@ -52,12 +52,12 @@
 //! several writers, a higher id can become visible before a lower one, and a reader that has moved on never sees the
 //! lower one. There are two ways to prevent that:
 //!
-//! - [`Ordering::TableLock`], the default. Writers exclude each other from before the first id is drawn until after
+//! - [`NotificationOrdering::Serialized`], the default. Writers exclude each other from before the first id is drawn until after
 //!   the commit is visible. Ids become visible in ascending order, for every reader, the Python library's included.
 //!   An append is one statement that takes a transaction-level advisory lock of the table and inserts; `INSERT` itself
 //!   excludes the Python library's writers, which lock the table. One statement carries all waiting requests, so that
 //!   the lock costs one flush of the disk for each group. A conflict may spend ids.
-//! - [`Ordering::Parallel`]. Writers never wait for each other. A reader that meets a gap determines which
+//! - [`NotificationOrdering::Parallel`]. Writers never wait for each other. A reader that meets a gap determines which
 //!   transactions were writing, waits until they have ended, and reads again. Every process must use this
 //!   library in this mode, and notifications are read from the primary. A transaction that writes
 //!   and stays open delays readers: they warn (`tracing`), and fail where a
@@ -156,7 +156,7 @@ mod write;
 
 pub use datastore::PostgresDatastore;
 pub use hooks::{HookFuture, HookPoint, Hooks};
-pub use options::{Ordering, PostgresOptions};
+pub use options::{NotificationOrdering, PostgresOptions};
 pub use projector::{PostgresProjection, PostgresProjector};
 pub use recorder::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder, PostgresTrackingRecorder,

@@ -45,7 +45,7 @@ pub struct PostgresOptions {
     pub(crate) password: Password,
     pub(crate) schema: String,
     pub(crate) create_table: bool,
-    pub(crate) ordering: Ordering,
+    pub(crate) ordering: NotificationOrdering,
     pub(crate) writers: NonZeroUsize,
     pub(crate) fence_timeout: Option<Duration>,
     pub(crate) stall_warning: Duration,
@@ -70,26 +70,27 @@ pub struct PostgresOptions {
 /// How the order of notifications is kept while several writers write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Ordering {
-    /// Writers take the events table's lock one after the other, so that ids become visible in
-    /// their order: safe for every reader, the Python library's included.
+pub enum NotificationOrdering {
+    /// Writers exclude each other from before the first id is drawn until after the commit is visible, so that
+    /// ids become visible in ascending order: safe for every reader, the Python library's included.
     #[default]
-    TableLock,
-    /// Writers never wait for each other; readers wait, where ids are missing, for those who were
-    /// writing. Only where every reader uses this library, on the primary, in this mode.
+    Serialized,
+    /// Writers never wait for each other; readers that meet a gap wait for the transactions that were writing.
+    /// Only where every reader uses this library, on the primary, in this mode.
     Parallel,
 }
 
-impl std::str::FromStr for Ordering {
+impl std::str::FromStr for NotificationOrdering {
     type Err = PersistenceError;
 
-    /// `table-lock` or `parallel`, as in the setting `POSTGRES_ORDERING`.
+    /// Parses the setting `POSTGRES_ORDERING`: `serialized` (or `table-lock`, its name in earlier builds) or
+    /// `parallel`.
     fn from_str(text: &str) -> Result<Self, PersistenceError> {
         match text {
-            "table-lock" => Ok(Self::TableLock),
+            "serialized" | "table-lock" => Ok(Self::Serialized),
             "parallel" => Ok(Self::Parallel),
             _ => Err(PersistenceError::programming(format!(
-                "ordering {text:?} is not known: expected \"table-lock\" or \"parallel\""
+                "ordering {text:?} is not known: expected \"serialized\" or \"parallel\""
             ))),
         }
     }
@@ -163,7 +164,7 @@ impl PostgresOptions {
             password: Password::None,
             schema: "public".to_owned(),
             create_table: true,
-            ordering: Ordering::default(),
+            ordering: NotificationOrdering::default(),
             writers: const { NonZeroUsize::new(2).unwrap() },
             fence_timeout: None,
             stall_warning: Duration::from_secs(5),
@@ -293,23 +294,23 @@ impl PostgresOptions {
         self
     }
 
-    /// How the order of notifications is kept; [`Ordering::TableLock`] by default, which is safe
+    /// How the order of notifications is kept; [`NotificationOrdering::Serialized`] by default, which is safe
     /// for every reader. All processes that share a database must agree.
     #[must_use]
-    pub fn ordering(mut self, ordering: Ordering) -> Self {
+    pub fn ordering(mut self, ordering: NotificationOrdering) -> Self {
         self.ordering = ordering;
         self
     }
 
-    /// How many connections of one recorder write at the same time in [`Ordering::Parallel`]; 2 by
-    /// default. With a table lock it is one, more would wait for each other.
+    /// How many connections of one recorder write at the same time in [`NotificationOrdering::Parallel`]; 2 by
+    /// default. In the serialized ordering it is one: more would wait for each other.
     #[must_use]
     pub fn writers(mut self, connections: NonZeroUsize) -> Self {
         self.writers = connections;
         self
     }
 
-    /// How long a reader in [`Ordering::Parallel`] waits for those who are writing, before it fails
+    /// How long a reader in [`NotificationOrdering::Parallel`] waits for those who are writing, before it fails
     /// with a transient error that names who holds it up; without end by default, since going on
     /// would be to miss events. Values above 365 days count as that.
     #[must_use]
@@ -318,7 +319,7 @@ impl PostgresOptions {
         self
     }
 
-    /// How long a reader in [`Ordering::Parallel`] waits before it warns (an event of `tracing`) who
+    /// How long a reader in [`NotificationOrdering::Parallel`] waits before it warns (an event of `tracing`) who
     /// holds it up, again and again; 5 seconds by default. Values above 365 days count as that.
     #[must_use]
     pub fn stall_warning(mut self, after: Duration) -> Self {

@@ -21,7 +21,7 @@ use crate::{
     fence::{self, Holder},
     hooks::HookPoint,
     listening,
-    options::Ordering,
+    options::NotificationOrdering,
     reader,
     rows::column,
     signals::{Followed, Kind, Polling},
@@ -167,7 +167,7 @@ impl Poller {
         let counted = self.count(table, seen, highest).await?;
         table.wake(|| counted.keys().filter_map(Option::as_deref));
         let mut gap = Gap { after: seen, up_to: highest, counted, writers: Vec::new() };
-        if self.datastore.0.options.ordering == Ordering::TableLock || !gap.is_open() {
+        if self.datastore.0.options.ordering == NotificationOrdering::Serialized || !gap.is_open() {
             return Ok(());
         }
         // In this order: whoever is not found writing any more is found to have committed.

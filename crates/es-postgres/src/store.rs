@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     PostgresDatastore, error, fence,
-    options::Ordering,
+    options::NotificationOrdering,
     reader,
     rows::{Topics, column},
     schema::{CatalogState, TableName, TableSpec},
@@ -71,8 +71,8 @@ impl Store {
             return Ok(Vec::new());
         }
         match self.datastore.0.options.ordering {
-            Ordering::TableLock => fence::read(&self.datastore, events, selection, None).await,
-            Ordering::Parallel => fence::select(&self.datastore, events, selection).await,
+            NotificationOrdering::Serialized => fence::read(&self.datastore, events, selection, None).await,
+            NotificationOrdering::Parallel => fence::select(&self.datastore, events, selection).await,
         }
     }
 

@@ -53,23 +53,21 @@ impl Store {
 macro_rules! insert_events_in {
     ($($name:ident),+) => {$(
         impl $name {
-            /// Records events inside a transaction of the caller's: they are there when it commits,
-            /// and are not when it does not.
+            /// Records events inside a transaction of the caller's, in the same database.
             ///
-            /// The transaction is one of the same database. With
-            /// [`Ordering::TableLock`](crate::Ordering::TableLock), the events table's lock is taken
-            /// by this call and kept until the transaction ends, which keeps the order of
-            /// notifications; every other writer of the table waits that long. So call this last,
-            /// and commit at once. With [`Ordering::Parallel`](crate::Ordering::Parallel) no lock is
-            /// taken, and readers wait for the transaction to end.
+            /// With [`Serialized`](crate::NotificationOrdering::Serialized) ordering, this call takes the lock of
+            /// an append and keeps it until the transaction ends. Every other writer of the table waits that long,
+            /// so call this last, and commit at once. With [`Parallel`](crate::NotificationOrdering::Parallel)
+            /// ordering it takes no lock, and readers wait for the transaction to end. The transaction's own
+            /// settings apply, its `lock_timeout` among them.
             ///
-            /// The transaction must be `READ COMMITTED`, as it is by default. In a stricter one,
-            /// events are at odds that were recorded since it began, and the server ends it.
+            /// The transaction must be `READ COMMITTED`, as it is by default. In a stricter one, events that were
+            /// recorded since it began cause an error, and the transaction can only be rolled back.
             ///
             /// # Errors
-            /// [`is_conflict`](PersistenceError::is_conflict) when an aggregate already has an event
-            /// of such a version: nothing was inserted, and the transaction can go on. After any
-            /// other error of the server, it can only be rolled back.
+            /// [`is_conflict`](PersistenceError::is_conflict) when an aggregate already has an event of such a
+            /// version: nothing was inserted, and the transaction can go on. After any other error of the server,
+            /// it can only be rolled back.
             ///
             /// # Cancel safety
             /// When the future is dropped, roll the transaction back.

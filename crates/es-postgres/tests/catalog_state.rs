@@ -13,7 +13,7 @@ use common::{Schema, first, run, scalar, until};
 use es_core::{
     AggregateRecorder, ApplicationRecorder, ErrorKind, ProcessRecorder, Tracking, TrackingRecorder,
 };
-use es_postgres::{Ordering, PostgresOptions, PostgresProcessRecorder};
+use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder};
 use sqlx::Connection;
 
 async fn open(options: PostgresOptions) -> PostgresProcessRecorder {
@@ -44,7 +44,7 @@ async fn tables_that_vanish_are_not_replaced_by_empty_ones() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_is_cancelled_while_it_draws_ids_keeps_no_lock() {
     let schema = Schema::create().await;
-    let parallel = || schema.options().ordering(Ordering::Parallel).pool_size(1);
+    let parallel = || schema.options().ordering(NotificationOrdering::Parallel).pool_size(1);
     let (recorder, other) = (open(parallel()).await, open(parallel()).await);
     let mut holder = schema.connect().await;
     let sequence = schema.table("bank_events_notification_id_seq");
@@ -81,7 +81,7 @@ async fn a_writer_that_is_cancelled_while_it_draws_ids_keeps_no_lock() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn positions_ascend_in_the_earlier_layout_too() {
-    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+    for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
         let schema = Schema::create().await;
         let table = schema.table("bank_tracking");
         let create = format!(
@@ -147,7 +147,7 @@ const MIGRATE: &str = "BEGIN; ALTER TABLE {t} RENAME TO bkup1_bank_tracking; \
 
 #[tokio::test]
 async fn a_migrated_tracking_table_is_noticed() {
-    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+    for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
         let schema = Schema::create().await;
         let (table, backup) = (schema.table("bank_tracking"), schema.table("bkup1_bank_tracking"));
         let create = format!(
@@ -190,7 +190,7 @@ async fn a_table_without_notification_ids_is_refused() {
         (format!("CREATE TABLE {table} ({columns}, notification_id bigint, {key})"), "default"),
     ] {
         run(&mut schema.connect().await, &format!("DROP TABLE IF EXISTS {table}; {create}")).await;
-        for ordering in [Ordering::TableLock, Ordering::Parallel] {
+        for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
             let datastore = schema.options().ordering(ordering).open().await.unwrap();
             let refused = datastore.application_recorder("bank").await.unwrap_err();
             let text = refused.to_string();
@@ -241,7 +241,7 @@ async fn a_sequence_that_is_not_owned_is_checked() {
              ALTER TABLE {table} ALTER notification_id SET DEFAULT nextval('{ids}')"
         );
         run(&mut schema.connect().await, &replace).await;
-        for ordering in [Ordering::TableLock, Ordering::Parallel] {
+        for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
             let datastore = schema.options().ordering(ordering).open().await.unwrap();
             match datastore.application_recorder("bank").await {
                 Ok(recorder) => {
@@ -273,7 +273,7 @@ async fn a_column_that_is_always_generated_is_refused_where_ids_are_inserted() {
         run(&mut schema.connect().await, &create).await;
         let recorder = open(schema.options()).await;
         assert_eq!(recorder.insert_events(vec![first(), first()]).await.unwrap(), [1, 2]);
-        let parallel = schema.options().ordering(Ordering::Parallel).open().await.unwrap();
+        let parallel = schema.options().ordering(NotificationOrdering::Parallel).open().await.unwrap();
         match parallel.application_recorder("bank").await {
             Ok(recorder) => assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [3]),
             Err(refused) => {
@@ -288,7 +288,7 @@ async fn a_column_that_is_always_generated_is_refused_where_ids_are_inserted() {
 
 #[tokio::test]
 async fn rows_that_a_trigger_skips_are_not_acknowledged() {
-    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+    for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
         let schema = Schema::create().await;
         let recorder = open(schema.options().ordering(ordering)).await;
         let function = schema.table("skip");

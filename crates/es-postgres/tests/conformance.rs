@@ -14,7 +14,7 @@ use common::Schema;
 use es_conformance::Fixture;
 use es_core::Recorder;
 use es_postgres::{
-    Ordering, PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresDatastore,
+    NotificationOrdering, PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresDatastore,
     PostgresProcessRecorder, PostgresTrackingRecorder,
 };
 
@@ -50,17 +50,25 @@ impl Tier for PostgresTrackingRecorder {
 /// A schema, in which each recorder has connections of its own, as another process would.
 struct Database<R> {
     schema: Schema,
-    ordering: Ordering,
+    ordering: NotificationOrdering,
     recorder: PhantomData<fn() -> R>,
 }
 
 impl<R> Database<R> {
     async fn table_lock() -> Self {
-        Self { schema: Schema::create().await, ordering: Ordering::TableLock, recorder: PhantomData }
+        Self {
+            schema: Schema::create().await,
+            ordering: NotificationOrdering::Serialized,
+            recorder: PhantomData,
+        }
     }
 
     async fn parallel() -> Self {
-        Self { schema: Schema::create().await, ordering: Ordering::Parallel, recorder: PhantomData }
+        Self {
+            schema: Schema::create().await,
+            ordering: NotificationOrdering::Parallel,
+            recorder: PhantomData,
+        }
     }
 }
 

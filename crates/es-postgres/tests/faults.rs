@@ -26,7 +26,9 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, Bytes, Conflict, ErrorKind, NotificationSelection,
     ProcessRecorder, Recorder, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
 };
-use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresOptions, PostgresProcessRecorder};
+use es_postgres::{
+    HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresOptions, PostgresProcessRecorder,
+};
 use futures_util::FutureExt;
 use sqlx::PgConnection;
 use tokio::sync::Semaphore;
@@ -60,7 +62,7 @@ async fn until_waiting(connection: &mut PgConnection, schema: &Schema) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_is_lost_is_found() {
-    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+    for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
         let schema = Schema::create().await;
         let proxy = Proxy::start(schema.server.clone(), MARK).await;
         let options = schema.options().host("127.0.0.1").port(proxy.port).ordering(ordering);

@@ -24,7 +24,7 @@ use es_core::{
     Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
 use es_postgres::{
-    HookFuture, HookPoint, Hooks, Ordering, PostgresApplicationRecorder, PostgresOptions,
+    HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresApplicationRecorder, PostgresOptions,
     PostgresProcessRecorder,
 };
 use futures_util::FutureExt;
@@ -171,7 +171,7 @@ fn quick(schema: &Schema) -> PostgresOptions {
 #[tokio::test]
 async fn what_another_process_records_is_noticed_by_the_poll() {
     let schema = Schema::create().await;
-    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+    for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
         let options = |options: PostgresOptions| options.ordering(ordering);
         let reader = recorder(options(quick(&schema))).await;
         let writer = recorder(options(schema.options())).await;
@@ -262,9 +262,11 @@ async fn a_thousand_subscribers_of_other_topics_read_nothing() {
 /// wait for it, and what was rolled back nobody.
 #[tokio::test]
 async fn a_gap_wakes_only_those_whom_it_concerns() {
-    for (ordering, end) in
-        [(Ordering::Parallel, "COMMIT"), (Ordering::Parallel, "ROLLBACK"), (Ordering::TableLock, "ROLLBACK")]
-    {
+    for (ordering, end) in [
+        (NotificationOrdering::Parallel, "COMMIT"),
+        (NotificationOrdering::Parallel, "ROLLBACK"),
+        (NotificationOrdering::Serialized, "ROLLBACK"),
+    ] {
         let schema = Schema::create().await;
         let options = |options: PostgresOptions| options.ordering(ordering);
         let (gate, mut looks) = Gate::at(HookPoint::Polled);
@@ -284,7 +286,7 @@ async fn a_gap_wakes_only_those_whom_it_concerns() {
             )
         };
         run(&mut slow, &format!("BEGIN; {}; {}", insert("bank:A"), insert("bank:B"))).await;
-        if ordering == Ordering::TableLock {
+        if ordering == NotificationOrdering::Serialized {
             run(&mut slow, end).await;
         }
         assert_eq!(writer.insert_events(vec![of_topic("bank:B")]).await.unwrap(), [3]);
@@ -295,7 +297,7 @@ async fn a_gap_wakes_only_those_whom_it_concerns() {
             looks.reached().await;
         }
         assert_eq!([is_woken(a), is_woken(b), is_woken(c)], [false, true, false]);
-        if ordering == Ordering::TableLock {
+        if ordering == NotificationOrdering::Serialized {
             continue;
         }
         // More above the gap, while it is there.
@@ -343,9 +345,9 @@ async fn a_position_does_not_move_past_what_is_being_written() {
     for slow_topic in ["bank:A", "bank:Z"] {
         let schema = Schema::create().await;
         let (gate, mut fence) = Gate::at(HookPoint::WritersPending);
-        let options = quick(&schema).ordering(Ordering::Parallel).hooks(gate);
+        let options = quick(&schema).ordering(NotificationOrdering::Parallel).hooks(gate);
         let reader = recorder(options).await;
-        let writer = recorder(schema.options().ordering(Ordering::Parallel)).await;
+        let writer = recorder(schema.options().ordering(NotificationOrdering::Parallel)).await;
         let mut slow = schema.connect().await;
         let insert = format!(
             "BEGIN; INSERT INTO {} VALUES ('{}', 1, '{slow_topic}', 'slow')",

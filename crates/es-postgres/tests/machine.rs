@@ -16,12 +16,12 @@ use es_conformance::{
     machine::{Recorders, agrees},
 };
 use es_popo::{PopoAggregateRecorder, PopoProcessRecorder};
-use es_postgres::Ordering;
+use es_postgres::NotificationOrdering;
 
 /// A schema, in which each handle has connections of its own, as another process would.
 struct Database {
     schema: Schema,
-    ordering: Ordering,
+    ordering: NotificationOrdering,
 }
 
 impl Fixture for Database {
@@ -44,16 +44,16 @@ fn oracle() -> Recorders {
     Recorders::of(PopoProcessRecorder::new(), PopoAggregateRecorder::new())
 }
 
-fn answers_as_the_oracle_does(ordering: Ordering) {
+fn answers_as_the_oracle_does(ordering: NotificationOrdering) {
     agrees(8, oracle, async || Database { schema: Schema::create().await, ordering });
 }
 
 #[test]
 fn with_the_table_lock_it_answers_as_the_oracle_does() {
-    answers_as_the_oracle_does(Ordering::TableLock);
+    answers_as_the_oracle_does(NotificationOrdering::Serialized);
 }
 
 #[test]
 fn in_parallel_it_answers_as_the_oracle_does() {
-    answers_as_the_oracle_does(Ordering::Parallel);
+    answers_as_the_oracle_does(NotificationOrdering::Parallel);
 }

@@ -31,7 +31,7 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, NotificationSelection, ProcessRecorder, Recorder, Tracking,
     TrackingRecorder,
 };
-use es_postgres::{Ordering, PostgresOptions, PostgresProcessRecorder};
+use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
@@ -55,15 +55,15 @@ enum Doing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// One statement that commits by itself.
-    Statement(Ordering),
+    Statement(NotificationOrdering),
     /// Begin, lock, insert, commit: with tracking in the layout of Python's version 9.1.
     Transaction,
     /// The same, on a server that ends a session which idles in between.
     TransactionInTime,
 }
 
-const SERIALIZED: Way = Way::Statement(Ordering::TableLock);
-const PARALLEL: Way = Way::Statement(Ordering::Parallel);
+const SERIALIZED: Way = Way::Statement(NotificationOrdering::Serialized);
+const PARALLEL: Way = Way::Statement(NotificationOrdering::Parallel);
 
 fn through(link: &Link, schema: &Schema) -> PostgresOptions {
     let options = schema.options().host("127.0.0.1").port(link.port).sslmode("disable").unwrap();

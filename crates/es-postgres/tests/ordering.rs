@@ -24,7 +24,7 @@ use common::{Schema, event, first, run, scalar, until};
 use es_core::{
     AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection, StoredEvent, Topic, uuid::Uuid,
 };
-use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresApplicationRecorder};
+use es_postgres::{HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresApplicationRecorder};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -365,7 +365,11 @@ async fn a_stall_beyond_the_bound_names_who_holds_it_up() {
     slow.draw_and_insert(1).await;
     let pid: i32 = scalar(&mut slow.connection, "SELECT pg_backend_pid()").await;
     trap.recorder.insert_events(vec![first()]).await.unwrap();
-    let options = trap.schema.options().ordering(Ordering::Parallel).fence_timeout(std::time::Duration::ZERO);
+    let options = trap
+        .schema
+        .options()
+        .ordering(NotificationOrdering::Parallel)
+        .fence_timeout(std::time::Duration::ZERO);
     let reader = options.open().await.unwrap().application_recorder("bank").await.unwrap();
     let stalled = reader.select_notifications(after(0)).await.unwrap_err();
     assert_eq!(stalled.kind(), ErrorKind::Operational);
@@ -385,7 +389,11 @@ async fn a_stall_is_told_as_an_event() {
     trap.recorder.insert_events(vec![first()]).await.unwrap();
     let warnings = Warnings::default();
     let _subscribed = tracing::subscriber::set_default(warnings.clone());
-    let options = trap.schema.options().ordering(Ordering::Parallel).stall_warning(std::time::Duration::ZERO);
+    let options = trap
+        .schema
+        .options()
+        .ordering(NotificationOrdering::Parallel)
+        .stall_warning(std::time::Duration::ZERO);
     let reader = options.open().await.unwrap().application_recorder("bank").await.unwrap();
     let told = async {
         while warnings.0.lock().unwrap().is_empty() {
@@ -469,7 +477,7 @@ async fn parallel_mode_needs_ids_one_by_one() {
     let mut connection = schema.connect().await;
     let sequence = schema.table("bank_events_notification_id_seq");
     run(&mut connection, &format!("ALTER SEQUENCE {sequence} CACHE 10")).await;
-    let datastore = schema.options().ordering(Ordering::Parallel).open().await.unwrap();
+    let datastore = schema.options().ordering(NotificationOrdering::Parallel).open().await.unwrap();
     let refused = datastore.application_recorder("bank").await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::NotSupported);
     assert!(refused.to_string().contains("CACHE 1"), "{refused}");
@@ -544,7 +552,7 @@ async fn ids_that_sessions_cache_are_refused_under_the_table_lock_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tailing_readers_see_every_event_once_among_many_writers() {
-    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+    for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
         let schema = Schema::create().await;
         let mut writers = Vec::new();
         let done = Arc::new(AtomicBool::new(false));
@@ -634,7 +642,7 @@ struct Trap {
 impl Trap {
     async fn set() -> Self {
         let schema = Schema::create().await;
-        let options = schema.options().ordering(Ordering::Parallel).pool_size(1).max_overflow(2);
+        let options = schema.options().ordering(NotificationOrdering::Parallel).pool_size(1).max_overflow(2);
         let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
         Self { events: schema.table("bank_events"), schema, recorder }
     }
@@ -661,7 +669,7 @@ impl Trap {
         let (sender, receiver) = mpsc::unbounded_channel();
         let gate = Arc::new(Semaphore::new(0));
         let hooks = Telling { sender, at, gate: Arc::clone(&gate) };
-        let options = self.schema.options().ordering(Ordering::Parallel).hooks(hooks);
+        let options = self.schema.options().ordering(NotificationOrdering::Parallel).hooks(hooks);
         let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
         (recorder, Points { receiver, gate })
     }

@@ -27,7 +27,7 @@ use es_core::{
     HandlerError, Notification, NotificationSelection, Portion, ProcessRecorder, Recorder, StoredEvent,
     Topic, Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
-use es_postgres::{Ordering, PostgresOptions, PostgresProcessRecorder, PostgresProjection};
+use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder, PostgresProjection};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 
 /// Types of columns, parameters and catalogues that occur, and their arrays.
@@ -80,7 +80,7 @@ async fn planted_overloads_never_run() {
     stranger.plant().await;
     stranger.prove_the_trap(&database.server).await;
     for row_per_record in [false, true] {
-        for ordering in [Ordering::TableLock, Ordering::Parallel] {
+        for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
             for pooler in [false, true] {
                 let name = format!("{ordering:?}_{row_per_record}_{pooler}").to_lowercase();
                 let options = database.server.options().ordering(ordering).transaction_pooler(pooler);

@@ -23,7 +23,7 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Downstream, EventRange, HandlerError,
     Notification, NotificationSelection, Portion, ProcessRecorder, Tracking, TrackingRecorder, uuid::Uuid,
 };
-use es_postgres::{Ordering, PostgresOptions, PostgresProcessRecorder, PostgresProjection};
+use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder, PostgresProjection};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row, Transaction};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,7 +31,7 @@ async fn recorders_work_behind_pgbouncer_in_transaction_mode() {
     for program in Program::all() {
         let schema = Schema::create().await;
         let pooler = Pooler::start(&program, &schema.server, "").await;
-        for ordering in [Ordering::TableLock, Ordering::Parallel] {
+        for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
             let options = through(&pooler, &schema).ordering(ordering);
             let options = options
                 .lock_timeout(Duration::from_secs(10))
@@ -51,7 +51,7 @@ async fn no_session_state_leaks_to_other_clients() {
             Pooler::start(&program, &schema.server, "").await,
             Pooler::start(&program, &schema.server, "").await,
         ];
-        for ordering in [Ordering::TableLock, Ordering::Parallel] {
+        for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
             for notify in [false, true] {
                 let options = through(&used, &schema).ordering(ordering).notify(notify);
                 use_heavily(options, &format!("{ordering:?}{notify}")).await;

@@ -16,7 +16,9 @@ use common::{
     first, run, scalar,
 };
 use es_core::{AggregateRecorder, ApplicationRecorder, NotificationSelection, uuid::Uuid};
-use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresApplicationRecorder, PostgresOptions};
+use es_postgres::{
+    HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresApplicationRecorder, PostgresOptions,
+};
 use futures_util::FutureExt;
 use sqlx::PgConnection;
 use tokio::{
@@ -123,7 +125,7 @@ async fn readers_wait_for_a_prepared_writer_across_a_crash() {
 }
 
 fn parallel(options: PostgresOptions) -> PostgresOptions {
-    options.ordering(Ordering::Parallel)
+    options.ordering(NotificationOrdering::Parallel)
 }
 
 async fn recorder(options: PostgresOptions) -> PostgresApplicationRecorder {

@@ -25,7 +25,7 @@ use es_core::{
     StoredEvent, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
 use es_popo::{PopoApplicationRecorder, PopoProcessRecorder};
-use es_postgres::{Ordering, PostgresProjection};
+use es_postgres::{NotificationOrdering, PostgresProjection};
 use es_process::{Handling, Processor, ProcessorError};
 use sqlx::{AssertSqlSafe, Postgres, Transaction};
 
@@ -99,7 +99,7 @@ fn assert_rolled_back(error: &PersistenceError) {
 
 #[tokio::test]
 async fn an_upstream_that_is_cut_back_under_a_processor_is_noticed() {
-    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+    for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
         let schema = Schema::create().await;
         let datastore = schema.options().ordering(ordering).open().await.unwrap();
         let upstream = datastore.application_recorder("bank").await.unwrap();

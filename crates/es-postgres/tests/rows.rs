@@ -14,7 +14,7 @@ use es_core::{
     DEFAULT_PAGE_BYTES, ErrorKind, EventRange, Notification, NotificationSelection, StoredEvent, Topic,
     uuid::Uuid,
 };
-use es_postgres::Ordering;
+use es_postgres::NotificationOrdering;
 use futures_util::TryStreamExt;
 
 const ID: Uuid = Uuid::from_u128(1);
@@ -68,9 +68,11 @@ fn large(version: i64, bytes: usize) -> StoredEvent {
 /// The story: pages were bounded in rows alone, and 1,000 events of 1 MiB took 1.05 GB.
 #[tokio::test]
 async fn pages_of_large_events_are_bounded() {
-    for (ordering, pooler) in
-        [(Ordering::TableLock, false), (Ordering::Parallel, false), (Ordering::TableLock, true)]
-    {
+    for (ordering, pooler) in [
+        (NotificationOrdering::Serialized, false),
+        (NotificationOrdering::Parallel, false),
+        (NotificationOrdering::Serialized, true),
+    ] {
         let schema = Schema::create().await;
         let options = schema.options().ordering(ordering).transaction_pooler(pooler);
         let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();

@@ -23,7 +23,7 @@ use es_core::{
     HandlerError, Notification, NotificationSelection, PersistenceError, Portion, ProcessRecorder,
     StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
 };
-use es_postgres::{Ordering, PostgresOptions, PostgresProcessRecorder, PostgresProjection};
+use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder, PostgresProjection};
 use sqlx::{AssertSqlSafe, Connection, Postgres, Transaction};
 
 /// Defaults that are tried, each group together: a name, and settings with their values.
@@ -172,7 +172,7 @@ async fn rivals_under_repeatable_read_do_not_record_effects_twice() {
             if row_per_record {
                 stage.create_row_per_record("bank_tracking").await;
             }
-            for ordering in [Ordering::TableLock, Ordering::Parallel] {
+            for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
                 let application = format!("{ordering:?}");
                 let options = stage.options().host("127.0.0.1").port(pooler.port).transaction_pooler(true);
                 let options = options.ordering(ordering);
@@ -261,7 +261,7 @@ impl Stage {
 
     /// Tries everything, with both orderings.
     async fn check(&self, options: PostgresOptions, defaults: &str, row_per_record: bool) {
-        for ordering in [Ordering::TableLock, Ordering::Parallel] {
+        for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
             let options = options.clone().ordering(ordering).poll_interval(Duration::from_millis(5));
             let name = format!("{ordering:?}_{row_per_record}_{}", Uuid::new_v4().simple()).to_lowercase();
             if row_per_record {

@@ -29,10 +29,13 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, Bytes, ErrorKind, NotificationSelection, ProcessRecorder,
     StoredEvent, Tracking, uuid::Uuid,
 };
-use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresOptions, PostgresProcessRecorder};
+use es_postgres::{
+    HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresOptions, PostgresProcessRecorder,
+};
 use sqlx::PgConnection;
 
-const ORDERINGS: [Ordering; 2] = [Ordering::TableLock, Ordering::Parallel];
+const ORDERINGS: [NotificationOrdering; 2] =
+    [NotificationOrdering::Serialized, NotificationOrdering::Parallel];
 
 /// Writers of each load, and how many acknowledged requests lie between one fault and the next.
 const WRITERS: usize = 4;
@@ -118,7 +121,7 @@ async fn a_session_that_is_ended_at_any_step_is_made_up_for() {
         [HookPoint::GapFound, HookPoint::HorizonTaken, HookPoint::WritersPending, HookPoint::HorizonPassed];
     for (number, point) in writing.into_iter().chain(reading).enumerate() {
         let ends = Ends { server: cluster.server.clone(), points: Arc::default(), passed: Arc::default() };
-        let options = cluster.server.options().ordering(Ordering::Parallel).hooks(ends.clone());
+        let options = cluster.server.options().ordering(NotificationOrdering::Parallel).hooks(ends.clone());
         let recorder = options.open().await.unwrap().process_recorder(&format!("n{number}")).await.unwrap();
         let events = format!("n{number}_events");
         let mut slow = cluster.server.connect().await;

@@ -25,7 +25,7 @@ use es_core::{
     NotificationSelection, PersistenceError, ProcessRecorder, Recorder, Tracking, TrackingRecorder,
     TrackingRecorderExt as _, uuid::Uuid,
 };
-use es_postgres::{HookFuture, HookPoint, Hooks, Ordering, PostgresOptions};
+use es_postgres::{HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresOptions};
 use sqlx::Connection;
 
 /// An error with all its causes.
@@ -47,7 +47,7 @@ fn whole(error: &PersistenceError) -> String {
 async fn any_duration_is_accepted() {
     for duration in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_nanos(u64::MAX)] {
         let schema = Schema::create().await;
-        let options = schema.options().ordering(Ordering::Parallel).fence_timeout(duration);
+        let options = schema.options().ordering(NotificationOrdering::Parallel).fence_timeout(duration);
         let options = options.connect_timeout(duration).answer_timeout(duration).poll_interval(duration);
         let options = options.stall_warning(duration).conn_max_age(duration).notify(true);
         let datastore = options.open().await.unwrap();
@@ -690,7 +690,7 @@ async fn roles_that_may_only_read_or_insert_work() {
         let options = role.server.options().schema(&schema.name).create_table(false).ordering(ordering);
         options.open().await.unwrap().process_recorder("bank").await.unwrap()
     };
-    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+    for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
         let reading = open(&reader, ordering).await;
         assert_eq!(reading.select_events(id, EventRange::all()).await.unwrap().len(), 1);
         assert!(
@@ -700,7 +700,7 @@ async fn roles_that_may_only_read_or_insert_work() {
         assert_eq!(refused.kind(), ErrorKind::Programming, "{}", whole(&refused));
     }
     let mut position = 0;
-    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+    for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
         let inserting = open(&inserter, ordering).await;
         inserting.insert_events(vec![first(), first()]).await.unwrap();
         assert!(inserting.insert_events(vec![event(id, 1)]).await.unwrap_err().is_conflict());
@@ -711,8 +711,10 @@ async fn roles_that_may_only_read_or_insert_work() {
     }
     // Such writers exclude each other, and writers that take the lock of the table.
     let events = schema.table("bank_events");
-    let (one, other) =
-        (open(&inserter, Ordering::TableLock).await, open(&inserter, Ordering::TableLock).await);
+    let (one, other) = (
+        open(&inserter, NotificationOrdering::Serialized).await,
+        open(&inserter, NotificationOrdering::Serialized).await,
+    );
     let mut holder = schema.connect().await;
     run(&mut holder, &format!("BEGIN; LOCK TABLE {events} IN EXCLUSIVE MODE")).await;
     let inserts = [one.clone(), other].map(|recorder| {
@@ -770,7 +772,7 @@ async fn a_position_beyond_the_upstreams_highest_id_is_told() {
 
 #[tokio::test]
 async fn events_and_the_callers_own_tables_change_together() {
-    for ordering in [Ordering::TableLock, Ordering::Parallel] {
+    for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
         let schema = Schema::create().await;
         let mut connection = schema.connect().await;
         let options = schema.options().ordering(ordering).lock_timeout(Duration::from_secs(3));

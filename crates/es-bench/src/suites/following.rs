@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use anyhow::Result;
 use es_core::{DEFAULT_PAGE_SIZE, ProcessRecorder, StoredEvent};
 use es_popo::PopoProcessRecorder;
-use es_postgres::Ordering;
+use es_postgres::NotificationOrdering;
 use es_process::DEFAULT_BATCH_SIZE;
 use es_sqlite::SqliteOptions;
 
@@ -45,9 +45,10 @@ pub(crate) async fn run(bench: &mut Bench, directory: &Path, has_postgres: bool)
     if !has_postgres {
         return Ok(());
     }
-    for (backend, ordering) in
-        [("PostgreSQL", Ordering::TableLock), ("PostgreSQL, parallel", Ordering::Parallel)]
-    {
+    for (backend, ordering) in [
+        ("PostgreSQL", NotificationOrdering::Serialized),
+        ("PostgreSQL, parallel", NotificationOrdering::Parallel),
+    ] {
         let postgres = Suite { backend, writers: 64, milliseconds: 2.0, within: Some(20.0) };
         let of_schema = number.clone();
         let schema: Create<_> = Arc::new(move || {

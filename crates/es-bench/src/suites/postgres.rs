@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use es_postgres::{Ordering, PostgresApplicationRecorder};
+use es_postgres::{NotificationOrdering, PostgresApplicationRecorder};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
@@ -148,7 +148,7 @@ impl Suite<'_> {
             .compete(plan, async || {
                 Ok(vec![
                     contestant(PARALLEL, Mode::Parallel).await?,
-                    contestant(OURS, Mode::TableLock).await?,
+                    contestant(OURS, Mode::Serialized).await?,
                 ])
             })
             .await
@@ -184,8 +184,8 @@ impl Suite<'_> {
             .compete(ahead_of(plan, &self.programs.postgres), async || {
                 let schema = filled.schema().await?;
                 let mut contestants = vec![
-                    Working::boxed(OURS, recorder(schema, Ordering::TableLock).await?, work),
-                    Working::boxed(PARALLEL, recorder(schema, Ordering::Parallel).await?, work),
+                    Working::boxed(OURS, recorder(schema, NotificationOrdering::Serialized).await?, work),
+                    Working::boxed(PARALLEL, recorder(schema, NotificationOrdering::Parallel).await?, work),
                     Working::boxed(BARE, Connections::open(schema, 1).await?, work),
                 ];
                 for python in &self.programs.python {
@@ -220,8 +220,8 @@ impl Suite<'_> {
     async fn ours(&self, work: &Work) -> Result<Vec<Box<dyn Contestant>>> {
         let (ours, parallel) = (Schema::create(OURS).await?, Schema::create(PARALLEL).await?);
         Ok(vec![
-            Working::boxed(OURS, recorder(&ours, Ordering::TableLock).await?, work),
-            Working::boxed(PARALLEL, recorder(&parallel, Ordering::Parallel).await?, work),
+            Working::boxed(OURS, recorder(&ours, NotificationOrdering::Serialized).await?, work),
+            Working::boxed(PARALLEL, recorder(&parallel, NotificationOrdering::Parallel).await?, work),
         ])
     }
 
@@ -249,7 +249,10 @@ async fn bare_contestant(name: &'static str, work: &Work) -> Result<Box<dyn Cont
     })
 }
 
-async fn recorder(schema: &Schema, ordering: Ordering) -> Result<RecorderStore<PostgresApplicationRecorder>> {
+async fn recorder(
+    schema: &Schema,
+    ordering: NotificationOrdering,
+) -> Result<RecorderStore<PostgresApplicationRecorder>> {
     let datastore = schema.options().ordering(ordering).open().await?;
     Ok(RecorderStore(datastore.application_recorder("").await?))
 }
@@ -278,15 +281,15 @@ pub(crate) enum ChildJob {
 /// The recorder's modes, as processes tell each other.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) enum Mode {
-    TableLock,
+    Serialized,
     Parallel,
 }
 
 impl Mode {
-    fn ordering(self) -> Ordering {
+    fn ordering(self) -> NotificationOrdering {
         match self {
-            Self::TableLock => Ordering::TableLock,
-            Self::Parallel => Ordering::Parallel,
+            Self::Serialized => NotificationOrdering::Serialized,
+            Self::Parallel => NotificationOrdering::Parallel,
         }
     }
 }
@@ -295,7 +298,7 @@ impl ChildJob {
     pub(crate) async fn serve(self) -> Result<()> {
         match self {
             Self::Stream { schema, events } => {
-                let store = recorder(&Schema::existing(&schema)?, Ordering::TableLock).await?;
+                let store = recorder(&Schema::existing(&schema)?, NotificationOrdering::Serialized).await?;
                 memory::serve_stream(&store.0, events).await
             }
             Self::Append { schema, mode, commits, first } => {

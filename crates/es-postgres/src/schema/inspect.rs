@@ -10,7 +10,7 @@ use super::{
     TableSpec,
     name::{TableName, quote_literal},
 };
-use crate::{error, options::Ordering, session};
+use crate::{error, options::NotificationOrdering, session};
 
 /// The tables of a recorder as they are in the database.
 #[derive(Clone, Debug)]
@@ -199,7 +199,7 @@ impl Inspection {
     pub(crate) fn check(
         self,
         spec: &TableSpec,
-        ordering: Ordering,
+        ordering: NotificationOrdering,
     ) -> Result<CatalogState, PersistenceError> {
         let events = spec.events.as_ref().zip(self.events);
         let tracking = spec.tracking.as_ref().zip(self.tracking);
@@ -216,7 +216,7 @@ fn check_events(
     name: &TableName,
     info: TableInfo,
     notifications: bool,
-    ordering: Ordering,
+    ordering: NotificationOrdering,
 ) -> Result<EventsTable, PersistenceError> {
     let table = name.quoted();
     if !info.exists {
@@ -250,9 +250,9 @@ fn check_ids(
     table: &str,
     info: &TableInfo,
     notifications: bool,
-    ordering: Ordering,
+    ordering: NotificationOrdering,
 ) -> Result<(), PersistenceError> {
-    let is_parallel = ordering == Ordering::Parallel;
+    let is_parallel = ordering == NotificationOrdering::Parallel;
     if notifications && !info.has_unique_key("notification_id") {
         return Err(PersistenceError::programming(format!(
             "table {table} has no unique index on notification_id"

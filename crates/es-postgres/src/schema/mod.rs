@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnection;
 pub(crate) use inspect::{CatalogState, EventsTable, Layout, TrackingTable};
 pub(crate) use name::{TableName, quote_literal};
 
-use crate::options::Ordering;
+use crate::options::NotificationOrdering;
 
 /// The tables that a recorder needs.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +30,7 @@ pub(crate) async fn prepare(
     connection: &mut PgConnection,
     spec: &TableSpec,
     create: bool,
-    ordering: Ordering,
+    ordering: NotificationOrdering,
 ) -> Result<CatalogState, PersistenceError> {
     let mut found = inspect::inspect(connection, spec).await?;
     if create {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{self, DriverError, Verdict},
-    options::{Ordering, PostgresOptions},
+    options::{NotificationOrdering, PostgresOptions},
     schema::{CatalogState, Layout},
     session::{self, Access},
 };
@@ -103,7 +103,7 @@ impl Appender {
         let group = |with_tracking, ids| sql(statement::group(&tables, with_tracking, ids));
         let sequence = tables.events.as_ref().filter(|events| events.has_ids);
         let sequence = sequence.and_then(|events| events.sequence.as_deref());
-        let sequence = sequence.filter(|_| options.ordering == Ordering::Parallel);
+        let sequence = sequence.filter(|_| options.ordering == NotificationOrdering::Parallel);
         let ids = if sequence.is_some() { Ids::Drawn } else { Ids::Default };
         let has_tracking = tables.tracking.is_some();
         Self {
@@ -115,7 +115,7 @@ impl Appender {
                 group: group(false, Ids::Given),
                 group_with_tracking: has_tracking.then(|| group(true, Ids::Given)),
             }),
-            is_serialized: options.ordering != Ordering::Parallel,
+            is_serialized: options.ordering != NotificationOrdering::Parallel,
             begin: session::begin(options, Access::ReadWrite),
             is_pooled: options.transaction_pooler,
             operation: match (&tables.events, &tables.tracking) {
