@@ -9,7 +9,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{
-    request::{Batch, version_conflict},
+    request::Batch,
     statement::{self, Ids, PositionStatus, ROWS_SKIPPED},
 };
 use crate::{
@@ -178,8 +178,8 @@ impl Appender {
         self.outcomes(&row, batches)
     }
 
-    /// Appends a single event; none if a rival committed the version between the snapshot and the lock, or a
-    /// trigger skipped the row.
+    /// Appends a single event; none if it was not inserted, because its version is taken or a trigger skipped the
+    /// row.
     async fn append_single(
         &self,
         connection: &mut PgConnection,
@@ -191,13 +191,9 @@ impl Appender {
         // All of the answer is read: the row may arrive before the commit is durable.
         let rows = query.fetch_all(connection).await.map_err(|failed| self.failed(failed))?;
         let Some(row) = rows.first() else { return Ok(None) };
+        let id: i64 = row.try_get(0).map_err(|failed| self.failed(failed))?;
         let has_ids = self.tables.events.as_ref().is_some_and(|events| events.has_ids);
-        let id: Option<i64> = row.try_get(0).map_err(|failed| self.failed(failed))?;
-        Ok(Some(match id {
-            Some(id) if has_ids => Outcome::Recorded(vec![id]),
-            Some(_) => Outcome::Recorded(Vec::new()),
-            None => Outcome::Refused(version_conflict(event).into()),
-        }))
+        Ok(Some(Outcome::Recorded(if has_ids { vec![id] } else { Vec::new() })))
     }
 
     /// Several statements in an open transaction: the locks, the ids, the rows.
