@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::postgres::Version;
 use crate::tools;
-use crate::{bench, interop, postgres, process, test, workspace};
+use crate::{bench, interop, postgres, process, soak, test, workspace};
 
 /// Run everything that a change must pass
 ///
@@ -55,6 +55,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         interop::run(&interop::Arguments { without_postgres, ..interop::Arguments::default() })?;
         Ok(Verdict::Passed)
     });
+    if !arguments.without_postgres {
+        steps.run("serialized soak", || mixed_soak(soak::Ordering::Serialized));
+        steps.run("parallel soak", || mixed_soak(soak::Ordering::Parallel));
+    }
     steps.run("quickstart", quickstart);
     steps.run("benchmarks", || benchmarks(arguments.without_postgres));
     steps.run("dependencies", dependencies);
@@ -101,6 +105,14 @@ fn each_feature() -> Result<Verdict> {
 fn documentation() -> Result<Verdict> {
     let document = ["doc", "--workspace", "--no-deps", "--all-features"];
     passes(workspace::cargo().args(document).env("RUSTDOCFLAGS", "--deny warnings"))
+}
+
+/// Some seconds of every kind of participant, the Python library included.
+fn mixed_soak(ordering: soak::Ordering) -> Result<Verdict> {
+    let slice =
+        soak::Arguments { minutes: 0.2, mixed: true, ordering, debug: true, ..soak::Arguments::default() };
+    soak::run(&slice)?;
+    Ok(Verdict::Passed)
 }
 
 fn quickstart() -> Result<Verdict> {

@@ -16,6 +16,11 @@ pub(crate) fn directory() -> PathBuf {
     workspace::target().join("python")
 }
 
+/// The Python of a version's environment.
+pub(crate) fn program(version: &str) -> PathBuf {
+    directory().join(format!("python-{version}")).join("bin").join("python")
+}
+
 /// Makes the environments that are missing.
 pub(crate) fn make_environments() -> Result<()> {
     for version in VERSIONS {

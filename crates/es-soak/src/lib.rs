@@ -6,12 +6,15 @@
 //!   a [`projection`] check all that they see with [`seen`].
 //! - [`meters`] are what lanes tell of themselves; [`gauges`] are sampled, and judged at the end.
 //!
-//! Nothing here remembers single events, so that what grows is not the load's own.
+//! [`mixed`] is another run: everything that may use one events table, and faults.
+//!
+//! Nothing else here remembers single events, so that what grows is not the load's own.
 
 pub mod gauges;
 pub mod lane;
 pub mod ledger;
 pub mod meters;
+pub mod mixed;
 pub mod projection;
 pub mod readers;
 mod run;
