@@ -42,14 +42,16 @@ use self::{
 };
 use crate::writers::pause;
 
-/// Processors that have not reached the end so long after the last event are stuck.
-const CATCH_UP: Duration = Duration::from_secs(120);
+/// Processors that make no progress for so long, although no fault is caused, are stuck.
+const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// What is run.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// For how long faults and writers go on.
     pub duration: Duration,
+    /// How many puts are acknowledged at least, however long that takes.
+    pub puts: usize,
     /// Whether ordering is parallel instead of serialized.
     pub is_parallel: bool,
     /// The Python of an environment with version 9.5 of the Python library, which takes part then.
@@ -166,7 +168,7 @@ async fn run_on(settings: &Settings, database: &Database) -> Result<Report> {
     tokio::select! {
         failed = failure(&mut tasks) => failed?,
         failed = cause_faults(&shared, &mut control, &mut cuts) => failed?,
-        () = sleep_until(began + settings.duration) => {}
+        () = work(&shared, began, settings) => {}
     }
     let end = tokio::select! {
         failed = failure(&mut tasks) => { failed?; bail!("every participant ended too early") }
@@ -188,6 +190,14 @@ async fn run_on(settings: &Settings, database: &Database) -> Result<Report> {
         duration: began.elapsed(),
         violations,
     })
+}
+
+/// Lets writers work for as long, and as much, as is wanted.
+async fn work(shared: &Shared, began: Instant, settings: &Settings) {
+    sleep_until(began + settings.duration).await;
+    while shared.journal().counts().acknowledged < settings.puts {
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Starts all participants.
@@ -245,7 +255,7 @@ async fn failure(tasks: &mut JoinSet<Result<()>>) -> Result<()> {
 /// Kills processes and terminates sessions at random.
 async fn cause_faults(shared: &Shared, control: &mut PgConnection, cuts: &mut usize) -> Result<()> {
     loop {
-        pause(Duration::from_millis(300)).await;
+        pause(Duration::from_millis(500)).await;
         if fastrand::bool() {
             let killable = shared.killable.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(process) = fastrand::choice(killable.iter()) {
@@ -261,21 +271,37 @@ async fn cause_faults(shared: &Shared, control: &mut PgConnection, cuts: &mut us
 async fn end(shared: &Shared, control: &mut PgConnection, defects: &[Defect]) -> Result<i64> {
     shared.stage.send_replace(Stage::Stop);
     let end = last_id(control).await?;
-    let began = Instant::now();
+    let mut last_progress = (Instant::now(), Vec::new());
     loop {
         let positions = sessions::positions(control).await?;
-        let is_behind = |name: String| !positions.iter().any(|(known, at)| *known == name && *at >= end);
-        if !is_behind(format!("{ROWS}/{UPSTREAM}")) && !is_behind(format!("{LEDGER}/{UPSTREAM}")) {
+        let is_behind = |name: &str| {
+            let name = format!("{name}/{UPSTREAM}");
+            !positions.iter().any(|(known, position)| *known == name && *position >= end)
+        };
+        if !is_behind(ROWS) && !is_behind(LEDGER) {
             break;
         }
-        if began.elapsed() > CATCH_UP {
-            shared.journal().violation(format!("processors do not reach id {end}: {positions:?}"));
+        if positions != last_progress.1 {
+            last_progress = (Instant::now(), positions);
+        } else if last_progress.0.elapsed() > CATCH_UP {
+            let activity = activity(control).await?;
+            let violation =
+                format!("processors do not reach id {end}: {positions:?}; sessions: {activity:?}");
+            shared.journal().violation(violation);
             break;
         }
         sleep(Duration::from_millis(50)).await;
     }
     introduce(control, defects, &[Defect::LowerPosition]).await?;
     Ok(end)
+}
+
+/// What sessions do, for a violation that is about waiting.
+async fn activity(control: &mut PgConnection) -> Result<Vec<String>> {
+    let select = "SELECT format('%s %s %s %s since %s, transaction %s: %s', pid, state, wait_event_type, wait_event, \
+                  now() - state_change, now() - xact_start, left(query, 200)) FROM pg_stat_activity \
+                  WHERE datname = current_database()";
+    Ok(sqlx::query_scalar(select).fetch_all(control).await?)
 }
 
 /// The last id, once no session writes any more.
@@ -392,7 +418,7 @@ impl Settings {
     /// A run of this crate's program, without Python and without a pooler.
     pub fn new(program: &Path, is_parallel: bool, duration: Duration) -> Self {
         let program = program.to_owned();
-        Self { duration, is_parallel, python: None, pooler: None, program, defects: Vec::new() }
+        Self { duration, puts: 0, is_parallel, python: None, pooler: None, program, defects: Vec::new() }
     }
 }
 
