@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 use es_soak::mixed::{self, Defect, Report, Settings};
 
 /// So many are enough for each defect to show.
-const PUTS: usize = 200;
+const PUTS: usize = 100;
 
 async fn run(is_parallel: bool, defects: &[Defect]) -> Option<Report> {
     if std::env::var_os("ES_TEST_WITHOUT_POSTGRES").is_some() {
