@@ -419,7 +419,7 @@ impl Host {
         if options.transaction_pooler {
             connect = connect.statement_cache_capacity(0);
         } else if !options.idle_in_transaction_session_timeout.is_zero() {
-            let timeout = options.idle_in_transaction_session_timeout.as_millis().to_string();
+            let timeout = session::milliseconds(options.idle_in_transaction_session_timeout).to_string();
             connect = connect.options([("idle_in_transaction_session_timeout", timeout)]);
         }
         Self { name: format!("{host}:{port}"), options: connect }

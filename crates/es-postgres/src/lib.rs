@@ -67,6 +67,9 @@
 //!   without one, or a short page beyond its last id, says nothing of what is in flight. Two writers of the same
 //!   aggregate wait for each other's commit, because the second one has to know whether the version is free.
 //!
+//! A recorder inspects its tables when it is opened. Open it again after an events table was replaced by another one:
+//! in the parallel ordering it draws ids from the sequence that it found.
+//!
 //! Both need ids that are drawn one by one: a sequence with `CACHE 1`, `NO CYCLE`, ascending, as is the
 //! default. Serialized order needs writers that take one of the two locks. Those of the Python library do, unless
 //! `POSTGRES_ENABLE_DB_FUNCTIONS` is on: its function takes none, so leave that off. Earlier builds of this library

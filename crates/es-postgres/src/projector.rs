@@ -24,7 +24,8 @@ const SET_UP: i64 = 0x6573_7072_6f6a;
 /// Makes something of notifications, in tables of the user's own.
 ///
 /// Whatever it does in the transaction is committed together with the position, or not at all. The
-/// transaction is `READ COMMITTED`.
+/// transaction is `READ COMMITTED`, with the settings of the role. Use `SET LOCAL` to change settings: those of `SET`
+/// stay in the session after the commit, where statements of the library run.
 ///
 /// A handler that leaves its transaction idle for the whole
 /// [response timeout](crate::PostgresOptions::answer_timeout) is given up, since its connection cannot be told

@@ -67,7 +67,7 @@ pub(crate) fn begin(options: &PostgresOptions, access: Access) -> String {
         for (name, value) in PLANNER {
             let _ = write!(begin, " SET LOCAL {name} = {value};");
         }
-        let _ = write!(begin, " SET LOCAL lock_timeout = {};", options.lock_timeout.as_millis());
+        let _ = write!(begin, " SET LOCAL lock_timeout = {};", milliseconds(options.lock_timeout));
         begin.push_str(&idle_timeout(options));
     }
     begin
@@ -86,8 +86,13 @@ pub(crate) fn begin_for_user(options: &PostgresOptions) -> String {
     begin
 }
 
+/// A timeout as the server takes it: in milliseconds, rounded up, since 0 means no timeout.
+pub(crate) fn milliseconds(timeout: Duration) -> u128 {
+    timeout.as_nanos().div_ceil(1_000_000)
+}
+
 fn idle_timeout(options: &PostgresOptions) -> String {
-    match options.idle_in_transaction_session_timeout.as_millis() {
+    match milliseconds(options.idle_in_transaction_session_timeout) {
         0 => String::new(),
         idle => format!(" SET LOCAL idle_in_transaction_session_timeout = {idle};"),
     }
@@ -105,7 +110,7 @@ fn set_up(options: &PostgresOptions) -> String {
     let _ = write!(
         set_up,
         " SET lock_timeout = {}; SET default_transaction_isolation = 'read committed';",
-        options.lock_timeout.as_millis()
+        milliseconds(options.lock_timeout)
     );
     if !options.answer_timeout.is_zero() {
         // A lost client is noticed as soon as the client notices a lost server.

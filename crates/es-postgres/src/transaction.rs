@@ -2,7 +2,7 @@
 //! change in the same commit.
 
 use es_core::{PersistenceError, StoredEvent, Tracking};
-use sqlx::{Postgres, Transaction};
+use sqlx::{Postgres, Row, Transaction};
 
 use crate::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
@@ -23,6 +23,7 @@ impl Store {
         if batch.events.is_empty() && batch.tracking.is_none() {
             return Ok(Vec::new());
         }
+        require_read_committed(transaction).await?;
         let appender = self.appender.get();
         let appended = appender.append(&mut *transaction, &[batch], Scope::Callers).await;
         if appended.as_ref().is_err_and(|failed| failed.is_layout_changed)
@@ -34,7 +35,7 @@ impl Store {
         let ids = match outcome {
             Some(Outcome::Recorded(ids)) => ids,
             Some(Outcome::Refused(refusal)) => return Err(refusal),
-            Some(Outcome::Locked | Outcome::NotInserted) => {
+            Some(Outcome::Locked | Outcome::FirstPosition | Outcome::NotInserted) => {
                 let message = "the tracking position was recorded at the same time: roll back and try again";
                 return Err(PersistenceError::operational(message).transient());
             }
@@ -50,6 +51,21 @@ impl Store {
     }
 }
 
+/// A stricter transaction reads from a snapshot that is older than the locks of an append: positions in the layout of
+/// one row for each record would be recorded twice.
+async fn require_read_committed(transaction: &mut Transaction<'_, Postgres>) -> Result<(), PersistenceError> {
+    let failed = |failed| error::from_statement("reading the isolation level", failed);
+    let query = "SELECT pg_catalog.current_setting('transaction_isolation')";
+    let row = sqlx::raw_sql(query).fetch_one(&mut **transaction).await.map_err(failed)?;
+    let isolation: String = row.try_get(0).map_err(failed)?;
+    if isolation == "read committed" {
+        return Ok(());
+    }
+    Err(PersistenceError::programming(format!(
+        "the transaction is {isolation}: appending and tracking need a READ COMMITTED transaction"
+    )))
+}
+
 macro_rules! insert_events_in {
     ($($name:ident),+) => {$(
         impl $name {
@@ -61,8 +77,7 @@ macro_rules! insert_events_in {
             /// ordering it takes no lock, and readers wait for the transaction to end. The transaction's own
             /// settings apply, its `lock_timeout` among them.
             ///
-            /// The transaction must be `READ COMMITTED`, as it is by default. In a stricter one, events that were
-            /// recorded since it began cause an error, and the transaction can only be rolled back.
+            /// The transaction must be `READ COMMITTED`, as it is by default; others are refused.
             ///
             /// # Errors
             /// [`is_conflict`](PersistenceError::is_conflict) when an aggregate already has an event of such a
@@ -105,6 +120,7 @@ impl PostgresTrackingRecorder {
         tracking: &Tracking,
     ) -> Result<(), PersistenceError> {
         self.0.check_open()?;
+        require_read_committed(transaction).await?;
         let mut ids = vec![tracking.first(), tracking.notification_id()];
         ids.dedup();
         match self.0.track_in(transaction, tracking, &ids).await {

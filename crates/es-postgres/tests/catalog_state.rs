@@ -331,3 +331,73 @@ async fn rows_that_a_trigger_skips_are_not_acknowledged() {
         assert_eq!(count(&schema).await, 2);
     }
 }
+
+// Ids and versions of a smaller type were committed, and then could not be read: every caller got an unknown outcome.
+
+#[tokio::test]
+async fn columns_of_other_types_are_refused() {
+    for (version, id) in [("integer", "bigserial"), ("bigint", "serial")] {
+        let schema = Schema::create().await;
+        let create = format!(
+            "CREATE TABLE {} (originator_id uuid NOT NULL, originator_version {version} NOT NULL, topic text, \
+             state bytea, notification_id {id}, PRIMARY KEY (originator_id, originator_version))",
+            schema.table("bank_events")
+        );
+        run(&mut schema.connect().await, &create).await;
+        let refused = schema.open().await.application_recorder("bank").await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotSupported);
+        assert!(refused.to_string().contains("integer"), "{refused}");
+    }
+}
+
+// Parallel ordering draws ids from the sequence, and ignored what the default of the column makes of them: its ids were
+// below those that readers had passed.
+
+#[tokio::test]
+async fn a_default_that_is_not_the_plain_sequence_is_refused_in_parallel() {
+    let schema = Schema::create().await;
+    schema.open().await.application_recorder("bank").await.unwrap();
+    let sequence = schema.table("bank_events_notification_id_seq");
+    let alter = format!(
+        "ALTER TABLE {} ALTER notification_id SET DEFAULT nextval('{sequence}') * 10 + 3",
+        schema.table("bank_events")
+    );
+    run(&mut schema.connect().await, &alter).await;
+    assert_eq!(open(schema.options()).await.insert_events(vec![first()]).await.unwrap(), [13]);
+    let parallel = schema.options().ordering(NotificationOrdering::Parallel).open().await.unwrap();
+    let refused = parallel.application_recorder("bank").await.unwrap_err();
+    assert!(refused.to_string().contains("default"), "{refused}");
+}
+
+// A unique index of the user's own was taken for a version conflict of a rival: the request was retried for two seconds,
+// and all others waited.
+
+#[tokio::test]
+async fn a_unique_index_of_the_users_is_no_conflict() {
+    let schema = Schema::create().await;
+    let recorder = open(schema.options()).await;
+    let create = format!("CREATE UNIQUE INDEX ON {} (topic)", schema.table("bank_events"));
+    recorder.insert_events(vec![first()]).await.unwrap();
+    run(&mut schema.connect().await, &create).await;
+    let refused = recorder.insert_events(vec![first()]).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Integrity);
+    assert!(!refused.is_conflict());
+}
+
+// A transaction with a stricter isolation read the maximum of the positions from a snapshot that was older than its
+// locks: notifications were recorded twice.
+
+#[tokio::test]
+async fn a_stricter_transaction_of_the_callers_is_refused() {
+    let schema = Schema::create().await;
+    let recorder = open(schema.options()).await;
+    let mut connection = schema.connect().await;
+    for isolation in ["REPEATABLE READ", "SERIALIZABLE"] {
+        let mut transaction = connection.begin().await.unwrap();
+        run(&mut transaction, &format!("SET TRANSACTION ISOLATION LEVEL {isolation}")).await;
+        let refused = recorder.insert_events_in(&mut transaction, &[first()]).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Programming);
+        assert!(refused.to_string().contains("READ COMMITTED"), "{refused}");
+        transaction.rollback().await.unwrap();
+    }
+}

@@ -19,8 +19,9 @@ use std::sync::{
 
 use common::{Role, Schema, Server, cluster::Cluster, event, first, run, scalar, until};
 use es_core::{AggregateRecorder, ProcessRecorder, Tracking, TrackingRecorder, uuid::Uuid};
-use es_postgres::PostgresProcessRecorder;
+use es_postgres::{HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresProcessRecorder};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tokio::sync::mpsc;
 
 /// The first key of the advisory lock of an append, which earlier builds took for roles that may only insert.
 const APPEND_CLASS: i32 = 0x6573_6c6b;
@@ -421,4 +422,99 @@ async fn a_role_that_may_only_insert_and_read_appends_in_order() {
     let mut transaction = connection.begin().await.unwrap();
     recorder.insert_events_in(&mut transaction, &[first()]).await.unwrap();
     transaction.commit().await.unwrap();
+}
+
+/// Reports that a position was found locked.
+struct PositionLocked(mpsc::UnboundedSender<()>);
+
+impl Hooks for PositionLocked {
+    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+        if point == HookPoint::PositionLocked {
+            let _ = self.0.send(());
+        }
+        Box::pin(async {})
+    }
+}
+
+async fn open_hooked(
+    schema: &Schema,
+    ordering: NotificationOrdering,
+) -> (PostgresProcessRecorder, mpsc::UnboundedReceiver<()>) {
+    let (sender, locked) = mpsc::unbounded_channel();
+    let options = schema.options().ordering(ordering).hooks(PositionLocked(sender));
+    (options.open().await.unwrap().process_recorder("bank").await.unwrap(), locked)
+}
+
+// A request whose position is locked was waited for inside the statement, or retried beside later requests: others
+// waited with it, the position after it overtook it, and it was refused, as if its notification had been processed.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_position_delays_its_own_application_alone() {
+    for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
+        let schema = Schema::create().await;
+        let (recorder, mut locked) = open_hooked(&schema, ordering).await;
+        let track = |name: &str, position| Tracking::new(name, position).unwrap();
+        recorder.insert_tracking(track("upstream", 1)).await.unwrap();
+        let mut holder = schema.connect().await;
+        let lock = format!(
+            "BEGIN; SELECT FROM {} WHERE application_name = 'upstream' FOR UPDATE",
+            schema.table("bank_tracking")
+        );
+        run(&mut holder, &lock).await;
+        let waiting: Vec<_> = (2..6)
+            .map(|position| {
+                let (recorder, tracking) = (recorder.clone(), track("upstream", position));
+                let expected = tracking.after(position - 1).unwrap();
+                async move { recorder.insert_events_with_tracking(vec![first()], expected).await }
+            })
+            .collect();
+        let waiting = tokio::spawn(futures_util::future::join_all(waiting));
+        while locked.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        recorder.insert_events(vec![first()]).await.unwrap();
+        recorder.insert_events_with_tracking(vec![first()], track("other", 1)).await.unwrap();
+        run(&mut holder, "COMMIT").await;
+        for (position, result) in (2..6).zip(waiting.await.unwrap()) {
+            result.unwrap_or_else(|error| panic!("{ordering:?}, position {position}: {error:?}"));
+        }
+        assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(5));
+    }
+}
+
+// The first position of an application was inserted while the statement held the locks of the events table, and waited
+// there for a rival's first position: a deadlock with the Python library's order of locks, and with a projection that
+// appends.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_position_is_waited_for_without_locks() {
+    let schema = Schema::create().await;
+    let (recorder, mut locked) = open_hooked(&schema, NotificationOrdering::Serialized).await;
+    let events = schema.table("bank_events");
+    let mut python = schema.connect().await;
+    let insert = format!("BEGIN; INSERT INTO {} VALUES ('upstream', 1)", schema.table("bank_tracking"));
+    run(&mut python, &insert).await;
+    let append = tokio::spawn({
+        let recorder = recorder.clone();
+        let tracking = Tracking::new("upstream", 1).unwrap();
+        async move { recorder.insert_events_with_tracking(vec![first()], tracking).await }
+    });
+    locked.recv().await.unwrap();
+    let waits = "SELECT EXISTS (SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) \
+                 WHERE NOT l.granted AND a.query LIKE '%";
+    until(&mut schema.connect().await, &format!("{waits}{}%')", schema.name)).await;
+    recorder.insert_events(vec![first()]).await.unwrap();
+    run(&mut python, &format!("LOCK TABLE {events} IN EXCLUSIVE MODE NOWAIT; COMMIT")).await;
+    assert!(append.await.unwrap().unwrap_err().is_conflict());
+    // Not refused where the rival rolls back.
+    run(&mut python, &insert.replace("upstream", "other")).await;
+    let append = tokio::spawn({
+        let recorder = recorder.clone();
+        let tracking = Tracking::new("other", 1).unwrap();
+        async move { recorder.insert_events_with_tracking(vec![first()], tracking).await }
+    });
+    locked.recv().await.unwrap();
+    run(&mut python, "ROLLBACK").await;
+    append.await.unwrap().unwrap();
+    assert_eq!(recorder.max_tracking_id("other").await.unwrap(), Some(1));
 }

@@ -28,6 +28,9 @@ pub(crate) enum Outcome {
     Refused(PersistenceError),
     /// Nothing was written, because the recorded position is locked by another transaction.
     Locked,
+    /// Nothing was written, because the batch has the first position of its application: to be sent again with
+    /// [`Scope::FirstPosition`].
+    FirstPosition,
     /// Nothing was written, because the position was not inserted although none was recorded: a rival recorded the
     /// first position of the application at the same time, or a trigger skips the row.
     NotInserted,
@@ -38,6 +41,7 @@ pub(crate) enum Outcome {
 pub(crate) struct AppendError {
     pub(crate) verdict: Verdict,
     pub(crate) read_only: bool,
+    pub(crate) is_unique_violation: bool,
     /// The tracking table has another layout than when the appender was made.
     pub(crate) is_layout_changed: bool,
     /// The connection can be used again: no transaction is open, and no lock is held.
@@ -56,8 +60,21 @@ impl AppendError {
         Self::new(Verdict::Refused, PersistenceError::internal(message))
     }
 
+    /// A failure in an open transaction.
+    fn in_transaction(mut self) -> Self {
+        self.is_connection_usable = false;
+        self
+    }
+
     fn new(verdict: Verdict, error: PersistenceError) -> Self {
-        Self { verdict, read_only: false, is_layout_changed: false, is_connection_usable: false, error }
+        Self {
+            verdict,
+            read_only: false,
+            is_unique_violation: false,
+            is_layout_changed: false,
+            is_connection_usable: false,
+            error,
+        }
     }
 }
 
@@ -66,6 +83,8 @@ impl AppendError {
 pub(crate) enum Scope {
     /// One of its own.
     Own,
+    /// One of its own, of several statements, for one batch with the first position of its application.
+    FirstPosition,
     /// The caller's.
     Callers,
 }
@@ -83,6 +102,7 @@ pub(crate) struct Appender {
     group_with_tracking: Option<SqlStr>,
     /// The same with ids as a parameter, for transactions of several statements in the parallel ordering.
     with_given_ids: Option<GivenIds>,
+    insert_first_position: Option<SqlStr>,
     is_serialized: bool,
     begin: String,
     is_pooled: bool,
@@ -115,6 +135,10 @@ impl Appender {
                 group: group(false, Ids::Given),
                 group_with_tracking: has_tracking.then(|| group(true, Ids::Given)),
             }),
+            insert_first_position: tables
+                .tracking
+                .as_ref()
+                .map(|tracking| sql(statement::insert_first_position(tracking))),
             is_serialized: options.ordering != NotificationOrdering::Parallel,
             begin: session::begin(options, Access::ReadWrite),
             is_pooled: options.transaction_pooler,
@@ -141,20 +165,57 @@ impl Appender {
         {
             return Ok(vec![outcome]);
         }
+        if let ([batch], Scope::FirstPosition) = (batches, scope) {
+            return self.append_first_position(connection, *batch).await.map(|outcome| vec![outcome]);
+        }
         let rows = Rows::new(batches);
         let needs_locks_first = rows.has_tracking() && self.has_row_per_record();
         if scope == Scope::Own && !self.is_pooled && !needs_locks_first {
             // One statement, committed by itself.
-            return self.append_rows(connection, batches, &rows).await;
+            return self.append_rows(connection, batches, &rows, scope).await;
         }
         if scope == Scope::Own {
             self.run(connection, &self.begin).await?;
         }
-        let outcomes = self.append_in_transaction(connection, batches, &rows).await?;
+        let outcomes = self.append_in_transaction(connection, batches, &rows, scope).await?;
         if scope == Scope::Own {
             self.run(connection, "COMMIT").await?;
         }
         Ok(outcomes)
+    }
+
+    /// Records a batch with the first position of its application, in a transaction of several statements.
+    ///
+    /// The position is inserted first, while no lock is held: a rival's insertion of the same position is waited
+    /// for. The order of the locks is that of the Python library's version 9.5.
+    async fn append_first_position(
+        &self,
+        connection: &mut PgConnection,
+        batch: Batch<'_>,
+    ) -> Result<Outcome, AppendError> {
+        let (Some(tracking), Some(sql)) = (batch.tracking, &self.insert_first_position) else {
+            return Err(AppendError::internal("a batch without a position has a first position"));
+        };
+        self.run(connection, &self.begin).await?;
+        let insert = sqlx::query(sql.clone()).persistent(!self.is_pooled);
+        let insert = insert.bind(tracking.application_name()).bind(tracking.notification_id());
+        let inserted =
+            insert.execute(&mut *connection).await.map_err(|failed| self.failed(failed).in_transaction())?;
+        let outcome = if inserted.rows_affected() == 0 {
+            // A rival was faster, or a trigger skips the row.
+            Outcome::NotInserted
+        } else if batch.events.is_empty() {
+            Outcome::Recorded(Vec::new())
+        } else {
+            let events = [Batch { tracking: None, ..batch }];
+            let rows = Rows::new(&events);
+            let outcomes = self.append_in_transaction(connection, &events, &rows, Scope::Own).await;
+            let outcomes = outcomes.map_err(AppendError::in_transaction)?;
+            outcomes.into_iter().next().unwrap_or(Outcome::NotInserted)
+        };
+        let end = if matches!(outcome, Outcome::Recorded(_)) { "COMMIT" } else { "ROLLBACK" };
+        self.run(connection, end).await.map_err(AppendError::in_transaction)?;
+        Ok(outcome)
     }
 
     /// Whether an append holds an advisory lock for its whole transaction, so that a second connection of the
@@ -169,12 +230,13 @@ impl Appender {
         connection: &mut PgConnection,
         batches: &[Batch<'_>],
         rows: &Rows<'_>,
+        scope: Scope,
     ) -> Result<Vec<Outcome>, AppendError> {
         let sql = match &self.group_with_tracking {
             Some(sql) if rows.has_tracking() => sql,
             _ => &self.group,
         };
-        let row = self.fetch_row(connection, sql, rows.arguments(&self.tables, None)).await?;
+        let row = self.fetch_row(connection, sql, rows.arguments(&self.tables, scope, None)).await?;
         self.outcomes(&row, batches)
     }
 
@@ -202,14 +264,16 @@ impl Appender {
         connection: &mut PgConnection,
         batches: &[Batch<'_>],
         rows: &Rows<'_>,
+        scope: Scope,
     ) -> Result<Vec<Outcome>, AppendError> {
         let applications = &rows.positions.application_names;
-        let locks = statement::lock_statements(&self.tables, self.is_serialized, applications);
+        let is_callers = scope == Scope::Callers;
+        let locks = statement::lock_statements(&self.tables, self.is_serialized, applications, is_callers);
         if !locks.is_empty() {
             self.run(connection, &locks).await?;
         }
         let Some(with_given_ids) = self.with_given_ids.as_ref().filter(|_| !rows.versions.is_empty()) else {
-            return self.append_rows(connection, batches, rows).await;
+            return self.append_rows(connection, batches, rows, scope).await;
         };
         self.run(connection, "SAVEPOINT es_postgres_ids").await?;
         let mut count = PgArguments::default();
@@ -222,7 +286,7 @@ impl Appender {
             (Some(sql), true) => sql,
             _ => &with_given_ids.group,
         };
-        let row = self.fetch_row(connection, sql, rows.arguments(&self.tables, Some(&ids))).await?;
+        let row = self.fetch_row(connection, sql, rows.arguments(&self.tables, scope, Some(&ids))).await?;
         self.outcomes(&row, batches)
     }
 
@@ -271,6 +335,7 @@ impl Appender {
         AppendError {
             verdict,
             read_only: error::is_read_only(&error),
+            is_unique_violation: error::has_sqlstate(&error, &["23505"]),
             is_layout_changed: error::has_sqlstate(&error, &LAYOUT_CHANGED[..1])
                 || is_of_tracking && error::has_sqlstate(&error, &LAYOUT_CHANGED[1..]),
             is_connection_usable: verdict != Verdict::Lost
@@ -365,7 +430,12 @@ impl<'a> Rows<'a> {
         !self.positions.requests.is_empty()
     }
 
-    fn arguments(&self, tables: &CatalogState, ids: Option<&[i64]>) -> Result<PgArguments, BoxDynError> {
+    fn arguments(
+        &self,
+        tables: &CatalogState,
+        scope: Scope,
+        ids: Option<&[i64]>,
+    ) -> Result<PgArguments, BoxDynError> {
         let mut arguments = PgArguments::default();
         if tables.events.is_some() {
             arguments.add(&self.requests)?;
@@ -384,6 +454,8 @@ impl<'a> Rows<'a> {
             arguments.add(&self.positions.positions)?;
             arguments.add(&self.positions.firsts)?;
             arguments.add(&self.positions.expected)?;
+            // In the caller's transaction, a refused append must leave the transaction usable.
+            arguments.add(scope == Scope::Callers)?;
         }
         if let Some(ids) = ids {
             arguments.add(ids)?;
@@ -463,6 +535,7 @@ impl Answer {
             *refused.get_mut(request)? = match status {
                 PositionStatus::Late => Some(Outcome::Refused(late(tracking, *recorded))),
                 PositionStatus::Locked => Some(Outcome::Locked),
+                PositionStatus::First => None,
                 PositionStatus::Recorded | PositionStatus::NotRecorded => None,
             };
         }
@@ -471,9 +544,12 @@ impl Answer {
             refused.get_or_insert(Outcome::Refused(conflict.into()));
         }
         for (request, status, _) in self.statuses {
-            if status == PositionStatus::NotRecorded {
-                refused.get_mut(usize::try_from(request).ok()?)?.get_or_insert(Outcome::NotInserted);
-            }
+            let outcome = match status {
+                PositionStatus::NotRecorded => Outcome::NotInserted,
+                PositionStatus::First => Outcome::FirstPosition,
+                PositionStatus::Recorded | PositionStatus::Late | PositionStatus::Locked => continue,
+            };
+            refused.get_mut(usize::try_from(request).ok()?)?.get_or_insert(outcome);
         }
         let mut ids = self.ids.into_iter();
         let outcomes = batches.iter().zip(refused).map(|(batch, refused)| match refused {

@@ -1,8 +1,9 @@
 //! Commits groups; after a failure, retries their requests one by one or recovers their outcomes.
 
 use std::{
+    collections::{HashMap, VecDeque},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering as Atomic},
     },
     time::Duration,
@@ -25,6 +26,9 @@ use crate::{
 /// not see yet.
 const CONTENTION_TIME: Duration = Duration::from_secs(2);
 
+/// How many unique violations in a row are retried.
+const MOST_VIOLATIONS: usize = 3;
+
 /// Commits the requests of one recorder.
 #[derive(Debug)]
 pub(crate) struct Committer {
@@ -33,6 +37,8 @@ pub(crate) struct Committer {
     signals: Arc<Signals>,
     /// The highest notification id that was acknowledged.
     known_id: AtomicI64,
+    /// The applications whose positions are locked, with the requests that wait behind the one that is retried.
+    locked: Mutex<HashMap<String, VecDeque<Request>>>,
 }
 
 /// Why a request was not recorded, or is not known to be.
@@ -49,7 +55,7 @@ impl Committer {
         appender: Arc<AppenderCache>,
         signals: Arc<Signals>,
     ) -> Self {
-        Self { datastore, appender, signals, known_id: AtomicI64::new(0) }
+        Self { datastore, appender, signals, known_id: AtomicI64::new(0), locked: Mutex::default() }
     }
 
     /// Commits the requests, which do not conflict with each other, and answers each. Returns the results for
@@ -65,11 +71,11 @@ impl Committer {
         self.reached(HookPoint::GroupFormed).await;
         let batches: Vec<Batch<'_>> = requests.iter().map(Request::batch).collect();
         let known_id = self.known_id.load(Atomic::Relaxed);
-        let mut appended = self.append(&batches).await;
+        let mut appended = self.append(&batches, Scope::Own).await;
         if appended.as_ref().is_err_and(|failed| failed.verdict == Verdict::Contended) {
             // The rival has committed. The second attempt sees it and refuses the requests that it concerns, so
             // the others need not be sent one by one (`PostgreSQL insert, 32 tasks on 4 hot aggregates`).
-            appended = self.append(&batches).await;
+            appended = self.append(&batches, Scope::Own).await;
         }
         self.reached(HookPoint::GroupAnswered).await;
         match appended {
@@ -79,15 +85,8 @@ impl Committer {
                     answers.push(match outcome {
                         Outcome::Recorded(ids) => self.answer(request, Ok(ids)),
                         Outcome::Refused(refusal) => self.answer(request, Err(Unrecorded::Refused(refusal))),
-                        Outcome::Locked | Outcome::NotInserted => {
-                            let (committer, alive) = (Arc::clone(self), Arc::clone(alive));
-                            tokio::spawn(async move {
-                                committer.reached(HookPoint::PositionLocked).await;
-                                let result = committer.commit_alone(known_id, request.batch()).await;
-                                // No request waits for the result.
-                                let _ = committer.answer(request, result);
-                                drop(alive);
-                            });
+                        Outcome::Locked | Outcome::FirstPosition | Outcome::NotInserted => {
+                            self.retry(request, alive);
                             Err(None)
                         }
                     });
@@ -101,6 +100,57 @@ impl Committer {
     /// Sends a notification of the commit to other processes, if that is enabled.
     pub(super) fn send_notify(&self) {
         self.signals.tell(&self.datastore);
+    }
+
+    /// Retries a request by the task of its application. A request behind another one of the same application waits
+    /// for it, since positions must not overtake each other.
+    fn retry(self: &Arc<Self>, request: Request, alive: &Arc<watch::Sender<()>>) {
+        let Some(application) = request.application_name().map(str::to_owned) else { return };
+        let mut locked = self.locked();
+        if let Some(waiting) = locked.get_mut(&application) {
+            return waiting.push_back(request);
+        }
+        locked.insert(application.clone(), VecDeque::new());
+        let (committer, alive) = (Arc::clone(self), Arc::clone(alive));
+        tokio::spawn(async move {
+            let mut next = Some(request);
+            while let Some(request) = next {
+                committer.reached(HookPoint::PositionLocked).await;
+                let known_id = committer.known_id.load(Atomic::Relaxed);
+                let result = committer.commit_alone(known_id, request.batch()).await;
+                let has_events = !request.events.is_empty();
+                if committer.answer(request, result).is_ok() && has_events {
+                    committer.send_notify();
+                }
+                next = committer.next_locked(&application);
+            }
+            drop(alive);
+        });
+    }
+
+    /// The next request that waits behind a locked position. If there is none, the application is not locked any
+    /// more.
+    fn next_locked(&self, application: &str) -> Option<Request> {
+        let mut locked = self.locked();
+        let next = locked.get_mut(application).and_then(VecDeque::pop_front);
+        if next.is_none() {
+            locked.remove(application);
+        }
+        next
+    }
+
+    /// Returns a request, unless it has to wait behind another one whose position is locked.
+    pub(super) fn unless_locked(&self, request: Request) -> Option<Request> {
+        let Some(application) = request.application_name() else { return Some(request) };
+        let mut locked = self.locked();
+        let Some(waiting) = locked.get_mut(application) else { return Some(request) };
+        waiting.push_back(request);
+        None
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Request>>> {
+        // No code panics while it holds the lock.
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Handles each request of a group that failed: nothing was written, or the connection was lost. If the
@@ -139,18 +189,30 @@ impl Committer {
         // As long as other waits for a lock.
         let lock_timeout = self.datastore.0.options.lock_timeout;
         let mut locked = Retries::polling((!lock_timeout.is_zero()).then_some(lock_timeout));
+        let mut violations = 0;
+        let mut scope = Scope::Own;
         loop {
-            let failed = match self.append_one(batch).await {
+            let failed = match self.append_one(batch, std::mem::replace(&mut scope, Scope::Own)).await {
                 Ok(Outcome::Recorded(ids)) => return Ok(ids),
                 Ok(Outcome::Refused(refusal)) => return Err(Unrecorded::Refused(refusal)),
+                Ok(Outcome::FirstPosition) => {
+                    scope = Scope::FirstPosition;
+                    continue;
+                }
                 Ok(Outcome::Locked) if locked.again().await => continue,
                 Ok(Outcome::Locked) => return Err(Unrecorded::Failed(position_locked())),
                 Ok(Outcome::NotInserted) if retries.again().await => continue,
                 Ok(Outcome::NotInserted) => return Err(Unrecorded::Failed(position_skipped())),
                 Err(failed) => failed,
             };
+            violations += usize::from(failed.is_unique_violation);
             match failed.verdict {
                 Verdict::Lost => return self.recover_outcome(batch, known_id).await,
+                // A version that is taken stays taken, and the next attempt reports it. What repeats is a unique
+                // index of the user's, or a trigger.
+                Verdict::Contended if violations > MOST_VIOLATIONS => {
+                    return Err(Unrecorded::Failed(failed.error));
+                }
                 Verdict::Contended if retries.again().await => {}
                 Verdict::Unavailable => return Err(Unrecorded::Unavailable(failed.error)),
                 _ => return Err(Unrecorded::Failed(failed.error)),
@@ -158,14 +220,14 @@ impl Committer {
         }
     }
 
-    pub(super) async fn append_one(&self, batch: Batch<'_>) -> Result<Outcome, AppendError> {
-        let outcomes = self.append(&[batch]).await?;
+    pub(super) async fn append_one(&self, batch: Batch<'_>, scope: Scope) -> Result<Outcome, AppendError> {
+        let outcomes = self.append(&[batch], scope).await?;
         let outcome = outcomes.into_iter().next();
         outcome.ok_or_else(|| AppendError::internal("an append of one request has no outcome"))
     }
 
     /// Appends on a connection that accepts writes: of several hosts, another one may do so now.
-    async fn append(&self, batches: &[Batch<'_>]) -> Result<Vec<Outcome>, AppendError> {
+    async fn append(&self, batches: &[Batch<'_>], scope: Scope) -> Result<Vec<Outcome>, AppendError> {
         let connections = &self.datastore.0.connections;
         let mut retries = Retries::within(self.datastore.0.options.connect_timeout);
         let mut is_refreshed = false;
@@ -174,7 +236,7 @@ impl Committer {
             let leased = connections.lease(Caller::Writer).await;
             let mut lease = leased.map_err(|failed| AppendError::unavailable(failed.into()))?;
             let backend = lease.backend();
-            let appending = appender.append(&mut lease, batches, Scope::Own);
+            let appending = appender.append(&mut lease, batches, scope);
             let appended = connections.answered(backend, appending).await;
             let failed = match appended.unwrap_or_else(|silent| Err(appender.failed(silent))) {
                 Ok(outcomes) => {

@@ -124,6 +124,11 @@ impl Writer {
         while let Some(first) = self.next().await {
             let mut candidates = vec![first];
             self.take_waiting(&mut candidates);
+            let candidates: Vec<Request> =
+                candidates.into_iter().filter_map(|request| self.committer.unless_locked(request)).collect();
+            if candidates.is_empty() {
+                continue;
+            }
             let group = Group::form(candidates);
             let several = group.requests.len() > 1;
             let has_events = group.requests.iter().any(|request| !request.events.is_empty());

@@ -4,14 +4,13 @@ use es_core::{Conflict, ErrorKind, PersistenceError, StoredEvent, Tracking};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    append::Outcome,
+    append::{Outcome, Scope},
     committer::{Committer, Unrecorded},
     request::{Batch, version_conflict},
 };
 use crate::{
     connect::Caller,
     error::Verdict,
-    fence,
     hooks::HookPoint,
     reader::Select,
     retries::Retries,
@@ -29,6 +28,8 @@ enum Recorded {
     Absent,
     /// A later position, of this request and a rival after it, or of a rival alone.
     Unknown,
+    /// The same events under ids from before the request was sent.
+    Ambiguous,
 }
 
 impl Committer {
@@ -49,28 +50,42 @@ impl Committer {
         let deadline = Instant::now() + time;
         let mut retries = Retries::within(time);
         let mut refused: Option<PersistenceError> = None;
+        let mut last_error: Option<PersistenceError> = None;
+        let mut scope = Scope::Own;
         loop {
+            // Whether the obstacle is the request's own, and not the server's.
+            let mut is_own = false;
             let error = match timeout_at(deadline, self.recorded(batch, known_id)).await {
                 Ok(Ok(Recorded::Match(ids))) => return Ok(ids),
                 Ok(Ok(Recorded::Conflict(conflict))) => {
                     return Err(Unrecorded::Refused(conflict.into()));
                 }
                 Ok(Ok(Recorded::Unknown)) => return failed(unknown("a later tracking position is recorded")),
+                Ok(Ok(Recorded::Ambiguous)) => {
+                    return failed(unknown("the same events are recorded under earlier notification ids"));
+                }
                 Ok(Ok(Recorded::Absent)) => {
                     if let Some(refusal) = refused {
                         // The request did not meet itself. What it met would refuse it again.
                         return Err(Unrecorded::Refused(refusal));
                     }
-                    match self.append_one(batch).await {
+                    match self.append_one(batch, std::mem::replace(&mut scope, Scope::Own)).await {
                         Ok(Outcome::Recorded(ids)) => return Ok(ids),
                         Ok(Outcome::Refused(refusal)) => {
                             // It may have met itself: compare again.
                             refused = Some(refusal);
                             continue;
                         }
-                        Ok(Outcome::Locked | Outcome::NotInserted) => PersistenceError::operational(
-                            "the tracking position cannot be recorded at the moment",
-                        ),
+                        Ok(Outcome::FirstPosition) => {
+                            scope = Scope::FirstPosition;
+                            continue;
+                        }
+                        Ok(Outcome::Locked | Outcome::NotInserted) => {
+                            is_own = true;
+                            PersistenceError::operational(
+                                "the tracking position cannot be recorded at the moment",
+                            )
+                        }
                         Err(failed_again) if failed_again.verdict == Verdict::Refused => {
                             let error = unknown("it cannot be recorded again");
                             return failed(error.with_source(failed_again.error));
@@ -79,12 +94,16 @@ impl Committer {
                     }
                 }
                 Ok(Err(error)) => error,
-                Err(_) => PersistenceError::operational("the server does not respond"),
+                Err(_) => last_error
+                    .take()
+                    .unwrap_or_else(|| PersistenceError::operational("the server does not respond")),
             };
             if !retries.again().await {
                 let error = unknown("it could not be determined in time").with_source(error);
-                return Err(Unrecorded::Unavailable(error));
+                // Other requests may be recovered although this one is not.
+                return Err(if is_own { Unrecorded::Failed(error) } else { Unrecorded::Unavailable(error) });
             }
+            last_error = Some(error);
         }
     }
 
@@ -105,7 +124,7 @@ impl Committer {
             // those of a rival, although they are the same.
             (Recorded::Match(ids), Some((table, tracking))) => {
                 Ok(match self.recorded_position(table, tracking).await? {
-                    Recorded::Match(_) | Recorded::Unknown => Recorded::Match(ids),
+                    Recorded::Match(_) | Recorded::Unknown | Recorded::Ambiguous => Recorded::Match(ids),
                     Recorded::Conflict(conflict) => Recorded::Conflict(conflict),
                     Recorded::Absent => first_conflict(batch.events),
                 })
@@ -171,8 +190,10 @@ impl Committer {
         let found = found.await?;
         let Some((first, _, lowest_id)) = found.first() else { return Ok(Recorded::Absent) };
         if found.len() == events.len() && found.iter().all(|(_, same, _)| *same) {
-            if table.has_ids && self.is_before(table, *lowest_id, known_id).await? {
-                return Ok(first_conflict(events));
+            // Its id was given out before the request was sent, so it is a rival's; unless the server has lost
+            // acknowledged ids and gives them out again.
+            if table.has_ids && *lowest_id <= known_id {
+                return Ok(Recorded::Ambiguous);
             }
             let ids = found.iter().filter(|_| table.has_ids).map(|(_, _, id)| *id).collect();
             return Ok(Recorded::Match(ids));
@@ -181,17 +202,6 @@ impl Committer {
         let other = usize::try_from(*other).ok().and_then(|place| events.get(place.checked_sub(1)?));
         let other = other.ok_or_else(|| PersistenceError::internal("a row that was not asked for"))?;
         Ok(Recorded::Conflict(version_conflict(other)))
-    }
-
-    /// Whether an event was recorded before the request was sent, by a rival: its id is not above one that was
-    /// acknowledged before. A server that has lost the acknowledged id gives it out again, so there it says
-    /// nothing.
-    async fn is_before(&self, table: &EventsTable, id: i64, known_id: i64) -> Result<bool, PersistenceError> {
-        if id > known_id {
-            return Ok(false);
-        }
-        let highest = fence::highest(&self.datastore, &table.name).await?;
-        Ok(highest.is_some_and(|highest| highest >= known_id))
     }
 }
 

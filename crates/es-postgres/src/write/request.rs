@@ -42,6 +42,11 @@ impl Request {
         Batch { events: &self.events, tracking: self.tracking.as_ref() }
     }
 
+    /// The upstream application whose position it records.
+    pub(crate) fn application_name(&self) -> Option<&str> {
+        self.tracking.as_ref().map(Tracking::application_name)
+    }
+
     /// Rows and bytes.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.events.len() + 1, queued_size(&self.events))

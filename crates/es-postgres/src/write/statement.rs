@@ -87,7 +87,7 @@ pub(crate) fn single(events: &EventsTable, ids: Ids) -> String {
 /// - with an events table: of each row its request, originator id, originator version, topic and state; of each
 ///   [run](super::append) of versions its request, originator id, lowest and highest version;
 /// - with tracking: of each position its request, application name, position, first notification and expected
-///   position;
+///   position; and, not an array, whether the first position of an application is inserted;
 /// - with given ids: the id of each row.
 ///
 /// It returns one row: of each version that is taken its request (0), originator id (1) and version (2); the
@@ -97,7 +97,7 @@ pub(crate) fn group(tables: &CatalogState, with_tracking: bool, ids: Ids) -> Str
     let mut parameters = Parameters(0);
     let rows = tables.events.as_ref().map(|events| (events, parameters.take::<5>(), parameters.take::<4>()));
     let positions = tables.tracking.as_ref().filter(|_| with_tracking);
-    let positions = positions.map(|tracking| (tracking, parameters.take::<5>()));
+    let positions = positions.map(|tracking| (tracking, parameters.take::<6>()));
 
     let mut ctes = Vec::new();
     if let Some((events, row, run)) = &rows {
@@ -155,6 +155,8 @@ pub(crate) enum PositionStatus {
     /// Not recorded for another reason: a version of the request is taken, a rival recorded the first position of
     /// the application at the same time, or a trigger skipped the row.
     NotRecorded = 3,
+    /// The first position of the application, which the statement does not insert.
+    First = 4,
 }
 
 impl PositionStatus {
@@ -163,6 +165,7 @@ impl PositionStatus {
             0 => Self::Recorded,
             1 => Self::Late,
             2 => Self::Locked,
+            4 => Self::First,
             _ => Self::NotRecorded,
         }
     }
@@ -276,13 +279,18 @@ fn insert_ctes(
             ),
         ],
         _ => {
-            let lock = if events.has_ids { "lock, " } else { "" };
-            let returning = if events.has_ids { "notification_id" } else { "originator_version" };
+            // Without ids there is no lock either: in one global order of keys, groups wait for each other and do
+            // not deadlock.
+            let (lock, returning, order) = if events.has_ids {
+                ("lock, ", "notification_id", "r.place")
+            } else {
+                ("", "originator_version", "r.originator_id, r.originator_version")
+            };
             vec![
                 format!(
                     "inserted AS (INSERT INTO {table} ({columns}) \
                      SELECT r.originator_id, r.originator_version, r.topic, r.state FROM {lock}{rows} \
-                     ORDER BY r.place RETURNING {returning} AS id)"
+                     ORDER BY {order} RETURNING {returning} AS id)"
                 ),
                 format!(
                     "answer AS MATERIALIZED (SELECT ARRAY(SELECT i.id FROM inserted AS i) AS ids, \
@@ -295,13 +303,14 @@ fn insert_ctes(
 
 /// Records the positions of the requests that are not refused.
 ///
-/// With a row for each application, the recorded positions are locked and read in their latest version. In the
-/// serialized ordering a position that another transaction has locked is skipped, and its request sent again:
-/// the statement holds `ROW EXCLUSIVE` on the events table, and the Python library's version 9.5 locks the
-/// position before that table, so waiting could deadlock.
+/// With a row for each application, the recorded positions are locked and read in their latest version. A position
+/// that another transaction has locked is skipped, and its request sent again: the statement holds locks of the
+/// events table, other requests of the group would wait with it, and the Python library's version 9.5 locks the
+/// position before that table, so waiting could deadlock. For the same reasons the first position of an application,
+/// whose insertion would wait for a rival's, is inserted only where the parameter allows it.
 fn tracking_ctes(
     tracking: &TrackingTable,
-    [request, application, position, first, expected]: &[String; 5],
+    [request, application, position, first, expected, inserts_first]: &[String; 6],
     has_events: bool,
     is_serialized: bool,
 ) -> Vec<String> {
@@ -321,21 +330,22 @@ fn tracking_ctes(
              AND coalesce({recorded}, 0) {NE} p.expected)"
         )
     };
-    let accepted = format!("positions AS p WHERE NOT p.is_locked AND NOT p.is_late{unclashed}");
+    let accepted = format!("positions AS p WHERE NOT (p.is_locked OR p.is_late OR p.is_first){unclashed}");
     let mut ctes = match tracking.layout {
         Layout::RowPerApplication => {
-            let (lock, skip) = if is_serialized { ("lock, ", " SKIP LOCKED") } else { ("", "") };
+            let lock = if is_serialized { "lock, " } else { "" };
             vec![
                 format!(
                     "held AS MATERIALIZED (SELECT t.application_name, t.notification_id FROM {lock}{table} AS t \
                      WHERE t.application_name {EQ} ANY ({application}) ORDER BY t.application_name \
-                     FOR NO KEY UPDATE OF t{skip})"
+                     FOR NO KEY UPDATE OF t SKIP LOCKED)"
                 ),
                 format!(
                     "positions AS MATERIALIZED (SELECT p.*, h.notification_id AS recorded, \
                      {late} AS is_late, \
                      h.application_name IS NULL AND EXISTS (SELECT FROM {table} AS t \
-                     WHERE t.application_name {EQ} p.application_name) AS is_locked \
+                     WHERE t.application_name {EQ} p.application_name) AS is_locked, \
+                     h.application_name IS NULL AND NOT {inserts_first} AS is_first \
                      FROM (SELECT pg_catalog.count(*) FROM held) AS gate, {records} \
                      LEFT JOIN held AS h ON h.application_name {EQ} p.application_name)",
                     late = is_late("h.notification_id")
@@ -354,7 +364,7 @@ fn tracking_ctes(
         Layout::RowPerRecord => vec![
             format!(
                 "positions AS MATERIALIZED (SELECT p.*, l.notification_id AS recorded, {late} AS is_late, \
-                 false AS is_locked FROM {records} LEFT JOIN LATERAL (SELECT t.notification_id FROM {table} AS t \
+                 false AS is_locked, false AS is_first FROM {records} LEFT JOIN LATERAL (SELECT t.notification_id FROM {table} AS t \
                  WHERE t.application_name {EQ} p.application_name ORDER BY t.notification_id DESC LIMIT 1) AS l \
                  ON true)",
                 late = is_late("l.notification_id")
@@ -368,11 +378,12 @@ fn tracking_ctes(
     };
     ctes.push(format!(
         "statuses AS MATERIALIZED (SELECT p.request, p.recorded, CASE WHEN t.application_name IS NOT NULL THEN {} \
-         WHEN p.is_locked THEN {} WHEN p.is_late THEN {} ELSE {} END AS status \
+         WHEN p.is_locked THEN {} WHEN p.is_late THEN {} WHEN p.is_first THEN {} ELSE {} END AS status \
          FROM positions AS p LEFT JOIN tracked AS t ON t.application_name {EQ} p.application_name)",
         PositionStatus::Recorded as i32,
         PositionStatus::Locked as i32,
         PositionStatus::Late as i32,
+        PositionStatus::First as i32,
         PositionStatus::NotRecorded as i32,
     ));
     if has_events {
@@ -386,13 +397,19 @@ fn tracking_ctes(
 }
 
 /// Takes the locks of an append in statements before it, with their semicolons: where the statement must see
-/// what rivals committed before the locks were granted. `applications` are the names of those whose positions
-/// are recorded.
-pub(crate) fn lock_statements(tables: &CatalogState, is_serialized: bool, applications: &[&str]) -> String {
+/// what rivals committed before the locks were granted. `applications` are the names of those whose positions are
+/// recorded; in the caller's transaction (`waits_for_positions`) their rows are waited for.
+pub(crate) fn lock_statements(
+    tables: &CatalogState,
+    is_serialized: bool,
+    applications: &[&str],
+    waits_for_positions: bool,
+) -> String {
     let mut locks = String::new();
     if let Some(tracking) = tables.tracking.as_ref().filter(|_| !applications.is_empty()) {
         locks.push_str(&match tracking.layout {
             // Before the events table, in the order of the Python library's version 9.5.
+            Layout::RowPerApplication if !waits_for_positions => String::new(),
             Layout::RowPerApplication => format!(
                 "SELECT FROM {} AS t WHERE t.application_name {EQ} ANY (ARRAY[{}]) \
                  ORDER BY t.application_name FOR NO KEY UPDATE; ",
@@ -414,6 +431,15 @@ pub(crate) fn lock_statements(tables: &CatalogState, is_serialized: bool, applic
         }
     }
     locks
+}
+
+/// Inserts the first position of an application: `$1` application name, `$2` position.
+pub(crate) fn insert_first_position(tracking: &TrackingTable) -> String {
+    format!(
+        "INSERT INTO {} (application_name, notification_id) VALUES ($1, $2) \
+         ON CONFLICT (application_name) DO NOTHING",
+        tracking.name.quoted()
+    )
 }
 
 /// Draws as many ids as `$1` says in one sequence of numbers, under a transaction-level lock: the caller runs it
