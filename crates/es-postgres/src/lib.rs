@@ -125,11 +125,11 @@
 //! driver does not pass on. The event is then committed on the primary, and may be lost in a failover.
 //!
 //! # Behind pgbouncer
-//! In session mode no option is needed. In transaction mode set
-//! [`transaction_pooler`](PostgresOptions::transaction_pooler), unless pgbouncer (from 1.21) has
-//! `max_prepared_statements`; then the startup parameter of
+//! In session mode no option is needed; a pgbouncer that refuses the startup parameter of
 //! [`idle_in_transaction_session_timeout`](PostgresOptions::idle_in_transaction_session_timeout) needs
-//! `ignore_startup_parameters = options`, or leave it to the server.
+//! `ignore_startup_parameters = options`. In transaction mode set
+//! [`transaction_pooler`](PostgresOptions::transaction_pooler), whether or not pgbouncer (from 1.21) has
+//! `max_prepared_statements`.
 //!
 //! # Features
 //! - `tls`: encrypted connections, by rustls on ring; see [`PostgresOptions::sslmode`].

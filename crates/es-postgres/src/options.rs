@@ -410,7 +410,9 @@ impl PostgresOptions {
     /// Whether connections go through a pooler in transaction mode, such as pgbouncer; no by
     /// default. Then nothing is left in a session: statements are not kept prepared, and each runs
     /// within a transaction of its own, which costs round trips. A pooler that tracks prepared
-    /// statements (pgbouncer from 1.21 with `max_prepared_statements`) does not need it.
+    /// statements (pgbouncer from 1.21 with `max_prepared_statements`) needs it, too: without it, the
+    /// settings and locks of a session stay behind for other clients of the pooler, which then do not
+    /// find their tables (`search_path`).
     #[must_use]
     pub fn transaction_pooler(mut self, pooler: bool) -> Self {
         self.transaction_pooler = pooler;

@@ -27,7 +27,7 @@ pub(crate) const APPLICATION: &str = "mixed";
 pub(crate) const LEDGER: &str = "ledger";
 /// The application that records effects as rows of a table.
 pub(crate) const ROWS: &str = "rows";
-/// The application name of sessions that are not terminated.
+/// The application name of sessions that are left alone.
 const CONTROL: &str = "mixed control";
 const PASSWORD: &str = "secret";
 /// A proxy cuts each connection within this many milliseconds.
@@ -79,7 +79,7 @@ impl Address {
         self.options().connect().await.context("cannot connect to PostgreSQL")
     }
 
-    /// A session that is not terminated.
+    /// A session that is left alone.
     pub(crate) async fn control(&self) -> Result<PgConnection> {
         let options = self.options().application_name(CONTROL);
         options.connect().await.context("cannot connect to PostgreSQL")
@@ -107,9 +107,10 @@ impl Address {
     }
 }
 
-/// Terminates a random session.
-pub(crate) async fn terminate_one(control: &mut PgConnection) -> Result<bool> {
-    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+/// Terminates a random session, or cancels what it does; whether there was one.
+pub(crate) async fn cut_one(control: &mut PgConnection) -> Result<bool> {
+    let terminate = "SELECT CASE WHEN random() < 0.5 THEN pg_terminate_backend(pid) \
+                     ELSE pg_cancel_backend(pid) END FROM pg_stat_activity \
                      WHERE datname = current_database() AND backend_type = 'client backend' \
                      AND application_name <> $1 ORDER BY random() LIMIT 1";
     let terminated = sqlx::query_scalar(terminate).bind(CONTROL).fetch_optional(control).await?;

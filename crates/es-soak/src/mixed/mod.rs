@@ -252,7 +252,7 @@ async fn failure(tasks: &mut JoinSet<Result<()>>) -> Result<()> {
     Ok(())
 }
 
-/// Kills processes and terminates sessions at random.
+/// Kills processes, terminates sessions and cancels statements at random.
 async fn cause_faults(shared: &Shared, control: &mut PgConnection, cuts: &mut usize) -> Result<()> {
     loop {
         pause(Duration::from_millis(500)).await;
@@ -261,7 +261,7 @@ async fn cause_faults(shared: &Shared, control: &mut PgConnection, cuts: &mut us
             if let Some(process) = fastrand::choice(killable.iter()) {
                 process.notify_one();
             }
-        } else if database::terminate_one(control).await? {
+        } else if database::cut_one(control).await? {
             *cuts += 1;
         }
     }
@@ -298,8 +298,8 @@ async fn end(shared: &Shared, control: &mut PgConnection, defects: &[Defect]) ->
 
 /// What sessions do, for a violation that is about waiting.
 async fn activity(control: &mut PgConnection) -> Result<Vec<String>> {
-    let select = "SELECT format('%s %s %s %s since %s, transaction %s: %s', pid, state, wait_event_type, wait_event, \
-                  now() - state_change, now() - xact_start, left(query, 200)) FROM pg_stat_activity \
+    let select = "SELECT format('%s %s %s %s since %s, transaction %s: %s', pid, state, wait_event_type, \
+                  wait_event, now() - state_change, now() - xact_start, left(query, 200)) FROM pg_stat_activity \
                   WHERE datname = current_database()";
     Ok(sqlx::query_scalar(select).fetch_all(control).await?)
 }
@@ -439,7 +439,7 @@ impl fmt::Display for Report {
             f,
             "{:.1} minutes: {} events; {acknowledged} puts acknowledged, {refused} refused, \
              {unknown} of unknown outcome; {seen} notifications seen by {followers} followers, {} effects; \
-             {} processes killed, {} sessions terminated; {} violations",
+             {} processes killed, {} sessions terminated or cancelled; {} violations",
             self.duration.as_secs_f64() / 60.0,
             self.events,
             self.effects,
