@@ -1,7 +1,17 @@
 //! What other programs do to the tables: triggers, and deleted rows.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by unwrapping it"
+)]
 
 mod support;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, Downstream, ErrorKind, EventRange, Failure, HandlerError,
@@ -179,4 +189,67 @@ async fn an_id_is_not_used_again_after_its_row_was_deleted() {
         assert!(recorder.insert_events(vec![event(1, 2), event(1, 1)]).await.unwrap_err().is_conflict());
         assert_eq!(recorder.insert_events(vec![event(1, 2)]).await.unwrap(), [9]);
     }
+}
+
+/// Another program vacuums, checkpoints and tries other journal modes while events are recorded and followed. Ids stay as
+/// they are: `VACUUM` keeps the row ids of a table that has an index.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vacuum_checkpoints_and_journal_modes_of_another_program_lose_nothing() {
+    let (_directory, path) = database();
+    let recorder = open(SqliteOptions::new(&path)).await;
+    let is_done = Arc::new(AtomicBool::new(false));
+    let other = std::thread::spawn({
+        let (path, is_done) = (path.clone(), Arc::clone(&is_done));
+        move || {
+            let mut done = [0; 5];
+            while !is_done.load(Ordering::SeqCst) {
+                let connection = Connection::open(&path).unwrap();
+                for (index, statement) in [
+                    "VACUUM",
+                    "PRAGMA wal_checkpoint(TRUNCATE)",
+                    "PRAGMA journal_mode = DELETE",
+                    "PRAGMA journal_mode = WAL",
+                    "DELETE FROM stored_events WHERE rowid = 1; ANALYZE",
+                ]
+                .into_iter()
+                .enumerate()
+                {
+                    // Refused while the recorder is in its way.
+                    done[index] += usize::from(connection.execute_batch(statement).is_ok());
+                }
+            }
+            done
+        }
+    });
+    let writers: Vec<_> = (0..4)
+        .map(|writer: u128| {
+            let recorder = recorder.clone();
+            tokio::spawn(async move {
+                let mut recorded = Vec::new();
+                for number in 0..100 {
+                    let event = event(1_000 * (writer + 1) + number, 1);
+                    loop {
+                        match recorder.insert_events(vec![event.clone()]).await {
+                            Ok(ids) => break recorded.push((ids[0], event.originator_id)),
+                            Err(error) if error.is_transient() => tokio::task::yield_now().await,
+                            Err(error) => panic!("{error:?}"),
+                        }
+                    }
+                }
+                recorded
+            })
+        })
+        .collect();
+    let mut recorded = Vec::new();
+    for writer in writers {
+        recorded.extend(writer.await.unwrap());
+    }
+    is_done.store(true, Ordering::SeqCst);
+    let done = other.join().unwrap();
+    assert!(done[0] > 0 && done[1] > 0, "vacuumed and checkpointed: {done:?}");
+    recorded.sort_unstable();
+    let page = recorder.select_notifications(NotificationSelection::new(1_000)).await.unwrap();
+    let found: Vec<_> = page.iter().map(|found| (found.id, found.event.originator_id)).collect();
+    let expected: Vec<_> = recorded.into_iter().filter(|(id, _)| *id != 1).collect();
+    assert_eq!(found.iter().filter(|(id, _)| *id != 1).copied().collect::<Vec<_>>(), expected);
 }
