@@ -26,7 +26,9 @@ use common::{
     proxy::{Cut, Proxy},
     run, scalar,
 };
-use es_core::{AggregateRecorder, ApplicationRecorder, Bytes, ProcessRecorder, StoredEvent, Tracking};
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, Bytes, ProcessRecorder, StoredEvent, Tracking, TrackingRecorder,
+};
 use es_postgres::{HookFuture, HookPoint, Hooks, PostgresOptions};
 use tokio::sync::Semaphore;
 
@@ -128,6 +130,9 @@ async fn a_group_whose_server_is_gone_is_unknown_all_at_once() {
 #[tokio::test]
 async fn a_group_whose_connection_is_lost_is_found_or_sent_again() {
     let schema = Schema::create().await;
+    // A first position is recorded apart from its group.
+    let other = schema.open().await.process_recorder("bank").await.unwrap();
+    other.insert_tracking(Tracking::new("upstream", 1).unwrap()).await.unwrap();
     for cut in [Cut::Answer, Cut::Request] {
         let proxy = Proxy::start(schema.server.clone(), MARK).await;
         let watch = Watch::new();
