@@ -285,9 +285,9 @@ async fn a_full_disk_is_told_and_loses_nothing() {
     let filler = "INSERT INTO filler SELECT repeat('x', 1000000)::bytea FROM generate_series(1, 4)";
     run(&mut connection, filler).await;
     let recorders = recorders(&cluster.server.options()).await;
-    let room = ["DROP TABLE filler", "DROP TABLE tablelock_events"];
+    let room = ["DROP TABLE filler", "DROP TABLE serialized_events"];
     for ((recorder, table), room) in
-        recorders.into_iter().zip(["tablelock_events", "parallel_events"]).zip(room)
+        recorders.into_iter().zip(["serialized_events", "parallel_events"]).zip(room)
     {
         run(&mut connection, &format!("ALTER TABLE {table} SET TABLESPACE small")).await;
         let mut recorded = 0;

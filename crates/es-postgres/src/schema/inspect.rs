@@ -136,7 +136,7 @@ fn query(table: &TableName) -> String {
     let plain_default = "(SELECT pg_get_expr(d.adbin, d.adrelid) ~ '^nextval[(]''([^'']|'''')*''::regclass[)]$' \
          FROM pg_attrdef AS d WHERE d.adrelid = c.oid AND d.adnum = a.attnum)";
     format!(
-        "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {pin} \
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {pin} SET LOCAL quote_all_identifiers = off; \
          SELECT c.oid IS NOT NULL, EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhparent = c.oid), \
          (SELECT {key_columns} FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate), \
          (SELECT string_agg({key_columns}, ';') FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisunique \
