@@ -1,11 +1,11 @@
 //! A mixed soak: everything that may use one events table, at the same time, while processes are killed and
 //! sessions are cut; and a check of what all of them saw.
 //!
-//! - [`participant`]: processes that write, follow and process with this library;
+//! - `participant`: processes that write, follow and process with this library;
 //! - `python/mixed.py`: processes that write and follow with the Python library, in the serialized ordering;
-//! - [`sessions`]: SQL of earlier builds, savepoints, two-phase commit, long transactions, maintenance, plain
+//! - `sessions`: SQL of earlier builds, savepoints, two-phase commit, long transactions, maintenance, plain
 //!   readers;
-//! - [`processes`] starts, kills and restarts processes; [`journal`] judges.
+//! - `processes` starts, kills and restarts processes; `journal` judges.
 
 mod database;
 pub mod journal;
