@@ -112,7 +112,7 @@ async fn positions_ascend_in_the_earlier_layout_too() {
     }
 }
 
-/// Which of the two layouts stands is told by the primary key. Another one is no tracking table, and must not be taken
+/// The primary key tells the two layouts apart. Another one is no tracking table, and must not be taken
 /// for one: positions would be recorded twice.
 #[tokio::test]
 async fn a_tracking_table_with_another_key_is_refused() {

@@ -1,6 +1,6 @@
 //! No function or operator of a stranger runs with the rights of this library's role.
 //!
-//! Whoever may create objects in a schema of the search path can define an overload of a built-in function or
+//! A role that may create objects in a schema of the search path can define an overload of a built-in function or
 //! operator for types that PostgreSQL itself does not define it for. It is then preferred to the built-in
 //! one, and runs with the rights of the caller (CVE-2018-1058). Some names in this library's SQL were not
 //! qualified: `numeric * integer`, `oid = regclass`, `cardinality` and `unnest`. With the library connected

@@ -137,7 +137,7 @@ const WRITERS: [&[Writer]; 2] = [
 ];
 
 impl Writer {
-    /// Appends until it is told to stop.
+    /// Appends until `stop` is set.
     async fn run(
         self,
         server: Server,

@@ -402,7 +402,7 @@ impl Shared {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// A process that may be killed, which is told by this.
+    /// A process that may be killed.
     fn killable(&self) -> Arc<Notify> {
         let kill = Arc::new(Notify::new());
         self.killable.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&kill));
