@@ -65,8 +65,8 @@
 //!
 //! # Originator ids
 //! Prefer ids in the order of time (`Uuid::now_v7`). The primary key begins with the id, so that each event
-//! of a group goes to another page of its index when ids are random, and with a million events stored a
-//! group of 64 takes three times as long.
+//! of a group goes to another page of its index when ids are random, which makes a group slower in a large
+//! database.
 //!
 //! # Following
 //! What the datastore's own recorders commit wakes those who wait for it, before the one who recorded it
