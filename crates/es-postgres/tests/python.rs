@@ -130,7 +130,7 @@ async fn what_is_created_is_what_python_creates() {
         events,
         "originator_id uuid NO, originator_version bigint NO, topic text YES, state bytea YES, notification_id bigint NO"
     );
-    let index = "SELECT indexdef FROM pg_indexes WHERE indexname = 'bank_events_notification_id_idx'";
+    let index = "SELECT pg_get_indexdef('bank_events_notification_id_idx'::regclass)";
     assert_eq!(
         scalar::<String>(&mut connection, index).await,
         "CREATE UNIQUE INDEX bank_events_notification_id_idx ON public.bank_events USING btree (notification_id)"
