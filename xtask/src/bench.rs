@@ -3,8 +3,10 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::postgres::{Server, Version};
-use crate::{process, python, workspace};
+use crate::{
+    postgres::{Server, Version},
+    process, python, workspace,
+};
 
 /// Run the benchmarks, with a PostgreSQL server as for `cargo xtask test`
 ///

@@ -1,16 +1,16 @@
 //! `cargo xtask ci`: everything that a change must pass, cheap checks first.
 
-use std::fmt;
-use std::io::{self, Write};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    io::{self, Write},
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 
-use crate::postgres::Version;
-use crate::tools;
-use crate::{bench, interop, postgres, process, soak, test, workspace};
+use crate::{bench, interop, postgres, postgres::Version, process, soak, test, tools, workspace};
 
 /// Run everything that a change must pass
 ///
@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn format() -> Result<Verdict> {
-    passes(workspace::cargo().args(["fmt", "--all", "--check"]))
+    passes(&mut workspace::format(&["--check"]))
 }
 
 fn lints() -> Result<Verdict> {

@@ -1,8 +1,6 @@
 //! `cargo xtask coverage`: which lines the tests run, with a PostgreSQL server.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
+use std::{collections::BTreeMap, fmt, fs};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;

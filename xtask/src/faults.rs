@@ -3,9 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::postgres::Server;
-use crate::test::WITHOUT_POSTGRES;
-use crate::{process, workspace};
+use crate::{postgres::Server, process, test::WITHOUT_POSTGRES, workspace};
 
 /// Kill processes that write, read and process databases, and check what is left
 ///

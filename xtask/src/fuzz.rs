@@ -1,9 +1,11 @@
 //! `cargo xtask fuzz`: hands each fuzz target what libFuzzer makes up, for some time.
 
-use std::fmt::{self, Write};
-use std::fs::{self, File};
-use std::path::PathBuf;
-use std::process::Command;
+use std::{
+    fmt::{self, Write},
+    fs::{self, File},
+    path::PathBuf,
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -12,10 +14,10 @@ use crate::{process, tools, workspace};
 
 /// Hand each fuzz target what a fuzzer makes up, for some time
 ///
-/// A target starts with the files of its corpus in `fuzz/corpus` and those that earlier runs found. What reaches new code
-/// is left in `fuzz/corpus` of the target directory, next to the output of each target. Fails when an input breaks a
+/// A target starts with the files of its corpus in `tools/fuzz/corpus` and those that earlier runs found. What reaches new code
+/// is left in `tools/fuzz/corpus` of the target directory, next to the output of each target. Fails when an input breaks a
 /// promise, does not come to an end, or takes too much memory, and names the file of the input, which belongs into
-/// `fuzz/corpus` once its cause is mended.
+/// `tools/fuzz/corpus` once its cause is mended.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// For how long each target runs
@@ -48,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// Those that were asked for, or all.
 fn targets(asked: &[String]) -> Result<Vec<String>> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(workspace::root().join("fuzz/fuzz_targets"))? {
+    for entry in fs::read_dir(workspace::root().join("tools/fuzz/targets/fuzz_targets"))? {
         all.extend(entry?.path().file_stem().and_then(|name| name.to_str()).map(str::to_owned));
     }
     all.sort();
@@ -86,7 +88,7 @@ fn fuzz(target: &str, arguments: &Arguments) -> Result<Report> {
     eprintln!("=== {target} for {} s, {}", arguments.seconds, log.display());
     let mut command = cargo_fuzz("run", arguments)?;
     // The fuzzer writes into the first directory.
-    command.arg(target).arg(&found).arg(workspace::root().join("fuzz/corpus").join(target)).arg("--");
+    command.arg(target).arg(&found).arg(workspace::root().join("tools/fuzz/corpus").join(target)).arg("--");
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
     command.arg(format!("-max_total_time={}", arguments.seconds));
     command.args(LIMITS).arg("-print_final_stats=1");

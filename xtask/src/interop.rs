@@ -3,8 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::postgres::Server;
-use crate::{process, python, workspace};
+use crate::{postgres::Server, process, python, workspace};
 
 /// Let processes in Rust and in Python work on one database at the same time
 ///

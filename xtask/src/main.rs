@@ -80,7 +80,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Test(arguments) => test::run(&arguments),
         Command::Ci(arguments) => ci::run(&arguments),
-        Command::Fmt => process::check(workspace::cargo().args(["fmt", "--all"])),
+        Command::Fmt => process::check(&mut workspace::format(&[])),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Coverage(arguments) => coverage::run(&arguments),
         Command::Faults(arguments) => faults::run(&arguments),

@@ -1,9 +1,10 @@
 //! `cargo xtask mutants`: changes the code in hundreds of small ways, and asks whether a test notices.
 
-use std::fmt::{self, Write};
-use std::fs;
-use std::io;
-use std::path::Path;
+use std::{
+    fmt::{self, Write},
+    fs, io,
+    path::Path,
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;

@@ -4,17 +4,18 @@
 //! this machine uses, together with the libraries that it needs, and unpacked into `target/pgbouncer`. A
 //! script starts it with those libraries. Nothing is installed into the system.
 
-use std::ffi::OsString;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process;
+use std::{
+    ffi::OsString,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 
-use crate::process::check;
-use crate::workspace;
+use crate::{process::check, workspace};
 
 /// A pgbouncer that tracks prepared statements, for the tests.
 #[derive(Debug, Subcommand)]

@@ -1,8 +1,10 @@
 //! Virtual environments with versions of the Python library, made in `target/python`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
@@ -24,8 +26,7 @@ pub(crate) fn program(version: &str) -> PathBuf {
 /// Makes the environments that are missing.
 pub(crate) fn make_environments() -> Result<()> {
     for version in VERSIONS {
-        let requirements =
-            workspace::root().join(format!("crates/es-interop/python/requirements-{version}.txt"));
+        let requirements = workspace::root().join(format!("tools/interop/python/requirements-{version}.txt"));
         provide(&directory().join(format!("python-{version}")), &requirements)?;
     }
     Ok(())

@@ -5,9 +5,13 @@ use std::fmt;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use crate::postgres::{Server, Version};
-use crate::test::WITHOUT_POSTGRES;
-use crate::{pgbouncer, process, python, workspace};
+use crate::{
+    pgbouncer,
+    postgres::{Server, Version},
+    process, python,
+    test::WITHOUT_POSTGRES,
+    workspace,
+};
 
 /// Put a mixed load on each datastore for some minutes, and say what grew under it
 ///

@@ -1,15 +1,20 @@
 //! `cargo xtask test`: every test of the workspace, with a PostgreSQL server, and their total.
 
-use std::fmt;
-use std::io::{self, Write};
-use std::process::Command;
-use std::time::Instant;
+use std::{
+    fmt,
+    io::{self, Write},
+    process::Command,
+    time::Instant,
+};
 
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::postgres::{Selection, Server, Version};
-use crate::{pgbouncer, process, workspace};
+use crate::{
+    pgbouncer,
+    postgres::{Selection, Server, Version},
+    process, workspace,
+};
 
 /// The package that is about PostgreSQL alone.
 const POSTGRES_PACKAGE: &str = "es-postgres";

@@ -1,8 +1,6 @@
 //! Cargo subcommands, each at one version, installed into `target/tools`.
 
-use std::env;
-use std::path::PathBuf;
-use std::process::Command;
+use std::{env, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 

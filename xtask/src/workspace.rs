@@ -1,8 +1,10 @@
 //! Where the workspace is, and `cargo` run in it.
 
-use std::env;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// The directory of the root manifest.
 pub(crate) fn root() -> &'static Path {
@@ -27,6 +29,18 @@ pub(crate) fn cargo() -> Command {
             command.env_remove(name);
         }
     }
+    command
+}
+
+/// `cargo fmt` with one import style: one block of the standard library, one of other crates, one of this crate, each
+/// crate once.
+///
+/// These options are unstable, though they have not changed since 2020. They are set here and not in rustfmt.toml, where
+/// a plain `cargo fmt` would warn about them.
+pub(crate) fn format(arguments: &[&str]) -> Command {
+    let mut command = cargo();
+    command.env("RUSTC_BOOTSTRAP", "1").args(["fmt", "--all", "--"]).args(arguments);
+    command.args(["--config", "imports_granularity=Crate,group_imports=StdExternalCrate"]);
     command
 }
 

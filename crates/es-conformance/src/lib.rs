@@ -12,7 +12,7 @@
 //! whole datastore with another datastore.
 //!
 //! A backend gives a [`Fixture`], an empty datastore and recorders on it, and gets one test for each
-//! rule, on its recorder and on the boxed twin (`Arc<dyn DynProcessRecorder>`):
+//! rule, on its recorder and on the object-safe version (`Arc<dyn DynProcessRecorder>`):
 //!
 //! - [`aggregate_recorder_tests!`]
 //! - [`application_recorder_tests!`], those of aggregate recorders included

@@ -240,7 +240,7 @@ pub async fn dropped_processing_is_whole_or_nothing(fixture: &impl Fixture<Recor
 /// Events that are recorded with a position wake those who follow the log, like any others.
 pub async fn processing_wakes_who_follows(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
-    let mut listener = recorder.commits().listen([TOPIC]);
+    let mut listener = recorder.commit_signal().listen([TOPIC]);
     for position in 1..=3 {
         process(&recorder, events(Uuid::new_v4(), 1..=4), position).await;
         assert!(is_woken(&mut listener));
@@ -259,7 +259,7 @@ pub async fn processing_wakes_who_waits(fixture: &impl Fixture<Recorder: Process
             versions(&*recorder, id, EventRange::all()).await
         }
     });
-    let mut listener = recorder.positions().listen([UPSTREAM]);
+    let mut listener = recorder.tracking_signal().listen([UPSTREAM]);
     for position in 1..=3 {
         let first = 4 * position - 3;
         process(&*recorder, events(id, first..first + 4), position).await;
@@ -273,18 +273,18 @@ pub async fn processing_wakes_who_waits(fixture: &impl Fixture<Recorder: Process
 /// is noticed; one within it is told.
 pub async fn a_position_beyond_the_log_is_noticed(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
-    let verified = recorder.verified_position("restored", &recorder).await;
+    let verified = recorder.validated_position("restored", &recorder).await;
     assert_eq!(verified.expect("there is no position yet"), None);
     insert(&recorder, events(Uuid::new_v4(), 1..=4)).await;
     insert(&recorder, events(Uuid::new_v4(), [1])).await;
     let last = ids_of(&all_notifications(&recorder).await)[4];
     for position in [last - 1, last] {
         recorder.insert_tracking(tracking("restored", position)).await.expect("tracking should succeed");
-        let verified = recorder.verified_position("restored", &recorder).await;
+        let verified = recorder.validated_position("restored", &recorder).await;
         assert_eq!(verified.expect("the log has what was processed"), Some(position));
     }
     recorder.insert_tracking(tracking("restored", last + 20)).await.expect("tracking should succeed");
-    let lost = recorder.verified_position("restored", &recorder).await;
+    let lost = recorder.validated_position("restored", &recorder).await;
     assert_eq!(lost.expect_err("the log ends before the position").kind(), ErrorKind::RolledBack);
 }
 

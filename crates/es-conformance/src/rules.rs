@@ -233,7 +233,7 @@ macro_rules! __each_rule {
     };
 }
 
-/// The tests of a tier: its rules, and random operations, on the recorder itself and on its boxed twin.
+/// The tests of a tier: its rules, and random operations, on the recorder itself and on its object-safe version.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tier_tests {
@@ -272,7 +272,7 @@ macro_rules! __tier_tests {
     };
 }
 
-/// One test for each rule of aggregate recorders, on the recorder itself and on its boxed twin.
+/// One test for each rule of aggregate recorders, on the recorder itself and on its object-safe version.
 ///
 /// See the [crate documentation](crate).
 #[macro_export]
@@ -297,7 +297,7 @@ macro_rules! application_recorder_tests {
     };
 }
 
-/// One test for each rule of tracking recorders, on the recorder itself and on its boxed twin.
+/// One test for each rule of tracking recorders, on the recorder itself and on its object-safe version.
 ///
 /// See the [crate documentation](crate).
 #[macro_export]

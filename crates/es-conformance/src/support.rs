@@ -144,7 +144,7 @@ pub(crate) fn events_of(notifications: Vec<Notification>) -> Vec<StoredEvent> {
 /// The ids of what a selection selects, in the plainest way.
 pub(crate) fn expected_ids(all: &[Notification], selection: &NotificationSelection) -> Vec<i64> {
     all.iter()
-        .filter(|notification| selection.holds(notification.id))
+        .filter(|notification| selection.contains(notification.id))
         .filter(|notification| {
             selection.topics.is_empty() || selection.topics.contains(&notification.event.topic)
         })
@@ -173,7 +173,7 @@ pub(crate) async fn next_page<R: ApplicationRecorder>(subscription: &mut Subscri
 
 /// Whether a listener was woken since it was asked last.
 pub(crate) fn is_woken(listener: &mut Listener) -> bool {
-    listener.woken().now_or_never().expect("what is recorded should have woken its listeners")
+    listener.notified().now_or_never().expect("what is recorded should have woken its listeners")
 }
 
 /// Polls a future so many times, then drops it, as a timeout or a cancelled request would.

@@ -72,11 +72,11 @@ pub async fn a_position_that_accounts_for_processed_notifications_is_refused(
     let recorder = fixture.open().await;
     track(&recorder, "upstream", 5).await;
     for first in [1, 4, 5] {
-        let several = Tracking::covering("upstream", first, 10).expect("it is one");
+        let several = Tracking::spanning("upstream", first, 10).expect("it is one");
         let refused = recorder.insert_tracking(several).await;
         assert!(refused.is_err_and(|error| error.kind() == ErrorKind::Integrity), "from {first} on");
     }
-    let next = Tracking::covering("upstream", 6, 10).expect("it is one");
+    let next = Tracking::spanning("upstream", 6, 10).expect("it is one");
     recorder.insert_tracking(next).await.expect("what comes after should be accepted");
     assert_eq!(position(&recorder, "upstream").await, Some(10));
 }
@@ -333,7 +333,7 @@ pub async fn positions_outlive_the_recorder(fixture: &impl Fixture<Recorder: Tra
 
 /// The position `last`, from `first` on, after the expected one.
 fn after(expected: i64, first: i64, last: i64) -> Tracking {
-    let tracking = Tracking::covering("upstream", first, last).and_then(|tracking| tracking.after(expected));
+    let tracking = Tracking::spanning("upstream", first, last).and_then(|tracking| tracking.after(expected));
     tracking.expect("it is one")
 }
 

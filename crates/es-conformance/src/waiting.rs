@@ -24,8 +24,8 @@ pub async fn what_is_processed_is_not_waited_for(fixture: &impl Fixture<Recorder
 /// When the caller knows of a position, it has woken those who wait for that application, or for any.
 pub async fn a_recorded_position_wakes_who_listens(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
-    let mut any = recorder.positions().listen::<&str>([]);
-    let mut upstream = recorder.positions().listen(["upstream", "another upstream"]);
+    let mut any = recorder.tracking_signal().listen::<&str>([]);
+    let mut upstream = recorder.tracking_signal().listen(["upstream", "another upstream"]);
     for (name, id) in [("upstream", 1), ("upstream", 21), ("another upstream", 5)] {
         track(&recorder, name, id).await;
         assert!(is_woken(&mut any));
@@ -96,7 +96,7 @@ pub async fn everybody_who_waits_is_woken(fixture: &impl Fixture<Recorder: Track
             tokio::spawn(async move { wait(&*recorder, "upstream", id, NEVER).await })
         })
         .collect();
-    let mut listeners: Vec<_> = (0..32).map(|_| recorder.positions().listen(["upstream"])).collect();
+    let mut listeners: Vec<_> = (0..32).map(|_| recorder.tracking_signal().listen(["upstream"])).collect();
     for id in [8, 16, 32] {
         track(&*recorder, "upstream", id).await;
         assert!(listeners.iter_mut().all(is_woken));
@@ -110,7 +110,7 @@ pub async fn everybody_who_waits_is_woken(fixture: &impl Fixture<Recorder: Track
 /// Closing the recorder ends waiting, with an interface error.
 pub async fn closing_ends_waiting(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
-    let mut listener = recorder.positions().listen(["upstream"]);
+    let mut listener = recorder.tracking_signal().listen(["upstream"]);
     let mut waiting = pin!(maybe_done(wait(&recorder, "upstream", 60, NEVER)));
     assert_waits(waiting.as_mut()).await;
     let (closed, ()) = join(recorder.close(), waiting.as_mut()).await;
@@ -137,13 +137,13 @@ pub async fn others_positions_wake(fixture: &impl Fixture<Recorder: TrackingReco
     }
     let [recorder, other] = [fixture.open().await, fixture.open().await];
     for _period in 0..2 {
-        let mut any = recorder.positions().listen::<&str>([]);
-        let mut upstream = recorder.positions().listen(["followed"]);
+        let mut any = recorder.tracking_signal().listen::<&str>([]);
+        let mut upstream = recorder.tracking_signal().listen(["followed"]);
         for _ in 0..2 {
             let next = recorder.max_tracking_id("followed").await.expect("reading should succeed");
             track(&other, "followed", next.unwrap_or(0) + 1).await;
-            assert!(any.woken().await);
-            assert!(upstream.woken().await);
+            assert!(any.notified().await);
+            assert!(upstream.notified().await);
         }
     }
 }

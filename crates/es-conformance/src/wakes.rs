@@ -17,8 +17,8 @@ use crate::{
 /// When the caller knows of a commit, it has woken those who listen for its topic, or for any.
 pub async fn a_commit_wakes_who_listens(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
-    let mut any = recorder.commits().listen::<&str>([]);
-    let mut topic = recorder.commits().listen([TOPIC, OTHER_TOPIC]);
+    let mut any = recorder.commit_signal().listen::<&str>([]);
+    let mut topic = recorder.commit_signal().listen([TOPIC, OTHER_TOPIC]);
     for size in [1, 2, 5, 1] {
         insert(&recorder, events(Uuid::new_v4(), 1..=size)).await;
         assert!(is_woken(&mut any));
@@ -32,7 +32,7 @@ pub async fn every_topic_of_a_commit_wakes(fixture: &impl Fixture<Recorder: Appl
     let id = Uuid::new_v4();
     for turn in 0..3 {
         let mut listeners =
-            [TOPIC, OTHER_TOPIC, THIRD_TOPIC].map(|topic| (recorder.commits().listen([&topic]), topic));
+            [TOPIC, OTHER_TOPIC, THIRD_TOPIC].map(|topic| (recorder.commit_signal().listen([&topic]), topic));
         let mut batch = events(id, 4 * turn + 1..=4 * turn + 4);
         batch[1].topic = OTHER_TOPIC;
         batch[3].topic = THIRD_TOPIC;
@@ -47,7 +47,7 @@ pub async fn every_topic_of_a_commit_wakes(fixture: &impl Fixture<Recorder: Appl
 pub async fn every_listener_is_woken(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     let mut listeners: Vec<_> = (0..16)
-        .flat_map(|_| [recorder.commits().listen::<&str>([]), recorder.commits().listen([TOPIC])])
+        .flat_map(|_| [recorder.commit_signal().listen::<&str>([]), recorder.commit_signal().listen([TOPIC])])
         .collect();
     for version in 1..=3 {
         insert(&recorder, events(Uuid::new_v4(), [version])).await;
@@ -85,12 +85,12 @@ pub async fn a_wake_up_comes_after_the_commit(fixture: &impl Fixture<Recorder: A
 pub async fn what_a_dropped_insertion_records_wakes(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     for polls in 0..12 {
-        let mut listener = recorder.commits().listen([TOPIC]);
+        let mut listener = recorder.commit_signal().listen([TOPIC]);
         let recorded = all_ids(&recorder).await.len();
         poll_then_drop(recorder.insert_events(events(Uuid::new_v4(), 1..=14)), polls / 2).await;
         if all_ids(&recorder).await.len() > recorded {
             // It may be read a moment before it is told.
-            assert!(listener.woken().await);
+            assert!(listener.notified().await);
         }
     }
 }
@@ -102,12 +102,12 @@ pub async fn others_commits_wake(fixture: &impl Fixture<Recorder: ApplicationRec
         return;
     }
     let [recorder, other] = [fixture.open().await, fixture.open().await];
-    let mut any = recorder.commits().listen::<&str>([]);
-    let mut topic = recorder.commits().listen([TOPIC]);
+    let mut any = recorder.commit_signal().listen::<&str>([]);
+    let mut topic = recorder.commit_signal().listen([TOPIC]);
     for version in 1..=3 {
         insert(&other, events(Uuid::new_v4(), [version])).await;
-        assert!(any.woken().await);
-        assert!(topic.woken().await);
+        assert!(any.notified().await);
+        assert!(topic.notified().await);
         assert_eq!(all_ids(&recorder).await.len() as i64, version);
     }
 }
@@ -119,10 +119,10 @@ pub async fn others_commits_wake_later_listeners(fixture: &impl Fixture<Recorder
         return;
     }
     let [recorder, other] = [fixture.open().await, fixture.open().await];
-    drop(recorder.commits().listen::<&str>([]));
+    drop(recorder.commit_signal().listen::<&str>([]));
     for version in 1..=3 {
-        let mut listener = recorder.commits().listen::<&str>([]);
+        let mut listener = recorder.commit_signal().listen::<&str>([]);
         insert(&other, events(Uuid::new_v4(), [version])).await;
-        assert!(listener.woken().await);
+        assert!(listener.notified().await);
     }
 }

@@ -2,7 +2,10 @@
 
 use std::fmt::Debug;
 
-use serde::{Deserializer, Serialize, Serializer, de::DeserializeOwned, de::DeserializeSeed};
+use serde::{
+    Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, DeserializeSeed},
+};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -80,7 +83,7 @@ pub trait Transcoding: Debug + Send + Sync + 'static {
 
 /// Where an event stands: what a cipher may bind its bytes to, and what errors name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EventPlace<'a> {
+pub struct EventContext<'a> {
     /// The aggregate.
     pub originator_id: Uuid,
     /// The position in the aggregate's sequence.
@@ -97,7 +100,7 @@ pub trait Cipher: Debug + Send + Sync + 'static {
     /// When encryption fails; the error never shows key or text.
     fn encrypt(
         &self,
-        place: &EventPlace<'_>,
+        context: &EventContext<'_>,
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), PersistenceError>;
@@ -108,7 +111,7 @@ pub trait Cipher: Debug + Send + Sync + 'static {
     /// [`Data`](crate::ErrorKind::Data) when it was not encrypted with this key, or changed since.
     fn decrypt(
         &self,
-        place: &EventPlace<'_>,
+        context: &EventContext<'_>,
         ciphertext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), PersistenceError>;

@@ -4,7 +4,7 @@ use serde::ser::SerializeMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{PersistenceError, State, Topic, Transcoder};
+use crate::{PersistenceError, StateReader, Topic, Transcoder};
 
 /// An event of an aggregate: where it stands, when it happened, and what happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -78,9 +78,9 @@ pub trait Event: Sized + Send + Sync + 'static {
     fn encode<M: SerializeMap>(&self, state: &mut M) -> Result<(), M::Error>;
 
     /// Reads an event that was stored under `topic`, upcasting what an older
-    /// [class version](State::class_version) wrote.
+    /// [class version](StateReader::class_version) wrote.
     ///
     /// # Errors
-    /// [`State::unknown_topic`] for a topic that is not this type's; what decoding fails with.
-    fn decode<T: Transcoder>(topic: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError>;
+    /// [`StateReader::unknown_topic`] for a topic that is not this type's; what decoding fails with.
+    fn decode<T: Transcoder>(topic: &str, state: &mut StateReader<'_, T>) -> Result<Self, PersistenceError>;
 }

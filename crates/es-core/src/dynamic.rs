@@ -1,6 +1,6 @@
-//! The boxed twins of the recorder traits, for recorders that are chosen at run time.
+//! The object-safe versions of the recorder traits, for recorders that are chosen at run time.
 //!
-//! Every recorder has its twin by a blanket implementation, and an `Arc` of a twin is a recorder
+//! Every recorder has its object-safe version by a blanket implementation, and an `Arc` of an object-safe version is a recorder
 //! again: `Arc<dyn DynProcessRecorder>` goes wherever a `ProcessRecorder` goes. Boxing happens at
 //! this border only.
 
@@ -16,13 +16,13 @@ use crate::{
 /// A future on the heap.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, PersistenceError>> + Send + 'a>>;
 
-/// The boxed twin of [`Recorder`].
+/// The object-safe version of [`Recorder`].
 pub trait DynRecorder: Debug + Send + Sync {
     /// See [`Recorder::close`].
     fn close_dyn(&self) -> BoxFuture<'_, ()>;
 }
 
-/// The boxed twin of [`AggregateRecorder`].
+/// The object-safe version of [`AggregateRecorder`].
 pub trait DynAggregateRecorder: DynRecorder {
     /// See [`AggregateRecorder::insert_events`].
     fn insert_events_dyn(&self, events: Vec<StoredEvent>) -> BoxFuture<'_, Vec<i64>>;
@@ -30,17 +30,17 @@ pub trait DynAggregateRecorder: DynRecorder {
     fn select_events_dyn(&self, originator_id: Uuid, range: EventRange) -> BoxFuture<'_, Vec<StoredEvent>>;
 }
 
-/// The boxed twin of [`ApplicationRecorder`].
+/// The object-safe version of [`ApplicationRecorder`].
 pub trait DynApplicationRecorder: DynAggregateRecorder {
     /// See [`ApplicationRecorder::select_notifications`].
     fn select_notifications_dyn(&self, selection: NotificationSelection) -> BoxFuture<'_, Vec<Notification>>;
     /// See [`ApplicationRecorder::max_notification_id`].
     fn max_notification_id_dyn(&self) -> BoxFuture<'_, Option<i64>>;
-    /// See [`ApplicationRecorder::commits`].
+    /// See [`ApplicationRecorder::commit_signal`].
     fn commits_dyn(&self) -> &Signal;
 }
 
-/// The boxed twin of [`TrackingRecorder`].
+/// The object-safe version of [`TrackingRecorder`].
 pub trait DynTrackingRecorder: DynRecorder {
     /// See [`TrackingRecorder::insert_tracking`].
     fn insert_tracking_dyn(&self, tracking: Tracking) -> BoxFuture<'_, ()>;
@@ -52,11 +52,11 @@ pub trait DynTrackingRecorder: DynRecorder {
         application_name: &'a str,
         notification_id: i64,
     ) -> BoxFuture<'a, bool>;
-    /// See [`TrackingRecorder::positions`].
+    /// See [`TrackingRecorder::tracking_signal`].
     fn positions_dyn(&self) -> &Signal;
 }
 
-/// The boxed twin of [`ProcessRecorder`].
+/// The object-safe version of [`ProcessRecorder`].
 pub trait DynProcessRecorder: DynApplicationRecorder + DynTrackingRecorder {
     /// See [`ProcessRecorder::insert_events_with_tracking`].
     fn insert_events_with_tracking_dyn(
@@ -92,7 +92,7 @@ impl<R: ApplicationRecorder> DynApplicationRecorder for R {
     }
 
     fn commits_dyn(&self) -> &Signal {
-        self.commits()
+        self.commit_signal()
     }
 }
 
@@ -114,7 +114,7 @@ impl<R: TrackingRecorder> DynTrackingRecorder for R {
     }
 
     fn positions_dyn(&self) -> &Signal {
-        self.positions()
+        self.tracking_signal()
     }
 }
 
@@ -128,7 +128,7 @@ impl<R: ProcessRecorder> DynProcessRecorder for R {
     }
 }
 
-// `self.as_ref()` in what follows: an `Arc` of a twin has the twin's methods too, by the blanket
+// `self.as_ref()` in what follows: an `Arc` of an object-safe version has the methods of the object-safe version too, by the blanket
 // implementations above, and calling those would never end.
 
 impl<R: DynRecorder + ?Sized> Recorder for Arc<R> {
@@ -163,7 +163,7 @@ impl<R: DynApplicationRecorder + ?Sized> ApplicationRecorder for Arc<R> {
         self.as_ref().max_notification_id_dyn().await
     }
 
-    fn commits(&self) -> &Signal {
+    fn commit_signal(&self) -> &Signal {
         self.as_ref().commits_dyn()
     }
 }
@@ -185,7 +185,7 @@ impl<R: DynTrackingRecorder + ?Sized> TrackingRecorder for Arc<R> {
         self.as_ref().has_tracking_id_dyn(application_name, notification_id).await
     }
 
-    fn positions(&self) -> &Signal {
+    fn tracking_signal(&self) -> &Signal {
         self.as_ref().positions_dyn()
     }
 }

@@ -5,7 +5,7 @@ use std::{error::Error, fmt, sync::Arc};
 
 use uuid::Uuid;
 
-use crate::EventPlace;
+use crate::EventContext;
 
 /// Why an operation of the library failed.
 ///
@@ -34,7 +34,7 @@ pub struct PersistenceError(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
-    place: Option<Place>,
+    context: Option<Place>,
     conflict: Option<Conflict>,
     transient: bool,
     source: Option<Arc<dyn Error + Send + Sync>>,
@@ -107,7 +107,7 @@ impl PersistenceError {
         Self(Box::new(Inner {
             kind,
             message: message.into(),
-            place: None,
+            context: None,
             conflict: None,
             transient: false,
             source: None,
@@ -153,11 +153,11 @@ impl PersistenceError {
 
     /// Names the event that the error is about, if none is named yet.
     #[must_use]
-    pub fn at(mut self, place: &EventPlace<'_>) -> Self {
-        self.0.place.get_or_insert_with(|| Place {
-            originator_id: place.originator_id,
-            originator_version: place.originator_version,
-            topic: place.topic.to_string(),
+    pub fn at(mut self, context: &EventContext<'_>) -> Self {
+        self.0.context.get_or_insert_with(|| Place {
+            originator_id: context.originator_id,
+            originator_version: context.originator_version,
+            topic: context.topic.to_string(),
         });
         self
     }
@@ -285,11 +285,11 @@ impl fmt::Display for Conflict {
 
 impl fmt::Display for PersistenceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = &self.0.place {
+        if let Some(context) = &self.0.context {
             write!(
                 f,
                 "event {:?}, version {} of originator {}: ",
-                place.topic, place.originator_version, place.originator_id
+                context.topic, context.originator_version, context.originator_id
             )?;
         }
         f.write_str(&self.0.message)

@@ -11,16 +11,16 @@
 //!   total order of [`Notification`]s) and [`ProcessRecorder`] (plus [`Tracking`] records in the
 //!   same commit).
 //! - A [`Subscription`] follows the notifications of a recorder, from any position on, and then live.
-//! - A [`Downstream`] records what becomes of notifications, with the position, in one commit.
+//! - A [`NotificationConsumer`] records what becomes of notifications, with the position, in one commit.
 //! - An [`Event`] says which [`Topic`] its payload is stored under and how its state is written.
 //!
-//! Every recorder trait has a boxed twin (`Arc<dyn DynProcessRecorder>`) that implements the trait
+//! Every recorder trait has an object-safe version (`Arc<dyn DynProcessRecorder>`) that implements the trait
 //! itself, so that code can be generic without allocating, or choose a recorder at run time.
 //!
 //! # Example
 //! An event type written by hand; `#[derive(Event)]` of `es-derive` writes the same:
 //! ```
-//! use es_core::{Event, NotificationSelection, PersistenceError, State, Topic, Transcoder};
+//! use es_core::{Event, NotificationSelection, PersistenceError, StateReader, Topic, Transcoder};
 //! use es_core::serde::ser::SerializeMap;
 //!
 //! #[derive(Debug, PartialEq, es_core::serde::Deserialize)]
@@ -40,7 +40,7 @@
 //!         state.serialize_entry("owner", &self.owner)
 //!     }
 //!
-//!     fn decode<T: Transcoder>(topic: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+//!     fn decode<T: Transcoder>(topic: &str, state: &mut StateReader<'_, T>) -> Result<Self, PersistenceError> {
 //!         match topic {
 //!             "bank:Account.Opened" => state.decode(),
 //!             _ => Err(state.unknown_topic()),
@@ -52,14 +52,13 @@
 //! # let _ = openings;
 //! ```
 
+mod attributes;
 mod codec;
+mod consumer;
 mod domain;
-mod downstream;
 mod dynamic;
 mod error;
-mod flatten;
 mod mapper;
-mod paging;
 mod recorder;
 mod selection;
 mod signal;
@@ -67,38 +66,39 @@ mod snapshot;
 mod state;
 mod store;
 mod stored;
+mod streams;
 mod subscription;
 mod topic;
-mod waiting;
+mod tracking_ext;
 
+pub use attributes::encode_attributes;
 pub use bytes::Bytes;
-pub use codec::{Cipher, Compressor, EventPlace, Transcoder, Transcoding};
+pub use codec::{Cipher, Compressor, EventContext, Transcoder, Transcoding};
+pub use consumer::{ConsumerError, HandlerError, NotificationBatch, NotificationConsumer};
 pub use domain::{DomainEvent, Event, next_version};
-pub use downstream::{Downstream, Failure, HandlerError, Portion};
 pub use dynamic::{
     BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynRecorder,
     DynTrackingRecorder,
 };
 pub use error::{Conflict, ErrorKind, PersistenceError};
-pub use flatten::encode_attributes;
 pub use mapper::Mapper;
-pub use paging::{AggregateRecorderExt, ApplicationRecorderExt, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE};
 pub use recorder::{AggregateRecorder, ApplicationRecorder, ProcessRecorder, Recorder, TrackingRecorder};
 pub use selection::{EventRange, NotificationSelection};
 /// The serde that the traits of this crate speak, for code that is generated or written by hand.
 pub use serde;
 pub use signal::{Listener, Signal};
 pub use snapshot::{Snapshot, SnapshotState};
-pub use state::State;
-pub use store::{Batch, EventStore};
+pub use state::StateReader;
+pub use store::{EventBatch, EventStore};
 pub use stored::{Notification, StoredEvent, Tracking};
+pub use streams::{AggregateRecorderExt, ApplicationRecorderExt, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE};
 pub use subscription::{Page, Subscription};
 /// The date and time library whose [`time::OffsetDateTime`] stamps events.
 pub use time;
 pub use topic::Topic;
+pub use tracking_ext::TrackingRecorderExt;
 /// The UUID library whose [`uuid::Uuid`] identifies originators.
 pub use uuid;
-pub use waiting::TrackingRecorderExt;
 
 /// The example of the README, compiled.
 #[cfg(doctest)]

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use time::OffsetDateTime;
 
 use crate::{
-    Bytes, Cipher, Compressor, DomainEvent, Event, EventPlace, PersistenceError, State, StoredEvent,
+    Bytes, Cipher, Compressor, DomainEvent, Event, EventContext, PersistenceError, StateReader, StoredEvent,
     Transcoder,
 };
 
@@ -54,12 +54,12 @@ impl<T: Transcoder> Mapper<T> {
     /// What the parts fail with, naming the event.
     pub fn to_stored_event<E: Event>(&self, event: &DomainEvent<E>) -> Result<StoredEvent, PersistenceError> {
         let topic = event.payload.topic();
-        let place = EventPlace {
+        let context = EventContext {
             originator_id: event.originator_id,
             originator_version: event.originator_version,
             topic: &topic,
         };
-        let state = self.write(&place, event).map_err(|error| error.at(&place))?;
+        let state = self.write(&context, event).map_err(|error| error.at(&context))?;
         Ok(StoredEvent {
             originator_id: event.originator_id,
             originator_version: event.originator_version,
@@ -75,12 +75,12 @@ impl<T: Transcoder> Mapper<T> {
     /// What the parts fail with, naming the event: another key, damaged bytes, a topic that is not
     /// one of `E`'s, a state that does not hold what `E` expects.
     pub fn to_domain_event<E: Event>(&self, event: &StoredEvent) -> Result<DomainEvent<E>, PersistenceError> {
-        self.read(event).map_err(|error| error.at(&event.place()))
+        self.read(event).map_err(|error| error.at(&event.context()))
     }
 
     fn write<E: Event>(
         &self,
-        place: &EventPlace<'_>,
+        context: &EventContext<'_>,
         event: &DomainEvent<E>,
     ) -> Result<Vec<u8>, PersistenceError> {
         let mut state = Vec::with_capacity(STATE_CAPACITY);
@@ -92,18 +92,18 @@ impl<T: Transcoder> Mapper<T> {
         }
         if let Some(cipher) = &self.cipher {
             let mut encrypted = Vec::new();
-            cipher.encrypt(place, &state, &mut encrypted)?;
+            cipher.encrypt(context, &state, &mut encrypted)?;
             state = encrypted;
         }
         Ok(state)
     }
 
     fn read<E: Event>(&self, event: &StoredEvent) -> Result<DomainEvent<E>, PersistenceError> {
-        let place = event.place();
+        let context = event.context();
         let mut bytes = Cow::Borrowed(&*event.state);
         if let Some(cipher) = &self.cipher {
             let mut decrypted = Vec::new();
-            cipher.decrypt(&place, &bytes, &mut decrypted)?;
+            cipher.decrypt(&context, &bytes, &mut decrypted)?;
             bytes = Cow::Owned(decrypted);
         }
         if let Some(compressor) = &self.compressor {
@@ -111,7 +111,7 @@ impl<T: Transcoder> Mapper<T> {
             compressor.decompress(&bytes, &mut decompressed)?;
             bytes = Cow::Owned(decompressed);
         }
-        let mut state = State::new(&bytes, place, &self.transcoder);
+        let mut state = StateReader::new(&bytes, context, &self.transcoder);
         let payload = E::decode(&event.topic, &mut state)?;
         Ok(DomainEvent::at(event.originator_id, event.originator_version, state.timestamp()?, payload))
     }

@@ -104,7 +104,7 @@ pub trait ApplicationRecorder: AggregateRecorder {
     /// It is woken by every commit of the process, after the commit and before the caller is told.
     /// Where others can write too, something looks for what they have written while there are
     /// listeners.
-    fn commits(&self) -> &Signal;
+    fn commit_signal(&self) -> &Signal;
 }
 
 /// Keeps how far upstream notifications have been processed.
@@ -157,8 +157,8 @@ pub trait TrackingRecorder: Recorder {
     }
 
     /// Tells when positions were recorded, and of which applications; closed with the recorder. As
-    /// [`commits`](ApplicationRecorder::commits) tells of events.
-    fn positions(&self) -> &Signal;
+    /// [`commits`](ApplicationRecorder::commit_signal) tells of events.
+    fn tracking_signal(&self) -> &Signal;
 }
 
 /// Records events together with the position of the notification that caused them, which makes

@@ -150,7 +150,7 @@ impl NotificationSelection {
     }
 
     /// Whether `id` lies within `start` and `stop`.
-    pub fn holds(&self, id: i64) -> bool {
+    pub fn contains(&self, id: i64) -> bool {
         let started = match self.start {
             None => true,
             Some(start) if self.inclusive_of_start => id >= start,

@@ -38,7 +38,7 @@ const LONGEST_WAIT: Duration = Duration::from_hours(365 * 24);
 /// let commits = Signal::new();
 /// let mut listener = commits.listen(["bank:Account.Opened"]);
 /// commits.wake(["bank:Account.Opened"]);
-/// assert!(listener.woken().await);
+/// assert!(listener.notified().await);
 /// # }).unwrap();
 /// ```
 #[derive(Clone, Default)]
@@ -83,7 +83,7 @@ impl Signal {
     /// listens.
     ///
     /// It is called by the task that listens, and must not block.
-    pub fn with_poller(on_first_listener: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn on_first_listener(on_first_listener: impl Fn() + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared { on_first_listener: Some(Box::new(on_first_listener)), ..Shared::default() }))
     }
 
@@ -173,10 +173,10 @@ impl Signal {
     ///
     /// # Cancel safety
     /// Dropping the future does no harm.
-    pub async fn closes_within(&self, at_most: Duration) -> bool {
+    pub async fn closed_timeout(&self, at_most: Duration) -> bool {
         let mut listener = self.listen::<&str>([]);
         let mut pause = timer(at_most);
-        while let Either::Left((is_open, _)) = select(pin!(listener.woken()), &mut pause).await {
+        while let Either::Left((is_open, _)) = select(pin!(listener.notified()), &mut pause).await {
             if !is_open {
                 break;
             }
@@ -213,7 +213,7 @@ impl Listener {
     ///
     /// # Cancel safety
     /// A wake-up that was not returned is kept for the next wait.
-    pub async fn woken(&mut self) -> bool {
+    pub async fn notified(&mut self) -> bool {
         poll_fn(|context| self.poll_woken(context)).await
     }
 
@@ -221,8 +221,8 @@ impl Listener {
     ///
     /// # Cancel safety
     /// As [`woken`](Self::woken).
-    pub async fn woken_within(&mut self, at_most: Duration) -> bool {
-        let woken = pin!(self.woken());
+    pub async fn notified_timeout(&mut self, at_most: Duration) -> bool {
+        let woken = pin!(self.notified());
         match select(woken, timer(at_most)).await {
             Either::Left((is_open, _)) => is_open,
             Either::Right(_) => true,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned, ser::SerializeMap};
 
-use crate::{Event, PersistenceError, State, Topic, Transcoder};
+use crate::{Event, PersistenceError, StateReader, Topic, Transcoder};
 
 /// The state of an aggregate that can be kept in a [`Snapshot`].
 pub trait SnapshotState: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -35,7 +35,7 @@ impl<S: SnapshotState> Event for Snapshot<S> {
         state.serialize_entry("state", &self.state)
     }
 
-    fn decode<T: Transcoder>(topic: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+    fn decode<T: Transcoder>(topic: &str, state: &mut StateReader<'_, T>) -> Result<Self, PersistenceError> {
         if topic != S::SNAPSHOT_TOPIC {
             return Err(state.unknown_topic());
         }

@@ -11,7 +11,7 @@ use serde::{
 };
 use time::OffsetDateTime;
 
-use crate::{EventPlace, PersistenceError, Transcoder};
+use crate::{EventContext, PersistenceError, Transcoder};
 
 const TIMESTAMP: &str = "timestamp";
 const CLASS_VERSION: &str = "class_version";
@@ -21,17 +21,17 @@ const CLASS_VERSION: &str = "class_version";
 /// It takes what belongs to every event (timestamp and class version) out of the flat object while
 /// the rest goes to the event's own type, in one pass and without an intermediate tree.
 #[derive(Debug)]
-pub struct State<'a, T> {
+pub struct StateReader<'a, T> {
     bytes: &'a [u8],
-    place: EventPlace<'a>,
+    context: EventContext<'a>,
     transcoder: &'a T,
     expected_version: u32,
     timestamp: Option<OffsetDateTime>,
 }
 
-impl<'a, T: Transcoder> State<'a, T> {
-    pub(crate) fn new(bytes: &'a [u8], place: EventPlace<'a>, transcoder: &'a T) -> Self {
-        Self { bytes, place, transcoder, expected_version: 1, timestamp: None }
+impl<'a, T: Transcoder> StateReader<'a, T> {
+    pub(crate) fn new(bytes: &'a [u8], context: EventContext<'a>, transcoder: &'a T) -> Self {
+        Self { bytes, context, transcoder, expected_version: 1, timestamp: None }
     }
 
     /// The class version that wrote the state; 1 when the state has none.
@@ -82,20 +82,20 @@ impl<'a, T: Transcoder> State<'a, T> {
     {
         old.try_into().map_err(|error| {
             let message = format!("the state of class version {} cannot be upcast", self.expected_version);
-            PersistenceError::data(message).with_source(error).at(&self.place)
+            PersistenceError::data(message).with_source(error).at(&self.context)
         })
     }
 
     /// The error for a topic that the event type does not have.
     pub fn unknown_topic(&self) -> PersistenceError {
-        PersistenceError::programming(format!("no event type is known by topic {:?}", self.place.topic))
-            .at(&self.place)
+        PersistenceError::programming(format!("no event type is known by topic {:?}", self.context.topic))
+            .at(&self.context)
     }
 
     /// The error for a state that a class version wrote which this program does not know.
     pub fn unsupported_class_version(&self, version: u32) -> PersistenceError {
         PersistenceError::data(format!("class version {version} is not known to this program"))
-            .at(&self.place)
+            .at(&self.context)
     }
 
     /// The timestamp, read by itself where the event's type had no attributes to decode.

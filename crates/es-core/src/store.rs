@@ -53,8 +53,8 @@ impl<R: AggregateRecorder, T: Transcoder> EventStore<R, T> {
     }
 
     /// Begins a batch: events of several types and aggregates that are recorded as one.
-    pub fn batch(&self) -> Batch<'_, R, T> {
-        Batch { store: self, events: Vec::new() }
+    pub fn batch(&self) -> EventBatch<'_, R, T> {
+        EventBatch { store: self, events: Vec::new() }
     }
 
     /// The events of an aggregate within a range.
@@ -90,12 +90,12 @@ impl<R: AggregateRecorder, T: Transcoder> EventStore<R, T> {
 /// Nothing is recorded until it is committed.
 #[derive(Debug)]
 #[must_use = "a batch records nothing until it is committed"]
-pub struct Batch<'a, R, T> {
+pub struct EventBatch<'a, R, T> {
     store: &'a EventStore<R, T>,
     events: Vec<StoredEvent>,
 }
 
-impl<R: AggregateRecorder, T: Transcoder> Batch<'_, R, T> {
+impl<R: AggregateRecorder, T: Transcoder> EventBatch<'_, R, T> {
     /// Adds events of one type.
     ///
     /// # Errors

@@ -5,9 +5,9 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::{Conflict, ErrorKind, EventPlace, PersistenceError, Topic};
+use crate::{Conflict, ErrorKind, EventContext, PersistenceError, Topic};
 
-/// An event as a recorder keeps it: its place, its topic, and its state as bytes.
+/// An event as a recorder keeps it: its context, its topic, and its state as bytes.
 ///
 /// Versions and notification ids are `i64`, the whole range of the databases' `bigint`. Cloning
 /// shares topic and state.
@@ -25,8 +25,8 @@ pub struct StoredEvent {
 
 impl StoredEvent {
     /// Where the event stands, for ciphers and errors.
-    pub fn place(&self) -> EventPlace<'_> {
-        EventPlace {
+    pub fn context(&self) -> EventContext<'_> {
+        EventContext {
             originator_id: self.originator_id,
             originator_version: self.originator_version,
             topic: &self.topic,
@@ -70,7 +70,7 @@ impl Tracking {
     /// # Errors
     /// [`Data`](crate::ErrorKind::Data) when the name breaks a rule above.
     pub fn new(application_name: impl Into<String>, notification_id: i64) -> Result<Self, PersistenceError> {
-        Self::covering(application_name, notification_id, notification_id)
+        Self::spanning(application_name, notification_id, notification_id)
     }
 
     /// The position `notification_id`, when several notifications were processed, from `first` on.
@@ -81,7 +81,7 @@ impl Tracking {
     /// # Errors
     /// [`Data`](crate::ErrorKind::Data) when the name breaks a rule above, or `first` comes after the
     /// position.
-    pub fn covering(
+    pub fn spanning(
         application_name: impl Into<String>,
         first: i64,
         notification_id: i64,
@@ -108,7 +108,7 @@ impl Tracking {
     ///
     /// ```
     /// # use es_core::{PersistenceError, Tracking};
-    /// let tracking = Tracking::covering("bank", 8, 10)?.after(7)?;
+    /// let tracking = Tracking::spanning("bank", 8, 10)?.after(7)?;
     /// assert_eq!(tracking.expected_position(), Some(7));
     /// assert!(tracking.validate(Some(7)).is_ok());
     /// assert!(tracking.validate(Some(9)).unwrap_err().is_conflict());
@@ -176,7 +176,7 @@ impl Tracking {
     }
 
     /// The first notification that was processed.
-    pub fn first(&self) -> i64 {
+    pub fn first_notification_id(&self) -> i64 {
         self.first
     }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     ApplicationRecorder, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE, ErrorKind, Listener, Notification,
-    NotificationSelection, PersistenceError, Topic, paging::PageSize, selection::state_bytes,
+    NotificationSelection, PersistenceError, Topic, selection::state_bytes, streams::PageSize,
 };
 
 /// How long to wait before reading again after a failure that may pass: doubled each time, from the
@@ -80,7 +80,7 @@ pub struct Page {
 impl<R: ApplicationRecorder> Subscription<R> {
     pub(crate) fn new(recorder: R, position: i64, topics: impl IntoIterator<Item = Topic>) -> Self {
         let topics: Vec<Topic> = topics.into_iter().collect();
-        let listener = recorder.commits().listen(&topics);
+        let listener = recorder.commit_signal().listen(&topics);
         Self {
             recorder,
             topics,
@@ -144,7 +144,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
     /// Dropping the future loses nothing: the position moves when a page is returned.
     pub async fn next_page(&mut self) -> Result<Option<Page>, PersistenceError> {
         loop {
-            if let Some(page) = self.read_patiently().await? {
+            if let Some(page) = self.read_with_retry().await? {
                 self.position = page.position;
                 let events = page.notifications.iter().map(|notification| &notification.event);
                 self.page_size = self.page_size.after(page.notifications.len(), state_bytes(events));
@@ -154,7 +154,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
                 }
                 return Ok(Some(page));
             }
-            if !self.listener.woken_within(self.poll_interval).await {
+            if !self.listener.notified_timeout(self.poll_interval).await {
                 return Ok(None);
             }
             self.is_in_log = false;
@@ -172,16 +172,16 @@ impl<R: ApplicationRecorder> Subscription<R> {
     }
 
     /// Reads what is there now, again after failures that may pass.
-    async fn read_patiently(&mut self) -> Result<Option<Page>, PersistenceError> {
+    async fn read_with_retry(&mut self) -> Result<Option<Page>, PersistenceError> {
         let (mut pause, longest_pause) = RETRY_PAUSES;
         loop {
             match self.read().await {
-                Err(_) if self.recorder.commits().is_closed() => return Ok(None),
+                Err(_) if self.recorder.commit_signal().is_closed() => return Ok(None),
                 Err(error) if error.is_transient() => {
                     tracing::warn!(%error, position = self.position, "following the log failed; trying again");
                     self.is_in_log = false;
                     self.is_interrupted = true;
-                    if self.recorder.commits().closes_within(pause).await {
+                    if self.recorder.commit_signal().closed_timeout(pause).await {
                         return Ok(None);
                     }
                     pause = longest_pause.min(pause * 2);

@@ -25,47 +25,47 @@ fn position(notification_id: i64) -> Tracking {
 }
 
 #[test]
-fn what_is_asked_of_the_twin_is_answered_by_the_recorder() {
+fn what_is_asked_of_the_object_safe_version_is_answered_by_the_recorder() {
     let recorder = PopoProcessRecorder::new();
-    let twin: Arc<dyn DynProcessRecorder> = Arc::new(recorder.clone());
+    let object_safe: Arc<dyn DynProcessRecorder> = Arc::new(recorder.clone());
 
-    assert_eq!(now(twin.insert_events(vec![event(1), event(2)])).unwrap(), [1, 2]);
-    assert_eq!(now(twin.insert_events_with_tracking(vec![event(3)], position(7))).unwrap(), [3]);
-    assert!(now(twin.insert_events(vec![event(3)])).unwrap_err().is_conflict());
-    assert_eq!(now(twin.select_events(ID, EventRange::all().gt(1))).unwrap(), [event(2), event(3)]);
+    assert_eq!(now(object_safe.insert_events(vec![event(1), event(2)])).unwrap(), [1, 2]);
+    assert_eq!(now(object_safe.insert_events_with_tracking(vec![event(3)], position(7))).unwrap(), [3]);
+    assert!(now(object_safe.insert_events(vec![event(3)])).unwrap_err().is_conflict());
+    assert_eq!(now(object_safe.select_events(ID, EventRange::all().gt(1))).unwrap(), [event(2), event(3)]);
     let selection = NotificationSelection::new(10).after(2);
-    let notifications = now(twin.select_notifications(selection.clone())).unwrap();
+    let notifications = now(object_safe.select_notifications(selection.clone())).unwrap();
     assert_eq!(notifications, now(recorder.select_notifications(selection)).unwrap());
     assert_eq!(notifications.len(), 1);
-    assert_eq!(now(twin.max_notification_id()).unwrap(), Some(3));
+    assert_eq!(now(object_safe.max_notification_id()).unwrap(), Some(3));
 
-    assert_eq!(now(twin.max_tracking_id("upstream")).unwrap(), Some(7));
-    now(twin.insert_tracking(position(9))).unwrap();
-    assert!(now(twin.insert_tracking(position(9))).unwrap_err().is_conflict());
+    assert_eq!(now(object_safe.max_tracking_id("upstream")).unwrap(), Some(7));
+    now(object_safe.insert_tracking(position(9))).unwrap();
+    assert!(now(object_safe.insert_tracking(position(9))).unwrap_err().is_conflict());
     assert_eq!(now(recorder.max_tracking_id("upstream")).unwrap(), Some(9));
-    assert_eq!(now(twin.max_tracking_id("elsewhere")).unwrap(), None);
+    assert_eq!(now(object_safe.max_tracking_id("elsewhere")).unwrap(), None);
     for (notification_id, is_processed) in [(8, true), (9, true), (10, false)] {
-        assert_eq!(now(twin.has_tracking_id("upstream", notification_id)).unwrap(), is_processed);
+        assert_eq!(now(object_safe.has_tracking_id("upstream", notification_id)).unwrap(), is_processed);
         assert_eq!(now(recorder.has_tracking_id("upstream", notification_id)).unwrap(), is_processed);
     }
 }
 
 #[test]
-fn who_listens_to_the_twin_is_woken_by_the_recorder() {
+fn who_listens_to_the_object_safe_version_is_woken_by_the_recorder() {
     let recorder = PopoProcessRecorder::new();
-    let twin: Arc<dyn DynProcessRecorder> = Arc::new(recorder.clone());
+    let object_safe: Arc<dyn DynProcessRecorder> = Arc::new(recorder.clone());
     let (mut commits, mut positions) =
-        (twin.commits().listen([OPENED]), twin.positions().listen(["upstream"]));
+        (object_safe.commit_signal().listen([OPENED]), object_safe.tracking_signal().listen(["upstream"]));
     now(recorder.insert_events_with_tracking(vec![event(1)], position(1))).unwrap();
-    assert_eq!(commits.woken().now_or_never(), Some(true));
-    assert_eq!(positions.woken().now_or_never(), Some(true));
+    assert_eq!(commits.notified().now_or_never(), Some(true));
+    assert_eq!(positions.notified().now_or_never(), Some(true));
 }
 
 #[test]
-fn closing_the_twin_closes_the_recorder() {
+fn closing_the_object_safe_version_closes_the_recorder() {
     let recorder = PopoProcessRecorder::new();
-    let twin: Arc<dyn DynProcessRecorder> = Arc::new(recorder.clone());
-    now(twin.close()).unwrap();
+    let object_safe: Arc<dyn DynProcessRecorder> = Arc::new(recorder.clone());
+    now(object_safe.close()).unwrap();
     let error = now(recorder.insert_events(vec![event(1)])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interface);
 }

@@ -51,7 +51,7 @@ fn a_listener_is_woken_for_its_keys_only() {
     signal.wake([CLOSED.as_str()]);
     assert_eq!(wakes.0.load(Ordering::SeqCst), 0);
     assert!(opened.poll_woken(&mut context).is_pending());
-    assert_eq!(anything.woken().now_or_never(), Some(true));
+    assert_eq!(anything.notified().now_or_never(), Some(true));
     signal.wake([CLOSED.as_str(), OPENED.as_str()]);
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1, "woken by the first");
     signal.wake([OPENED.as_str()]);
@@ -63,17 +63,17 @@ fn a_listener_is_woken_for_its_keys_only() {
 fn a_wake_up_between_two_waits_is_kept() {
     let signal = Signal::new();
     let mut listener = signal.listen([OPENED]);
-    assert_eq!(listener.woken().now_or_never(), None);
+    assert_eq!(listener.notified().now_or_never(), None);
     signal.wake_all();
-    assert_eq!(listener.woken().now_or_never(), Some(true));
-    assert_eq!(listener.woken().now_or_never(), None);
+    assert_eq!(listener.notified().now_or_never(), Some(true));
+    assert_eq!(listener.notified().now_or_never(), None);
 }
 
 #[test]
 fn nobody_listens_after_the_last_listener_is_dropped() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
-    let signal = Signal::with_poller(move || {
+    let signal = Signal::on_first_listener(move || {
         counted.fetch_add(1, Ordering::SeqCst);
     });
     let first = signal.listen([OPENED]);
@@ -91,8 +91,8 @@ fn dropping_a_listener_leaves_the_others() {
     let (mut opened, mut anything) = (signal.listen([OPENED]), signal.listen::<&str>([]));
     drop((signal.listen([OPENED]), signal.listen::<&str>([])));
     signal.wake([OPENED.as_str()]);
-    assert_eq!(opened.woken().now_or_never(), Some(true));
-    assert_eq!(anything.woken().now_or_never(), Some(true));
+    assert_eq!(opened.notified().now_or_never(), Some(true));
+    assert_eq!(anything.notified().now_or_never(), Some(true));
 }
 
 #[test]
@@ -100,8 +100,8 @@ fn closing_ends_every_wait() {
     let signal = Signal::new();
     let mut listener = signal.listen([OPENED]);
     signal.close();
-    assert_eq!(listener.woken().now_or_never(), Some(false));
-    assert_eq!(signal.listen([OPENED]).woken().now_or_never(), Some(false));
+    assert_eq!(listener.notified().now_or_never(), Some(false));
+    assert_eq!(signal.listen([OPENED]).notified().now_or_never(), Some(false));
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn waiting_ends_with_its_time_and_with_the_recorder() {
 #[test]
 fn a_position_beyond_what_the_upstream_has_is_refused() {
     let (recorder, upstream) = (PopoTrackingRecorder::new(), PopoApplicationRecorder::new());
-    let verified = || recorder.verified_position("bank", &upstream).now_or_never().unwrap();
+    let verified = || recorder.validated_position("bank", &upstream).now_or_never().unwrap();
     assert_eq!(verified().unwrap(), None);
     recorder.insert_tracking(Tracking::new("bank", 2).unwrap()).now_or_never().unwrap().unwrap();
     for (version, highest) in [(1, "none"), (2, "1")] {
@@ -209,7 +209,7 @@ fn a_position_beyond_what_the_upstream_has_is_refused() {
 #[test]
 fn a_pause_ends_when_the_signal_closes_and_not_before() {
     let signal = Signal::new();
-    let mut pause = pin!(signal.closes_within(Duration::MAX));
+    let mut pause = pin!(signal.closed_timeout(Duration::MAX));
     assert_eq!(pause.as_mut().now_or_never(), None);
     signal.wake_all();
     assert_eq!(pause.as_mut().now_or_never(), None);

@@ -7,8 +7,8 @@ mod support;
 use std::sync::Arc;
 
 use es_core::{
-    Cipher, Compressor, DomainEvent, ErrorKind, Event, EventPlace, Mapper, PersistenceError, Snapshot,
-    SnapshotState, State, Topic, Transcoder,
+    Cipher, Compressor, DomainEvent, ErrorKind, Event, EventContext, Mapper, PersistenceError, Snapshot,
+    SnapshotState, StateReader, Topic, Transcoder,
     serde::{
         Deserialize, Serialize,
         ser::{Error, SerializeMap},
@@ -106,7 +106,7 @@ impl Event for Opened {
         state.serialize_entry("owner", &self.owner)
     }
 
-    fn decode<T: Transcoder>(_: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+    fn decode<T: Transcoder>(_: &str, state: &mut StateReader<'_, T>) -> Result<Self, PersistenceError> {
         state.decode()
     }
 }
@@ -141,8 +141,8 @@ fn what_is_not_a_state_is_an_error_that_names_the_event() {
         r#"{"amount":5,"currency":"CHF","class_version":2}"#,
     ] {
         let failure = failure(state);
-        let place = format!("event \"bank:Account.Credited\", version 3 of originator {ID}: ");
-        assert!(failure.starts_with(&place), "{state}: {failure}");
+        let context = format!("event \"bank:Account.Credited\", version 3 of originator {ID}: ");
+        assert!(failure.starts_with(&context), "{state}: {failure}");
     }
 }
 
@@ -161,7 +161,7 @@ impl Event for Settled {
         Ok(())
     }
 
-    fn decode<T: Transcoder>(_: &str, _: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+    fn decode<T: Transcoder>(_: &str, _: &mut StateReader<'_, T>) -> Result<Self, PersistenceError> {
         Ok(Self)
     }
 }
@@ -204,7 +204,7 @@ impl Event for Unwritable {
         Err(M::Error::custom("it has no representation"))
     }
 
-    fn decode<T: Transcoder>(_: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+    fn decode<T: Transcoder>(_: &str, state: &mut StateReader<'_, T>) -> Result<Self, PersistenceError> {
         Err(state.unknown_topic())
     }
 }
@@ -251,22 +251,22 @@ impl Compressor for Mark {
 impl Cipher for Mark {
     fn encrypt(
         &self,
-        place: &EventPlace<'_>,
+        context: &EventContext<'_>,
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), PersistenceError> {
-        assert_eq!((place.originator_id, place.originator_version), (ID, 3));
+        assert_eq!((context.originator_id, context.originator_version), (ID, 3));
         self.mark(plaintext, out);
         Ok(())
     }
 
     fn decrypt(
         &self,
-        place: &EventPlace<'_>,
+        context: &EventContext<'_>,
         ciphertext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), PersistenceError> {
-        assert_eq!((place.originator_id, place.originator_version), (ID, 3));
+        assert_eq!((context.originator_id, context.originator_version), (ID, 3));
         self.unmark(ciphertext, out)
     }
 }

@@ -91,8 +91,8 @@ impl ApplicationRecorder for Observed {
         self.recorder.max_notification_id().await
     }
 
-    fn commits(&self) -> &Signal {
-        self.recorder.commits()
+    fn commit_signal(&self) -> &Signal {
+        self.recorder.commit_signal()
     }
 }
 

@@ -87,7 +87,7 @@ impl ApplicationRecorder for Moody {
         self.recorder.max_notification_id().await
     }
 
-    fn commits(&self) -> &Signal {
+    fn commit_signal(&self) -> &Signal {
         &self.commits
     }
 }

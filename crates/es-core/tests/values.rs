@@ -3,8 +3,8 @@
 use std::{cmp::Ordering, collections::HashSet, error::Error};
 
 use es_core::{
-    Bytes, Conflict, DomainEvent, ErrorKind, Notification, NotificationSelection, PersistenceError, Portion,
-    StoredEvent, Topic, Tracking, next_version, uuid::Uuid,
+    Bytes, Conflict, DomainEvent, ErrorKind, Notification, NotificationBatch, NotificationSelection,
+    PersistenceError, StoredEvent, Topic, Tracking, next_version, uuid::Uuid,
 };
 use proptest::prelude::*;
 
@@ -67,10 +67,10 @@ fn an_application_name_is_not_empty_reserved_or_with_a_nul() {
 
 #[test]
 fn a_position_accounts_for_notifications_from_the_first_on() {
-    let several = Tracking::covering("upstream", 3, 7).unwrap();
-    assert_eq!((several.first(), several.notification_id()), (3, 7));
-    assert_eq!(Tracking::new("upstream", 7).unwrap().first(), 7);
-    let error = Tracking::covering("upstream", 8, 7).unwrap_err();
+    let several = Tracking::spanning("upstream", 3, 7).unwrap();
+    assert_eq!((several.first_notification_id(), several.notification_id()), (3, 7));
+    assert_eq!(Tracking::new("upstream", 7).unwrap().first_notification_id(), 7);
+    let error = Tracking::spanning("upstream", 8, 7).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     assert_eq!(error.to_string(), "notifications from 8 to 7 of application \"upstream\" are none");
 }
@@ -78,19 +78,19 @@ fn a_position_accounts_for_notifications_from_the_first_on() {
 #[test]
 fn a_portion_is_recorded_from_its_first_notification_to_the_last_that_is_handled() {
     let notifications = [4, 6, 9].map(|id| Notification { id, event: event(id) });
-    let portion = Portion {
+    let batch = NotificationBatch {
         application_name: "upstream",
         notifications: &notifications,
         position: 12,
         expected_position: None,
     };
-    assert_eq!([0, 1, 2, 3, 4].map(|handled| portion.position_after(handled)), [3, 4, 6, 12, 12]);
-    assert_eq!(portion.tracking(2).unwrap(), Tracking::covering("upstream", 4, 6).unwrap());
-    assert_eq!(portion.tracking(3).unwrap(), Tracking::covering("upstream", 4, 12).unwrap());
+    assert_eq!([0, 1, 2, 3, 4].map(|handled| batch.position_after(handled)), [3, 4, 6, 12, 12]);
+    assert_eq!(batch.tracking(2).unwrap(), Tracking::spanning("upstream", 4, 6).unwrap());
+    assert_eq!(batch.tracking(3).unwrap(), Tracking::spanning("upstream", 4, 12).unwrap());
 
-    let empty = Portion { notifications: &[], ..portion };
+    let empty = NotificationBatch { notifications: &[], ..batch };
     assert_eq!(empty.tracking(0).unwrap(), Tracking::new("upstream", 12).unwrap());
-    let nameless = Portion { application_name: "", ..portion };
+    let nameless = NotificationBatch { application_name: "", ..batch };
     assert_eq!(nameless.tracking(1).unwrap_err().kind(), ErrorKind::Data);
 }
 
@@ -126,7 +126,7 @@ fn a_conflict_is_an_integrity_error_that_names_what_collided() {
 
 #[test]
 fn a_tracking_record_follows_the_position_that_it_expects() {
-    let tracking = Tracking::covering("up", 8, 10).unwrap().after(5).unwrap();
+    let tracking = Tracking::spanning("up", 8, 10).unwrap().after(5).unwrap();
     assert_eq!(tracking.expected_position(), Some(5));
     assert!(tracking.validate(Some(5)).is_ok());
     for ahead in [6, 7, 8, 10, i64::MAX] {
@@ -142,7 +142,7 @@ fn a_tracking_record_follows_the_position_that_it_expects() {
     }
     let first = Tracking::new("up", 1).unwrap().after(0).unwrap();
     assert!(first.validate(None).is_ok() && first.validate(Some(0)).is_ok());
-    let unconditional = Tracking::covering("up", 8, 10).unwrap();
+    let unconditional = Tracking::spanning("up", 8, 10).unwrap();
     assert_eq!(unconditional.expected_position(), None);
     assert!([None, Some(0), Some(7)].iter().all(|recorded| unconditional.validate(*recorded).is_ok()));
     assert!(unconditional.validate(Some(8)).unwrap_err().is_conflict());
@@ -151,7 +151,7 @@ fn a_tracking_record_follows_the_position_that_it_expects() {
 #[test]
 fn a_tracking_record_comes_after_the_position_that_it_expects() {
     for position in [8, 9, i64::MAX] {
-        let error = Tracking::covering("up", 8, 10).unwrap().after(position).unwrap_err();
+        let error = Tracking::spanning("up", 8, 10).unwrap().after(position).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Data);
     }
 }
@@ -207,7 +207,7 @@ fn an_error_keeps_its_cause_apart_from_its_message() {
 
 #[test]
 fn an_error_is_about_the_event_that_was_named_first() {
-    let error = PersistenceError::data("not JSON").at(&event(4).place()).at(&event(5).place());
+    let error = PersistenceError::data("not JSON").at(&event(4).context()).at(&event(5).context());
     let named =
         "event \"bank:Opened\", version 4 of originator 00000000-0000-0000-0000-000000000000: not JSON";
     assert_eq!(error.to_string(), named);
@@ -229,10 +229,10 @@ proptest! {
     #[test]
     fn a_selection_holds_what_lies_between_its_bounds(id in near(), start in near(), stop in near()) {
         let all = NotificationSelection::new(1);
-        prop_assert!(all.holds(id));
-        prop_assert_eq!(all.clone().start(start).holds(id), start <= id);
-        prop_assert_eq!(all.clone().after(start).holds(id), start < id);
-        prop_assert_eq!(all.clone().stop(stop).holds(id), id <= stop);
-        prop_assert_eq!(all.start(start).stop(stop).holds(id), (start..=stop).contains(&id));
+        prop_assert!(all.contains(id));
+        prop_assert_eq!(all.clone().start(start).contains(id), start <= id);
+        prop_assert_eq!(all.clone().after(start).contains(id), start < id);
+        prop_assert_eq!(all.clone().stop(stop).contains(id), id <= stop);
+        prop_assert_eq!(all.start(start).stop(stop).contains(id), (start..=stop).contains(&id));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{hint::black_box, time::Instant};
 
-use es_core::{Cipher, EventPlace, PersistenceError, Topic, uuid::Uuid};
+use es_core::{Cipher, EventContext, PersistenceError, Topic, uuid::Uuid};
 use es_crypto::AesCipher;
 
 const ROUNDS: usize = 31;
@@ -11,19 +11,19 @@ const CALLS_PER_ROUND: u32 = 2_000;
 
 fn main() -> Result<(), PersistenceError> {
     let topic = Topic::from_static("bank:Account.Opened");
-    let place = EventPlace { originator_id: Uuid::nil(), originator_version: 1, topic: &topic };
+    let context = EventContext { originator_id: Uuid::nil(), originator_version: 1, topic: &topic };
     let plaintext = [b'x'; 341];
     for num_bytes in [16, 24, 32] {
         let cipher = AesCipher::from_base64(&AesCipher::create_key(num_bytes)?)?;
         let mut encrypted = Vec::new();
         report(&format!("seal, AES-{}", num_bytes * 8), || {
             encrypted.clear();
-            cipher.encrypt(&place, &plaintext, &mut encrypted)
+            cipher.encrypt(&context, &plaintext, &mut encrypted)
         })?;
         let mut decrypted = Vec::new();
         report(&format!("open, AES-{}", num_bytes * 8), || {
             decrypted.clear();
-            cipher.decrypt(&place, &encrypted, &mut decrypted)
+            cipher.decrypt(&context, &encrypted, &mut decrypted)
         })?;
     }
     let mut nonce = [0_u8; 12];

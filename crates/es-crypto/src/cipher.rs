@@ -7,7 +7,7 @@ use aes_gcm::{
     aead::{AeadInOut, consts::U12},
     aes::Aes192,
 };
-use es_core::{Cipher, EventPlace, PersistenceError};
+use es_core::{Cipher, EventContext, PersistenceError};
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 
 use crate::{AesKey, key::fill_random};
@@ -62,7 +62,7 @@ impl AesCipher {
 impl Cipher for AesCipher {
     fn encrypt(
         &self,
-        _place: &EventPlace<'_>,
+        _context: &EventContext<'_>,
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), PersistenceError> {
@@ -88,7 +88,7 @@ impl Cipher for AesCipher {
 
     fn decrypt(
         &self,
-        _place: &EventPlace<'_>,
+        _context: &EventContext<'_>,
         ciphertext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), PersistenceError> {
@@ -146,7 +146,7 @@ impl Algorithm {
         Self::Ring(Box::new(LessSafeKey::new(key)))
     }
 
-    /// Encrypts `text` in place; `None` when it is too long.
+    /// Encrypts `text` in context; `None` when it is too long.
     fn seal(&self, nonce: [u8; NONCE_LENGTH], text: &mut [u8]) -> Option<[u8; TAG_LENGTH]> {
         match self {
             Self::Ring(key) => {
@@ -160,7 +160,7 @@ impl Algorithm {
         }
     }
 
-    /// Decrypts `text` in place, and tells whether it is what was encrypted with this key.
+    /// Decrypts `text` in context, and tells whether it is what was encrypted with this key.
     fn open(&self, nonce: [u8; NONCE_LENGTH], tag: [u8; TAG_LENGTH], text: &mut [u8]) -> bool {
         match self {
             Self::Ring(key) => {

@@ -10,12 +10,12 @@
 //! | 16 | authentication tag |
 //! | as many as the plaintext | ciphertext |
 //!
-//! There is no associated data: an encrypted state is not bound to its event's place. Whoever can
+//! There is no associated data: an encrypted state is not bound to its event's context. Whoever can
 //! write to the database can move a state to another event; whoever cannot is kept out by the tag.
 //!
 //! # Example
 //! ```
-//! use es_core::{Cipher, EventPlace, Topic, uuid::Uuid};
+//! use es_core::{Cipher, EventContext, Topic, uuid::Uuid};
 //! use es_crypto::AesCipher;
 //!
 //! // Once: make a key and keep it where secrets are kept, for example as `CIPHER_KEY`.
@@ -23,13 +23,13 @@
 //!
 //! let cipher = AesCipher::from_base64(&key)?;
 //! let topic = Topic::from_static("bank:Account.Opened");
-//! let place = EventPlace { originator_id: Uuid::nil(), originator_version: 1, topic: &topic };
+//! let context = EventContext { originator_id: Uuid::nil(), originator_version: 1, topic: &topic };
 //!
 //! let mut encrypted = Vec::new();
-//! cipher.encrypt(&place, br#"{"owner":"Ada"}"#, &mut encrypted)?;
+//! cipher.encrypt(&context, br#"{"owner":"Ada"}"#, &mut encrypted)?;
 //!
 //! let mut decrypted = Vec::new();
-//! cipher.decrypt(&place, &encrypted, &mut decrypted)?;
+//! cipher.decrypt(&context, &encrypted, &mut decrypted)?;
 //! assert_eq!(decrypted, br#"{"owner":"Ada"}"#);
 //! # Ok::<(), es_core::PersistenceError>(())
 //! ```

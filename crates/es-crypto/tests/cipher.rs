@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, thread};
 
-use es_core::{Cipher, ErrorKind, EventPlace, PersistenceError, Topic, uuid::Uuid};
+use es_core::{Cipher, ErrorKind, EventContext, PersistenceError, Topic, uuid::Uuid};
 use es_crypto::{AesCipher, AesKey};
 use proptest::prelude::*;
 
@@ -11,20 +11,20 @@ const NONCE_LENGTH: usize = 12;
 const OVERHEAD: usize = 28;
 const KEY_LENGTHS: [usize; 3] = [16, 24, 32];
 
-fn with_place<R>(call: impl FnOnce(&EventPlace<'_>) -> R) -> R {
+fn with_context<R>(call: impl FnOnce(&EventContext<'_>) -> R) -> R {
     let topic = Topic::from_static("bank:Account.Opened");
-    call(&EventPlace { originator_id: Uuid::nil(), originator_version: 1, topic: &topic })
+    call(&EventContext { originator_id: Uuid::nil(), originator_version: 1, topic: &topic })
 }
 
 fn encrypt(cipher: &AesCipher, plaintext: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    with_place(|place| cipher.encrypt(place, plaintext, &mut out)).unwrap();
+    with_context(|context| cipher.encrypt(context, plaintext, &mut out)).unwrap();
     out
 }
 
 fn decrypt(cipher: &AesCipher, ciphertext: &[u8]) -> Result<Vec<u8>, PersistenceError> {
     let mut out = Vec::new();
-    let result = with_place(|place| cipher.decrypt(place, ciphertext, &mut out));
+    let result = with_context(|context| cipher.decrypt(context, ciphertext, &mut out));
     if result.is_err() {
         assert!(out.is_empty(), "nothing that was not authenticated is handed out");
     }
@@ -65,13 +65,13 @@ fn output_is_appended_and_untouched_on_failure() {
     for key_length in KEY_LENGTHS {
         let cipher = new_cipher(key_length);
         let mut encrypted = b"before".to_vec();
-        with_place(|place| cipher.encrypt(place, b"state", &mut encrypted)).unwrap();
+        with_context(|context| cipher.encrypt(context, b"state", &mut encrypted)).unwrap();
         assert_eq!(&encrypted[..6], b"before");
 
         let mut decrypted = b"before".to_vec();
-        with_place(|place| cipher.decrypt(place, &encrypted[6..], &mut decrypted)).unwrap();
+        with_context(|context| cipher.decrypt(context, &encrypted[6..], &mut decrypted)).unwrap();
         assert_eq!(decrypted, b"beforestate");
-        with_place(|place| cipher.decrypt(place, b"not encrypted by anybody at all", &mut decrypted))
+        with_context(|context| cipher.decrypt(context, b"not encrypted by anybody at all", &mut decrypted))
             .unwrap_err();
         assert_eq!(decrypted, b"beforestate");
     }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use es_core::{
-    Bytes, DomainEvent, ErrorKind, Event, Mapper, PersistenceError, State, StoredEvent, Topic, Transcoder,
+    Bytes, DomainEvent, ErrorKind, Event, Mapper, PersistenceError, StateReader, StoredEvent, Topic,
+    Transcoder,
     serde::{self, Deserializer, Serialize, Serializer, de::DeserializeSeed, ser::SerializeMap},
     time::OffsetDateTime,
     uuid::Uuid,
@@ -29,7 +30,7 @@ impl Event for Opened {
         state.serialize_entry("owner", &self.owner)
     }
 
-    fn decode<T: Transcoder>(topic: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+    fn decode<T: Transcoder>(topic: &str, state: &mut StateReader<'_, T>) -> Result<Self, PersistenceError> {
         if TOPIC == *topic { state.decode() } else { Err(state.unknown_topic()) }
     }
 }
@@ -82,9 +83,9 @@ fn assert_named(mapper: &Mapper<PlainJson>, stored: &StoredEvent, key: &str) {
     let error = mapper.to_domain_event::<Opened>(stored).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     let message = error.to_string();
-    let place =
+    let context =
         "event \"bank:Account.Opened\", version 3 of originator 00000000-0000-0000-0000-000000000007: ";
-    assert!(message.starts_with(place), "{message}");
+    assert!(message.starts_with(context), "{message}");
     let shown = format!("{error} {error:?} {mapper:?}");
     assert!(!shown.contains(key) && !shown.contains("Ada"), "{shown}");
 }

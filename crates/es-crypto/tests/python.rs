@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
 use es_compress::ZlibCompressor;
-use es_core::{Cipher, Compressor, EventPlace, Topic, uuid::Uuid};
+use es_core::{Cipher, Compressor, EventContext, Topic, uuid::Uuid};
 use es_crypto::AesCipher;
 use serde::Deserialize;
 
@@ -40,9 +40,9 @@ fn bytes(hex: &str) -> Vec<u8> {
 
 fn decrypt(cipher: &AesCipher, ciphertext: &[u8]) -> Vec<u8> {
     let topic = Topic::from_static("bank:Account.Opened");
-    let place = EventPlace { originator_id: Uuid::nil(), originator_version: 1, topic: &topic };
+    let context = EventContext { originator_id: Uuid::nil(), originator_version: 1, topic: &topic };
     let mut plaintext = Vec::new();
-    cipher.decrypt(&place, ciphertext, &mut plaintext).unwrap();
+    cipher.decrypt(&context, ciphertext, &mut plaintext).unwrap();
     plaintext
 }
 

@@ -68,7 +68,7 @@ fn implementation(event: &EventType) -> TokenStream {
 
             fn decode<__Transcoder: #core::Transcoder>(
                 topic: &str,
-                state: &mut #core::State<'_, __Transcoder>,
+                state: &mut #core::StateReader<'_, __Transcoder>,
             ) -> ::core::result::Result<Self, #core::PersistenceError> {
                 match topic {
                     #(#decoders,)*

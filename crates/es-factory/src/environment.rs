@@ -23,7 +23,7 @@ use es_core::PersistenceError;
 /// | `POSTGRES_LOCK_TIMEOUT` | 0, wait for ever | whole seconds to wait for the lock on the events table |
 /// | `POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT` | 0, never | whole seconds |
 /// | `POSTGRES_CONNECT_TIMEOUT` | 30 | seconds to wait for a connection |
-/// | `POSTGRES_ANSWER_TIMEOUT` | 30 | seconds of silence until the server is asked whether it is at work; 0 is never |
+/// | `POSTGRES_RESPONSE_TIMEOUT` | 30 | seconds of silence until the server is asked whether it is at work; 0 is never |
 /// | `POSTGRES_POOL_SIZE` | 5 | connections that are kept open |
 /// | `POSTGRES_MAX_OVERFLOW` | 10 | more connections that are opened for a while |
 /// | `POSTGRES_MAX_WAITING` | 0, any number | callers that may wait for a connection |

@@ -79,8 +79,8 @@ fn with_bounds(
     if let Some(timeout) = environment.seconds("POSTGRES_CONNECT_TIMEOUT")? {
         options = options.connect_timeout(timeout);
     }
-    if let Some(timeout) = environment.seconds("POSTGRES_ANSWER_TIMEOUT")? {
-        options = options.answer_timeout(timeout);
+    if let Some(timeout) = environment.seconds("POSTGRES_RESPONSE_TIMEOUT")? {
+        options = options.response_timeout(timeout);
     }
     if let Some(connections) = environment.count("POSTGRES_POOL_SIZE")? {
         options = options.pool_size(connections as usize);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, BoxFuture, Bytes, Cipher, Compressor, DynAggregateRecorder,
-    DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder, ErrorKind, EventPlace, EventRange,
+    DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder, ErrorKind, EventContext, EventRange,
     PersistenceError, Recorder, StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
 };
 use es_factory::{Backend, InfrastructureFactory, Registry};
@@ -189,7 +189,7 @@ struct Labelled(String);
 impl Cipher for Labelled {
     fn encrypt(
         &self,
-        _place: &EventPlace<'_>,
+        _context: &EventContext<'_>,
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), PersistenceError> {
@@ -199,7 +199,7 @@ impl Cipher for Labelled {
 
     fn decrypt(
         &self,
-        _place: &EventPlace<'_>,
+        _context: &EventContext<'_>,
         ciphertext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), PersistenceError> {
@@ -226,7 +226,7 @@ fn a_registered_cipher_reads_the_environment() {
     let cipher = factory.cipher().unwrap().unwrap();
     let event = event(1);
     let mut encrypted = Vec::new();
-    cipher.encrypt(&event.place(), b"abc", &mut encrypted).unwrap();
+    cipher.encrypt(&event.context(), b"abc", &mut encrypted).unwrap();
     assert_eq!(encrypted, b"mine: abc");
     assert!(build(&[labels]).unwrap_err().to_string().contains("no label"));
 }

@@ -6,21 +6,21 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
 #![allow(clippy::print_stdout, reason = "what was counted is shown when a bound is broken")]
 
-use std::hint::black_box;
-use std::sync::Arc;
+use std::{hint::black_box, sync::Arc};
 
 use allocation_counter::{AllocationInfo, measure};
 use bigdecimal::BigDecimal;
-use es_persistence::compress::ZlibCompressor;
-use es_persistence::crypto::AesCipher;
-use es_persistence::popo::PopoApplicationRecorder;
-use es_persistence::transcode::{JsonTranscoder, Registered};
-use es_persistence::uuid::Uuid;
-use es_persistence::{AggregateRecorder, DomainEvent, Event, EventRange, Mapper, StoredEvent};
+use es_persistence::{
+    AggregateRecorder, DomainEvent, Event, EventRange, Mapper, StoredEvent,
+    compress::ZlibCompressor,
+    crypto::AesCipher,
+    popo::PopoApplicationRecorder,
+    transcode::{JsonTranscoder, Registered},
+    uuid::Uuid,
+};
 use futures_util::FutureExt;
 use serde_with::serde_as;
-use time::OffsetDateTime;
-use time::macros::datetime;
+use time::{OffsetDateTime, macros::datetime};
 
 /// How often each path is gone: growth of buffers that are kept is spread over all of them.
 const TIMES: u64 = 1_000;

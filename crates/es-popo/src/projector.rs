@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use es_core::{Downstream, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking};
+use es_core::{
+    ConsumerError, HandlerError, Notification, NotificationBatch, NotificationConsumer, PersistenceError,
+    Tracking,
+};
 
 use crate::{PopoProcessRecorder, PopoTrackingRecorder, datastore::Datastore};
 
@@ -122,43 +125,46 @@ impl<R, P: PopoProjection> PopoProjector<R, P> {
         Ok(())
     }
 
-    fn project(&mut self, portion: Portion<'_>) -> Result<usize, Failure> {
+    fn project(&mut self, batch: NotificationBatch<'_>) -> Result<usize, ConsumerError> {
         let mut view = P::View::clone(&self.view.read());
-        for (index, notification) in portion.notifications.iter().enumerate() {
+        for (index, notification) in batch.notifications.iter().enumerate() {
             let projected = self.projection.project(&mut view, notification);
-            projected.map_err(|error| Failure::Handler { index, error: error.into() })?;
+            projected.map_err(|error| ConsumerError::Handler { index, error: error.into() })?;
         }
-        let handled = portion.notifications.len();
-        self.commit(view, portion.tracking(handled)?)?;
+        let handled = batch.notifications.len();
+        self.commit(view, batch.tracking(handled)?)?;
         Ok(handled)
     }
 
-    fn give_up(&mut self, portion: Portion<'_>, failure: HandlerError) -> Result<(), Failure> {
-        let Some(notification) = portion.notifications.first() else { return Ok(()) };
+    fn give_up(&mut self, batch: NotificationBatch<'_>, failure: HandlerError) -> Result<(), ConsumerError> {
+        let Some(notification) = batch.notifications.first() else { return Ok(()) };
         let mut view = P::View::clone(&self.view.read());
         let parked = self.projection.park(&mut view, notification, failure);
-        parked.map_err(|error| Failure::Handler { index: 0, error })?;
-        Ok(self.commit(view, portion.tracking(1)?)?)
+        parked.map_err(|error| ConsumerError::Handler { index: 0, error })?;
+        Ok(self.commit(view, batch.tracking(1)?)?)
     }
 }
 
-impl<R: es_core::TrackingRecorder, P: PopoProjection> Downstream for PopoProjector<R, P> {
+impl<R: es_core::TrackingRecorder, P: PopoProjection> NotificationConsumer for PopoProjector<R, P> {
     type Recorder = R;
 
     fn recorder(&self) -> &R {
         &self.recorder
     }
 
-    fn process(&mut self, portion: Portion<'_>) -> impl Future<Output = Result<usize, Failure>> + Send {
-        ready(self.project(portion))
+    fn process(
+        &mut self,
+        batch: NotificationBatch<'_>,
+    ) -> impl Future<Output = Result<usize, ConsumerError>> + Send {
+        ready(self.project(batch))
     }
 
     fn park(
         &mut self,
-        portion: Portion<'_>,
+        batch: NotificationBatch<'_>,
         failure: HandlerError,
-    ) -> impl Future<Output = Result<(), Failure>> + Send {
-        ready(self.give_up(portion, failure))
+    ) -> impl Future<Output = Result<(), ConsumerError>> + Send {
+        ready(self.give_up(batch, failure))
     }
 }
 

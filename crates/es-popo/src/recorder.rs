@@ -101,7 +101,7 @@ macro_rules! application_recorder {
                 self.datastore.max_notification_id()
             }
 
-            fn commits(&self) -> &Signal {
+            fn commit_signal(&self) -> &Signal {
                 &self.datastore.commits
             }
         }
@@ -122,7 +122,7 @@ macro_rules! tracking_recorder {
                 self.datastore.max_tracking_id(application_name)
             }
 
-            fn positions(&self) -> &Signal {
+            fn tracking_signal(&self) -> &Signal {
                 &self.datastore.positions
             }
         }

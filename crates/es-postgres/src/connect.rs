@@ -40,7 +40,7 @@ pub(crate) struct Connections {
     spares: Spares,
     max_waiting: usize,
     connect_timeout: Duration,
-    answer_timeout: Duration,
+    response_timeout: Duration,
 }
 
 /// Who wants a connection.
@@ -76,7 +76,7 @@ impl Connections {
             spares: Spares::beyond(options.pool_size),
             max_waiting: options.max_waiting,
             connect_timeout: options.connect_timeout,
-            answer_timeout: options.answer_timeout,
+            response_timeout: options.response_timeout,
         })
     }
 
@@ -153,7 +153,7 @@ impl Connections {
         backend: Option<Backend>,
         answer: impl Future<Output = T>,
     ) -> Result<T, sqlx::Error> {
-        self.answered_unless_idle(backend, answer, self.answer_timeout).await
+        self.answered_unless_idle(backend, answer, self.response_timeout).await
     }
 
     /// The same for code of the user's, which may do other things between its statements: its transaction is
@@ -169,7 +169,7 @@ impl Connections {
         backend: Option<Backend>,
         handling: impl Future<Output = T>,
     ) -> Result<T, sqlx::Error> {
-        self.answered_unless_idle(backend, handling, self.answer_timeout.saturating_mul(2)).await
+        self.answered_unless_idle(backend, handling, self.response_timeout.saturating_mul(2)).await
     }
 
     async fn answered_unless_idle<T>(
@@ -179,8 +179,8 @@ impl Connections {
         patience: Duration,
     ) -> Result<T, sqlx::Error> {
         match backend {
-            Some(backend) if !self.answer_timeout.is_zero() => {
-                session::answered(answer, self.answer_timeout, || self.look_at(backend, patience)).await
+            Some(backend) if !self.response_timeout.is_zero() => {
+                session::answered(answer, self.response_timeout, || self.look_at(backend, patience)).await
             }
             _ => Ok(answer.await),
         }

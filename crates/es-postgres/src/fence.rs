@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use crate::{
     PostgresDatastore,
     datastore::Query,
-    hooks::HookPoint,
+    fault_hooks::FaultPoint,
     reader::{Select, max_notification_id, select_notifications},
     rows::{Topics, column},
     schema::TableName,
@@ -81,11 +81,11 @@ pub(crate) async fn select(
         return Ok(page);
     }
     let hooks = &datastore.0.options.hooks;
-    hooks.reached(HookPoint::GapFound).await;
+    hooks.reached(FaultPoint::GapFound).await;
     let horizon = holders(datastore, events).await?;
-    hooks.reached(HookPoint::HorizonTaken).await;
+    hooks.reached(FaultPoint::HorizonTaken).await;
     wait_for(datastore, events, horizon).await?;
-    hooks.reached(HookPoint::HorizonPassed).await;
+    hooks.reached(FaultPoint::HorizonPassed).await;
     read(datastore, events, selection, Some(mark)).await
 }
 
@@ -130,7 +130,7 @@ async fn wait_for(
     while let Some(holder) = pending.first() {
         if !told {
             told = true;
-            options.hooks.reached(HookPoint::WritersPending).await;
+            options.hooks.reached(FaultPoint::WritersPending).await;
         }
         let waited = began.elapsed();
         if let Some(timeout) = options.fence_timeout
@@ -154,7 +154,7 @@ async fn wait_for(
         pause = (pause * 2).min(LONGEST_PAUSE);
         let now = holders(datastore, events).await?;
         pending = still_pending(&pending, &now);
-        options.hooks.reached(HookPoint::WritersListed).await;
+        options.hooks.reached(FaultPoint::WritersListed).await;
     }
     Ok(())
 }

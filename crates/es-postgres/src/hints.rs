@@ -12,7 +12,9 @@
 use es_core::PersistenceError;
 use sqlx::{Postgres, Transaction};
 
-use crate::{PostgresDatastore, hooks::HookPoint, reader::Select, schema::TableName, signals::Telling};
+use crate::{
+    PostgresDatastore, fault_hooks::FaultPoint, reader::Select, schema::TableName, signals::Telling,
+};
 
 /// The channel of a table.
 pub(crate) fn channel(table: &TableName) -> String {
@@ -33,7 +35,7 @@ pub(crate) async fn tell(datastore: PostgresDatastore, mut telling: Telling) {
 }
 
 async fn send(datastore: &PostgresDatastore, table: &TableName) -> Result<(), PersistenceError> {
-    datastore.0.options.hooks.reached(HookPoint::Hinting).await;
+    datastore.0.options.hooks.reached(FaultPoint::Hinting).await;
     // The setting is the transaction's alone.
     let sql = "SELECT pg_catalog.set_config('synchronous_commit', 'off', true), pg_catalog.pg_notify($1, $2)";
     let mut select = Select::new(sql.to_owned());

@@ -97,10 +97,10 @@
 //! recorded when the table has exactly it, whoever wrote it.
 //!
 //! A connection that falls silent without an error, because a network loses what it is given, is
-//! noticed by asking the server on another one; see [`PostgresOptions::answer_timeout`].
+//! noticed by asking the server on another one; see [`PostgresOptions::response_timeout`].
 //!
 //! After a failover to a server that has lost acknowledged events, ids are handed out again:
-//! [`verified_position`](es_core::TrackingRecorderExt::verified_position) tells. A synchronous standby
+//! [`validated_position`](es_core::TrackingRecorderExt::validated_position) tells. A synchronous standby
 //! has all that was acknowledged. Readers see no more than it has, with one exception that is
 //! PostgreSQL's own: when of a primary the first process alone is killed, the others may for a moment
 //! show what no standby has.
@@ -137,9 +137,9 @@
 mod connect;
 mod datastore;
 mod error;
+mod fault_hooks;
 mod fence;
 mod hints;
-mod hooks;
 mod listening;
 mod options;
 mod poller;
@@ -158,7 +158,7 @@ mod transaction;
 mod write;
 
 pub use datastore::PostgresDatastore;
-pub use hooks::{HookFuture, HookPoint, Hooks};
+pub use fault_hooks::{FaultHooks, FaultPoint, HookFuture};
 pub use options::{NotificationOrdering, PostgresOptions};
 pub use projector::{PostgresProjection, PostgresProjector};
 pub use recorder::{

@@ -19,7 +19,7 @@ use sqlx::{
 use tokio::{sync::Notify, time::timeout};
 use uuid::Uuid;
 
-use crate::{PostgresDatastore, error, hints::channel, hooks::HookPoint, signals::Followed};
+use crate::{PostgresDatastore, error, fault_hooks::FaultPoint, hints::channel, signals::Followed};
 
 /// The pauses between attempts to listen: doubled, from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -105,7 +105,7 @@ async fn listen_on_connection(
             let channel = channel(&table.name);
             if !channels.contains(&channel) {
                 listener.listen(&channel).await?;
-                datastore.0.options.hooks.reached(HookPoint::Listening).await;
+                datastore.0.options.hooks.reached(FaultPoint::Listening).await;
                 channels.push(channel);
                 // What was told before was not heard.
                 table.hint.notify_one();

@@ -15,7 +15,7 @@ use sqlx::postgres::PgSslMode;
 
 use crate::{
     PostgresDatastore,
-    hooks::{Hooks, InstalledHooks},
+    fault_hooks::{FaultHooks, InstalledHooks},
 };
 
 /// The port of PostgreSQL unless told otherwise.
@@ -52,7 +52,7 @@ pub struct PostgresOptions {
     pub(crate) lock_timeout: Duration,
     pub(crate) idle_in_transaction_session_timeout: Duration,
     pub(crate) connect_timeout: Duration,
-    pub(crate) answer_timeout: Duration,
+    pub(crate) response_timeout: Duration,
     pub(crate) conn_max_age: Option<Duration>,
     pub(crate) pre_ping: bool,
     pub(crate) pool_size: usize,
@@ -171,7 +171,7 @@ impl PostgresOptions {
             lock_timeout: Duration::ZERO,
             idle_in_transaction_session_timeout: Duration::ZERO,
             connect_timeout: Duration::from_secs(30),
-            answer_timeout: Duration::from_secs(30),
+            response_timeout: Duration::from_secs(30),
             conn_max_age: None,
             pre_ping: false,
             pool_size: 5,
@@ -363,8 +363,8 @@ impl PostgresOptions {
     /// Behind a [pooler in transaction mode](Self::transaction_pooler) it has no effect: set the pooler's
     /// `query_timeout` and `tcp_keepalive`.
     #[must_use]
-    pub fn answer_timeout(mut self, timeout: Duration) -> Self {
-        self.answer_timeout = timeout.min(LONGEST_WAIT);
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = timeout.min(LONGEST_WAIT);
         self
     }
 
@@ -527,7 +527,7 @@ impl PostgresOptions {
 
     /// Tells `hooks` the points that recorders pass: for tests.
     #[must_use]
-    pub fn hooks(mut self, hooks: impl Hooks) -> Self {
+    pub fn hooks(mut self, hooks: impl FaultHooks) -> Self {
         self.hooks = InstalledHooks::new(hooks);
         self
     }

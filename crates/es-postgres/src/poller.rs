@@ -18,8 +18,8 @@ use tokio::time::timeout;
 
 use crate::{
     PostgresDatastore,
+    fault_hooks::FaultPoint,
     fence::{self, Holder},
-    hooks::HookPoint,
     listening,
     options::NotificationOrdering,
     reader,
@@ -103,7 +103,7 @@ impl Poller {
                 Ok(())
             }
         };
-        self.datastore.0.options.hooks.reached(HookPoint::Polled).await;
+        self.datastore.0.options.hooks.reached(FaultPoint::Polled).await;
         looked
     }
 

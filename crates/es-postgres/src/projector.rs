@@ -3,8 +3,8 @@
 use std::{error::Error, future::Future};
 
 use es_core::{
-    Downstream, ErrorKind, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking,
-    TrackingRecorder,
+    ConsumerError, ErrorKind, HandlerError, Notification, NotificationBatch, NotificationConsumer,
+    PersistenceError, Tracking, TrackingRecorder,
 };
 use sqlx::{AssertSqlSafe, Connection, Postgres, SqlSafeStr, Transaction};
 
@@ -12,7 +12,7 @@ use crate::{
     PostgresProcessRecorder, PostgresTrackingRecorder,
     connect::{Caller, Lease},
     error,
-    hooks::HookPoint,
+    fault_hooks::FaultPoint,
     session::{self, Backend},
     store::Store,
     tracking::not_recorded,
@@ -28,7 +28,7 @@ const SET_UP: i64 = 0x6573_7072_6f6a;
 /// stay in the session after the commit, where statements of the library run.
 ///
 /// A handler that leaves its transaction idle for the whole
-/// [response timeout](crate::PostgresOptions::answer_timeout) is given up, since its connection cannot be told
+/// [response timeout](crate::PostgresOptions::response_timeout) is given up, since its connection cannot be told
 /// from a silent one: nothing is recorded, and the notification is handled again. One that reads or appends
 /// through recorders of the same datastore needs a second connection: projections leave one of the pool's to
 /// others, unless there is only one.
@@ -122,7 +122,7 @@ pub trait PostgresProjection: Send {
 /// Runs a [projection](PostgresProjection) and records the position in the same commit.
 ///
 /// Made by [`PostgresTrackingRecorder::projector`] and [`PostgresProcessRecorder::projector`]: a
-/// [`Downstream`] for a processor of the crate `es-process`, which follows the upstream. The
+/// [`NotificationConsumer`] for a processor of the crate `es-process`, which follows the upstream. The
 /// position is recorded first: of two instances that are handed the same notifications, one waits until the
 /// other has committed, and then loses with a conflict, before its handlers run.
 ///
@@ -196,23 +196,23 @@ impl PostgresProcessRecorder {
     }
 }
 
-impl<P: PostgresProjection> Downstream for PostgresProjector<P> {
+impl<P: PostgresProjection> NotificationConsumer for PostgresProjector<P> {
     type Recorder = PostgresTrackingRecorder;
 
     fn recorder(&self) -> &PostgresTrackingRecorder {
         &self.recorder
     }
 
-    async fn process(&mut self, portion: Portion<'_>) -> Result<usize, Failure> {
-        let handled = portion.notifications.len();
+    async fn process(&mut self, batch: NotificationBatch<'_>) -> Result<usize, ConsumerError> {
+        let handled = batch.notifications.len();
         if handled == 0 {
-            self.recorder.insert_tracking(portion.tracking(0)?).await?;
+            self.recorder.insert_tracking(batch.tracking(0)?).await?;
             return Ok(0);
         }
         let store = &*self.recorder.0;
         let mut lease = lease(store).await?;
-        let mut recording = Recording::begin(store, &mut lease, portion).await?;
-        for (index, notification) in portion.notifications.iter().enumerate() {
+        let mut recording = Recording::begin(store, &mut lease, batch).await?;
+        for (index, notification) in batch.notifications.iter().enumerate() {
             let projecting = self.projection.project(&mut recording.transaction, notification);
             match store.datastore.0.connections.handled(recording.backend, projecting).await {
                 Ok(Ok(())) => {}
@@ -225,13 +225,17 @@ impl<P: PostgresProjection> Downstream for PostgresProjector<P> {
         Ok(handled)
     }
 
-    async fn park(&mut self, portion: Portion<'_>, failure: HandlerError) -> Result<(), Failure> {
-        let [notification] = portion.notifications else {
+    async fn park(
+        &mut self,
+        batch: NotificationBatch<'_>,
+        failure: HandlerError,
+    ) -> Result<(), ConsumerError> {
+        let [notification] = batch.notifications else {
             return Err(PersistenceError::programming("one notification at a time is given up on").into());
         };
         let store = &*self.recorder.0;
         let mut lease = lease(store).await?;
-        let mut recording = Recording::begin(store, &mut lease, portion).await?;
+        let mut recording = Recording::begin(store, &mut lease, batch).await?;
         let parking = self.projection.park(&mut recording.transaction, notification, failure);
         match store.datastore.0.connections.handled(recording.backend, parking).await {
             Ok(Ok(())) => {}
@@ -264,10 +268,10 @@ impl<'a> Recording<'a> {
     async fn begin(
         store: &'a Store,
         lease: &'a mut Lease<'_>,
-        portion: Portion<'_>,
+        batch: NotificationBatch<'_>,
     ) -> Result<Self, PersistenceError> {
-        let tracking = portion.tracking(portion.notifications.len())?;
-        let mut ids: Vec<i64> = portion.notifications.iter().map(|notification| notification.id).collect();
+        let tracking = batch.tracking(batch.notifications.len())?;
+        let mut ids: Vec<i64> = batch.notifications.iter().map(|notification| notification.id).collect();
         if ids.last() != Some(&tracking.notification_id()) {
             ids.push(tracking.notification_id());
         }
@@ -276,9 +280,9 @@ impl<'a> Recording<'a> {
         let begin = AssertSqlSafe(store.begin()).into_sql_str();
         let beginning = async {
             let mut transaction = Connection::begin_with(&mut **lease, begin).await?;
-            datastore.options.hooks.reached(HookPoint::ProjectorBegun).await;
+            datastore.options.hooks.reached(FaultPoint::ProjectorBegun).await;
             let recorded = store.track_in(&mut transaction, &tracking, &ids).await?;
-            datastore.options.hooks.reached(HookPoint::ProjectorTracked).await;
+            datastore.options.hooks.reached(FaultPoint::ProjectorTracked).await;
             Ok::<_, sqlx::Error>((transaction, recorded))
         };
         match datastore.connections.answered(backend, beginning).await.and_then(|began| began) {
@@ -291,14 +295,14 @@ impl<'a> Recording<'a> {
     }
 
     /// Commits what became of so many notifications.
-    async fn commit(mut self, handled: usize) -> Result<(), Failure> {
+    async fn commit(mut self, handled: usize) -> Result<(), ConsumerError> {
         let datastore = &self.store.datastore.0;
         let hooks = &datastore.options.hooks;
-        hooks.reached(HookPoint::ProjectorHandled).await;
+        hooks.reached(FaultPoint::ProjectorHandled).await;
         self.check_going_on().await?;
         let committed = datastore.connections.answered(self.backend, self.transaction.commit()).await;
         let committed = committed.and_then(|committed| committed);
-        hooks.reached(HookPoint::ProjectorCommitted).await;
+        hooks.reached(FaultPoint::ProjectorCommitted).await;
         // Perhaps also when its outcome is not known.
         self.store.signals.tracked(&self.tracking);
         committed.map_err(|failed| after_commit(failed, handled))
@@ -323,38 +327,38 @@ impl<'a> Recording<'a> {
     }
 
     /// Rolls back because of a handler's error; the failure that it makes.
-    async fn give_up(self, index: usize, notification: &Notification, error: HandlerError) -> Failure {
+    async fn give_up(self, index: usize, notification: &Notification, error: HandlerError) -> ConsumerError {
         let connections = &self.store.datastore.0.connections;
         let rolled_back = connections.answered(self.backend, self.transaction.rollback()).await;
         let rolled_back = rolled_back.and_then(|rolled_back| rolled_back);
         let is_lost = rolled_back.is_err_and(|failed| error::is_lost(&failed));
         if !is_lost && !may_pass(&*error) {
-            return Failure::Handler { index, error };
+            return ConsumerError::Handler { index, error };
         }
         interrupted(notification, error)
     }
 }
 
 /// The failure of a handler that is not the handler's fault.
-fn interrupted(notification: &Notification, error: HandlerError) -> Failure {
+fn interrupted(notification: &Notification, error: HandlerError) -> ConsumerError {
     let message = format!("handling notification {} was interrupted", notification.id);
-    Failure::Recording(PersistenceError::operational(message).with_source(error).transient())
+    ConsumerError::Recording(PersistenceError::operational(message).with_source(error).transient())
 }
 
 /// What a commit that failed means. The server checks deferred constraints no sooner: it does not say
 /// which notification violates them, and a processor that then hands over fewer finds out.
-fn after_commit(failed: sqlx::Error, handled: usize) -> Failure {
+fn after_commit(failed: sqlx::Error, handled: usize) -> ConsumerError {
     if error::is_lost(&failed) {
         let message = "the connection was lost while a projection was committed";
         let unknown = PersistenceError::new(ErrorKind::OutcomeUnknown, message);
-        return Failure::Recording(unknown.with_source(failed));
+        return ConsumerError::Recording(unknown.with_source(failed));
     }
     let failed = error::from_statement("committing a projection", failed);
     match handled.checked_sub(1) {
         Some(index) if failed.kind() == ErrorKind::Integrity => {
-            Failure::Handler { index, error: failed.into() }
+            ConsumerError::Handler { index, error: failed.into() }
         }
-        _ => Failure::Recording(failed),
+        _ => ConsumerError::Recording(failed),
     }
 }
 

@@ -82,7 +82,7 @@ macro_rules! application_recorder {
                 self.0.max_notification_id().await
             }
 
-            fn commits(&self) -> &Signal {
+            fn commit_signal(&self) -> &Signal {
                 &self.0.signals.commits
             }
         }
@@ -103,7 +103,7 @@ macro_rules! tracking_recorder {
                 self.0.max_tracking_id(application_name).await
             }
 
-            fn positions(&self) -> &Signal {
+            fn tracking_signal(&self) -> &Signal {
                 &self.0.signals.positions
             }
         }

@@ -112,9 +112,9 @@ fn set_up(options: &PostgresOptions) -> String {
         " SET lock_timeout = {}; SET default_transaction_isolation = 'read committed';",
         milliseconds(options.lock_timeout)
     );
-    if !options.answer_timeout.is_zero() {
+    if !options.response_timeout.is_zero() {
         // A lost client is noticed as soon as the client notices a lost server.
-        let milliseconds = i32::try_from(options.answer_timeout.as_millis()).unwrap_or(i32::MAX);
+        let milliseconds = i32::try_from(options.response_timeout.as_millis()).unwrap_or(i32::MAX);
         let part = |parts: i32| (milliseconds / 1_000 / parts).max(1);
         let _ = write!(
             set_up,

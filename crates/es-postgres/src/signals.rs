@@ -186,7 +186,7 @@ impl Followed {
         // A task that looks holds the datastore; nobody who may start one does.
         let (table, datastore, runtime) =
             (Arc::downgrade(self), Arc::downgrade(&datastore.0), Handle::current());
-        let signal = Signal::with_poller(move || {
+        let signal = Signal::on_first_listener(move || {
             let (Some(table), Some(datastore)) = (table.upgrade(), Weak::upgrade(&datastore)) else { return };
             if let Some(polling) = table.start_polling() {
                 runtime.spawn(poller::run(PostgresDatastore(datastore), polling));

@@ -30,7 +30,7 @@ fn statement(table: &TrackingTable, expected_position: Option<i64>) -> String {
     let table = table.name.quoted();
     match (layout, expected_position) {
         (Layout::RowPerApplication, None | Some(0)) => {
-            // A rival may have taken a smaller portion: what counts is the first of the notifications.
+            // A rival may have taken a smaller batch: what counts is the first of the notifications.
             let recorded_before = expected_position.map_or(format!("{LT} $2[1]"), |_| format!("{EQ} $4"));
             format!(
                 "INSERT INTO {table} AS t (application_name, notification_id) VALUES ($1, $3) \
@@ -42,7 +42,7 @@ fn statement(table: &TrackingTable, expected_position: Option<i64>) -> String {
             "UPDATE {table} SET notification_id = $3 \
              WHERE application_name {EQ} $1 AND notification_id {EQ} $4 RETURNING pg_catalog.txid_current()"
         ),
-        // A row for each notification, as the layout has it: rivals that take different portions meet
+        // A row for each notification, as the layout has it: rivals that take different batches meet
         // in the rows of what both have handled, which the key allows once.
         (Layout::RowPerRecord, _) => {
             let recorded = format!("FROM {table} AS t WHERE t.application_name {EQ} $1");

@@ -121,7 +121,7 @@ impl PostgresTrackingRecorder {
     ) -> Result<(), PersistenceError> {
         self.0.check_open()?;
         require_read_committed(transaction).await?;
-        let mut ids = vec![tracking.first(), tracking.notification_id()];
+        let mut ids = vec![tracking.first_notification_id(), tracking.notification_id()];
         ids.dedup();
         match self.0.track_in(transaction, tracking, &ids).await {
             Ok(recorded) => recorded.map(drop),

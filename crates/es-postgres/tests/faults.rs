@@ -27,7 +27,7 @@ use es_core::{
     ProcessRecorder, Recorder, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
 };
 use es_postgres::{
-    HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresOptions, PostgresProcessRecorder,
+    FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresOptions, PostgresProcessRecorder,
 };
 use futures_util::FutureExt;
 use sqlx::PgConnection;
@@ -121,10 +121,10 @@ const CONTESTED: Uuid = Uuid::from_u128(0xc0);
 /// Somebody else is faster while the outcome is in doubt.
 struct Inserting(common::Server, String);
 
-impl Hooks for Inserting {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+impl FaultHooks for Inserting {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
         Box::pin(async move {
-            if point == HookPoint::OutcomeDoubtful {
+            if point == FaultPoint::OutcomeDoubtful {
                 let insert =
                     format!("INSERT INTO {} VALUES ('{CONTESTED}', 1, 'bank:Other', 'theirs')", self.1);
                 run(&mut self.0.connect().await, &insert).await;
@@ -305,10 +305,10 @@ struct FirstGroup {
     gate: Arc<Semaphore>,
 }
 
-impl Hooks for FirstGroup {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+impl FaultHooks for FirstGroup {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
         Box::pin(async move {
-            if point == HookPoint::GroupFormed && self.groups.fetch_add(1, Atomic::SeqCst) == 0 {
+            if point == FaultPoint::GroupFormed && self.groups.fetch_add(1, Atomic::SeqCst) == 0 {
                 self.gate.acquire().await.unwrap().forget();
             }
         })

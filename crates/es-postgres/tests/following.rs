@@ -24,7 +24,7 @@ use es_core::{
     Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
 use es_postgres::{
-    HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresApplicationRecorder, PostgresOptions,
+    FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresApplicationRecorder, PostgresOptions,
     PostgresProcessRecorder,
 };
 use futures_util::FutureExt;
@@ -44,12 +44,12 @@ async fn next<R: ApplicationRecorder>(subscription: &mut Subscription<R>) -> Pag
 
 /// Waits until a listener is woken. Unlike a subscription, it does not read by itself before it waits.
 async fn woken(listener: &mut Listener) {
-    assert!(soon(listener.woken()).await, "the recorder is open");
+    assert!(soon(listener.notified()).await, "the recorder is open");
 }
 
 /// Whether a listener was woken since it was last.
 fn is_woken(listener: &mut Listener) -> bool {
-    listener.woken().now_or_never().is_some()
+    listener.notified().now_or_never().is_some()
 }
 
 fn ids(page: &Page) -> Vec<i64> {
@@ -62,7 +62,7 @@ fn of_topic(topic: &'static str) -> StoredEvent {
 
 /// Holds a datastore at one kind of point, and tells each time that it is there.
 struct Gate {
-    at: HookPoint,
+    at: FaultPoint,
     reached: mpsc::UnboundedSender<()>,
     passes: Arc<Semaphore>,
 }
@@ -74,7 +74,7 @@ struct Warden {
 }
 
 impl Gate {
-    fn at(point: HookPoint) -> (Self, Warden) {
+    fn at(point: FaultPoint) -> (Self, Warden) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let passes = Arc::new(Semaphore::new(0));
         let gate = Self { at: point, reached: sender, passes: Arc::clone(&passes) };
@@ -82,8 +82,8 @@ impl Gate {
     }
 }
 
-impl Hooks for Gate {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+impl FaultHooks for Gate {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
         Box::pin(async move {
             if point == self.at {
                 let _ = self.reached.send(());
@@ -153,8 +153,8 @@ impl ApplicationRecorder for Counting {
         highest
     }
 
-    fn commits(&self) -> &Signal {
-        self.0.commits()
+    fn commit_signal(&self) -> &Signal {
+        self.0.commit_signal()
     }
 }
 
@@ -175,8 +175,8 @@ async fn what_another_process_records_is_noticed_by_the_poll() {
         let options = |options: PostgresOptions| options.ordering(ordering);
         let reader = recorder(options(quick(&schema))).await;
         let writer = recorder(options(schema.options())).await;
-        let mut all = reader.commits().listen([""; 0]);
-        let mut some = reader.commits().listen(["bank:B"]);
+        let mut all = reader.commit_signal().listen([""; 0]);
+        let mut some = reader.commit_signal().listen(["bank:B"]);
         woken(&mut all).await;
         woken(&mut some).await;
         for _ in 0..5 {
@@ -191,7 +191,7 @@ async fn what_another_process_records_is_noticed_by_the_poll() {
 async fn what_a_transaction_of_the_callers_records_is_noticed_by_the_poll() {
     let schema = Schema::create().await;
     let recorder = recorder(quick(&schema)).await;
-    let mut listener = recorder.commits().listen(["bank:A"]);
+    let mut listener = recorder.commit_signal().listen(["bank:A"]);
     woken(&mut listener).await;
     let mut connection = schema.connect().await;
     let mut transaction = sqlx::Connection::begin(&mut connection).await.unwrap();
@@ -209,11 +209,11 @@ async fn waiting_for_a_position_notices_another_process() {
         let reader = reader.clone();
         async move { reader.wait("upstream", 7, NEVER).await }
     });
-    let mut listener = reader.positions().listen(["upstream"]);
-    assert!(soon(listener.woken()).await, "looked for the first time");
+    let mut listener = reader.tracking_signal().listen(["upstream"]);
+    assert!(soon(listener.notified()).await, "looked for the first time");
     writer.insert_tracking(Tracking::new("upstream", 7).unwrap()).await.unwrap();
     // Woken by the poll again, not only at the start.
-    assert!(soon(listener.woken()).await);
+    assert!(soon(listener.notified()).await);
     soon(waiting).await.unwrap().unwrap();
 }
 
@@ -222,7 +222,7 @@ async fn waiting_for_a_position_notices_another_process() {
 async fn a_thousand_subscribers_of_other_topics_read_nothing() {
     const SUBSCRIBERS: usize = 1_000;
     let schema = Schema::create().await;
-    let (gate, mut looks) = Gate::at(HookPoint::Polled);
+    let (gate, mut looks) = Gate::at(FaultPoint::Polled);
     let reader = Counting(recorder(quick(&schema).hooks(gate)).await, Arc::default());
     let (writer, reads) = (recorder(schema.options()).await, Arc::clone(&reader.1));
     let subscribers: Vec<_> = (0..SUBSCRIBERS)
@@ -269,10 +269,11 @@ async fn a_gap_wakes_only_those_whom_it_concerns() {
     ] {
         let schema = Schema::create().await;
         let options = |options: PostgresOptions| options.ordering(ordering);
-        let (gate, mut looks) = Gate::at(HookPoint::Polled);
+        let (gate, mut looks) = Gate::at(FaultPoint::Polled);
         let reader = recorder(options(quick(&schema)).hooks(gate)).await;
         let writer = recorder(options(schema.options())).await;
-        let mut listeners = ["bank:A", "bank:B", "bank:C"].map(|topic| reader.commits().listen([topic]));
+        let mut listeners =
+            ["bank:A", "bank:B", "bank:C"].map(|topic| reader.commit_signal().listen([topic]));
         looks.reached().await;
         for listener in &mut listeners {
             woken(listener).await;
@@ -319,9 +320,9 @@ async fn a_gap_wakes_only_those_whom_it_concerns() {
 #[tokio::test]
 async fn looking_goes_on_after_failures() {
     let schema = Schema::create().await;
-    let (gate, mut looks) = Gate::at(HookPoint::Polled);
+    let (gate, mut looks) = Gate::at(FaultPoint::Polled);
     let (reader, writer) = (recorder(quick(&schema).hooks(gate)).await, recorder(schema.options()).await);
-    let mut listener = reader.commits().listen(["bank:A"]);
+    let mut listener = reader.commit_signal().listen(["bank:A"]);
     looks.reached().await;
     woken(&mut listener).await;
     let rename = |from: &str, to: &str| format!("ALTER TABLE {} RENAME TO {to}", schema.table(from));
@@ -344,7 +345,7 @@ async fn looking_goes_on_after_failures() {
 async fn a_position_does_not_move_past_what_is_being_written() {
     for slow_topic in ["bank:A", "bank:Z"] {
         let schema = Schema::create().await;
-        let (gate, mut fence) = Gate::at(HookPoint::WritersPending);
+        let (gate, mut fence) = Gate::at(FaultPoint::WritersPending);
         let options = quick(&schema).ordering(NotificationOrdering::Parallel).hooks(gate);
         let reader = recorder(options).await;
         let writer = recorder(schema.options().ordering(NotificationOrdering::Parallel)).await;
@@ -387,12 +388,13 @@ async fn closing_and_dropping_end_the_looking() {
     let database = Database::create().await;
     let mut connection = database.server.connect().await;
     for (notify, close) in [(false, true), (false, false), (true, true), (true, false)] {
-        let (gate, mut points) = Gate::at(if notify { HookPoint::Listening } else { HookPoint::Polled });
+        let (gate, mut points) = Gate::at(if notify { FaultPoint::Listening } else { FaultPoint::Polled });
         points.open();
         let options = database.server.options().poll_interval(NEVER).notify(notify).hooks(gate);
         let recorder = options.open().await.unwrap().process_recorder("bank").await.unwrap();
         let mut subscription = recorder.clone().subscribe(0, []).poll_interval(NEVER);
-        let mut listeners = (recorder.commits().listen(["bank:A"]), recorder.positions().listen(["up"]));
+        let mut listeners =
+            (recorder.commit_signal().listen(["bank:A"]), recorder.tracking_signal().listen(["up"]));
         points.reached().await;
         if close {
             recorder.close().await.unwrap();
@@ -400,7 +402,7 @@ async fn closing_and_dropping_end_the_looking() {
         }
         drop((recorder, subscription));
         // Who waits is told, whatever else woke it before.
-        soon(async { while listeners.0.woken().await || listeners.1.woken().await {} }).await;
+        soon(async { while listeners.0.notified().await || listeners.1.notified().await {} }).await;
         until(&mut connection, SESSIONS).await;
     }
 }
@@ -409,7 +411,7 @@ async fn closing_and_dropping_end_the_looking() {
 
 /// A recorder that waits for hints, and nothing else: held at each `Listening` until it is let go.
 async fn hinted(server: &common::Server) -> (PostgresProcessRecorder, Warden) {
-    let (gate, listening) = Gate::at(HookPoint::Listening);
+    let (gate, listening) = Gate::at(FaultPoint::Listening);
     let options = server.options().poll_interval(NEVER).notify(true).hooks(gate);
     (options.open().await.unwrap().process_recorder("bank").await.unwrap(), listening)
 }
@@ -423,7 +425,7 @@ async fn a_hint_wakes_those_who_wait_elsewhere() {
     let (reader, mut listening) = hinted(&database.server).await;
     let writer = database.server.options().notify(true).open().await.unwrap();
     let writer = writer.application_recorder("bank").await.unwrap();
-    let mut listener = reader.commits().listen(["bank:A"]);
+    let mut listener = reader.commit_signal().listen(["bank:A"]);
     woken(&mut listener).await;
     listening.pass_one().await;
     for _ in 0..20 {
@@ -452,7 +454,7 @@ async fn a_hint_wakes_those_who_wait_elsewhere() {
 async fn a_listening_connection_that_is_lost_is_replaced() {
     let database = Database::create().await;
     let (reader, mut listening) = hinted(&database.server).await;
-    let mut listener = reader.commits().listen(["bank:A"]);
+    let mut listener = reader.commit_signal().listen(["bank:A"]);
     woken(&mut listener).await;
     let mut connection = database.server.connect().await;
     for _ in 0..3 {

@@ -29,7 +29,7 @@ use common::{
 use es_core::{
     AggregateRecorder, ApplicationRecorder, Bytes, ProcessRecorder, StoredEvent, Tracking, TrackingRecorder,
 };
-use es_postgres::{HookFuture, HookPoint, Hooks, PostgresOptions};
+use es_postgres::{FaultHooks, FaultPoint, HookFuture, PostgresOptions};
 use tokio::sync::Semaphore;
 
 const MARK: &[u8] = b"cut the connection here";
@@ -41,10 +41,10 @@ fn marked() -> StoredEvent {
 /// Somebody else records position 7 while the outcome is in doubt.
 struct Tracks(Server, String);
 
-impl Hooks for Tracks {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+impl FaultHooks for Tracks {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
         Box::pin(async move {
-            if point == HookPoint::OutcomeDoubtful {
+            if point == FaultPoint::OutcomeDoubtful {
                 let insert = format!("INSERT INTO {} VALUES ('upstream', 7)", self.1);
                 run(&mut self.0.connect().await, &insert).await;
             }
@@ -88,13 +88,13 @@ impl Watch {
     }
 }
 
-impl Hooks for Watch {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+impl FaultHooks for Watch {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
         Box::pin(async move {
-            if point == HookPoint::GroupFormed && self.groups.fetch_add(1, Atomic::SeqCst) == 0 {
+            if point == FaultPoint::GroupFormed && self.groups.fetch_add(1, Atomic::SeqCst) == 0 {
                 self.gate.acquire().await.unwrap().forget();
             }
-            if point == HookPoint::OutcomeDoubtful {
+            if point == FaultPoint::OutcomeDoubtful {
                 self.doubts.fetch_add(1, Atomic::SeqCst);
             }
         })

@@ -67,7 +67,7 @@ const PARALLEL: Way = Way::Statement(NotificationOrdering::Parallel);
 
 fn through(link: &Link, schema: &Schema) -> PostgresOptions {
     let options = schema.options().host("127.0.0.1").port(link.port).sslmode("disable").unwrap();
-    options.answer_timeout(PATIENCE).pool_size(1).max_overflow(2)
+    options.response_timeout(PATIENCE).pool_size(1).max_overflow(2)
 }
 
 async fn recorder(link: &Link, schema: &Schema, way: Way) -> PostgresProcessRecorder {
@@ -181,7 +181,7 @@ async fn a_lock_that_takes_long_is_no_lost_connection() {
     let link = Link::start(&schema.server).await;
     let connections = Arc::new(AtomicUsize::new(0));
     let (made, password) = (Arc::clone(&connections), schema.server.password.clone());
-    let options = through(&link, &schema).answer_timeout(Duration::from_millis(10));
+    let options = through(&link, &schema).response_timeout(Duration::from_millis(10));
     let options = options.password_provider(move || {
         made.fetch_add(1, Atomic::SeqCst);
         let password = password.clone();

@@ -24,7 +24,7 @@ use common::{Schema, event, first, run, scalar, until};
 use es_core::{
     AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection, StoredEvent, Topic, uuid::Uuid,
 };
-use es_postgres::{HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresApplicationRecorder};
+use es_postgres::{FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresApplicationRecorder};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -42,7 +42,7 @@ async fn a_writer_paused_before_its_commit_is_waited_for() {
 
     let (reader, mut points) = trap.reader().await;
     let mut page = tokio::spawn(async move { ids(&reader, after(0)).await });
-    points.passed_by(HookPoint::WritersPending, &mut page).await;
+    points.passed_by(FaultPoint::WritersPending, &mut page).await;
     slow.commit().await;
     assert_eq!(page.await.unwrap(), [1, 2], "the reader waits, and then sees both in their order");
 
@@ -70,7 +70,7 @@ async fn the_first_event_ever_is_waited_for() {
     assert!(ids(&reader, from_the_start()).await.is_empty(), "nothing to see, and no cursor moves");
     trap.recorder.insert_events(vec![first()]).await.unwrap();
     let mut page = tokio::spawn(async move { ids(&reader, from_the_start()).await });
-    points.passed_by(HookPoint::WritersPending, &mut page).await;
+    points.passed_by(FaultPoint::WritersPending, &mut page).await;
     slow.commit().await;
     assert_eq!(page.await.unwrap(), [1, 2]);
 
@@ -92,7 +92,7 @@ async fn leading_gaps_are_passed() {
     assert_eq!(trap.recorder.insert_events(vec![first()]).await.unwrap(), [3]);
     let (reader, mut points) = trap.reader().await;
     assert_eq!(ids(&reader, from_the_start()).await, [3]);
-    points.has_passed(HookPoint::HorizonPassed);
+    points.has_passed(FaultPoint::HorizonPassed);
 
     // The defect: waiting until ids are contiguous, which rolled-back ones never are.
     let mut patient = defective::WaitsForContiguity::default();
@@ -110,7 +110,7 @@ async fn rolled_back_gaps_are_passed() {
     let (reader, mut points) = trap.reader().await;
     assert_eq!(ids(&reader, from_the_start()).await, [1, 5]);
     assert_eq!(ids(&reader, after(1)).await, [5]);
-    points.has_passed(HookPoint::HorizonPassed);
+    points.has_passed(FaultPoint::HorizonPassed);
 
     let mut patient = defective::WaitsForContiguity::default();
     let mut connection = trap.connect().await;
@@ -126,12 +126,12 @@ async fn what_commits_after_the_horizon_is_not_skipped() {
     let mut slow = trap.writer().await;
     slow.draw_and_insert(1).await;
     trap.recorder.insert_events(vec![first()]).await.unwrap();
-    let (reader, mut points) = trap.holding_reader(HookPoint::HorizonTaken).await;
+    let (reader, mut points) = trap.holding_reader(FaultPoint::HorizonTaken).await;
     let mut page = tokio::spawn({
         let reader = reader.clone();
         async move { ids(&reader, after(0)).await }
     });
-    points.passed_by(HookPoint::HorizonTaken, &mut page).await;
+    points.passed_by(FaultPoint::HorizonTaken, &mut page).await;
     // While the reader is held: the one of the horizon commits, another draws an id and does not
     // commit, and a third one commits beyond that.
     slow.commit().await;
@@ -141,7 +141,7 @@ async fn what_commits_after_the_horizon_is_not_skipped() {
     points.release();
     assert_eq!(page.await.unwrap(), [1, 2], "nothing beyond what was drawn at the horizon");
     let mut rest = tokio::spawn(async move { ids(&reader, after(2)).await });
-    points.passed_by(HookPoint::HorizonTaken, &mut rest).await;
+    points.passed_by(FaultPoint::HorizonTaken, &mut rest).await;
     later.commit().await;
     points.release();
     assert_eq!(rest.await.unwrap(), [3, 4]);
@@ -174,9 +174,9 @@ async fn what_commits_between_page_and_horizon_is_not_skipped() {
     let mut slow = trap.writer().await;
     slow.draw_and_insert(1).await;
     trap.recorder.insert_events(vec![first()]).await.unwrap();
-    let (reader, mut points) = trap.holding_reader(HookPoint::GapFound).await;
+    let (reader, mut points) = trap.holding_reader(FaultPoint::GapFound).await;
     let mut page = tokio::spawn(async move { ids(&reader, after(0)).await });
-    points.passed_by(HookPoint::GapFound, &mut page).await;
+    points.passed_by(FaultPoint::GapFound, &mut page).await;
     // The rows are read, the horizon is not: nobody will be in it.
     slow.commit().await;
     points.release();
@@ -226,7 +226,7 @@ async fn ids_and_transactions_in_opposite_orders_are_no_trouble() {
     let mut late = interleave(&trap).await;
     let (reader, mut points) = trap.reader().await;
     let mut page = tokio::spawn(async move { ids(&reader, after(0)).await });
-    points.passed_by(HookPoint::WritersPending, &mut page).await;
+    points.passed_by(FaultPoint::WritersPending, &mut page).await;
     late.commit().await;
     assert_eq!(page.await.unwrap(), [1, 2]);
 
@@ -284,7 +284,7 @@ async fn filtered_and_limited_pages_miss_nothing() {
     let (reader, mut points) = trap.reader().await;
     let selection = NotificationSelection::new(1).topics([Topic::from_static("bank:Account.Credited")]);
     let mut page = tokio::spawn(async move { ids(&reader, selection).await });
-    points.passed_by(HookPoint::WritersPending, &mut page).await;
+    points.passed_by(FaultPoint::WritersPending, &mut page).await;
     slow.commit().await;
     assert_eq!(page.await.unwrap(), [1], "the one that was in flight comes first");
 }
@@ -314,7 +314,7 @@ async fn a_short_page_is_complete_up_to_its_stop() {
         assert_eq!(trap.recorder.max_notification_id().await.unwrap(), Some(3));
         let (reader, mut points) = trap.reader().await;
         let mut page = tokio::spawn(async move { ids(&reader, selection).await });
-        points.passed_by(HookPoint::WritersPending, &mut page).await;
+        points.passed_by(FaultPoint::WritersPending, &mut page).await;
         slow.commit().await;
         assert_eq!(page.await.unwrap(), expected);
     }
@@ -326,9 +326,9 @@ async fn a_short_page_has_nothing_that_was_drawn_after_the_horizon() {
     trap.recorder.insert_events(vec![first()]).await.unwrap();
     trap.writer().await.draw_insert_and_roll_back(1).await;
     trap.recorder.insert_events(vec![first()]).await.unwrap();
-    let (reader, mut points) = trap.holding_reader(HookPoint::HorizonTaken).await;
+    let (reader, mut points) = trap.holding_reader(FaultPoint::HorizonTaken).await;
     let mut page = tokio::spawn(async move { ids(&reader, after(0).stop(1_000)).await });
-    points.passed_by(HookPoint::HorizonTaken, &mut page).await;
+    points.passed_by(FaultPoint::HorizonTaken, &mut page).await;
     let mut later = trap.writer().await;
     later.draw_and_insert(1).await;
     assert_eq!(trap.recorder.insert_events(vec![first()]).await.unwrap(), [5]);
@@ -661,11 +661,11 @@ impl Trap {
     }
 
     /// A reader that stops at a point, each time, until it is released.
-    async fn holding_reader(&self, at: HookPoint) -> (PostgresApplicationRecorder, Points) {
+    async fn holding_reader(&self, at: FaultPoint) -> (PostgresApplicationRecorder, Points) {
         self.reader_that_stops(Some(at)).await
     }
 
-    async fn reader_that_stops(&self, at: Option<HookPoint>) -> (PostgresApplicationRecorder, Points) {
+    async fn reader_that_stops(&self, at: Option<FaultPoint>) -> (PostgresApplicationRecorder, Points) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let gate = Arc::new(Semaphore::new(0));
         let hooks = Telling { sender, at, gate: Arc::clone(&gate) };
@@ -710,13 +710,13 @@ impl tracing::Subscriber for Warnings {
 }
 
 struct Telling {
-    sender: mpsc::UnboundedSender<HookPoint>,
-    at: Option<HookPoint>,
+    sender: mpsc::UnboundedSender<FaultPoint>,
+    at: Option<FaultPoint>,
     gate: Arc<Semaphore>,
 }
 
-impl Hooks for Telling {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+impl FaultHooks for Telling {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
         Box::pin(async move {
             let _ = self.sender.send(point);
             if self.at == Some(point) {
@@ -727,13 +727,13 @@ impl Hooks for Telling {
 }
 
 struct Points {
-    receiver: mpsc::UnboundedReceiver<HookPoint>,
+    receiver: mpsc::UnboundedReceiver<FaultPoint>,
     gate: Arc<Semaphore>,
 }
 
 impl Points {
     /// Waits until the reader, whose page this is to become, passes the point. Fails when it does not.
-    async fn passed_by(&mut self, point: HookPoint, page: &mut JoinHandle<Vec<i64>>) {
+    async fn passed_by(&mut self, point: FaultPoint, page: &mut JoinHandle<Vec<i64>>) {
         let returned = tokio::select! {
             biased;
             () = self.passed(point) => return,
@@ -742,7 +742,7 @@ impl Points {
         panic!("the reader returned {returned:?} without passing {point:?}");
     }
 
-    async fn passed(&mut self, point: HookPoint) {
+    async fn passed(&mut self, point: FaultPoint) {
         while self.receiver.recv().await.expect("the reader is there") != point {}
     }
 
@@ -750,13 +750,13 @@ impl Points {
     async fn unhindered(&mut self, page: impl Future<Output = Vec<i64>>) -> Vec<i64> {
         tokio::select! {
             biased;
-            () = self.passed(HookPoint::WritersPending) => panic!("the reader waits for somebody"),
+            () = self.passed(FaultPoint::WritersPending) => panic!("the reader waits for somebody"),
             page = page => page,
         }
     }
 
     /// Whether a reader that has returned had passed the point.
-    fn has_passed(&mut self, point: HookPoint) {
+    fn has_passed(&mut self, point: FaultPoint) {
         while self.receiver.try_recv().expect("the reader has not passed that point") != point {}
     }
 

@@ -23,9 +23,9 @@ use common::{
     run, scalar, until,
 };
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Bytes, Downstream, EventRange,
-    HandlerError, Notification, NotificationSelection, Portion, ProcessRecorder, Recorder, StoredEvent,
-    Topic, Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
+    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Bytes, EventRange, HandlerError,
+    Notification, NotificationBatch, NotificationConsumer, NotificationSelection, ProcessRecorder, Recorder,
+    StoredEvent, Topic, Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
 use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder, PostgresProjection};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
@@ -400,7 +400,7 @@ async fn append(recorder: &PostgresProcessRecorder) {
     recorder.insert_events_with_tracking(vec![event(id, 5), first()], tracking(position + 2)).await.unwrap();
     recorder.insert_events_with_tracking(vec![], tracking(position + 3)).await.unwrap();
     recorder.insert_tracking(tracking(position + 4)).await.unwrap();
-    let covering = Tracking::covering("upstream", position + 5, position + 8).unwrap();
+    let covering = Tracking::spanning("upstream", position + 5, position + 8).unwrap();
     recorder.insert_events_with_tracking(vec![first()], covering).await.unwrap();
 
     assert!(recorder.insert_events(vec![event(id, 1)]).await.unwrap_err().is_conflict());
@@ -507,15 +507,24 @@ async fn project(recorder: &PostgresProcessRecorder, rows: &str) {
     let position = page.last().unwrap().id;
     for notifications in [&page[..], &[]] {
         let position = position + i64::from(notifications.is_empty());
-        let portion =
-            Portion { application_name: "projected", notifications, position, expected_position: None };
-        projector.process(portion).await.unwrap();
+        let batch = NotificationBatch {
+            application_name: "projected",
+            notifications,
+            position,
+            expected_position: None,
+        };
+        projector.process(batch).await.unwrap();
         assert!(projector.process(portion_again(&page, position)).await.is_err());
     }
 }
 
-fn portion_again(page: &[Notification], position: i64) -> Portion<'_> {
-    Portion { application_name: "projected", notifications: page, position, expected_position: None }
+fn portion_again(page: &[Notification], position: i64) -> NotificationBatch<'_> {
+    NotificationBatch {
+        application_name: "projected",
+        notifications: page,
+        position,
+        expected_position: None,
+    }
 }
 
 /// Subscriptions, woken by the poller and by hints, with a gap whose transaction is open meanwhile.
@@ -556,7 +565,7 @@ async fn recover(server: &Server, options: &PostgresOptions, name: &str) {
 
 /// A statement waits for a lock for longer than the response timeout, so that the server is asked about it.
 async fn look_at_silence(server: &Server, options: &PostgresOptions, name: &str) {
-    let options = options.clone().answer_timeout(Duration::from_millis(50));
+    let options = options.clone().response_timeout(Duration::from_millis(50));
     let recorder = options.open().await.unwrap().process_recorder(name).await.unwrap();
     recorder.insert_events(vec![first()]).await.unwrap();
     let mut holder = server.connect().await;

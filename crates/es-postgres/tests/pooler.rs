@@ -20,8 +20,9 @@ use common::{
     run,
 };
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Downstream, EventRange, HandlerError,
-    Notification, NotificationSelection, Portion, ProcessRecorder, Tracking, TrackingRecorder, uuid::Uuid,
+    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, EventRange, HandlerError, Notification,
+    NotificationBatch, NotificationConsumer, NotificationSelection, ProcessRecorder, Tracking,
+    TrackingRecorder, uuid::Uuid,
 };
 use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder, PostgresProjection};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row, Transaction};
@@ -149,13 +150,13 @@ async fn use_heavily(options: PostgresOptions, name: &str) {
     assert_eq!(all.len(), 81);
     let mut projector = recorder.projector(Rows(format!("\"{name}_rows\""))).await.unwrap();
     let position = followed.last().unwrap().id;
-    let portion = Portion {
+    let batch = NotificationBatch {
         application_name: "projected",
         notifications: &followed,
         position,
         expected_position: None,
     };
-    assert_eq!(projector.process(portion).await.unwrap(), 80);
+    assert_eq!(projector.process(batch).await.unwrap(), 80);
     assert_eq!(recorder.max_tracking_id("projected").await.unwrap(), Some(position));
 }
 

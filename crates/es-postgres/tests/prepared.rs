@@ -17,7 +17,7 @@ use common::{
 };
 use es_core::{AggregateRecorder, ApplicationRecorder, NotificationSelection, uuid::Uuid};
 use es_postgres::{
-    HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresApplicationRecorder, PostgresOptions,
+    FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresApplicationRecorder, PostgresOptions,
 };
 use futures_util::FutureExt;
 use sqlx::PgConnection;
@@ -38,15 +38,15 @@ async fn a_reader_waits_for_a_writer_that_is_prepared_meanwhile() {
     let mut slow = insert_slowly(&schema.server, &events).await;
     assert_eq!(writer.insert_events(vec![first()]).await.unwrap(), [2]);
 
-    let (hooks, mut points) = Gate::at(HookPoint::HorizonTaken);
+    let (hooks, mut points) = Gate::at(FaultPoint::HorizonTaken);
     let reader = recorder(parallel(schema.options()).hooks(hooks)).await;
     let mut page = tokio::spawn(async move { ids(&reader).await });
-    points.passed_by(HookPoint::HorizonTaken, &mut page).await;
+    points.passed_by(FaultPoint::HorizonTaken, &mut page).await;
     let name = prepare(&mut slow).await;
     points.open();
     // The second time shows that the writer was still pending at the first.
-    points.passed_by(HookPoint::WritersListed, &mut page).await;
-    points.passed_by(HookPoint::WritersListed, &mut page).await;
+    points.passed_by(FaultPoint::WritersListed, &mut page).await;
+    points.passed_by(FaultPoint::WritersListed, &mut page).await;
     run(&mut slow, &format!("COMMIT PREPARED '{name}'")).await;
     assert_eq!(page.await.unwrap(), [1, 2]);
 }
@@ -59,24 +59,24 @@ async fn the_poller_watches_a_gap_whose_writer_is_prepared() {
     let schema = Schema::create().await;
     let events = schema.table("bank_events");
     let writer = recorder(parallel(schema.options())).await;
-    let (hooks, mut looks) = Gate::at(HookPoint::Polled);
+    let (hooks, mut looks) = Gate::at(FaultPoint::Polled);
     let poll = Duration::from_millis(1);
     let reader = recorder(parallel(schema.options()).poll_interval(poll).hooks(hooks)).await;
-    let mut listener = reader.commits().listen([""; 0]);
-    assert!(listener.woken().await, "the first look wakes every listener");
-    looks.passed(HookPoint::Polled).await;
+    let mut listener = reader.commit_signal().listen([""; 0]);
+    assert!(listener.notified().await, "the first look wakes every listener");
+    looks.passed(FaultPoint::Polled).await;
 
     let mut slow = insert_slowly(&schema.server, &events).await;
     assert_eq!(writer.insert_events(vec![first()]).await.unwrap(), [2]);
-    looks.step(HookPoint::Polled).await;
-    assert_eq!(listener.woken().now_or_never(), Some(true), "event 2 is there");
+    looks.step(FaultPoint::Polled).await;
+    assert_eq!(listener.notified().now_or_never(), Some(true), "event 2 is there");
     let name = prepare(&mut slow).await;
-    looks.step(HookPoint::Polled).await;
-    looks.step(HookPoint::Polled).await;
-    assert_eq!(listener.woken().now_or_never(), None, "there is nothing new");
+    looks.step(FaultPoint::Polled).await;
+    looks.step(FaultPoint::Polled).await;
+    assert_eq!(listener.notified().now_or_never(), None, "there is nothing new");
     run(&mut slow, &format!("COMMIT PREPARED '{name}'")).await;
-    looks.step(HookPoint::Polled).await;
-    assert_eq!(listener.woken().now_or_never(), Some(true), "event 1 has appeared in the gap");
+    looks.step(FaultPoint::Polled).await;
+    assert_eq!(listener.notified().now_or_never(), Some(true), "event 1 has appeared in the gap");
     looks.open();
 }
 
@@ -90,13 +90,13 @@ async fn readers_wait_for_a_prepared_writer_across_a_crash() {
     let writer = recorder(parallel(server.options())).await;
     let mut slow = insert_slowly(&server, "bank_events").await;
     assert_eq!(writer.insert_events(vec![first()]).await.unwrap(), [2]);
-    let (hooks, mut points) = Gate::at(HookPoint::WritersListed);
+    let (hooks, mut points) = Gate::at(FaultPoint::WritersListed);
     let reader = recorder(parallel(server.options()).hooks(hooks)).await;
     let mut page = tokio::spawn({
         let reader = reader.clone();
         async move { ids(&reader).await }
     });
-    points.passed_by(HookPoint::WritersListed, &mut page).await;
+    points.passed_by(FaultPoint::WritersListed, &mut page).await;
     let name = prepare(&mut slow).await;
     let virtual_id = "SELECT virtualtransaction FROM pg_locks WHERE relation = 'bank_events'::regclass \
                       AND mode = 'RowExclusiveLock'";
@@ -109,14 +109,14 @@ async fn readers_wait_for_a_prepared_writer_across_a_crash() {
     assert_ne!(before, after, "recovery gives it another virtual id");
     points.open();
     for _ in 0..2 {
-        points.passed_by(HookPoint::WritersListed, &mut page).await;
+        points.passed_by(FaultPoint::WritersListed, &mut page).await;
     }
-    let (hooks, mut late_points) = Gate::at(HookPoint::WritersListed);
+    let (hooks, mut late_points) = Gate::at(FaultPoint::WritersListed);
     late_points.open();
     let late_reader = recorder(parallel(server.options()).hooks(hooks)).await;
     let mut late_page = tokio::spawn(async move { ids(&late_reader).await });
     for _ in 0..2 {
-        late_points.passed_by(HookPoint::WritersListed, &mut late_page).await;
+        late_points.passed_by(FaultPoint::WritersListed, &mut late_page).await;
     }
     run(&mut connection, &format!("COMMIT PREPARED '{name}'")).await;
     assert_eq!(page.await.unwrap(), [1, 2]);
@@ -162,27 +162,27 @@ async fn ids(reader: &PostgresApplicationRecorder) -> Vec<i64> {
 
 /// Reports each point that a recorder passes, and holds it at one of them.
 struct Gate {
-    at: HookPoint,
-    reached: mpsc::UnboundedSender<HookPoint>,
+    at: FaultPoint,
+    reached: mpsc::UnboundedSender<FaultPoint>,
     passes: Arc<Semaphore>,
 }
 
 /// The test's side of a [`Gate`].
 struct Points {
-    reached: mpsc::UnboundedReceiver<HookPoint>,
+    reached: mpsc::UnboundedReceiver<FaultPoint>,
     passes: Arc<Semaphore>,
 }
 
 impl Gate {
-    fn at(at: HookPoint) -> (Self, Points) {
+    fn at(at: FaultPoint) -> (Self, Points) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let passes = Arc::new(Semaphore::new(0));
         (Self { at, reached: sender, passes: Arc::clone(&passes) }, Points { reached: receiver, passes })
     }
 }
 
-impl Hooks for Gate {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+impl FaultHooks for Gate {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
         Box::pin(async move {
             let _ = self.reached.send(point);
             if point == self.at {
@@ -193,12 +193,12 @@ impl Hooks for Gate {
 }
 
 impl Points {
-    async fn passed(&mut self, point: HookPoint) {
+    async fn passed(&mut self, point: FaultPoint) {
         while self.reached.recv().await.expect("the recorder is open") != point {}
     }
 
     /// Waits until the reader of the page passes the point; fails if the reader returns instead.
-    async fn passed_by(&mut self, point: HookPoint, page: &mut JoinHandle<Vec<i64>>) {
+    async fn passed_by(&mut self, point: FaultPoint, page: &mut JoinHandle<Vec<i64>>) {
         let returned = tokio::select! {
             biased;
             () = self.passed(point) => return,
@@ -208,7 +208,7 @@ impl Points {
     }
 
     /// Releases what is held, and waits until the point is reached again.
-    async fn step(&mut self, point: HookPoint) {
+    async fn step(&mut self, point: FaultPoint) {
         self.passes.add_permits(1);
         self.passed(point).await;
     }

@@ -16,11 +16,11 @@ use common::{
     run, scalar,
 };
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, Downstream, Failure, HandlerError, Notification,
-    PersistenceError, Portion, Recorder, Tracking, TrackingRecorder,
+    AggregateRecorder, ApplicationRecorder, ConsumerError, HandlerError, Notification, NotificationBatch,
+    NotificationConsumer, PersistenceError, Recorder, Tracking, TrackingRecorder,
 };
 use es_postgres::{
-    HookFuture, HookPoint, Hooks, PostgresApplicationRecorder, PostgresOptions, PostgresProjection,
+    FaultHooks, FaultPoint, HookFuture, PostgresApplicationRecorder, PostgresOptions, PostgresProjection,
     PostgresProjector, PostgresTrackingRecorder,
 };
 use sqlx::{AssertSqlSafe, Connection, Postgres, Transaction};
@@ -36,9 +36,9 @@ fn notifications(ids: impl IntoIterator<Item = i64>) -> Vec<Notification> {
     ids.into_iter().map(|id| Notification { id, event: first() }).collect()
 }
 
-fn portion(notifications: &[Notification]) -> Portion<'_> {
+fn batch(notifications: &[Notification]) -> NotificationBatch<'_> {
     let position = notifications.last().map_or(0, |last| last.id);
-    Portion { application_name: "upstream", notifications, position, expected_position: None }
+    NotificationBatch { application_name: "upstream", notifications, position, expected_position: None }
 }
 
 /// What a projection does with notification 2.
@@ -181,7 +181,7 @@ impl Fixture {
         recorder.projector(self.rows(two)).await.unwrap()
     }
 
-    async fn hooked(&self, hooks: impl Hooks) -> PostgresProjector<Rows> {
+    async fn hooked(&self, hooks: impl FaultHooks) -> PostgresProjector<Rows> {
         let datastore = self.options().hooks(hooks).open().await.unwrap();
         let recorder = datastore.process_recorder("bank").await.unwrap();
         recorder.projector(self.rows(Two::Projects)).await.unwrap()
@@ -199,10 +199,10 @@ impl Fixture {
     }
 }
 
-fn recording(failure: Failure) -> PersistenceError {
+fn recording(failure: ConsumerError) -> PersistenceError {
     match failure {
-        Failure::Recording(error) => error,
-        Failure::Handler { index, error } => panic!("the handler of {index} failed: {error}"),
+        ConsumerError::Recording(error) => error,
+        ConsumerError::Handler { index, error } => panic!("the handler of {index} failed: {error}"),
     }
 }
 
@@ -211,23 +211,23 @@ async fn effects_and_position_are_committed_together() {
     for row_per_record in [false, true] {
         let fixture = Fixture::create(row_per_record).await;
         let mut projector = fixture.projector(Two::Projects).await;
-        let handled = projector.process(portion(&notifications(1..=3))).await.unwrap();
+        let handled = projector.process(batch(&notifications(1..=3))).await.unwrap();
         assert_eq!((handled, fixture.stands().await), (3, (vec![1, 2, 3], Some(3))));
         // What follows is of other topics.
         let four = notifications([4]);
-        let beyond = Portion { position: 9, ..portion(&four) };
+        let beyond = NotificationBatch { position: 9, ..batch(&four) };
         assert_eq!(projector.process(beyond).await.unwrap(), 1);
-        let nothing = Portion { notifications: &[], position: 12, ..beyond };
+        let nothing = NotificationBatch { notifications: &[], position: 12, ..beyond };
         assert_eq!(projector.process(nothing).await.unwrap(), 0);
         assert_eq!(fixture.stands().await, (vec![1, 2, 3, 4], Some(12)));
         // Again, whole or in part: refused before anything is handled.
         for ids in [vec![4], vec![4, 5, 6], vec![12, 13], vec![1]] {
-            let refused = projector.process(portion(&notifications(ids))).await.unwrap_err();
+            let refused = projector.process(batch(&notifications(ids))).await.unwrap_err();
             assert!(recording(refused).is_conflict());
         }
         assert_eq!(fixture.stands().await, (vec![1, 2, 3, 4], Some(12)));
         projector.recorder().close().await.unwrap();
-        let closed = projector.process(portion(&notifications([13]))).await.unwrap_err();
+        let closed = projector.process(batch(&notifications([13]))).await.unwrap_err();
         assert_eq!(recording(closed).kind(), es_core::ErrorKind::Interface);
     }
 }
@@ -237,16 +237,16 @@ async fn effects_and_position_are_committed_together() {
 async fn another_layout_of_the_tracking_table_is_noticed() {
     let fixture = Fixture::create(true).await;
     let mut projector = fixture.projector(Two::Projects).await;
-    projector.process(portion(&notifications(1..=3))).await.unwrap();
+    projector.process(batch(&notifications(1..=3))).await.unwrap();
     let migrate = format!(
         "DELETE FROM {0} WHERE notification_id < 3; ALTER TABLE {0} DROP CONSTRAINT bank_tracking_pkey; \
          ALTER TABLE {0} ADD PRIMARY KEY (application_name)",
         fixture.table("bank_tracking")
     );
     run(&mut fixture.server.connect().await, &migrate).await;
-    let refused = recording(projector.process(portion(&notifications(4..=5))).await.unwrap_err());
+    let refused = recording(projector.process(batch(&notifications(4..=5))).await.unwrap_err());
     assert!(refused.is_conflict(), "{refused:?}");
-    projector.process(portion(&notifications(4..=5))).await.unwrap();
+    projector.process(batch(&notifications(4..=5))).await.unwrap();
     assert_eq!(fixture.stands().await, (vec![1, 2, 3, 4, 5], Some(5)));
 }
 
@@ -254,20 +254,20 @@ async fn another_layout_of_the_tracking_table_is_noticed() {
 async fn a_failing_handler_is_named_and_leaves_nothing() {
     let fixture = Fixture::create(false).await;
     let mut projector = fixture.projector(Two::Refuses).await;
-    match projector.process(portion(&notifications(1..=3))).await.unwrap_err() {
-        Failure::Handler { index: 1, error } => assert_eq!(error.to_string(), "two is refused"),
+    match projector.process(batch(&notifications(1..=3))).await.unwrap_err() {
+        ConsumerError::Handler { index: 1, error } => assert_eq!(error.to_string(), "two is refused"),
         other => panic!("{other:?}"),
     }
     assert_eq!(fixture.stands().await, (vec![], None));
-    projector.process(portion(&notifications([1]))).await.unwrap();
+    projector.process(batch(&notifications([1]))).await.unwrap();
     // Given up on, or not.
     let two = notifications([2]);
-    match projector.park(portion(&two), "no".into()).await.unwrap_err() {
-        Failure::Handler { index: 0, error } => assert_eq!(error.to_string(), "no"),
+    match projector.park(batch(&two), "no".into()).await.unwrap_err() {
+        ConsumerError::Handler { index: 0, error } => assert_eq!(error.to_string(), "no"),
         other => panic!("{other:?}"),
     }
     assert_eq!(fixture.stands().await, (vec![1], Some(1)));
-    projector.park(portion(&two), "park it".into()).await.unwrap();
+    projector.park(batch(&two), "park it".into()).await.unwrap();
     assert_eq!(fixture.stands().await, (vec![-2, 1], Some(2)));
 }
 
@@ -278,7 +278,7 @@ async fn a_transaction_that_failed_or_ended_does_not_count_as_committed() {
     for two in [Two::Swallows, Two::Commits] {
         let fixture = Fixture::create(false).await;
         let mut projector = fixture.projector(two).await;
-        let failed = recording(projector.process(portion(&notifications(2..=2))).await.unwrap_err());
+        let failed = recording(projector.process(batch(&notifications(2..=2))).await.unwrap_err());
         assert_eq!(failed.kind(), es_core::ErrorKind::Programming, "{failed}");
     }
 }
@@ -287,8 +287,10 @@ async fn a_transaction_that_failed_or_ended_does_not_count_as_committed() {
 async fn a_deferred_constraint_is_the_projections_failure() {
     let fixture = Fixture::create(false).await;
     let mut projector = fixture.projector(Two::Violates).await;
-    match projector.process(portion(&notifications(1..=3))).await.unwrap_err() {
-        Failure::Handler { index: 2, error } => assert!(error.to_string().contains("committing"), "{error}"),
+    match projector.process(batch(&notifications(1..=3))).await.unwrap_err() {
+        ConsumerError::Handler { index: 2, error } => {
+            assert!(error.to_string().contains("committing"), "{error}");
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(fixture.stands().await, (vec![], None));
@@ -299,7 +301,7 @@ async fn what_may_pass_is_not_the_notifications_fault() {
     for two in [Two::Disconnects, Two::Deadlocks] {
         let fixture = Fixture::create(false).await;
         let mut projector = fixture.projector(two).await;
-        let failed = recording(projector.process(portion(&notifications(1..=3))).await.unwrap_err());
+        let failed = recording(projector.process(batch(&notifications(1..=3))).await.unwrap_err());
         assert!(failed.is_transient(), "{two:?}: {failed:?}");
         assert_eq!(fixture.stands().await, (vec![], None));
     }
@@ -308,20 +310,20 @@ async fn what_may_pass_is_not_the_notifications_fault() {
 /// Tells when a point is reached, and holds the projector there.
 #[derive(Clone)]
 struct Hold {
-    at: HookPoint,
+    at: FaultPoint,
     reached: mpsc::UnboundedSender<()>,
     passes: Arc<Semaphore>,
 }
 
 impl Hold {
-    fn at(point: HookPoint) -> (Self, mpsc::UnboundedReceiver<()>) {
+    fn at(point: FaultPoint) -> (Self, mpsc::UnboundedReceiver<()>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self { at: point, reached: sender, passes: Arc::new(Semaphore::new(0)) }, receiver)
     }
 }
 
-impl Hooks for Hold {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+impl FaultHooks for Hold {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
         Box::pin(async move {
             if point == self.at {
                 let _ = self.reached.send(());
@@ -331,11 +333,11 @@ impl Hooks for Hold {
     }
 }
 
-const POINTS: [HookPoint; 4] = [
-    HookPoint::ProjectorBegun,
-    HookPoint::ProjectorTracked,
-    HookPoint::ProjectorHandled,
-    HookPoint::ProjectorCommitted,
+const POINTS: [FaultPoint; 4] = [
+    FaultPoint::ProjectorBegun,
+    FaultPoint::ProjectorTracked,
+    FaultPoint::ProjectorHandled,
+    FaultPoint::ProjectorCommitted,
 ];
 
 /// Goes on where the recorded position says, as an engine does.
@@ -344,7 +346,7 @@ async fn go_on(fixture: &Fixture, last: i64) {
     let position = projector.recorder().max_tracking_id("upstream").await.unwrap().unwrap_or(0);
     let rest = notifications(position + 1..=last);
     if !rest.is_empty() {
-        soon(projector.process(portion(&rest))).await.unwrap();
+        soon(projector.process(batch(&rest))).await.unwrap();
     }
 }
 
@@ -357,15 +359,15 @@ async fn a_future_dropped_at_any_step_leaves_all_or_nothing() {
             let mut projector = fixture.hooked(hold.clone()).await;
             let three = notifications(1..=3);
             tokio::select! {
-                done = projector.process(portion(&three)) => panic!("not held: {done:?}"),
+                done = projector.process(batch(&three)) => panic!("not held: {done:?}"),
                 _ = soon(reached.recv()) => {}
             }
             // The same recorder can be used at once: the connection has not come back with half a
             // transaction.
             hold.passes.add_permits(10);
-            let rest = projector.process(portion(&notifications([4]))).await;
+            let rest = projector.process(batch(&notifications([4]))).await;
             rest.unwrap();
-            let expected = if point == HookPoint::ProjectorCommitted { vec![1, 2, 3, 4] } else { vec![4] };
+            let expected = if point == FaultPoint::ProjectorCommitted { vec![1, 2, 3, 4] } else { vec![4] };
             assert_eq!(fixture.stands().await, (expected, Some(4)), "{point:?}");
         }
     }
@@ -385,13 +387,13 @@ async fn a_connection_killed_at_any_step_leaves_each_effect_once() {
             let before: Vec<i64> = (1..first).collect();
             let processing = tokio::spawn(async move {
                 let three = notifications(first..first + 3);
-                projector.process(portion(&three)).await
+                projector.process(batch(&three)).await
             });
             soon(reached.recv()).await.unwrap();
             run(&mut fixture.server.connect().await, kill).await;
             hold.passes.add_permits(10);
             let processed = soon(processing).await.unwrap();
-            if point == HookPoint::ProjectorCommitted {
+            if point == FaultPoint::ProjectorCommitted {
                 assert_eq!(processed.unwrap(), 3);
             } else {
                 let failed = recording(processed.unwrap_err());
@@ -423,7 +425,7 @@ async fn a_position_is_recorded_in_a_transaction_of_the_callers() {
         }
         assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(6));
         // The second ends beyond what is recorded, and starts before.
-        for refused in [Tracking::new("upstream", 6), Tracking::covering("upstream", 6, 9)] {
+        for refused in [Tracking::new("upstream", 6), Tracking::spanning("upstream", 6, 9)] {
             let mut transaction = connection.begin().await.unwrap();
             let refused = recorder.insert_tracking_in(&mut transaction, &refused.unwrap()).await.unwrap_err();
             assert!(refused.is_conflict());
@@ -442,7 +444,7 @@ async fn a_commit_whose_answer_is_lost_is_unknown() {
         let recorder = options.open().await.unwrap().tracking_recorder("bank").await.unwrap();
         let mut projector = recorder.projector(fixture.rows(Two::Projects)).await.unwrap();
         proxy.arm(cut);
-        let lost = recording(projector.process(portion(&notifications(1..=3))).await.unwrap_err());
+        let lost = recording(projector.process(batch(&notifications(1..=3))).await.unwrap_err());
         assert!(lost.is_outcome_unknown(), "{cut:?}: {lost:?}");
         let position = expected.last().copied();
         assert_eq!(fixture.stands().await, (expected, position), "{cut:?}");
@@ -451,27 +453,27 @@ async fn a_commit_whose_answer_is_lost_is_unknown() {
     }
 }
 
-/// Of two instances one waits before its handlers run, and loses, whatever portions they take.
+/// Of two instances one waits before its handlers run, and loses, whatever batches they take.
 ///
-/// The defect: a larger portion has a later position, which is no conflict by itself.
+/// The defect: a larger batch has a later position, which is no conflict by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_rivals_one_loses_before_its_handlers_run() {
     for row_per_record in [false, true] {
         for rivals in [vec![1, 2, 3], vec![1], vec![1, 2, 3, 4, 5]] {
             let fixture = Fixture::create(row_per_record).await;
-            let (hold, mut reached) = Hold::at(HookPoint::ProjectorHandled);
+            let (hold, mut reached) = Hold::at(FaultPoint::ProjectorHandled);
             let mut winner = fixture.hooked(hold.clone()).await;
             let winning = tokio::spawn(async move {
                 let three = notifications(1..=3);
-                winner.process(portion(&three)).await
+                winner.process(batch(&three)).await
             });
             soon(reached.recv()).await.unwrap();
-            let (begun, mut has_begun) = Hold::at(HookPoint::ProjectorBegun);
+            let (begun, mut has_begun) = Hold::at(FaultPoint::ProjectorBegun);
             begun.passes.add_permits(10);
             let mut loser = fixture.hooked(begun).await;
             let losing = tokio::spawn({
                 let rivals = rivals.clone();
-                async move { loser.process(portion(&notifications(rivals))).await }
+                async move { loser.process(batch(&notifications(rivals))).await }
             });
             soon(has_begun.recv()).await.unwrap();
             // The server says that it waits, and for what.
@@ -498,14 +500,14 @@ async fn a_connection_that_freezes_at_any_message_is_given_up() {
         let fixture = Fixture::create(false).await;
         let link = Link::start(&fixture.server).await;
         let options = fixture.options().host("127.0.0.1").port(link.port).sslmode("disable").unwrap();
-        let options = options.answer_timeout(Duration::from_millis(200));
+        let options = options.response_timeout(Duration::from_millis(200));
         let (mut transient, mut unknown) = (0, 0);
         for (id, passing) in (1..).zip(0..100) {
             let recorder = options.clone().open().await.unwrap().tracking_recorder("bank").await.unwrap();
             let mut projector = recorder.projector(fixture.rows(Two::Projects)).await.unwrap();
             let next = notifications([id]);
             link.arm(direction, Harm::Freeze, passing);
-            let processed = soon(projector.process(portion(&next))).await;
+            let processed = soon(projector.process(batch(&next))).await;
             let was_done = link.disarm();
             if let Err(failure) = processed {
                 let error = recording(failure);
@@ -518,7 +520,7 @@ async fn a_connection_that_freezes_at_any_message_is_given_up() {
                     "{direction:?}, message {passing}: {error:?}"
                 );
                 if !is_recorded {
-                    soon(projector.process(portion(&next))).await.unwrap();
+                    soon(projector.process(batch(&next))).await.unwrap();
                 }
             }
             let expected = ((1..=id).collect(), Some(id));
@@ -537,11 +539,11 @@ async fn a_connection_that_freezes_at_the_rollback_is_given_up() {
     let fixture = Fixture::create(false).await;
     let link = Link::start(&fixture.server).await;
     let options = fixture.options().host("127.0.0.1").port(link.port).sslmode("disable").unwrap();
-    let options = options.answer_timeout(Duration::from_millis(200));
+    let options = options.response_timeout(Duration::from_millis(200));
     let recorder = options.open().await.unwrap().tracking_recorder("bank").await.unwrap();
     let freezing = FailsFreezing { rows: fixture.rows(Two::Projects), link };
     let mut projector = recorder.projector(freezing).await.unwrap();
-    let failed = recording(soon(projector.process(portion(&notifications([1])))).await.unwrap_err());
+    let failed = recording(soon(projector.process(batch(&notifications([1])))).await.unwrap_err());
     assert!(failed.is_transient(), "{failed:?}");
     assert_eq!(fixture.stands().await, (vec![], None));
 }
@@ -600,7 +602,7 @@ async fn projections_leave_a_connection_to_what_they_append() {
         projectors.push(positions.projector(Appends(appended.clone())).await.unwrap());
     }
     let all = notifications(1..=3);
-    let processing = projectors.iter_mut().map(|projector| projector.process(portion(&all)));
+    let processing = projectors.iter_mut().map(|projector| projector.process(batch(&all)));
     for processed in soon(futures_util::future::join_all(processing)).await {
         assert_eq!(processed.unwrap(), 3);
     }
@@ -616,8 +618,8 @@ async fn a_projection_that_appends_without_a_second_connection_fails() {
     let appended = datastore.application_recorder("bank").await.unwrap();
     let positions = datastore.tracking_recorder("bank").await.unwrap();
     let mut projector = positions.projector(Appends(appended.clone())).await.unwrap();
-    match soon(projector.process(portion(&notifications([1])))).await.unwrap_err() {
-        Failure::Handler { index: 0, error } => {
+    match soon(projector.process(batch(&notifications([1])))).await.unwrap_err() {
+        ConsumerError::Handler { index: 0, error } => {
             assert!(error.to_string().contains("a projection uses the only connection"), "{error}");
         }
         other => panic!("{other:?}"),

@@ -15,7 +15,7 @@ use es_core::{
     AggregateRecorder, ApplicationRecorderExt, EventRange, NotificationSelection, ProcessRecorder, Tracking,
     TrackingRecorder, uuid::Uuid,
 };
-use es_postgres::{HookFuture, HookPoint, Hooks};
+use es_postgres::{FaultHooks, FaultPoint, HookFuture};
 use futures_util::TryStreamExt;
 use serde_json::Value;
 
@@ -173,9 +173,9 @@ impl PositionLocked {
     }
 }
 
-impl Hooks for PositionLocked {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
-        if point == HookPoint::PositionLocked {
+impl FaultHooks for PositionLocked {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
+        if point == FaultPoint::PositionLocked {
             let _ = self.0.send(());
         }
         Box::pin(async {})

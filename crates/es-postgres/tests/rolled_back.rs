@@ -21,7 +21,7 @@ use common::{
     event, run, scalar, until,
 };
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, Downstream, ErrorKind, Notification, PersistenceError,
+    AggregateRecorder, ApplicationRecorder, ErrorKind, Notification, NotificationConsumer, PersistenceError,
     StoredEvent, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
 use es_popo::{PopoApplicationRecorder, PopoProcessRecorder};
@@ -74,7 +74,7 @@ async fn error_after<R, D, P>(
 ) -> PersistenceError
 where
     R: ApplicationRecorder + Clone,
-    D: Downstream,
+    D: NotificationConsumer,
     P: TrackingRecorder,
 {
     let mut processor =

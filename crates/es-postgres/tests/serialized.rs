@@ -19,7 +19,7 @@ use std::sync::{
 
 use common::{Role, Schema, Server, cluster::Cluster, event, first, run, scalar, until};
 use es_core::{AggregateRecorder, ProcessRecorder, Tracking, TrackingRecorder, uuid::Uuid};
-use es_postgres::{HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresProcessRecorder};
+use es_postgres::{FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresProcessRecorder};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::sync::mpsc;
 
@@ -427,9 +427,9 @@ async fn a_role_that_may_only_insert_and_read_appends_in_order() {
 /// Reports that a position was found locked.
 struct PositionLocked(mpsc::UnboundedSender<()>);
 
-impl Hooks for PositionLocked {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
-        if point == HookPoint::PositionLocked {
+impl FaultHooks for PositionLocked {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
+        if point == FaultPoint::PositionLocked {
             let _ = self.0.send(());
         }
         Box::pin(async {})

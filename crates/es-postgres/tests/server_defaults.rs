@@ -19,9 +19,9 @@ use common::{
     run, scalar, until,
 };
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Bytes, Downstream, EventRange, Failure,
-    HandlerError, Notification, NotificationSelection, PersistenceError, Portion, ProcessRecorder,
-    StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
+    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Bytes, ConsumerError, EventRange,
+    HandlerError, Notification, NotificationBatch, NotificationConsumer, NotificationSelection,
+    PersistenceError, ProcessRecorder, StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
 };
 use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder, PostgresProjection};
 use sqlx::{AssertSqlSafe, Connection, Postgres, Transaction};
@@ -188,7 +188,7 @@ async fn rivals_under_repeatable_read_do_not_record_effects_twice() {
                 run(&mut holder, &lock).await;
                 let mut tasks = Vec::new();
                 for (recorder, last) in rivals.into_iter().zip([5, 3]) {
-                    let tracking = Tracking::covering(application.clone(), 1, last).unwrap();
+                    let tracking = Tracking::spanning(application.clone(), 1, last).unwrap();
                     let insert =
                         async move { recorder.insert_events_with_tracking(vec![first()], tracking).await };
                     tasks.push(tokio::spawn(insert));
@@ -306,15 +306,15 @@ impl Stage {
         let page = recorder.select_notifications(NotificationSelection::new(2)).await.unwrap();
         let position = page.last().unwrap().id;
         let mut projector = recorder.projector(Rows(self.table(rows))).await.unwrap();
-        let portion = || Portion {
+        let batch = || NotificationBatch {
             application_name: "projected",
             notifications: &page,
             position,
             expected_position: None,
         };
-        assert_eq!(projector.process(portion()).await.unwrap(), 2);
-        let again = projector.process(portion()).await.unwrap_err();
-        assert!(matches!(again, Failure::Recording(error) if error.is_conflict()));
+        assert_eq!(projector.process(batch()).await.unwrap(), 2);
+        let again = projector.process(batch()).await.unwrap_err();
+        assert!(matches!(again, ConsumerError::Recording(error) if error.is_conflict()));
         assert_eq!(self.count(rows).await, 2);
         assert_eq!(recorder.max_tracking_id("projected").await.unwrap(), Some(position));
     }

@@ -30,7 +30,7 @@ use es_core::{
     StoredEvent, Tracking, uuid::Uuid,
 };
 use es_postgres::{
-    HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresOptions, PostgresProcessRecorder,
+    FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresOptions, PostgresProcessRecorder,
 };
 use sqlx::PgConnection;
 
@@ -116,9 +116,13 @@ async fn a_server_that_comes_back_has_lost_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_is_ended_at_any_step_is_made_up_for() {
     let Some(cluster) = Cluster::start(&[]) else { return };
-    let writing = [HookPoint::GroupFormed, HookPoint::GroupAnswered, HookPoint::OutcomeDoubtful];
-    let reading =
-        [HookPoint::GapFound, HookPoint::HorizonTaken, HookPoint::WritersPending, HookPoint::HorizonPassed];
+    let writing = [FaultPoint::GroupFormed, FaultPoint::GroupAnswered, FaultPoint::OutcomeDoubtful];
+    let reading = [
+        FaultPoint::GapFound,
+        FaultPoint::HorizonTaken,
+        FaultPoint::WritersPending,
+        FaultPoint::HorizonPassed,
+    ];
     for (number, point) in writing.into_iter().chain(reading).enumerate() {
         let ends = Ends { server: cluster.server.clone(), points: Arc::default(), passed: Arc::default() };
         let options = cluster.server.options().ordering(NotificationOrdering::Parallel).hooks(ends.clone());
@@ -130,7 +134,7 @@ async fn a_session_that_is_ended_at_any_step_is_made_up_for() {
         );
         run(&mut slow, &insert).await;
         // A lost connection is what makes an outcome doubtful.
-        let lost = if point == HookPoint::OutcomeDoubtful { vec![HookPoint::GroupFormed] } else { vec![] };
+        let lost = if point == FaultPoint::OutcomeDoubtful { vec![FaultPoint::GroupFormed] } else { vec![] };
         ends.points.lock().unwrap().extend(lost.into_iter().chain([point]));
         let tracking = Tracking::new("upstream", 1).unwrap();
         let ids = recorder.insert_events_with_tracking(vec![first(), first()], tracking).await.unwrap();
@@ -139,7 +143,7 @@ async fn a_session_that_is_ended_at_any_step_is_made_up_for() {
             let recorder = recorder.clone();
             async move { recorder.select_notifications(NotificationSelection::new(9)).await.unwrap() }
         });
-        while !ends.passed.lock().unwrap().contains(&HookPoint::WritersPending) {
+        while !ends.passed.lock().unwrap().contains(&FaultPoint::WritersPending) {
             tokio::task::yield_now().await;
         }
         run(&mut slow, "COMMIT").await;
@@ -154,12 +158,12 @@ async fn a_session_that_is_ended_at_any_step_is_made_up_for() {
 #[derive(Clone)]
 struct Ends {
     server: Server,
-    points: Arc<Mutex<Vec<HookPoint>>>,
-    passed: Arc<Mutex<Vec<HookPoint>>>,
+    points: Arc<Mutex<Vec<FaultPoint>>>,
+    passed: Arc<Mutex<Vec<FaultPoint>>>,
 }
 
-impl Hooks for Ends {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+impl FaultHooks for Ends {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
         Box::pin(async move {
             let is_next = {
                 let mut points = self.points.lock().unwrap();
@@ -204,7 +208,7 @@ async fn a_server_out_of_connections_is_a_transient_error() {
     }
     assert_eq!(connected.insert_events(vec![first()]).await.unwrap(), [2], "who is in goes on");
     // One that cannot be asked about is not lost: the server says itself that it lives.
-    let patient = options().answer_timeout(Duration::from_millis(1));
+    let patient = options().response_timeout(Duration::from_millis(1));
     drop(others.pop());
     let patient = loop {
         if let Ok(datastore) = patient.clone().open().await {

@@ -25,7 +25,7 @@ use es_core::{
     NotificationSelection, PersistenceError, ProcessRecorder, Recorder, Tracking, TrackingRecorder,
     TrackingRecorderExt as _, uuid::Uuid,
 };
-use es_postgres::{HookFuture, HookPoint, Hooks, NotificationOrdering, PostgresOptions};
+use es_postgres::{FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresOptions};
 use sqlx::Connection;
 
 /// An error with all its causes.
@@ -48,7 +48,7 @@ async fn any_duration_is_accepted() {
     for duration in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_nanos(u64::MAX)] {
         let schema = Schema::create().await;
         let options = schema.options().ordering(NotificationOrdering::Parallel).fence_timeout(duration);
-        let options = options.connect_timeout(duration).answer_timeout(duration).poll_interval(duration);
+        let options = options.connect_timeout(duration).response_timeout(duration).poll_interval(duration);
         let options = options.stall_warning(duration).conn_max_age(duration).notify(true);
         let datastore = options.open().await.unwrap();
         let recorder = datastore.process_recorder("bank").await.unwrap();
@@ -372,9 +372,9 @@ async fn what_was_accepted_waits_for_readers() {
 
 struct GroupsFormed(tokio::sync::mpsc::UnboundedSender<()>);
 
-impl Hooks for GroupsFormed {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
-        if point == HookPoint::GroupFormed {
+impl FaultHooks for GroupsFormed {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
+        if point == FaultPoint::GroupFormed {
             let _ = self.0.send(());
         }
         Box::pin(async {})
@@ -473,10 +473,10 @@ async fn the_first_host_that_accepts_writes_is_used() {
 /// Ends the read-only state of a database when an outcome is in doubt.
 struct FailOver(common::Server);
 
-impl Hooks for FailOver {
-    fn reached(&self, point: HookPoint) -> HookFuture<'_> {
+impl FaultHooks for FailOver {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
         Box::pin(async move {
-            if point == HookPoint::OutcomeDoubtful {
+            if point == FaultPoint::OutcomeDoubtful {
                 let mut connection = common::Server::from_environment().connect().await;
                 let writable =
                     format!("ALTER DATABASE {} RESET default_transaction_read_only", self.0.dbname);
@@ -757,13 +757,13 @@ async fn a_position_beyond_the_upstreams_highest_id_is_told() {
     let datastore = schema.open().await;
     let upstream = datastore.application_recorder("upstream").await.unwrap();
     let downstream = datastore.process_recorder("downstream").await.unwrap();
-    assert_eq!(downstream.verified_position("upstream", &upstream).await.unwrap(), None);
+    assert_eq!(downstream.validated_position("upstream", &upstream).await.unwrap(), None);
     upstream.insert_events(vec![first(), first()]).await.unwrap();
     downstream.insert_tracking(Tracking::new("upstream", 2).unwrap()).await.unwrap();
-    assert_eq!(downstream.verified_position("upstream", &upstream).await.unwrap(), Some(2));
+    assert_eq!(downstream.validated_position("upstream", &upstream).await.unwrap(), Some(2));
     let events = schema.table("upstream_events");
     run(&mut schema.connect().await, &format!("DELETE FROM {events} WHERE notification_id = 2")).await;
-    let lost = downstream.verified_position("upstream", &upstream).await.unwrap_err();
+    let lost = downstream.validated_position("upstream", &upstream).await.unwrap_err();
     assert_eq!(lost.kind(), ErrorKind::RolledBack);
     assert!(lost.to_string().contains("the position is 2") && !lost.is_conflict(), "{lost}");
 }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use es_core::{
-    Downstream, Failure, HandlerError, Notification, Portion, ProcessRecorder, StoredEvent, uuid::Uuid,
+    ConsumerError, HandlerError, Notification, NotificationBatch, NotificationConsumer, ProcessRecorder,
+    StoredEvent, uuid::Uuid,
 };
 
 /// A commit of so many events takes no more notifications.
@@ -82,13 +83,13 @@ impl<R: ProcessRecorder, H: Handler> Handling<R, H> {
         Self { recorder, handler, failed: None }
     }
 
-    async fn gather(&mut self, notifications: &[Notification]) -> Result<Gathered, Failure> {
+    async fn gather(&mut self, notifications: &[Notification]) -> Result<Gathered, ConsumerError> {
         let mut gathered = Gathered::default();
         for (index, notification) in notifications.iter().enumerate() {
             if let Some((id, error)) = self.failed.take()
                 && id == notification.id
             {
-                return Err(Failure::Handler { index, error });
+                return Err(ConsumerError::Handler { index, error });
             }
             match self.handler.handle(notification).await {
                 Ok(events) => {
@@ -96,7 +97,9 @@ impl<R: ProcessRecorder, H: Handler> Handling<R, H> {
                         break;
                     }
                 }
-                Err(error) if index == 0 => return Err(Failure::Handler { index, error: error.into() }),
+                Err(error) if index == 0 => {
+                    return Err(ConsumerError::Handler { index, error: error.into() });
+                }
                 Err(error) => {
                     self.failed = Some((notification.id, error.into()));
                     break;
@@ -107,25 +110,29 @@ impl<R: ProcessRecorder, H: Handler> Handling<R, H> {
     }
 }
 
-impl<R: ProcessRecorder, H: Handler> Downstream for Handling<R, H> {
+impl<R: ProcessRecorder, H: Handler> NotificationConsumer for Handling<R, H> {
     type Recorder = R;
 
     fn recorder(&self) -> &R {
         &self.recorder
     }
 
-    async fn process(&mut self, portion: Portion<'_>) -> Result<usize, Failure> {
-        let gathered = self.gather(portion.notifications).await?;
-        let tracking = portion.tracking(gathered.handled)?;
+    async fn process(&mut self, batch: NotificationBatch<'_>) -> Result<usize, ConsumerError> {
+        let gathered = self.gather(batch.notifications).await?;
+        let tracking = batch.tracking(gathered.handled)?;
         self.recorder.insert_events_with_tracking(gathered.events, tracking).await?;
         Ok(gathered.handled)
     }
 
-    async fn park(&mut self, portion: Portion<'_>, failure: HandlerError) -> Result<(), Failure> {
-        let Some(notification) = portion.notifications.first() else { return Ok(()) };
+    async fn park(
+        &mut self,
+        batch: NotificationBatch<'_>,
+        failure: HandlerError,
+    ) -> Result<(), ConsumerError> {
+        let Some(notification) = batch.notifications.first() else { return Ok(()) };
         let parked = self.handler.park(notification, failure).await;
-        let events = parked.map_err(|error| Failure::Handler { index: 0, error })?;
-        self.recorder.insert_events_with_tracking(events, portion.tracking(1)?).await?;
+        let events = parked.map_err(|error| ConsumerError::Handler { index: 0, error })?;
+        self.recorder.insert_events_with_tracking(events, batch.tracking(1)?).await?;
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Processes the notifications of an event log exactly once, across restarts and several processes.
 //!
 //! A [`Processor`] follows an upstream recorder and hands its notifications to a
-//! [`Downstream`](es_core::Downstream), which commits their effects together with the position. There
+//! [`NotificationConsumer`](es_core::NotificationConsumer), which commits their effects together with the position. There
 //! are two sorts of downstream:
 //! - [`Handling`]: an asynchronous [`Handler`] returns new events, recorded by a process recorder;
 //! - the projectors of `es-popo`, `es-sqlite` and `es-postgres`: a projection writes into tables of
@@ -74,7 +74,7 @@ pub use error::ProcessorError;
 pub use handler::{Handler, Handling};
 pub use processor::{DEFAULT_BATCH_SIZE, Processor};
 pub use progress::Progress;
-pub use retries::Retries;
+pub use retries::RetryPolicy;
 
 /// The example of the README, compiled.
 #[cfg(doctest)]

@@ -3,12 +3,12 @@
 use std::{fmt, num::NonZeroUsize, time::Duration};
 
 use es_core::{
-    ApplicationRecorder, ApplicationRecorderExt, Conflict, DEFAULT_PAGE_SIZE, Downstream, Failure,
-    HandlerError, Notification, Page, PersistenceError, Portion, Subscription, Topic, TrackingRecorder,
-    TrackingRecorderExt,
+    ApplicationRecorder, ApplicationRecorderExt, Conflict, ConsumerError, DEFAULT_PAGE_SIZE, HandlerError,
+    Notification, NotificationBatch, NotificationConsumer, Page, PersistenceError, Subscription, Topic,
+    TrackingRecorder, TrackingRecorderExt,
 };
 
-use crate::{ProcessorError, Progress, Retries, meters::Meters};
+use crate::{ProcessorError, Progress, RetryPolicy, meters::Meters};
 
 /// How many notifications a processor that catches up handles per commit unless told otherwise.
 pub const DEFAULT_BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(500).unwrap();
@@ -46,11 +46,11 @@ pub struct Processor<R, D> {
     page_size: NonZeroUsize,
     poll_interval: Option<Duration>,
     standby_pause: Duration,
-    retries: Retries,
+    retries: RetryPolicy,
     progress: Progress,
 }
 
-impl<R: ApplicationRecorder + Clone, D: Downstream> Processor<R, D> {
+impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Processor<R, D> {
     /// Processes the notifications of `upstream`; `application_name` is the name under which the
     /// downstream records the position.
     pub fn new(application_name: impl Into<String>, upstream: R, downstream: D) -> Self {
@@ -65,7 +65,7 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Processor<R, D> {
             page_size: DEFAULT_PAGE_SIZE,
             poll_interval: None,
             standby_pause: STANDBY_PAUSE,
-            retries: Retries::NONE,
+            retries: RetryPolicy::NONE,
             progress: Progress::default(),
         }
     }
@@ -116,8 +116,8 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Processor<R, D> {
     }
 
     /// How long to leave the work to another instance after it has recorded something first, before
-    /// looking whether it has gone on; 1 s by default. Another that takes longer for one portion is
-    /// taken for ended, which costs handling that portion twice, and nothing else.
+    /// looking whether it has gone on; 1 s by default. Another that takes longer for one batch is
+    /// taken for ended, which costs handling that batch twice, and nothing else.
     #[must_use]
     pub fn standby_pause(mut self, standby_pause: Duration) -> Self {
         self.standby_pause = standby_pause;
@@ -126,7 +126,7 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Processor<R, D> {
 
     /// How often a handler that failed is called again; not at all by default.
     #[must_use]
-    pub fn retries(mut self, retries: Retries) -> Self {
+    pub fn retries(mut self, retries: RetryPolicy) -> Self {
         self.retries = retries;
         self
     }
@@ -165,13 +165,13 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Processor<R, D> {
 struct Work<'p, R, D> {
     processor: &'p mut Processor<R, D>,
     meters: Meters,
-    /// How many notifications to handle per commit now: fewer after a portion failed for one of them.
+    /// How many notifications to handle per commit now: fewer after a batch failed for one of them.
     largest: usize,
     /// The recorded position, from which the next one is recorded.
     position: i64,
 }
 
-/// What comes after a portion.
+/// What comes after a batch.
 enum Next {
     /// So many notifications of it are recorded.
     Handled(usize),
@@ -189,7 +189,7 @@ struct Failures {
     passing: u32,
 }
 
-impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
+impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
     async fn run(&mut self) -> Result<(), ProcessorError> {
         let Some(position) = self.first_position().await? else { return Ok(()) };
         self.position = position;
@@ -217,7 +217,7 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
     async fn first_position(&self) -> Result<Option<i64>, ProcessorError> {
         let Processor { application_name, upstream, downstream, progress, .. } = &*self.processor;
         let position = self
-            .patiently(|| downstream.recorder().verified_position(application_name, upstream))
+            .patiently(|| downstream.recorder().validated_position(application_name, upstream))
             .await
             .map_err(|error| self.processor.error(error))?;
         let Some(position) = position else { return Ok(None) };
@@ -234,11 +234,11 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
         let mut rest = page.notifications.as_slice();
         let mut failures = Failures::default();
         while !self.is_closed() {
-            let portion = self.portion(&application_name, rest, page.position);
-            let next = match self.processor.downstream.process(portion).await {
-                Ok(handled) if is_possible(handled, portion) => Next::Handled(handled),
-                Ok(handled) => return Err(self.impossible(handled, portion)),
-                Err(failure) => self.after(failure, portion, &mut failures).await?,
+            let batch = self.batch(&application_name, rest, page.position);
+            let next = match self.processor.downstream.process(batch).await {
+                Ok(handled) if is_possible(handled, batch) => Next::Handled(handled),
+                Ok(handled) => return Err(self.impossible(handled, batch)),
+                Err(failure) => self.after(failure, batch, &mut failures).await?,
             };
             let position = match next {
                 Next::Again => continue,
@@ -248,7 +248,7 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
                     failures = Failures::default();
                     self.committed(handled);
                     rest = rest.get(handled..).unwrap_or_default();
-                    portion.position_after(handled)
+                    batch.position_after(handled)
                 }
                 Next::Recorded(position) => {
                     rest = beyond(rest, position);
@@ -264,21 +264,26 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
     }
 
     /// What to hand over at a time.
-    fn portion<'a>(&self, application_name: &'a str, rest: &'a [Notification], position: i64) -> Portion<'a> {
+    fn batch<'a>(
+        &self,
+        application_name: &'a str,
+        rest: &'a [Notification],
+        position: i64,
+    ) -> NotificationBatch<'a> {
         let expected_position = Some(self.position);
         match rest.get(..self.largest) {
             Some(notifications) if notifications.len() < rest.len() => {
                 let position = notifications.last().map_or(position, |last| last.id);
-                Portion { application_name, notifications, position, expected_position }
+                NotificationBatch { application_name, notifications, position, expected_position }
             }
-            _ => Portion { application_name, notifications: rest, position, expected_position },
+            _ => NotificationBatch { application_name, notifications: rest, position, expected_position },
         }
     }
 
     fn committed(&mut self, notifications: usize) {
         self.meters.committed(notifications);
         self.processor.progress.processed_more(notifications);
-        // After a failure the portions grow again.
+        // After a failure the batches grow again.
         self.largest = self.largest.saturating_mul(2).min(self.processor.batch_size.get());
     }
 
@@ -292,36 +297,38 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
 
     async fn after(
         &mut self,
-        failure: Failure,
-        portion: Portion<'_>,
+        failure: ConsumerError,
+        batch: NotificationBatch<'_>,
         failures: &mut Failures,
     ) -> Result<Next, ProcessorError> {
         match failure {
-            Failure::Recording(error) => self.after_recording(error, portion, failures).await,
-            Failure::Handler { index, error } => self.after_handler(index, error, portion, failures).await,
+            ConsumerError::Recording(error) => self.after_recording(error, batch, failures).await,
+            ConsumerError::Handler { index, error } => {
+                self.after_handler(index, error, batch, failures).await
+            }
         }
     }
 
     async fn after_recording(
         &mut self,
         error: PersistenceError,
-        portion: Portion<'_>,
+        batch: NotificationBatch<'_>,
         failures: &mut Failures,
     ) -> Result<Next, ProcessorError> {
         match error.conflict() {
             Some(Conflict::Tracking { application_name, .. })
-                if application_name == portion.application_name =>
+                if application_name == batch.application_name =>
             {
                 self.meters.lost();
                 self.stand_by().await
             }
-            Some(_) if self.hand_over_less(portion.notifications.len() / 2) => Ok(Next::Again),
+            Some(_) if self.hand_over_less(batch.notifications.len() / 2) => Ok(Next::Again),
             // The handler has not seen what somebody else has recorded meanwhile: now it will.
             Some(_) => {
                 failures.of_conflict += 1;
-                match Retries::CONTENDED.pause_after(failures.of_conflict) {
+                match RetryPolicy::CONTENDED.pause_after(failures.of_conflict) {
                     Some(pause) => self.wait(pause).await,
-                    None => return self.after_handler(0, error.into(), portion, failures).await,
+                    None => return self.after_handler(0, error.into(), batch, failures).await,
                 }
                 Ok(Next::Again)
             }
@@ -342,14 +349,14 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
         &mut self,
         index: usize,
         error: HandlerError,
-        portion: Portion<'_>,
+        batch: NotificationBatch<'_>,
         failures: &mut Failures,
     ) -> Result<Next, ProcessorError> {
         if let Some(error) = error.downcast_ref::<PersistenceError>().filter(|error| error.is_transient()) {
             self.pause(error, failures).await;
             return Ok(Next::Again);
         }
-        let Some(notification) = portion.notifications.get(index) else {
+        let Some(notification) = batch.notifications.get(index) else {
             let message = "a downstream failed at a notification that it was not given";
             return Err(self.processor.error(PersistenceError::internal(message).with_source(error)));
         };
@@ -368,19 +375,19 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
             self.wait(pause).await;
             return Ok(Next::Again);
         }
-        self.park(notification, error, portion, failures).await
+        self.park(notification, error, batch, failures).await
     }
 
     async fn park(
         &mut self,
         notification: &Notification,
         error: HandlerError,
-        portion: Portion<'_>,
+        batch: NotificationBatch<'_>,
         failures: &mut Failures,
     ) -> Result<Next, ProcessorError> {
         let notifications = std::slice::from_ref(notification);
-        let position = if portion.notifications.len() == 1 { portion.position } else { notification.id };
-        let alone = Portion { notifications, position, ..portion };
+        let position = if batch.notifications.len() == 1 { batch.position } else { notification.id };
+        let alone = NotificationBatch { notifications, position, ..batch };
         let failed = error.to_string();
         match self.processor.downstream.park(alone, error).await {
             Ok(()) => {
@@ -393,15 +400,17 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
                 );
                 Ok(Next::Handled(1))
             }
-            Err(Failure::Handler { error: source, .. }) => Err(given_up(alone, notification, source)),
+            Err(ConsumerError::Handler { error: source, .. }) => Err(given_up(alone, notification, source)),
             // What is recorded in its place has no place either, however often it is tried.
-            Err(Failure::Recording(error))
-                if is_of_version(&error) && failures.of_conflict > Retries::CONTENDED.at_most =>
+            Err(ConsumerError::Recording(error))
+                if is_of_version(&error) && failures.of_conflict > RetryPolicy::CONTENDED.max_retries =>
             {
                 Err(given_up(alone, notification, error.into()))
             }
             // Boxed, because it may come to parking again.
-            Err(Failure::Recording(error)) => Box::pin(self.after_recording(error, alone, failures)).await,
+            Err(ConsumerError::Recording(error)) => {
+                Box::pin(self.after_recording(error, alone, failures)).await
+            }
         }
     }
 
@@ -441,16 +450,16 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
     async fn pause(&self, error: &PersistenceError, failures: &mut Failures) {
         failures.passing = failures.passing.saturating_add(1);
         tracing::warn!(processor = self.processor.name, %error, "processing failed; trying again");
-        self.wait(Retries::PATIENT.pause_after(failures.passing).unwrap_or_default()).await;
+        self.wait(RetryPolicy::PATIENT.pause_after(failures.passing).unwrap_or_default()).await;
     }
 
     /// Waits, though no longer than until the upstream is closed.
     async fn wait(&self, pause: Duration) {
-        self.processor.upstream.commits().closes_within(pause).await;
+        self.processor.upstream.commit_signal().closed_timeout(pause).await;
     }
 
     fn is_closed(&self) -> bool {
-        self.processor.upstream.commits().is_closed()
+        self.processor.upstream.commit_signal().is_closed()
     }
 
     fn upstream_error(&self, error: PersistenceError) -> ProcessorError {
@@ -458,8 +467,8 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
         self.processor.error(if error.is_rolled_back() { error.about(named) } else { error })
     }
 
-    fn impossible(&self, handled: usize, portion: Portion<'_>) -> ProcessorError {
-        let given = portion.notifications.len();
+    fn impossible(&self, handled: usize, batch: NotificationBatch<'_>) -> ProcessorError {
+        let given = batch.notifications.len();
         let message = format!("a downstream told that it handled {handled} of {given} notifications");
         self.processor.error(PersistenceError::internal(message))
     }
@@ -480,9 +489,9 @@ impl<R: ApplicationRecorder + Clone, D: Downstream> Work<'_, R, D> {
     }
 }
 
-/// Whether so many notifications of a portion can have been handled: one at least, where there is any.
-fn is_possible(handled: usize, portion: Portion<'_>) -> bool {
-    let given = portion.notifications.len();
+/// Whether so many notifications of a batch can have been handled: one at least, where there is any.
+fn is_possible(handled: usize, batch: NotificationBatch<'_>) -> bool {
+    let given = batch.notifications.len();
     (given.min(1)..=given).contains(&handled)
 }
 
@@ -490,9 +499,13 @@ fn is_of_version(error: &PersistenceError) -> bool {
     matches!(error.conflict(), Some(Conflict::Version { .. }))
 }
 
-fn given_up(portion: Portion<'_>, notification: &Notification, source: HandlerError) -> ProcessorError {
+fn given_up(
+    batch: NotificationBatch<'_>,
+    notification: &Notification,
+    source: HandlerError,
+) -> ProcessorError {
     ProcessorError::Handler {
-        application_name: portion.application_name.to_owned(),
+        application_name: batch.application_name.to_owned(),
         notification: Box::new(notification.clone()),
         source,
     }

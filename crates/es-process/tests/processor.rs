@@ -17,12 +17,13 @@ use std::{
 };
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, Bytes, Downstream, ErrorKind, EventRange, Failure, HandlerError,
-    Notification, NotificationSelection, PersistenceError, Portion, ProcessRecorder, Recorder, Signal,
-    StoredEvent, Topic, Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
+    AggregateRecorder, ApplicationRecorder, Bytes, ConsumerError, ErrorKind, EventRange, HandlerError,
+    Notification, NotificationBatch, NotificationConsumer, NotificationSelection, PersistenceError,
+    ProcessRecorder, Recorder, Signal, StoredEvent, Topic, Tracking, TrackingRecorder, TrackingRecorderExt,
+    uuid::Uuid,
 };
 use es_popo::{PopoApplicationRecorder, PopoProcessRecorder, PopoProjection, PopoTrackingRecorder};
-use es_process::{Handler, Handling, Processor, ProcessorError, Retries};
+use es_process::{Handler, Handling, Processor, ProcessorError, RetryPolicy};
 use futures_util::FutureExt;
 
 const OPENED: Topic = Topic::from_static("bank:Account.Opened");
@@ -67,7 +68,7 @@ async fn audited(audit: &PopoProcessRecorder) -> Vec<u128> {
 async fn run_until<R, D>(processor: &mut Processor<R, D>, recorder: &impl TrackingRecorder, id: i64)
 where
     R: ApplicationRecorder + Clone,
-    D: Downstream,
+    D: NotificationConsumer,
 {
     tokio::select! {
         result = processor.run() => panic!("the processor ended: {result:?}"),
@@ -103,8 +104,8 @@ async fn goes_on_after_the_recorded_position() {
 #[tokio::test]
 async fn commits_a_batch_at_a_time_and_one_at_a_time_live() {
     let (bank, tracking) = (bank(25).await, PopoTrackingRecorder::new());
-    let portions = Arc::new(Mutex::new(Vec::new()));
-    let downstream = Portions { recorder: tracking.clone(), portions: Arc::clone(&portions) };
+    let batches = Arc::new(Mutex::new(Vec::new()));
+    let downstream = Batches { recorder: tracking.clone(), batches: Arc::clone(&batches) };
     let mut processor =
         Processor::new("bank", bank.clone(), downstream).batch_size(NonZeroUsize::new(10).unwrap());
     run_until(&mut processor, &tracking, 25).await;
@@ -114,32 +115,32 @@ async fn commits_a_batch_at_a_time_and_one_at_a_time_live() {
         let id = bank.max_notification_id().await.unwrap().unwrap();
         tracking.wait("bank", id, TOO_LONG).await.unwrap();
     }
-    assert_eq!(*portions.lock().unwrap(), [(10, 10), (10, 20), (5, 25), (1, 26), (1, 27)]);
+    assert_eq!(*batches.lock().unwrap(), [(10, 10), (10, 20), (5, 25), (1, 26), (1, 27)]);
     running.abort();
 }
 
 /// Notes how many notifications come at a time, and the position.
-struct Portions {
+struct Batches {
     recorder: PopoTrackingRecorder,
-    portions: Arc<Mutex<Vec<(usize, i64)>>>,
+    batches: Arc<Mutex<Vec<(usize, i64)>>>,
 }
 
-impl Downstream for Portions {
+impl NotificationConsumer for Batches {
     type Recorder = PopoTrackingRecorder;
 
     fn recorder(&self) -> &PopoTrackingRecorder {
         &self.recorder
     }
 
-    async fn process(&mut self, portion: Portion<'_>) -> Result<usize, Failure> {
-        let handled = portion.notifications.len();
-        self.recorder.insert_tracking(portion.tracking(handled)?).await?;
-        self.portions.lock().unwrap().push((handled, portion.position));
+    async fn process(&mut self, batch: NotificationBatch<'_>) -> Result<usize, ConsumerError> {
+        let handled = batch.notifications.len();
+        self.recorder.insert_tracking(batch.tracking(handled)?).await?;
+        self.batches.lock().unwrap().push((handled, batch.position));
         Ok(handled)
     }
 
-    async fn park(&mut self, _: Portion<'_>, error: HandlerError) -> Result<(), Failure> {
-        Err(Failure::Handler { index: 0, error })
+    async fn park(&mut self, _: NotificationBatch<'_>, error: HandlerError) -> Result<(), ConsumerError> {
+        Err(ConsumerError::Handler { index: 0, error })
     }
 }
 
@@ -224,8 +225,12 @@ impl Handler for Fragile {
     }
 }
 
-fn quick_retries(at_most: u32) -> Retries {
-    Retries { first_pause: Duration::ZERO, longest_pause: Duration::ZERO, ..Retries::at_most(at_most) }
+fn quick_retries(max_retries: u32) -> RetryPolicy {
+    RetryPolicy {
+        first_pause: Duration::ZERO,
+        longest_pause: Duration::ZERO,
+        ..RetryPolicy::max_retries(max_retries)
+    }
 }
 
 #[tokio::test]
@@ -400,7 +405,7 @@ impl ApplicationRecorder for Restorable {
         self.log().max_notification_id().await
     }
 
-    fn commits(&self) -> &Signal {
+    fn commit_signal(&self) -> &Signal {
         &self.commits
     }
 }
@@ -499,7 +504,7 @@ async fn what_another_instance_has_processed_in_smaller_portions_is_not_repeated
             if let Some(rival) = rival {
                 // While the first of ten is handled, another instance processes five.
                 let events = (1..=5).map(|originator| event(NOTICED, originator, 1)).collect();
-                let tracking = Tracking::covering("bank", 1, 5)?;
+                let tracking = Tracking::spanning("bank", 1, 5)?;
                 rival.insert_events_with_tracking(events, tracking).await?;
             }
             let originator_id = Uuid::new_v4();
@@ -568,33 +573,33 @@ struct Answers<F> {
     asked: Arc<AtomicUsize>,
 }
 
-impl<F: FnMut() -> Result<usize, Failure> + Send> Answers<F> {
+impl<F: FnMut() -> Result<usize, ConsumerError> + Send> Answers<F> {
     fn new(answer: F) -> (Self, Arc<AtomicUsize>) {
         let asked = Arc::<AtomicUsize>::default();
         (Self { recorder: PopoTrackingRecorder::new(), answer, asked: Arc::clone(&asked) }, asked)
     }
 }
 
-impl<F: FnMut() -> Result<usize, Failure> + Send> Downstream for Answers<F> {
+impl<F: FnMut() -> Result<usize, ConsumerError> + Send> NotificationConsumer for Answers<F> {
     type Recorder = PopoTrackingRecorder;
 
     fn recorder(&self) -> &PopoTrackingRecorder {
         &self.recorder
     }
 
-    async fn process(&mut self, _: Portion<'_>) -> Result<usize, Failure> {
+    async fn process(&mut self, _: NotificationBatch<'_>) -> Result<usize, ConsumerError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         (self.answer)()
     }
 
-    async fn park(&mut self, _: Portion<'_>, error: HandlerError) -> Result<(), Failure> {
-        Err(Failure::Handler { index: 0, error })
+    async fn park(&mut self, _: NotificationBatch<'_>, error: HandlerError) -> Result<(), ConsumerError> {
+        Err(ConsumerError::Handler { index: 0, error })
     }
 }
 
 #[tokio::test]
 async fn a_downstream_that_tells_the_impossible_is_not_believed() {
-    // None handled would be asked for ever; more than were given would be skipped by the next portion.
+    // None handled would be asked for ever; more than were given would be skipped by the next batch.
     for handled in [0, 3, usize::MAX] {
         let (downstream, asked) = Answers::new(move || Ok(handled));
         let batch_size = NonZeroUsize::new(2).unwrap();
@@ -603,7 +608,7 @@ async fn a_downstream_that_tells_the_impossible_is_not_believed() {
         assert!(matches!(error, ProcessorError::Persistence { .. }), "{error:?}");
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
-    let failure = || Failure::Handler { index: 7, error: "at what?".into() };
+    let failure = || ConsumerError::Handler { index: 7, error: "at what?".into() };
     let (downstream, asked) = Answers::new(move || Err(failure()));
     let error = Processor::new("bank", bank(5).await, downstream).run().await.unwrap_err();
     assert!(matches!(error, ProcessorError::Persistence { .. }), "{error:?}");
@@ -635,34 +640,34 @@ async fn it_ends_with_the_upstream_though_the_downstream_does_not_come_back() {
 #[tokio::test]
 async fn it_ends_with_the_upstream_between_two_portions() {
     let (bank, tracking) = (bank(4).await, PopoTrackingRecorder::new());
-    let portions = Arc::default();
-    let downstream = Portions { recorder: tracking.clone(), portions: Arc::clone(&portions) };
+    let batches = Arc::default();
+    let downstream = Batches { recorder: tracking.clone(), batches: Arc::clone(&batches) };
     let mut processor = Processor::new("bank", bank.clone(), Closing { downstream, upstream: bank })
         .batch_size(NonZeroUsize::MIN);
     processor.run().await.unwrap();
-    assert_eq!(*portions.lock().unwrap(), [(1, 1)]);
+    assert_eq!(*batches.lock().unwrap(), [(1, 1)]);
 }
 
-/// Closes the upstream while the first portion is processed.
+/// Closes the upstream while the first batch is processed.
 struct Closing {
-    downstream: Portions,
+    downstream: Batches,
     upstream: PopoApplicationRecorder,
 }
 
-impl Downstream for Closing {
+impl NotificationConsumer for Closing {
     type Recorder = PopoTrackingRecorder;
 
     fn recorder(&self) -> &PopoTrackingRecorder {
         self.downstream.recorder()
     }
 
-    async fn process(&mut self, portion: Portion<'_>) -> Result<usize, Failure> {
+    async fn process(&mut self, batch: NotificationBatch<'_>) -> Result<usize, ConsumerError> {
         self.upstream.close().await?;
-        self.downstream.process(portion).await
+        self.downstream.process(batch).await
     }
 
-    async fn park(&mut self, portion: Portion<'_>, error: HandlerError) -> Result<(), Failure> {
-        self.downstream.park(portion, error).await
+    async fn park(&mut self, batch: NotificationBatch<'_>, error: HandlerError) -> Result<(), ConsumerError> {
+        self.downstream.park(batch, error).await
     }
 }
 
@@ -670,14 +675,14 @@ impl Downstream for Closing {
 fn positions_within_a_portion_never_tell_more_than_was_handled() {
     let notification = |id| Notification { id, event: event(OPENED, 1, id) };
     let notifications = [notification(4), notification(7)];
-    let portion = Portion {
+    let batch = NotificationBatch {
         application_name: "bank",
         notifications: &notifications,
         position: 9,
         expected_position: None,
     };
-    assert_eq!([0, 1, 2, 3].map(|handled| portion.position_after(handled)), [3, 4, 9, 9]);
-    let empty = Portion { notifications: &[], ..portion };
+    assert_eq!([0, 1, 2, 3].map(|handled| batch.position_after(handled)), [3, 4, 9, 9]);
+    let empty = NotificationBatch { notifications: &[], ..batch };
     assert_eq!(empty.position_after(0), 9);
 }
 

@@ -146,7 +146,7 @@ fn insert_tracking(connection: &Connection, tracking: &Tracking) -> Result<(), P
             insert.execute((
                 application_name,
                 tracking.notification_id(),
-                tracking.first(),
+                tracking.first_notification_id(),
                 tracking.expected_position(),
             ))
         })
@@ -188,7 +188,7 @@ pub(crate) fn require_inserted(
     event: &StoredEvent,
     inserted: usize,
 ) -> Result<(), PersistenceError> {
-    if inserted == 1 { Ok(()) } else { Err(skipped(&table.name, inserted).at(&event.place())) }
+    if inserted == 1 { Ok(()) } else { Err(skipped(&table.name, inserted).at(&event.context())) }
 }
 
 /// The highest notification id of the table, 0 if it is empty.
@@ -232,7 +232,7 @@ pub(crate) fn refusal(event: &StoredEvent, error: rusqlite::Error) -> Persistenc
     }
     let is_about_the_event = is_too_big(&error);
     let refusal = from_sqlite(error);
-    if is_about_the_event { refusal.at(&event.place()) } else { refusal }
+    if is_about_the_event { refusal.at(&event.context()) } else { refusal }
 }
 
 fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {

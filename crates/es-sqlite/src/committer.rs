@@ -21,7 +21,7 @@ use crate::{
     SqliteOptions, append,
     connection::{CommitError, WritingConnection},
     error::from_sqlite,
-    hooks::WriterStep,
+    fault_hooks::FaultPoint,
     log,
     projecting::Projecting,
     queue::Queue,
@@ -159,7 +159,7 @@ impl Committer {
         }
         let outcome = work.run(&self.writing);
         // The result stands; a fault cannot change it any more.
-        let _ = self.writing.before(WriterStep::Reply);
+        let _ = self.writing.before(FaultPoint::Reply);
         if outcome.is_ok() {
             self.signals.positions.wake([work.application_name()]);
         }
@@ -252,7 +252,7 @@ impl Committer {
 
     fn reply(&self, group: Group, outcomes: Vec<Outcome>) {
         // The results stand; a fault cannot change them any more.
-        let _ = self.writing.before(WriterStep::Reply);
+        let _ = self.writing.before(FaultPoint::Reply);
         for (request, outcome) in group.requests.into_iter().zip(outcomes) {
             if outcome.is_ok() {
                 self.signals.recorded(&request);

@@ -8,7 +8,7 @@ use rusqlite::{Connection, DropBehavior, Transaction, TransactionBehavior};
 use crate::{
     append,
     error::{from_sqlite, is_full, is_locked, leaves_nothing},
-    hooks::{Hooks, WriterStep},
+    fault_hooks::{FaultPoint, InstalledHooks},
     locks::wait_for_lock,
     reader::Session,
     schema::EventTable,
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct WritingConnection {
     pub(crate) session: Session,
     lock_timeout: Duration,
-    hooks: Hooks,
+    hooks: InstalledHooks,
     /// The highest notification id that this connection has committed.
     highest: Cell<i64>,
 }
@@ -32,7 +32,7 @@ pub(crate) enum CommitError {
 }
 
 impl WritingConnection {
-    pub(crate) fn new(session: Session, lock_timeout: Duration, hooks: Hooks) -> Self {
+    pub(crate) fn new(session: Session, lock_timeout: Duration, hooks: InstalledHooks) -> Self {
         Self { session, lock_timeout, hooks, highest: Cell::new(i64::MIN) }
     }
 
@@ -41,7 +41,7 @@ impl WritingConnection {
     }
 
     /// Tells of a step that is about to be done.
-    pub(crate) fn before(&self, step: WriterStep) -> rusqlite::Result<()> {
+    pub(crate) fn before(&self, step: FaultPoint) -> rusqlite::Result<()> {
         self.hooks.before(step)
     }
 
@@ -61,7 +61,7 @@ impl WritingConnection {
 
     /// Begins a transaction unless another connection is in the way.
     pub(crate) fn begin_at_once(&self) -> rusqlite::Result<()> {
-        self.before(WriterStep::Begin)?;
+        self.before(FaultPoint::Begin)?;
         self.roll_back()?;
         self.connection().busy_timeout(Duration::ZERO)?;
         let begun = self.execute("BEGIN IMMEDIATE");
@@ -76,7 +76,7 @@ impl WritingConnection {
         events: &[StoredEvent],
         tracking: Option<&Tracking>,
     ) -> Result<Vec<i64>, PersistenceError> {
-        self.before(WriterStep::Append).map_err(from_sqlite)?;
+        self.before(FaultPoint::Append).map_err(from_sqlite)?;
         wait_for_lock(self.lock_timeout, PersistenceError::is_transient, || {
             append::append(self.connection(), table, events, tracking, self.highest.get())
         })
@@ -92,7 +92,7 @@ impl WritingConnection {
         events: &[StoredEvent],
         tracking: Option<&Tracking>,
     ) -> Result<Vec<i64>, PersistenceError> {
-        self.before(WriterStep::Append).map_err(from_sqlite)?;
+        self.before(FaultPoint::Append).map_err(from_sqlite)?;
         append::append_unguarded(self.connection(), table, events, tracking, self.highest.get())
     }
 
@@ -138,16 +138,16 @@ impl WritingConnection {
     }
 
     fn begin_by<T>(&self, begin: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        self.before(WriterStep::Begin)?;
+        self.before(FaultPoint::Begin)?;
         self.roll_back()?;
         wait_for_lock(self.lock_timeout, is_locked, begin)
     }
 
     fn try_commit(&self) -> rusqlite::Result<()> {
         self.session.place.require_unmoved()?;
-        self.before(WriterStep::Commit)?;
+        self.before(FaultPoint::Commit)?;
         self.execute("COMMIT")?;
-        self.before(WriterStep::Report)
+        self.before(FaultPoint::Report)
     }
 
     /// Commits a change that changes nothing, over whatever the failed commit left in the log.
@@ -158,7 +158,7 @@ impl WritingConnection {
         self.execute("BEGIN IMMEDIATE")?;
         let version: i64 = self.connection().pragma_query_value(None, "user_version", |row| row.get(0))?;
         self.connection().pragma_update(None, "user_version", version)?;
-        self.before(WriterStep::Overwrite)?;
+        self.before(FaultPoint::Overwrite)?;
         self.execute("COMMIT")
     }
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use async_channel::Sender;
-use es_core::{ErrorKind, EventRange, Failure, PersistenceError, Portion, StoredEvent, Tracking, uuid::Uuid};
+use es_core::{
+    ConsumerError, ErrorKind, EventRange, NotificationBatch, PersistenceError, StoredEvent, Tracking,
+    uuid::Uuid,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::{coop::consume_budget, yield_now},
@@ -112,7 +115,7 @@ impl SqliteDatastore {
                 &options,
             );
             let writer = Writer::new(committer, writer_queue, readers_running, writer_signals, &options);
-            let inline_commits = (options.commit_at_once && is_undisturbed).then(|| writer.committer());
+            let inline_commits = (options.inline_commits && is_undisturbed).then(|| writer.committer());
             if reply.send(Ok((readers, inline, writer.committer(), inline_commits))).is_ok() {
                 writer.run();
             }
@@ -262,7 +265,7 @@ impl SqliteDatastore {
         // Also when this future is dropped meanwhile: what was accepted waits for nobody to poll it.
         let left_over = CallWhenDropped(&*self.0.queue.0);
         if is_short && self.0.pace.is_short() {
-            self.commit_at_once().await;
+            self.inline_commits().await;
         }
         drop(left_over);
         outcome.await.unwrap_or_else(|_| Err(outcome_lost())).map_err(|error| self.name(error))
@@ -299,10 +302,10 @@ impl SqliteDatastore {
     pub(crate) async fn project(
         &self,
         table: &Arc<EventTable>,
-        portion: Portion<'_>,
+        batch: NotificationBatch<'_>,
         handler: Handler,
-    ) -> Result<usize, Failure> {
-        let Portion { application_name, notifications, position, expected_position } = portion;
+    ) -> Result<usize, ConsumerError> {
+        let NotificationBatch { application_name, notifications, position, expected_position } = batch;
         let events = notifications.iter().map(|notification| &notification.event);
         let permit = self.place_in_queue(weight(events)).await?;
         let (reply, outcome) = oneshot::channel();
@@ -320,7 +323,7 @@ impl SqliteDatastore {
         self.0.queue.0.call();
         let outcome = outcome.await.unwrap_or_else(|_| Err(outcome_lost().into()));
         outcome.map_err(|failure| match failure {
-            Failure::Recording(error) => Failure::Recording(self.name(error)),
+            ConsumerError::Recording(error) => ConsumerError::Recording(self.name(error)),
             of_a_handler => of_a_handler,
         })
     }
@@ -342,7 +345,7 @@ impl SqliteDatastore {
     }
 
     /// Commits what waits, unless another call or connection is in the way.
-    async fn commit_at_once(&self) {
+    async fn inline_commits(&self) {
         let Some(committer) = &self.0.inline_commits else { return };
         let mut gave_way = None;
         if !self.0.soloist.goes_on() {
@@ -445,7 +448,7 @@ mod tests {
     /// Reads of a database in memory took the way to the writer thread and back.
     #[tokio::test]
     async fn a_database_in_memory_is_read_on_the_caller_s_thread() {
-        let datastore = SqliteOptions::new(":memory:").commit_at_once(false).open().await.unwrap();
+        let datastore = SqliteOptions::new(":memory:").inline_commits(false).open().await.unwrap();
         let recorder = datastore.application_recorder().await.unwrap();
         let event = StoredEvent {
             originator_id: Uuid::from_u128(1),

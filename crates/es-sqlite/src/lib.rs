@@ -54,7 +54,7 @@
 //! That hop takes about as long as a small commit on a fast disk. While commits are short, a caller whose
 //! small request waits therefore commits it on its own thread, together with what else waits. It waits for
 //! no lock: large requests, projections, copying the log into the database, and everything while another process
-//! writes or the disk is slow, are the writer thread's. [`SqliteOptions::commit_at_once`] leaves it
+//! writes or the disk is slow, are the writer thread's. [`SqliteOptions::inline_commits`] leaves it
 //! all commits.
 //!
 //! Reader threads have connections of their own, so that readers and the writer do not wait for each
@@ -79,7 +79,7 @@ mod connect;
 mod connection;
 mod datastore;
 mod error;
-mod hooks;
+mod fault_hooks;
 mod inline_reader;
 mod locks;
 mod log;
@@ -102,13 +102,12 @@ mod watch;
 mod writer;
 
 pub use datastore::SqliteDatastore;
-pub use hooks::{Fault, WriterHooks, WriterStep};
+pub use fault_hooks::{Fault, FaultHooks, FaultPoint};
 pub use options::{SqliteOptions, Synchronous};
 pub use projection::{SqliteProjection, SqliteProjector};
 pub use recorder::{
     SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteProcessRecorder, SqliteTrackingRecorder,
 };
-
 /// The SQLite library that projections are written against.
 pub use rusqlite;
 

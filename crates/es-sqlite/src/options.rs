@@ -10,7 +10,7 @@ use es_core::PersistenceError;
 
 use crate::{
     SqliteDatastore,
-    hooks::{Hooks, WriterHooks},
+    fault_hooks::{FaultHooks, InstalledHooks},
     short::Bounds,
 };
 
@@ -47,8 +47,8 @@ pub struct SqliteOptions {
     pub(crate) event_bytes: Option<NonZeroU32>,
     pub(crate) database_bytes: Option<NonZeroU64>,
     pub(crate) poll_interval: Duration,
-    pub(crate) commit_at_once: bool,
-    pub(crate) hooks: Hooks,
+    pub(crate) inline_commits: bool,
+    pub(crate) hooks: InstalledHooks,
 }
 
 /// When an acknowledged event is safe.
@@ -94,8 +94,8 @@ impl SqliteOptions {
             event_bytes: None,
             database_bytes: None,
             poll_interval: Duration::from_millis(50),
-            commit_at_once: true,
-            hooks: Hooks::default(),
+            inline_commits: true,
+            hooks: InstalledHooks::default(),
         }
     }
 
@@ -199,15 +199,15 @@ impl SqliteOptions {
     /// for. A task that writes alone gives way to others about as often, or with each commit that takes longer. Switch it off where
     /// tasks share their thread with work that may not be held up for that long.
     #[must_use]
-    pub fn commit_at_once(mut self, at_once: bool) -> Self {
-        self.commit_at_once = at_once;
+    pub fn inline_commits(mut self, at_once: bool) -> Self {
+        self.inline_commits = at_once;
         self
     }
 
     /// Tells `hooks` each step of the writer: for tests of faults.
     #[must_use]
-    pub fn hooks(mut self, hooks: impl WriterHooks) -> Self {
-        self.hooks = Hooks::new(hooks);
+    pub fn hooks(mut self, hooks: impl FaultHooks) -> Self {
+        self.hooks = InstalledHooks::new(hooks);
         self
     }
 

@@ -11,7 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{ErrorKind, Failure, HandlerError, Notification, PersistenceError, Portion, Tracking};
+use es_core::{
+    ConsumerError, ErrorKind, HandlerError, Notification, NotificationBatch, PersistenceError, Tracking,
+};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -31,7 +33,7 @@ pub(crate) struct Projecting {
     pub(crate) handler: Handler,
     /// The table that appending asks for; a projection appends no events.
     pub(crate) table: Arc<EventTable>,
-    pub(crate) reply: oneshot::Sender<Result<usize, Failure>>,
+    pub(crate) reply: oneshot::Sender<Result<usize, ConsumerError>>,
     /// The place in the queue, given back when it is done.
     pub(crate) permit: OwnedSemaphorePermit,
 }
@@ -50,7 +52,7 @@ impl Projecting {
     }
 
     /// Handles notifications and records the position, or does nothing; returns how many.
-    pub(crate) fn run(&mut self, writing: &WritingConnection) -> Result<usize, Failure> {
+    pub(crate) fn run(&mut self, writing: &WritingConnection) -> Result<usize, ConsumerError> {
         let transaction = writing.begin_projection().map_err(from_sqlite)?;
         let written = self.write(writing, &transaction);
         let (handled, tracking, version) = written.inspect_err(|_| {
@@ -66,7 +68,7 @@ impl Projecting {
     }
 
     /// Tells the caller, who may be gone.
-    pub(crate) fn reply(self, outcome: Result<usize, Failure>) {
+    pub(crate) fn reply(self, outcome: Result<usize, ConsumerError>) {
         drop(self.permit);
         let _ = self.reply.send(outcome);
     }
@@ -76,31 +78,31 @@ impl Projecting {
         &mut self,
         writing: &WritingConnection,
         transaction: &Transaction<'_>,
-    ) -> Result<(usize, Tracking, i64), Failure> {
+    ) -> Result<(usize, Tracking, i64), ConsumerError> {
         let version = data_version(transaction).map_err(from_sqlite)?;
         self.require_unprocessed(transaction)?;
         let handled = self.handle(transaction)?;
-        let tracking = self.portion().tracking(handled)?;
+        let tracking = self.batch().tracking(handled)?;
         writing.append(&self.table, &[], Some(&tracking))?;
         Ok((handled, tracking, version))
     }
 
     /// Refuses what was processed already, in whole or in part, before any handler runs.
     ///
-    /// To compare the position to record would not do: another instance, whose portions are others,
+    /// To compare the position to record would not do: another instance, whose batches are others,
     /// may have processed the first notifications of this one and not the last.
     fn require_unprocessed(&self, transaction: &Transaction<'_>) -> Result<(), PersistenceError> {
         let recorded = append::max_tracking_id(transaction, &self.application_name).map_err(from_sqlite)?;
-        self.portion().tracking(self.notifications.len())?.validate(recorded)
+        self.batch().tracking(self.notifications.len())?.validate(recorded)
     }
 
     /// Handles the first notifications, as many as there is time for.
-    fn handle(&mut self, transaction: &Transaction<'_>) -> Result<usize, Failure> {
+    fn handle(&mut self, transaction: &Transaction<'_>) -> Result<usize, ConsumerError> {
         let guard = Guard::on(transaction).map_err(from_sqlite)?;
         let began = Instant::now();
         for (index, notification) in self.notifications.iter().enumerate() {
             let result = unwinding(|| (self.handler)(transaction, notification));
-            guard.check(result).map_err(|error| Failure::Handler { index, error })?;
+            guard.check(result).map_err(|error| ConsumerError::Handler { index, error })?;
             if began.elapsed() >= LONGEST_HOLD {
                 return Ok(index + 1);
             }
@@ -108,9 +110,9 @@ impl Projecting {
         Ok(self.notifications.len())
     }
 
-    fn portion(&self) -> Portion<'_> {
+    fn batch(&self) -> NotificationBatch<'_> {
         let Self { application_name, notifications, position, expected_position, .. } = self;
-        Portion {
+        NotificationBatch {
             application_name,
             notifications,
             position: *position,
@@ -121,12 +123,12 @@ impl Projecting {
 
 /// What a commit that failed means. SQLite checks deferred constraints no sooner: it does not say which
 /// notification violates them, and a processor that then hands over fewer finds out.
-fn after_commit(error: PersistenceError, handled: usize) -> Failure {
+fn after_commit(error: PersistenceError, handled: usize) -> ConsumerError {
     match handled.checked_sub(1) {
         Some(last) if error.kind() == ErrorKind::Integrity => {
-            Failure::Handler { index: last, error: error.into() }
+            ConsumerError::Handler { index: last, error: error.into() }
         }
-        _ => Failure::Recording(error),
+        _ => ConsumerError::Recording(error),
     }
 }
 

@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use es_core::{Downstream, Failure, HandlerError, Notification, PersistenceError, Portion};
+use es_core::{
+    ConsumerError, HandlerError, Notification, NotificationBatch, NotificationConsumer, PersistenceError,
+};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::{
@@ -107,7 +109,7 @@ pub trait SqliteProjection: Send + 'static {
     }
 }
 
-/// Records the effects of a [`SqliteProjection`] together with the position: a [`Downstream`] for a
+/// Records the effects of a [`SqliteProjection`] together with the position: a [`NotificationConsumer`] for a
 /// processor of the crate `es-process`.
 ///
 /// Made by [`SqliteTrackingRecorder::projector`] and [`SqliteProcessRecorder::projector`].
@@ -177,35 +179,39 @@ impl<P: SqliteProjection> SqliteProjector<P> {
         &self.recorder.datastore
     }
 
-    async fn project(&self, portion: Portion<'_>, handler: Handler) -> Result<usize, Failure> {
-        self.datastore().project(&self.recorder.table, portion, handler).await
+    async fn project(&self, batch: NotificationBatch<'_>, handler: Handler) -> Result<usize, ConsumerError> {
+        self.datastore().project(&self.recorder.table, batch, handler).await
     }
 }
 
-impl<P: SqliteProjection> Downstream for SqliteProjector<P> {
+impl<P: SqliteProjection> NotificationConsumer for SqliteProjector<P> {
     type Recorder = SqliteTrackingRecorder;
 
     fn recorder(&self) -> &SqliteTrackingRecorder {
         &self.recorder
     }
 
-    async fn process(&mut self, portion: Portion<'_>) -> Result<usize, Failure> {
+    async fn process(&mut self, batch: NotificationBatch<'_>) -> Result<usize, ConsumerError> {
         let projection = Arc::clone(&self.projection);
         let project = move |transaction: &Transaction<'_>, notification: &Notification| {
             lock(&projection).project(transaction, notification).map_err(Into::into)
         };
-        self.project(portion, Box::new(project)).await
+        self.project(batch, Box::new(project)).await
     }
 
-    async fn park(&mut self, portion: Portion<'_>, failure: HandlerError) -> Result<(), Failure> {
+    async fn park(
+        &mut self,
+        batch: NotificationBatch<'_>,
+        failure: HandlerError,
+    ) -> Result<(), ConsumerError> {
         let projection = Arc::clone(&self.projection);
         let mut failure = Some(failure);
         let park = move |transaction: &Transaction<'_>, notification: &Notification| {
-            // A portion to give up on has one notification.
+            // A batch to give up on has one notification.
             let Some(failure) = failure.take() else { return Ok(()) };
             lock(&projection).park(transaction, notification, failure)
         };
-        self.project(portion, Box::new(park)).await.map(drop)
+        self.project(batch, Box::new(park)).await.map(drop)
     }
 }
 

@@ -106,7 +106,7 @@ macro_rules! implement {
                 self.datastore.read(move |session| session.max_notification_id(&table)).await
             }
 
-            fn commits(&self) -> &Signal {
+            fn commit_signal(&self) -> &Signal {
                 &self.datastore.signals().commits
             }
         }
@@ -123,7 +123,7 @@ macro_rules! implement {
                 self.datastore.read(move |session| session.max_tracking_id(&application_name)).await
             }
 
-            fn positions(&self) -> &Signal {
+            fn tracking_signal(&self) -> &Signal {
                 &self.datastore.signals().positions
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashSet};
 
-use es_core::{Bytes, EventPlace, PersistenceError, StoredEvent, Topic, uuid::Uuid};
+use es_core::{Bytes, EventContext, PersistenceError, StoredEvent, Topic, uuid::Uuid};
 use rusqlite::{Row, types::ValueRef};
 
 use crate::error::from_sqlite;
@@ -37,15 +37,15 @@ impl RowReader<'_> {
         };
         let topic = value(row, first + 1)?;
         let Some(topic) = text(topic).map(|text| self.topics.intern(text)) else {
-            let place = format!("version {originator_version} of originator {originator_id}");
-            return Err(self.flaw(&place, "topic", topic));
+            let context = format!("version {originator_version} of originator {originator_id}");
+            return Err(self.flaw(&context, "topic", topic));
         };
         let state = match value(row, first + 2)? {
             ValueRef::Blob(state) | ValueRef::Text(state) => Bytes::copy_from_slice(state),
             other => {
-                let place = EventPlace { originator_id, originator_version, topic: &topic };
+                let context = EventContext { originator_id, originator_version, topic: &topic };
                 let flaw = format!("the state is {} in table {:?}", describe(other), self.table);
-                return Err(PersistenceError::data(flaw).at(&place));
+                return Err(PersistenceError::data(flaw).at(&context));
             }
         };
         Ok(StoredEvent { originator_id, originator_version, topic, state })

@@ -25,7 +25,7 @@ impl Signals {
         let is_watched = Arc::new(AtomicBool::new(false));
         let signal = || {
             let (is_watched, watch) = (Arc::clone(&is_watched), watch.clone());
-            Signal::with_poller(move || {
+            Signal::on_first_listener(move || {
                 if !is_watched.swap(true, Ordering::SeqCst) {
                     watch();
                 }

@@ -152,7 +152,7 @@ async fn insert_tracking(
     let insert = sqlx::query(tracking_table::INSERT)
         .bind(tracking.application_name())
         .bind(tracking.notification_id())
-        .bind(tracking.first())
+        .bind(tracking.first_notification_id())
         .bind(tracking.expected_position());
     let inserted = rows(insert.execute(&mut *connection).await.map_err(from_sqlx)?);
     if inserted == 1 {

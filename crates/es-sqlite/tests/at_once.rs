@@ -18,13 +18,11 @@ use std::{
 };
 
 use es_core::{AggregateRecorder, EventRange, Recorder};
-use es_sqlite::{Fault, SqliteApplicationRecorder, SqliteOptions, Synchronous, WriterHooks, WriterStep};
+use es_sqlite::{Fault, FaultHooks, FaultPoint, SqliteApplicationRecorder, SqliteOptions, Synchronous};
 use futures_util::future::join_all;
 use rusqlite::Connection;
-
-use tokio::time::timeout;
-
 use support::{database, event, event_of, events, id};
+use tokio::time::timeout;
 
 /// Writes down which thread commits, and slows it down if it is told to.
 #[derive(Clone, Default)]
@@ -36,9 +34,9 @@ struct State {
     takes: Duration,
 }
 
-impl WriterHooks for Commits {
-    fn before(&self, step: WriterStep) -> Result<(), Fault> {
-        if step == WriterStep::Commit {
+impl FaultHooks for Commits {
+    fn before(&self, step: FaultPoint) -> Result<(), Fault> {
+        if step == FaultPoint::Commit {
             let takes = {
                 let mut state = self.0.lock().unwrap();
                 state.threads.push(thread::current().id());
@@ -248,7 +246,7 @@ async fn what_is_large_is_left_to_the_writer_thread() {
 async fn callers_can_be_spared() {
     let (_directory, path) = database();
     let commits = Commits::default();
-    let options = SqliteOptions::new(&path).synchronous(Synchronous::Off).commit_at_once(false);
+    let options = SqliteOptions::new(&path).synchronous(Synchronous::Off).inline_commits(false);
     let datastore = options.hooks(commits.clone()).open().await.unwrap();
     let recorder = datastore.application_recorder().await.unwrap();
     for version in 1..=200 {

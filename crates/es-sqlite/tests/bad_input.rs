@@ -17,7 +17,6 @@ use es_core::{
 };
 use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
 use rusqlite::Connection;
-
 use support::{database, event, event_of, events, id};
 
 async fn open(path: &str) -> SqliteApplicationRecorder {

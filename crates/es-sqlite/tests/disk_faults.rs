@@ -18,9 +18,8 @@ use std::{collections::BTreeMap, env, sync::Arc};
 
 use es_sqlite::Synchronous;
 use es_sqlite_vfs::{Disk, Fault, Operation};
-use tempfile::TempDir;
-
 use history::{Program, Told, check_anew, check_beginning};
+use tempfile::TempDir;
 
 fn every(_: Operation) -> bool {
     true

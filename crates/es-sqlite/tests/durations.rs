@@ -12,9 +12,8 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Notification, TrackingRecorder,
     TrackingRecorderExt,
 };
-use es_process::{Processor, Retries};
+use es_process::{Processor, RetryPolicy};
 use es_sqlite::{SqliteOptions, SqliteProjection, rusqlite::Transaction};
-
 use support::{database, event};
 
 const DURATIONS: [Duration; 3] = [Duration::ZERO, Duration::MAX, Duration::from_nanos(u64::MAX)];
@@ -35,19 +34,19 @@ async fn any_duration_is_accepted() {
         let (_directory, path) = database();
         let options = SqliteOptions::new(&path).lock_timeout(duration).poll_interval(duration);
         let recorder = options.open().await.unwrap().process_recorder().await.unwrap();
-        let mut listener = recorder.commits().listen::<&str>([]);
+        let mut listener = recorder.commit_signal().listen::<&str>([]);
         let mut subscription = recorder.subscribe(0, []).poll_interval(duration);
         // More calls than one: the first is accepted before the writer thread looks for commits.
         for version in 1..=3 {
             let ids = recorder.insert_events(vec![event(1, version)]).await.unwrap();
             assert_eq!(ids, [version], "{duration:?}");
-            assert!(listener.woken_within(duration).await);
+            assert!(listener.notified_timeout(duration).await);
             let page = subscription.next_page().await.unwrap().expect("the recorder is open");
             assert_eq!(page.position, version);
         }
 
         let projector = recorder.projector(Nothing).await.unwrap();
-        let retries = Retries { at_most: 3, first_pause: duration, longest_pause: duration };
+        let retries = RetryPolicy { max_retries: 3, first_pause: duration, longest_pause: duration };
         let processor = Processor::new("bank", recorder.clone(), projector);
         let mut processor = processor.poll_interval(duration).standby_pause(duration).retries(retries);
         let running = tokio::spawn(async move { processor.run().await });

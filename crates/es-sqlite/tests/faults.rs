@@ -10,12 +10,11 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, PersistenceError, ProcessRecorder,
     Tracking, TrackingRecorder,
 };
-use es_sqlite::{Fault, SqliteOptions, SqliteProcessRecorder, WriterStep};
+use es_sqlite::{Fault, FaultPoint, SqliteOptions, SqliteProcessRecorder};
 use rusqlite::Connection;
-
 use support::{Faults, accepted, database, event, event_of, events, failing_gate, gate, id};
 
-async fn failing(path: &str, faults: impl IntoIterator<Item = (WriterStep, Fault)>) -> SqliteProcessRecorder {
+async fn failing(path: &str, faults: impl IntoIterator<Item = (FaultPoint, Fault)>) -> SqliteProcessRecorder {
     let options = SqliteOptions::new(path).hooks(Faults::new(faults));
     options.open().await.unwrap().process_recorder().await.unwrap()
 }
@@ -36,11 +35,11 @@ fn assert_operational(error: &PersistenceError, is_transient: bool) {
 #[tokio::test]
 async fn a_failed_step_records_nothing() {
     for (step, fault, is_transient) in [
-        (WriterStep::Begin, Fault::Busy, true),
-        (WriterStep::Append, Fault::Io, false),
-        (WriterStep::Commit, Fault::Busy, true),
-        (WriterStep::Commit, Fault::Full, false),
-        (WriterStep::Commit, Fault::Io, false),
+        (FaultPoint::Begin, Fault::Busy, true),
+        (FaultPoint::Append, Fault::Io, false),
+        (FaultPoint::Commit, Fault::Busy, true),
+        (FaultPoint::Commit, Fault::Full, false),
+        (FaultPoint::Commit, Fault::Io, false),
     ] {
         let (_directory, path) = database();
         let recorder = failing(&path, [(step, fault)]).await;
@@ -54,7 +53,7 @@ async fn a_failed_step_records_nothing() {
 async fn a_commit_that_took_effect_is_acknowledged_although_it_was_reported_as_failed() {
     for fault in [Fault::Busy, Fault::Full, Fault::Io] {
         let (_directory, path) = database();
-        let recorder = failing(&path, [(WriterStep::Report, fault)]).await;
+        let recorder = failing(&path, [(FaultPoint::Report, fault)]).await;
         let position = Tracking::new("upstream", 3).unwrap();
         let ids = recorder.insert_events_with_tracking(events(1, 1..=2), position).await.unwrap();
         assert_eq!(ids, [1, 2]);
@@ -67,7 +66,7 @@ async fn a_commit_that_took_effect_is_acknowledged_although_it_was_reported_as_f
 #[tokio::test]
 async fn a_position_alone_leaves_the_outcome_unknown() {
     let (_directory, path) = database();
-    let recorder = failing(&path, [(WriterStep::Report, Fault::Io)]).await;
+    let recorder = failing(&path, [(FaultPoint::Report, Fault::Io)]).await;
     let error = recorder.insert_tracking(Tracking::new("upstream", 3).unwrap()).await.unwrap_err();
     assert!(error.is_outcome_unknown(), "{error:?}");
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(3));
@@ -76,7 +75,7 @@ async fn a_position_alone_leaves_the_outcome_unknown() {
 #[tokio::test]
 async fn a_position_that_is_missing_was_not_recorded() {
     let (_directory, path) = database();
-    let recorder = failing(&path, [(WriterStep::Commit, Fault::Io)]).await;
+    let recorder = failing(&path, [(FaultPoint::Commit, Fault::Io)]).await;
     let position = Tracking::new("upstream", 3).unwrap();
     let error = recorder.insert_tracking(position.clone()).await.unwrap_err();
     assert_operational(&error, false);
@@ -87,7 +86,7 @@ async fn a_position_that_is_missing_was_not_recorded() {
 #[tokio::test]
 async fn a_group_without_room_goes_one_by_one() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Begin);
+    let (hook, mut gate) = gate(FaultPoint::Begin);
     let full = NonZeroU64::new(400 << 10).unwrap();
     let options = SqliteOptions::new(&path).max_database_bytes(full).hooks(hook);
     let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
@@ -112,7 +111,7 @@ async fn a_group_without_room_goes_one_by_one() {
 #[tokio::test]
 async fn a_commit_without_room_is_tried_again_one_by_one() {
     let (_directory, path) = database();
-    let (hook, mut gate) = failing_gate(WriterStep::Begin, [(WriterStep::Commit, Fault::Full)]);
+    let (hook, mut gate) = failing_gate(FaultPoint::Begin, [(FaultPoint::Commit, Fault::Full)]);
     let recorder =
         SqliteOptions::new(&path).hooks(hook).open().await.unwrap().application_recorder().await.unwrap();
     let first = accepted(recorder.insert_events(events(1, 1..=2)));
@@ -131,7 +130,7 @@ async fn a_commit_without_room_is_tried_again_one_by_one() {
 #[tokio::test]
 async fn a_locked_database_is_told_to_every_request_that_waits() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Begin);
+    let (hook, mut gate) = gate(FaultPoint::Begin);
     let options = SqliteOptions::new(&path).lock_timeout(Duration::from_millis(50)).hooks(hook);
     let recorder = options.open().await.unwrap().process_recorder().await.unwrap();
     let other = Connection::open(&path).unwrap();
@@ -154,7 +153,7 @@ async fn a_locked_database_is_told_to_every_request_that_waits() {
 async fn a_disk_that_fails_again_leaves_the_outcome_unknown_and_no_lock() {
     let (_directory, path) = database();
     let recorder =
-        failing(&path, [(WriterStep::Commit, Fault::Io), (WriterStep::Overwrite, Fault::Io)]).await;
+        failing(&path, [(FaultPoint::Commit, Fault::Io), (FaultPoint::Overwrite, Fault::Io)]).await;
     let error = recorder.insert_events(events(1, 1..=2)).await.unwrap_err();
     assert!(error.is_outcome_unknown(), "{error:?}");
     let other = Connection::open(&path).unwrap();

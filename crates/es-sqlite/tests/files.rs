@@ -10,11 +10,9 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, ErrorKind, EventRange,
     NotificationSelection, Recorder,
 };
-use es_sqlite::{Fault, SqliteApplicationRecorder, SqliteOptions, WriterHooks, WriterStep};
-
-use tokio::time::timeout;
-
+use es_sqlite::{Fault, FaultHooks, FaultPoint, SqliteApplicationRecorder, SqliteOptions};
 use support::{database, events, id};
+use tokio::time::timeout;
 
 /// For a test that fails.
 const TOO_LONG: Duration = Duration::from_secs(60);
@@ -80,9 +78,9 @@ async fn who_follows_a_file_that_is_no_longer_there_is_told() {
 /// Replaces the file while a commit is about to be reported.
 struct ReplaceAfterCommit(String);
 
-impl WriterHooks for ReplaceAfterCommit {
-    fn before(&self, step: WriterStep) -> Result<(), Fault> {
-        if step == WriterStep::Report && Path::new(&self.0).exists() {
+impl FaultHooks for ReplaceAfterCommit {
+    fn before(&self, step: FaultPoint) -> Result<(), Fault> {
+        if step == FaultPoint::Report && Path::new(&self.0).exists() {
             delete(&self.0);
         }
         Ok(())

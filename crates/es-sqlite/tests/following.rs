@@ -18,8 +18,7 @@ use es_core::{
     NotificationSelection, PersistenceError, Recorder, Signal, StoredEvent, Subscription, Topic, Tracking,
     TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
-use es_sqlite::{SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder, WriterStep};
-
+use es_sqlite::{FaultPoint, SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder};
 use support::{accepted, database, event, event_about, gate};
 
 /// So that whoever is not woken waits until the test has failed.
@@ -58,12 +57,12 @@ async fn another_datastore_wakes_a_subscription() {
         let mut all = subscribe(&own, &[]);
         let mut opened = subscribe(&own, &[OPENED]);
         for originator in 1..=5 {
-            let mut listener = own.commits().listen([OPENED]);
+            let mut listener = own.commit_signal().listen([OPENED]);
             let insert = other.insert_events(vec![event_about(OPENED, originator, 1)]);
             let (seen, seen_opened, ids) = tokio::join!(next_ids(&mut all), next_ids(&mut opened), insert);
             let ids = ids.unwrap();
             assert_eq!((&seen, &seen_opened), (&ids, &ids));
-            assert!(soon(listener.woken()).await);
+            assert!(soon(listener.notified()).await);
         }
     }
 }
@@ -90,13 +89,13 @@ async fn a_position_that_another_datastore_records_ends_the_waiting() {
     let (own, other) = (open(&path).await, open(&path).await);
     for id in 1..=5 {
         // The waiting looks by itself now and then; a listener does not.
-        let mut listener = own.positions().listen(["upstream"]);
+        let mut listener = own.tracking_signal().listen(["upstream"]);
         let position = Tracking::new("upstream", id).unwrap();
         let (waited, recorded) =
             tokio::join!(own.wait("upstream", id, TOO_LONG), other.insert_tracking(position));
         recorded.unwrap();
         waited.unwrap();
-        assert!(soon(listener.woken()).await);
+        assert!(soon(listener.notified()).await);
     }
 }
 
@@ -109,7 +108,7 @@ async fn a_transaction_of_the_programs_own_wakes_a_subscription() {
     let recorder = open(&path).await;
     let mut connection = SqliteConnection::connect(&path).await.unwrap();
     let mut subscription = subscribe(&recorder, &[]);
-    let mut listener = recorder.commits().listen([OPENED]);
+    let mut listener = recorder.commit_signal().listen([OPENED]);
     let record = async {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
         recorder.insert_events_in(&mut transaction, &support::events(1, 1..=2)).await.unwrap();
@@ -117,7 +116,7 @@ async fn a_transaction_of_the_programs_own_wakes_a_subscription() {
     };
     let (seen, ()) = tokio::join!(next_ids(&mut subscription), record);
     assert_eq!(seen, [1, 2]);
-    assert!(soon(listener.woken()).await);
+    assert!(soon(listener.notified()).await);
 }
 
 /// It looks between two groups, not only when it has nothing to do.
@@ -125,11 +124,11 @@ async fn a_transaction_of_the_programs_own_wakes_a_subscription() {
 async fn a_busy_writer_looks_too() {
     let (_directory, path) = database();
     let other = open(&path).await;
-    let (hook, mut gate) = gate(WriterStep::Begin);
+    let (hook, mut gate) = gate(FaultPoint::Begin);
     let options = SqliteOptions::new(&path).poll_interval(SHORT).group_rows(NonZeroUsize::MIN).hooks(hook);
     let own = options.open().await.unwrap().application_recorder().await.unwrap();
 
-    let mut listener = own.commits().listen([OPENED]);
+    let mut listener = own.commit_signal().listen([OPENED]);
     let first = accepted(own.insert_events(vec![event(1, 1)]));
     gate.reached().await;
     let second = accepted(own.insert_events(vec![event(1, 2)]));
@@ -138,7 +137,7 @@ async fn a_busy_writer_looks_too() {
     gate.pass();
     first.await.unwrap();
     gate.reached().await;
-    assert!(soon(listener.woken()).await, "the writer is held, and has looked before");
+    assert!(soon(listener.notified()).await, "the writer is held, and has looked before");
     gate.open();
     second.await.unwrap();
 }
@@ -146,7 +145,7 @@ async fn a_busy_writer_looks_too() {
 #[tokio::test]
 async fn closing_ends_subscriptions_in_order() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Begin);
+    let (hook, mut gate) = gate(FaultPoint::Begin);
     let recorder =
         SqliteOptions::new(&path).hooks(hook).open().await.unwrap().process_recorder().await.unwrap();
     let mut all = subscribe(&recorder, &[]);
@@ -175,11 +174,11 @@ async fn closing_ends_subscriptions_in_order() {
 async fn dropping_the_last_handle_ends_listening() {
     let (_directory, path) = database();
     let recorder = open(&path).await;
-    let mut commits = recorder.commits().listen([OPENED]);
-    let mut positions = recorder.positions().listen(["upstream"]);
+    let mut commits = recorder.commit_signal().listen([OPENED]);
+    let mut positions = recorder.tracking_signal().listen(["upstream"]);
     drop(recorder);
-    while soon(commits.woken()).await {}
-    while soon(positions.woken()).await {}
+    while soon(commits.notified()).await {}
+    while soon(positions.notified()).await {}
 }
 
 /// Counts how often it is read.
@@ -233,8 +232,8 @@ impl ApplicationRecorder for Counting {
         self.counted(self.recorder.max_notification_id()).await
     }
 
-    fn commits(&self) -> &Signal {
-        self.recorder.commits()
+    fn commit_signal(&self) -> &Signal {
+        self.recorder.commit_signal()
     }
 }
 

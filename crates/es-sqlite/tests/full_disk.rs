@@ -27,7 +27,6 @@ use es_core::{
 use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
 use futures_util::future::join_all;
 use rusqlite::Connection;
-
 use support::event_of;
 
 /// Where the small file system is.

@@ -9,14 +9,13 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, Conflict, ErrorKind, EventRange, NotificationSelection,
     ProcessRecorder, Recorder, Tracking, TrackingRecorder,
 };
-use es_sqlite::{SqliteOptions, WriterStep};
-
+use es_sqlite::{FaultPoint, SqliteOptions};
 use support::{accepted, database, event, event_of, events, gate, id};
 
 #[tokio::test]
 async fn requests_that_wait_share_one_commit_and_keep_their_own_outcomes() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Commit);
+    let (hook, mut gate) = gate(FaultPoint::Commit);
     let datastore = SqliteOptions::new(&path).hooks(hook).open().await.unwrap();
     let recorder = datastore.process_recorder().await.unwrap();
     let position = |id| Tracking::new("upstream", id).unwrap();
@@ -55,7 +54,7 @@ async fn requests_that_wait_share_one_commit_and_keep_their_own_outcomes() {
 #[tokio::test]
 async fn a_request_of_more_than_a_group_takes_is_a_group_of_its_own() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Commit);
+    let (hook, mut gate) = gate(FaultPoint::Commit);
     let ten = NonZeroUsize::new(10).unwrap();
     let datastore = SqliteOptions::new(&path).group_rows(ten).hooks(hook).open().await.unwrap();
     let recorder = datastore.application_recorder().await.unwrap();
@@ -82,7 +81,7 @@ async fn a_request_of_more_than_a_group_takes_is_a_group_of_its_own() {
 #[tokio::test]
 async fn groups_are_bounded_in_bytes() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Commit);
+    let (hook, mut gate) = gate(FaultPoint::Commit);
     let bytes = NonZeroUsize::new(4_000).unwrap();
     let datastore = SqliteOptions::new(&path).group_bytes(bytes).hooks(hook).open().await.unwrap();
     let recorder = datastore.application_recorder().await.unwrap();
@@ -102,7 +101,7 @@ async fn groups_are_bounded_in_bytes() {
 #[tokio::test]
 async fn callers_wait_for_room_in_the_queue() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Begin);
+    let (hook, mut gate) = gate(FaultPoint::Begin);
     let room = NonZeroU32::new(4_000).unwrap();
     let datastore = SqliteOptions::new(&path).queue_bytes(room).hooks(hook).open().await.unwrap();
     let recorder = datastore.application_recorder().await.unwrap();
@@ -122,7 +121,7 @@ async fn callers_wait_for_room_in_the_queue() {
 #[tokio::test]
 async fn positions_take_room_too() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Begin);
+    let (hook, mut gate) = gate(FaultPoint::Begin);
     let room = NonZeroU32::new(300).unwrap();
     let datastore = SqliteOptions::new(&path).queue_bytes(room).hooks(hook).open().await.unwrap();
     let recorder = datastore.tracking_recorder().await.unwrap();
@@ -141,7 +140,7 @@ async fn positions_take_room_too() {
 #[tokio::test]
 async fn a_call_dropped_after_it_was_accepted_is_recorded_whole() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Begin);
+    let (hook, mut gate) = gate(FaultPoint::Begin);
     let datastore = SqliteOptions::new(&path).hooks(hook).open().await.unwrap();
     let recorder = datastore.application_recorder().await.unwrap();
 
@@ -156,7 +155,7 @@ async fn a_call_dropped_after_it_was_accepted_is_recorded_whole() {
 #[tokio::test]
 async fn closing_lets_what_was_accepted_finish() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Begin);
+    let (hook, mut gate) = gate(FaultPoint::Begin);
     let datastore = SqliteOptions::new(&path).hooks(hook).open().await.unwrap();
     let recorder = datastore.process_recorder().await.unwrap();
     let snapshots = datastore.aggregate_recorder("snapshots").await.unwrap();
@@ -190,7 +189,7 @@ async fn closing_lets_what_was_accepted_finish() {
 #[tokio::test]
 async fn dropping_the_last_handle_lets_what_was_accepted_finish() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Begin);
+    let (hook, mut gate) = gate(FaultPoint::Begin);
     let datastore = SqliteOptions::new(&path).hooks(hook).open().await.unwrap();
     let recorder = datastore.application_recorder().await.unwrap();
     drop(datastore);

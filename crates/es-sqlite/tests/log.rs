@@ -8,7 +8,6 @@ use std::fs;
 use es_core::{AggregateRecorder, ApplicationRecorder};
 use es_sqlite::{SqliteOptions, Synchronous};
 use rusqlite::Connection;
-
 use support::{database, event, event_of};
 
 const MIB: usize = 1 << 20;

@@ -14,15 +14,14 @@ use std::sync::{
 };
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, Downstream, ErrorKind, EventRange, Failure, HandlerError,
-    Notification, NotificationSelection, PersistenceError, Portion, ProcessRecorder, Tracking,
-    TrackingRecorder,
+    AggregateRecorder, ApplicationRecorder, ConsumerError, ErrorKind, EventRange, HandlerError, Notification,
+    NotificationBatch, NotificationConsumer, NotificationSelection, PersistenceError, ProcessRecorder,
+    Tracking, TrackingRecorder,
 };
 use es_sqlite::{
-    SqliteOptions, SqliteProcessRecorder, SqliteProjection, WriterStep,
+    FaultPoint, SqliteOptions, SqliteProcessRecorder, SqliteProjection,
     rusqlite::{Connection, Transaction},
 };
-
 use support::{accepted, database, event, events, gate, id};
 
 /// Skips the events of originator 13, having noted that, and all positions of one application.
@@ -66,7 +65,7 @@ fn position(application_name: &str, id: i64) -> Tracking {
 async fn an_event_that_a_trigger_skips_is_not_acknowledged() {
     for at_once in [true, false] {
         let (_directory, path) = database();
-        let recorder = open(SqliteOptions::new(&path).commit_at_once(at_once)).await;
+        let recorder = open(SqliteOptions::new(&path).inline_commits(at_once)).await;
         execute(&path, TRIGGERS);
         let skipped = recorder.insert_events(vec![event(SKIPPED, 1)]).await.unwrap_err();
         assert_skipped(&skipped, "stored_events");
@@ -96,8 +95,8 @@ async fn an_event_that_a_trigger_skips_is_not_acknowledged() {
 #[tokio::test]
 async fn a_skipped_row_fails_its_own_request_alone() {
     let (_directory, path) = database();
-    let (hooks, mut keeper) = gate(WriterStep::Begin);
-    let recorder = open(SqliteOptions::new(&path).hooks(hooks).commit_at_once(false)).await;
+    let (hooks, mut keeper) = gate(FaultPoint::Begin);
+    let recorder = open(SqliteOptions::new(&path).hooks(hooks).inline_commits(false)).await;
     execute(&path, TRIGGERS);
     let mut first = accepted(recorder.insert_events(vec![event(1, 1)]));
     keeper.reached().await;
@@ -135,13 +134,13 @@ async fn a_projection_whose_position_a_trigger_skips_fails() {
     recorder.insert_events(vec![event(1, 1)]).await.unwrap();
     let notifications = recorder.select_notifications(NotificationSelection::new(1)).await.unwrap();
     let mut projector = recorder.projector(Nothing).await.unwrap();
-    let portion = Portion {
+    let batch = NotificationBatch {
         application_name: "skipped",
         notifications: &notifications,
         position: 1,
         expected_position: None,
     };
-    let Err(Failure::Recording(error)) = projector.process(portion).await else {
+    let Err(ConsumerError::Recording(error)) = projector.process(batch).await else {
         unreachable!("the position was skipped")
     };
     assert_skipped(&error, "tracking");
@@ -178,7 +177,7 @@ async fn a_skipped_row_fails_within_a_transaction_of_the_programs() {
 async fn an_id_is_not_used_again_after_its_row_was_deleted() {
     for at_once in [true, false] {
         let (_directory, path) = database();
-        let recorder = open(SqliteOptions::new(&path).commit_at_once(at_once)).await;
+        let recorder = open(SqliteOptions::new(&path).inline_commits(at_once)).await;
         assert_eq!(recorder.insert_events(events(1, 1..=3)).await.unwrap(), [1, 2, 3]);
         execute(&path, "DELETE FROM stored_events WHERE rowid >= 2");
         assert_eq!(recorder.insert_events(events(1, 2..=3)).await.unwrap(), [4, 5]);

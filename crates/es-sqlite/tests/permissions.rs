@@ -28,9 +28,8 @@ use es_core::{
 };
 use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
 use rusqlite::Connection;
-use tempfile::TempDir;
-
 use support::{event, events};
+use tempfile::TempDir;
 
 /// A user without rights of its own.
 const NOBODY: u32 = 65_534;

@@ -16,8 +16,7 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, EventRange, Notification,
     NotificationSelection, ProcessRecorder, Tracking, TrackingRecorder, TrackingRecorderExt,
 };
-use es_sqlite::{Fault, SqliteOptions, SqliteProcessRecorder, WriterHooks, WriterStep};
-
+use es_sqlite::{Fault, FaultHooks, FaultPoint, SqliteOptions, SqliteProcessRecorder};
 use support::{database, events, id};
 
 /// Events in each of a child's batches.
@@ -56,8 +55,8 @@ async fn child() {
 /// Ends the process without a chance to tidy up, at a step of its writer.
 struct Killer(Option<String>);
 
-impl WriterHooks for Killer {
-    fn before(&self, step: WriterStep) -> Result<(), Fault> {
+impl FaultHooks for Killer {
+    fn before(&self, step: FaultPoint) -> Result<(), Fault> {
         if self.0.as_deref() == Some(format!("{step:?}").as_str()) {
             std::process::abort();
         }
@@ -131,11 +130,11 @@ async fn killed_processes_lose_nothing_that_was_acknowledged() {
 #[tokio::test]
 async fn a_process_may_die_at_any_step_of_a_commit() {
     for (step, is_recorded) in [
-        (WriterStep::Begin, false),
-        (WriterStep::Append, false),
-        (WriterStep::Commit, false),
-        (WriterStep::Report, true),
-        (WriterStep::Reply, true),
+        (FaultPoint::Begin, false),
+        (FaultPoint::Append, false),
+        (FaultPoint::Commit, false),
+        (FaultPoint::Report, true),
+        (FaultPoint::Reply, true),
     ] {
         let (_directory, path) = database();
         let mut child = spawn(&path, 1, &[(KILLED_AT, format!("{step:?}"))]);
@@ -195,7 +194,7 @@ async fn what_other_processes_record_wakes_those_who_follow_and_who_wait() {
     let (_directory, path) = database();
     let recorder = open(&path).await;
     let mut subscription = recorder.subscribe(0, []).poll_interval(Duration::from_hours(1));
-    let mut positions = recorder.positions().listen(["upstream 1"]);
+    let mut positions = recorder.tracking_signal().listen(["upstream 1"]);
     let mut children = [1, 2].map(|originator| spawn(&path, originator, &[(BATCHES, EACH.to_string())]));
 
     let follow = async {
@@ -206,7 +205,7 @@ async fn what_other_processes_record_wakes_those_who_follow_and_who_wait() {
         }
         assert_eq!(ids, (1..=2 * EACH * BATCH).collect::<Vec<_>>());
         recorder.wait("upstream 1", EACH * BATCH, Duration::from_secs(30)).await.unwrap();
-        assert!(positions.woken().await);
+        assert!(positions.notified().await);
     };
     tokio::time::timeout(Duration::from_secs(60), follow).await.expect("it is woken");
     for child in &mut children {

@@ -27,15 +27,14 @@ use std::{
 };
 
 use es_core::{
-    AggregateRecorder, Conflict, Downstream, ErrorKind, Failure, HandlerError, Notification,
-    PersistenceError, Portion, Recorder, TrackingRecorder, TrackingRecorderExt,
+    AggregateRecorder, Conflict, ConsumerError, ErrorKind, HandlerError, Notification, NotificationBatch,
+    NotificationConsumer, PersistenceError, Recorder, TrackingRecorder, TrackingRecorderExt,
 };
 use es_process::Processor;
 use es_sqlite::{
-    Fault, SqliteOptions, SqliteProjection, SqliteProjector, SqliteTrackingRecorder, WriterHooks, WriterStep,
+    Fault, FaultHooks, FaultPoint, SqliteOptions, SqliteProjection, SqliteProjector, SqliteTrackingRecorder,
     rusqlite::{self, Connection, Transaction},
 };
-
 use support::{Faults, accepted, database, event, gate};
 
 const UPSTREAM: &str = "upstream";
@@ -103,16 +102,16 @@ fn notifications(ids: RangeInclusive<i64>) -> Vec<Notification> {
     ids.map(|id| Notification { id, event: event(1, id) }).collect()
 }
 
-fn portion(notifications: &[Notification]) -> Portion<'_> {
-    let position = notifications.last().expect("a portion has notifications").id;
-    Portion { application_name: UPSTREAM, notifications, position, expected_position: None }
+fn batch(notifications: &[Notification]) -> NotificationBatch<'_> {
+    let position = notifications.last().expect("a batch has notifications").id;
+    NotificationBatch { application_name: UPSTREAM, notifications, position, expected_position: None }
 }
 
 async fn process<P: SqliteProjection>(
     projector: &mut SqliteProjector<P>,
     ids: RangeInclusive<i64>,
-) -> Result<usize, Failure> {
-    projector.process(portion(&notifications(ids))).await
+) -> Result<usize, ConsumerError> {
+    projector.process(batch(&notifications(ids))).await
 }
 
 async fn recorder(options: SqliteOptions) -> SqliteTrackingRecorder {
@@ -139,17 +138,17 @@ fn ids(path: &str) -> Vec<i64> {
     rows.collect::<Result<_, _>>().unwrap()
 }
 
-fn recording(failure: Failure) -> PersistenceError {
+fn recording(failure: ConsumerError) -> PersistenceError {
     match failure {
-        Failure::Recording(error) => error,
-        Failure::Handler { error, .. } => panic!("the handler failed: {error}"),
+        ConsumerError::Recording(error) => error,
+        ConsumerError::Handler { error, .. } => panic!("the handler failed: {error}"),
     }
 }
 
-fn handler(failure: Failure) -> (usize, HandlerError) {
+fn handler(failure: ConsumerError) -> (usize, HandlerError) {
     match failure {
-        Failure::Handler { index, error } => (index, error),
-        Failure::Recording(error) => panic!("recording failed: {error}"),
+        ConsumerError::Handler { index, error } => (index, error),
+        ConsumerError::Recording(error) => panic!("recording failed: {error}"),
     }
 }
 
@@ -159,7 +158,7 @@ async fn effects_and_position_are_recorded_as_one() {
     let datastore = SqliteOptions::new(&path).open().await.unwrap();
     let recorder = datastore.process_recorder().await.unwrap();
     let mut projector = recorder.projector(Ids::default()).await.unwrap();
-    let mut listener = recorder.positions().listen([UPSTREAM]);
+    let mut listener = recorder.tracking_signal().listen([UPSTREAM]);
 
     assert_eq!(process(&mut projector, 1..=3).await.unwrap(), 3);
     assert_processed(&path, 3).await;
@@ -169,9 +168,9 @@ async fn effects_and_position_are_recorded_as_one() {
 
     // What follows the last is of no interest.
     let more = notifications(4..=5);
-    let further = Portion { position: 8, ..portion(&more) };
+    let further = NotificationBatch { position: 8, ..batch(&more) };
     assert_eq!(projector.process(further).await.unwrap(), 2);
-    let nothing = Portion { notifications: &[], position: 9, ..further };
+    let nothing = NotificationBatch { notifications: &[], position: 9, ..further };
     assert_eq!(projector.process(nothing).await.unwrap(), 0);
     assert_eq!(recorder.max_tracking_id(UPSTREAM).await.unwrap(), Some(9));
     assert_eq!(ids(&path), [1, 2, 3, 4, 5]);
@@ -181,7 +180,7 @@ async fn effects_and_position_are_recorded_as_one() {
 #[tokio::test]
 async fn a_fault_at_any_step_leaves_all_or_nothing() {
     use Fault::{Busy, Full, Io};
-    use WriterStep::{Append, Begin, Commit, Overwrite, Report};
+    use FaultPoint::{Append, Begin, Commit, Overwrite, Report};
 
     let not_recorded = [
         vec![(Begin, Busy)],
@@ -226,11 +225,11 @@ async fn a_fault_at_any_step_leaves_all_or_nothing() {
 /// Commits something on another connection before a step of the writer, which then fails.
 struct Other {
     path: String,
-    failing: Mutex<Option<WriterStep>>,
+    failing: Mutex<Option<FaultPoint>>,
 }
 
-impl WriterHooks for Other {
-    fn before(&self, step: WriterStep) -> Result<(), Fault> {
+impl FaultHooks for Other {
+    fn before(&self, step: FaultPoint) -> Result<(), Fault> {
         let mut failing = self.failing.lock().unwrap();
         if *failing != Some(step) {
             return Ok(());
@@ -245,7 +244,7 @@ impl WriterHooks for Other {
 #[tokio::test]
 async fn the_outcome_is_unknown_when_another_has_committed_since() {
     let (_directory, path) = database();
-    let other = Other { path: path.clone(), failing: Mutex::new(Some(WriterStep::Report)) };
+    let other = Other { path: path.clone(), failing: Mutex::new(Some(FaultPoint::Report)) };
     let mut projector = projector(SqliteOptions::new(&path).hooks(other)).await;
     assert!(recording(process(&mut projector, 1..=3).await.unwrap_err()).is_outcome_unknown());
     assert_processed(&path, 3).await;
@@ -257,13 +256,13 @@ async fn the_outcome_is_unknown_when_another_has_committed_since() {
 #[tokio::test]
 async fn a_future_dropped_at_any_step_leaves_all_or_nothing() {
     for step in
-        [WriterStep::Begin, WriterStep::Append, WriterStep::Commit, WriterStep::Report, WriterStep::Reply]
+        [FaultPoint::Begin, FaultPoint::Append, FaultPoint::Commit, FaultPoint::Report, FaultPoint::Reply]
     {
         let (_directory, path) = database();
         let (hook, mut gate) = gate(step);
         let mut projector = projector(SqliteOptions::new(&path).hooks(hook)).await;
         let first = notifications(1..=3);
-        let dropped = accepted(projector.process(portion(&first)));
+        let dropped = accepted(projector.process(batch(&first)));
         gate.reached().await;
         drop(dropped);
         gate.open();
@@ -275,14 +274,14 @@ async fn a_future_dropped_at_any_step_leaves_all_or_nothing() {
 #[tokio::test]
 async fn a_future_dropped_before_its_turn_leaves_nothing() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Begin);
+    let (hook, mut gate) = gate(FaultPoint::Begin);
     let datastore = SqliteOptions::new(&path).hooks(hook).open().await.unwrap();
     let recorder = datastore.process_recorder().await.unwrap();
     let mut projector = recorder.projector(Ids::default()).await.unwrap();
     let insert = accepted(recorder.insert_events(vec![event(1, 1)]));
     gate.reached().await;
     let first = notifications(1..=3);
-    drop(accepted(projector.process(portion(&first))));
+    drop(accepted(projector.process(batch(&first))));
     gate.open();
     insert.await.unwrap();
     assert_eq!(process(&mut projector, 1..=2).await.unwrap(), 2);
@@ -304,17 +303,17 @@ async fn a_projection_that_fails_is_told_in_its_own_words() {
 
     // It is parked only with something in its place.
     let third = notifications(3..=3);
-    let hopeless = projector.park(portion(&third), "hopeless".into()).await.unwrap_err();
+    let hopeless = projector.park(batch(&third), "hopeless".into()).await.unwrap_err();
     assert_eq!(handler(hopeless).1.to_string(), "hopeless");
     assert_processed(&path, 2).await;
-    projector.park(portion(&third), error).await.unwrap();
+    projector.park(batch(&third), error).await.unwrap();
     assert_processed(&path, 3).await;
     let parked: String = Connection::open(&path)
         .unwrap()
         .query_row("SELECT parked FROM ids WHERE id = 3", (), |row| row.get(0))
         .unwrap();
     assert_eq!(parked, "not this one");
-    assert!(recording(projector.park(portion(&third), "again".into()).await.unwrap_err()).is_conflict());
+    assert!(recording(projector.park(batch(&third), "again".into()).await.unwrap_err()).is_conflict());
     assert_eq!(process(&mut projector, 4..=4).await.unwrap(), 1);
     assert_processed(&path, 4).await;
 }
@@ -436,9 +435,9 @@ async fn one_that_loses_runs_no_handler() {
     let mut loser = recorder(SqliteOptions::new(&path)).await.projector(ids).await.unwrap();
     process(&mut winner, 1..=3).await.unwrap();
     // The last of these are not processed, the first are.
-    for portion in [1..=3, 1..=5, 3..=5] {
-        let first = *portion.start();
-        let error = recording(process(&mut loser, portion).await.unwrap_err());
+    for batch in [1..=3, 1..=5, 3..=5] {
+        let first = *batch.start();
+        let error = recording(process(&mut loser, batch).await.unwrap_err());
         let conflict = Conflict::Tracking { application_name: UPSTREAM.to_owned(), notification_id: first };
         assert_eq!(error.conflict(), Some(&conflict));
     }
@@ -448,7 +447,7 @@ async fn one_that_loses_runs_no_handler() {
     assert_processed(&path, 5).await;
 }
 
-/// Each from the position that it knows, in portions of its own size.
+/// Each from the position that it knows, in batches of its own size.
 #[tokio::test(flavor = "multi_thread")]
 async fn projectors_that_race_process_each_notification_once() {
     const LAST: i64 = 200;
@@ -489,10 +488,10 @@ async fn processors_that_race_process_each_notification_once() {
     let (upstream, writer) = (open().await, open().await);
     let mut running = Vec::new();
     for (size, fault) in [(1, Fault::Busy), (7, Fault::Io)] {
-        let faults = [WriterStep::Begin, WriterStep::Commit, WriterStep::Report].map(|step| (step, fault));
+        let faults = [FaultPoint::Begin, FaultPoint::Commit, FaultPoint::Report].map(|step| (step, fault));
         // Faults of the disk stop a processor, unless its commit is found.
         let faults =
-            faults.into_iter().filter(|(step, _)| fault == Fault::Busy || *step == WriterStep::Report);
+            faults.into_iter().filter(|(step, _)| fault == Fault::Busy || *step == FaultPoint::Report);
         let projector = projector(SqliteOptions::new(&path).hooks(Faults::new(faults))).await;
         let mut processor = Processor::new(UPSTREAM, upstream.clone(), projector)
             .batch_size(NonZeroUsize::new(size).unwrap())
@@ -530,11 +529,11 @@ async fn a_transaction_that_has_taken_long_takes_no_more() {
 #[tokio::test]
 async fn closing_lets_a_projection_finish() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Commit);
+    let (hook, mut gate) = gate(FaultPoint::Commit);
     let recorder = recorder(SqliteOptions::new(&path).hooks(hook)).await;
     let mut projector = recorder.projector(Ids::default()).await.unwrap();
     let first = notifications(1..=3);
-    let process_first = accepted(projector.process(portion(&first)));
+    let process_first = accepted(projector.process(batch(&first)));
     gate.reached().await;
     let close = accepted(recorder.close());
     gate.open();
@@ -548,13 +547,13 @@ async fn closing_lets_a_projection_finish() {
 #[tokio::test]
 async fn projections_wait_for_room_in_the_queue() {
     let (_directory, path) = database();
-    let (hook, mut gate) = gate(WriterStep::Begin);
+    let (hook, mut gate) = gate(FaultPoint::Begin);
     let room = NonZeroU32::new(1_000).unwrap();
     let datastore = SqliteOptions::new(&path).queue_bytes(room).hooks(hook).open().await.unwrap();
     let recorder = datastore.process_recorder().await.unwrap();
     let mut projector = recorder.projector(Ids::default()).await.unwrap();
     let large = notifications(1..=10);
-    let waiting = accepted(projector.process(portion(&large)));
+    let waiting = accepted(projector.process(batch(&large)));
     gate.reached().await;
     // It has the queue to itself.
     drop(accepted(recorder.insert_events(vec![event(1, 1)])));
@@ -617,8 +616,8 @@ async fn child() {
 /// Ends the process without a chance to tidy up, at a step of its writer.
 struct Killer(Option<String>);
 
-impl WriterHooks for Killer {
-    fn before(&self, step: WriterStep) -> Result<(), Fault> {
+impl FaultHooks for Killer {
+    fn before(&self, step: FaultPoint) -> Result<(), Fault> {
         if self.0.as_deref() == Some(format!("{step:?}").as_str()) {
             std::process::abort();
         }
@@ -632,11 +631,11 @@ async fn a_process_may_die_at_any_step() {
     drop(projector(SqliteOptions::new(&path)).await);
     let mut last = 0;
     for (step, is_recorded) in [
-        (WriterStep::Begin, false),
-        (WriterStep::Append, false),
-        (WriterStep::Commit, false),
-        (WriterStep::Report, true),
-        (WriterStep::Reply, true),
+        (FaultPoint::Begin, false),
+        (FaultPoint::Append, false),
+        (FaultPoint::Commit, false),
+        (FaultPoint::Report, true),
+        (FaultPoint::Reply, true),
     ] {
         for killed_at in [Some(step), None] {
             let mut command = Command::new(env::current_exe().unwrap());

@@ -13,9 +13,8 @@ use es_core::{
 use es_sqlite::{SqliteDatastore, SqliteOptions};
 use rusqlite::Connection;
 use serde_json::Value;
-use tempfile::TempDir;
-
 use support::{database, event, events};
+use tempfile::TempDir;
 
 const DATABASES: [&str; 6] = [
     "sqlite-9.1-plain",

@@ -23,10 +23,8 @@ use es_core::{
 use es_sqlite::SqliteOptions;
 use futures_util::TryStreamExt;
 use rusqlite::Connection;
-
-use tokio::time::timeout;
-
 use support::{database, event, event_of, events, id};
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn an_aggregate_that_is_read_again_and_again_shows_what_was_recorded_meanwhile() {

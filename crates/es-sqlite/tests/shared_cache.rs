@@ -6,8 +6,7 @@ mod support;
 use std::time::Duration;
 
 use es_core::{AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection};
-use es_sqlite::{SqliteApplicationRecorder, SqliteOptions, WriterStep};
-
+use es_sqlite::{FaultPoint, SqliteApplicationRecorder, SqliteOptions};
 use support::{accepted, event, events, gate};
 
 async fn open(options: SqliteOptions) -> SqliteApplicationRecorder {
@@ -18,7 +17,7 @@ async fn open(options: SqliteOptions) -> SqliteApplicationRecorder {
 #[tokio::test]
 async fn datastores_wait_for_each_other() {
     let name = "file:datastores_wait_for_each_other?mode=memory&cache=shared";
-    let (hook, mut gate) = gate(WriterStep::Commit);
+    let (hook, mut gate) = gate(FaultPoint::Commit);
     let first = open(SqliteOptions::new(name).hooks(hook)).await;
     let second = open(SqliteOptions::new(name)).await;
 
@@ -38,7 +37,7 @@ async fn datastores_wait_for_each_other() {
 #[tokio::test]
 async fn the_wait_ends_with_the_lock_timeout() {
     let name = "file:the_wait_ends_with_the_lock_timeout?mode=memory&cache=shared";
-    let (hook, mut gate) = gate(WriterStep::Commit);
+    let (hook, mut gate) = gate(FaultPoint::Commit);
     let first = open(SqliteOptions::new(name).hooks(hook)).await;
     let second = open(SqliteOptions::new(name).lock_timeout(Duration::from_millis(30))).await;
     let held = accepted(first.insert_events(vec![event(1, 1)]));

@@ -10,9 +10,8 @@ use es_core::{
 };
 use es_sqlite::{SqliteOptions, SqliteProcessRecorder};
 use sqlx::{Connection, SqliteConnection};
-use tempfile::TempDir;
-
 use support::{database, event, event_of, events, id};
+use tempfile::TempDir;
 
 /// A recorder on a file, and another connection to the file.
 async fn both() -> (TempDir, SqliteProcessRecorder, SqliteConnection) {

@@ -4,6 +4,7 @@ mod integer;
 mod read;
 
 use bigdecimal::BigDecimal;
+pub use integer::Integer;
 use serde::{
     Serialize, Serializer,
     ser::{Error as _, SerializeMap},
@@ -11,8 +12,6 @@ use serde::{
 use serde_with::SerializeAs;
 use time::{OffsetDateTime, PrimitiveDateTime};
 use uuid::Uuid;
-
-pub use integer::Integer;
 
 use crate::{Registered, registered::Tagged, registry::unregistered_type, scope::Scope};
 

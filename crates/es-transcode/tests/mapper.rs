@@ -1,7 +1,7 @@
 //! Events pass through the mapper as flat objects with their timestamp first.
 
 use es_core::{
-    DomainEvent, ErrorKind, Event, Mapper, PersistenceError, State, Topic, Transcoder,
+    DomainEvent, ErrorKind, Event, Mapper, PersistenceError, StateReader, Topic, Transcoder,
     serde::ser::SerializeMap,
 };
 use es_transcode::{JsonTranscoder, Registered, serde_with::serde_as, uuid::Uuid};
@@ -27,7 +27,7 @@ impl Event for Opened {
         state.serialize_entry("owner_id", &SerializeAsWrap::<_, Registered>::new(&self.owner_id))
     }
 
-    fn decode<T: Transcoder>(_: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+    fn decode<T: Transcoder>(_: &str, state: &mut StateReader<'_, T>) -> Result<Self, PersistenceError> {
         state.decode()
     }
 }

@@ -1,11 +1,12 @@
 //! Whom a server runs as: PostgreSQL refuses to run as root.
 
-use std::ffi::OsStr;
-use std::fs;
-use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{fs::chown, process::CommandExt},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 

@@ -4,19 +4,23 @@
 //! a checkout's path can exceed). Everything that bears on durability and speed is PostgreSQL's default, so that what a
 //! benchmark measures is what a user gets.
 
-use std::fs::{self, File, OpenOptions};
-use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    fs::{self, File, OpenOptions},
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 
-use super::connection::{Connection, random_hex};
-use super::directory::{ClusterDirectory, write_secret};
-use super::locate::Binaries;
+use super::{
+    connection::{Connection, random_hex},
+    directory::{ClusterDirectory, write_secret},
+    locate::Binaries,
+};
 use crate::process;
 
 /// Tests run in parallel and have pools each; a benchmark of 256 threads has a connection for each.

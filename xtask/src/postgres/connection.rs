@@ -1,11 +1,6 @@
 //! How to reach a server, in the environment variables that the library itself reads.
 
-use std::env;
-use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::net::TcpStream;
-use std::process::Command;
+use std::{env, fmt, fs::File, io::Read, net::TcpStream, process::Command};
 
 use anyhow::{Context, Result, bail};
 

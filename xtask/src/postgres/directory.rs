@@ -3,20 +3,18 @@
 //! A throw-away directory is locked as long as the run that made it lives. One that is found unlocked was left by a run
 //! that was killed: its server is stopped and its data deleted by the next run.
 
-use std::env;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process;
+use std::{
+    env,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink},
+    path::{Path, PathBuf},
+    process,
+};
 
 use anyhow::{Context, Result};
 
-use super::account::Account;
-use super::cluster;
-use super::connection::random_hex;
-use super::locate;
-use super::versions;
+use super::{account::Account, cluster, connection::random_hex, locate, versions};
 use crate::workspace;
 
 const THROW_AWAY: &str = "run-";

@@ -4,10 +4,11 @@ use std::process::{self, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::cluster::free_port;
-use super::connection::{Connection, random_hex};
-use crate::process::check;
-use crate::workspace;
+use super::{
+    cluster::free_port,
+    connection::{Connection, random_hex},
+};
+use crate::{process::check, workspace};
 
 /// The project of the server that people start and stop.
 pub(crate) const PEOPLES_PROJECT: &str = "es-persistence";

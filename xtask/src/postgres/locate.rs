@@ -1,9 +1,10 @@
 //! Where a PostgreSQL server is installed.
 
-use std::env;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 const DEBIAN: &str = "/usr/lib/postgresql";
 
@@ -69,9 +70,11 @@ fn pg_config() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::symlink;
-    use std::path::{Path, PathBuf};
+    use std::{
+        fs,
+        os::unix::fs::symlink,
+        path::{Path, PathBuf},
+    };
 
     use tempfile::TempDir;
 

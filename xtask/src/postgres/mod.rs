@@ -10,17 +10,15 @@ mod locate;
 mod people;
 mod versions;
 
-pub(crate) use connection::Connection;
-pub(crate) use people::{Command, run};
-pub(crate) use versions::{Selection, Version, availability};
-
 use std::ffi::OsString;
 
 use anyhow::{Result, bail};
-
 use cluster::{Cluster, Lifetime};
+pub(crate) use connection::Connection;
 use directory::ClusterDirectory;
 use docker::Compose;
+pub(crate) use people::{Command, run};
+pub(crate) use versions::{Selection, Version, availability};
 
 /// Names the directory of the programs of the server under test to tests that start servers of their own.
 const PROGRAMS: &str = "ES_TEST_POSTGRES_PROGRAMS";

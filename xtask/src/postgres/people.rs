@@ -1,19 +1,18 @@
 //! `cargo xtask postgres`: a server that people start, look into and stop.
 
-use std::fs;
-use std::os::unix::process::CommandExt;
-use std::process;
+use std::{fs, os::unix::process::CommandExt, process};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 
-use super::Source;
-use super::cluster::{self, Cluster, Lifetime};
-use super::connection::Connection;
-use super::directory::{ClusterDirectory, write_secret};
-use super::docker;
-use super::locate;
-use super::versions::Version;
+use super::{
+    Source,
+    cluster::{self, Cluster, Lifetime},
+    connection::Connection,
+    directory::{ClusterDirectory, write_secret},
+    docker, locate,
+    versions::Version,
+};
 
 /// A PostgreSQL server that runs until it is told to stop.
 ///

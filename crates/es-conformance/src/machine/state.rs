@@ -204,8 +204,8 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
             Operation::VerifiedPosition(name) => {
                 let upstream = oracle.events(through);
                 same(
-                    tested.positions(through).verified_position(name, &upstream).await,
-                    oracle.positions(through).verified_position(name, &upstream).await,
+                    tested.positions(through).validated_position(name, &upstream).await,
+                    oracle.positions(through).validated_position(name, &upstream).await,
                 );
             }
             Operation::WaitBriefly(name, id) => same(
@@ -243,20 +243,20 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
                 same_so_far(tested, oracle.into_stream()).await;
             }
             Operation::ListenForCommits(topics) => {
-                let tested = tested.events(through).commits().listen(topics);
-                let oracle = self.oracle.process.commits().listen(topics);
+                let tested = tested.events(through).commit_signal().listen(topics);
+                let oracle = self.oracle.process.commit_signal().listen(topics);
                 self.listening.push(Listening::new(handle, tested, oracle));
             }
             Operation::ListenForPositions(names) => {
-                let tested = tested.positions(through).positions().listen(names);
-                let oracle = self.oracle.process.positions().listen(names);
+                let tested = tested.positions(through).tracking_signal().listen(names);
+                let oracle = self.oracle.process.tracking_signal().listen(names);
                 self.listening.push(Listening::new(handle, tested, oracle));
             }
             Operation::StopListening(which) => drop(take(&mut self.listening, *which)),
             Operation::IsOpen => {
                 let is_open = self.handles[handle].is_open;
-                assert_eq!(tested.events(through).commits().is_closed(), !is_open);
-                assert_eq!(tested.positions(through).positions().is_closed(), !is_open);
+                assert_eq!(tested.events(through).commit_signal().is_closed(), !is_open);
+                assert_eq!(tested.positions(through).tracking_signal().is_closed(), !is_open);
             }
             Operation::Close => self.close(handle).await,
             Operation::Replace => self.replace(handle).await,

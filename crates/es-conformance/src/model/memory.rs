@@ -84,8 +84,10 @@ impl Model {
 
     pub(super) fn selected(&self, selection: &NotificationSelection) -> Vec<Notification> {
         let has_topic = |topic| selection.topics.is_empty() || selection.topics.contains(topic);
-        let selected =
-            self.notifications.iter().filter(|each| selection.holds(each.id) && has_topic(&each.event.topic));
+        let selected = self
+            .notifications
+            .iter()
+            .filter(|each| selection.contains(each.id) && has_topic(&each.event.topic));
         selected.take(selection.limit).cloned().collect()
     }
 

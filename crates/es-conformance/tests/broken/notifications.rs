@@ -34,12 +34,12 @@ impl BrokenRecorder {
             all.sort_by_key(|each| (each.event.originator_id, each.event.originator_version));
         }
         if self.has(Defect::LimitCountsOtherTopics) && selection.limit == 15 {
-            all.retain(|each| selection.holds(each.id));
+            all.retain(|each| selection.contains(each.id));
             all.truncate(15);
         }
         all.retain(|each| {
             let has_topic = selection.topics.is_empty() || selection.topics.contains(&each.event.topic);
-            has_topic && selection.holds(each.id)
+            has_topic && selection.contains(each.id)
         });
         all.truncate(selection.limit);
         Ok(all)
@@ -162,11 +162,11 @@ impl BrokenRecorder {
             each.id >= after && (selection.topics.is_empty() || selection.topics.contains(&each.event.topic))
         };
         let Some(late) = all.iter().find(is_wanted).map(|each| each.id) else { return };
-        if !is_reader || !selection.holds(late) || self.notes().skipped {
+        if !is_reader || !selection.contains(late) || self.notes().skipped {
             return;
         }
         all.retain(|each| each.id != late);
-        let page = all.iter().filter(|each| selection.holds(each.id)).take(selection.limit);
+        let page = all.iter().filter(|each| selection.contains(each.id)).take(selection.limit);
         self.notes().skipped = page.last().is_some_and(|last| last.id > late);
     }
 

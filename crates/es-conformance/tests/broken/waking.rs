@@ -32,7 +32,7 @@ impl Default for Signals {
             counted.fetch_add(1, Ordering::Relaxed);
         };
         Self {
-            commits: Signal::with_poller(count),
+            commits: Signal::on_first_listener(count),
             positions: Signal::new(),
             deaf: Signal::new(),
             asked_for: Arc::default(),

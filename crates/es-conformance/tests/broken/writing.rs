@@ -74,13 +74,13 @@ impl ApplicationRecorder for BrokenRecorder {
         self.read_highest_id().await
     }
 
-    fn commits(&self) -> &Signal {
+    fn commit_signal(&self) -> &Signal {
         self.broken_commits()
     }
 }
 
 impl TrackingRecorder for BrokenRecorder {
-    fn positions(&self) -> &Signal {
+    fn tracking_signal(&self) -> &Signal {
         self.broken_positions()
     }
 
@@ -208,14 +208,15 @@ impl BrokenRecorder {
                 return Ok(());
             }
             (Some(Defect::RacingConsumersBothWin), recorded)
-                if recorded.is_none_or(|it| it < id) && tracking.first() == id =>
+                if recorded.is_none_or(|it| it < id) && tracking.first_notification_id() == id =>
             {
                 pause().await;
                 return self.popo().insert_tracking(tracking).await.or(Ok(()));
             }
             _ => {}
         }
-        let first = if defect == Some(Defect::FirstIsNotLookedAt) { id } else { tracking.first() };
+        let first =
+            if defect == Some(Defect::FirstIsNotLookedAt) { id } else { tracking.first_notification_id() };
         let conflict = tracking.conflict();
         let expected = match (defect, tracking.expected_position(), recorded.unwrap_or(0)) {
             (Some(Defect::GapsBehindTheExpectedPositionAreRefused), Some(expected), recorded)
@@ -231,7 +232,7 @@ impl BrokenRecorder {
             }
             (_, expected, _) => expected,
         };
-        let tracking = Tracking::covering(self.broken_name(&name)?, first, id)?;
+        let tracking = Tracking::spanning(self.broken_name(&name)?, first, id)?;
         let tracking = match expected {
             Some(expected) => tracking.after(expected)?,
             None => tracking,

@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use es_core::{
-    Bytes, DomainEvent, Event, PersistenceError, State, StoredEvent, Topic, Transcoder,
+    Bytes, DomainEvent, Event, PersistenceError, StateReader, StoredEvent, Topic, Transcoder,
     serde::{
         Deserialize, Deserializer, Serialize, Serializer,
         de::{DeserializeSeed, Error},
@@ -89,7 +89,7 @@ impl Event for Credited {
         state.serialize_entry("currency", &self.currency)
     }
 
-    fn decode<T: Transcoder>(topic: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+    fn decode<T: Transcoder>(topic: &str, state: &mut StateReader<'_, T>) -> Result<Self, PersistenceError> {
         if topic != Self::TOPIC.as_str() {
             return Err(state.unknown_topic());
         }
@@ -124,7 +124,7 @@ impl Event for Closed {
         Ok(())
     }
 
-    fn decode<T: Transcoder>(topic: &str, state: &mut State<'_, T>) -> Result<Self, PersistenceError> {
+    fn decode<T: Transcoder>(topic: &str, state: &mut StateReader<'_, T>) -> Result<Self, PersistenceError> {
         if topic == Self::TOPIC.as_str() { state.decode() } else { Err(state.unknown_topic()) }
     }
 }

@@ -5,10 +5,9 @@ mod inspect;
 mod name;
 
 use es_core::PersistenceError;
-use sqlx::postgres::PgConnection;
-
 pub(crate) use inspect::{CatalogState, EventsTable, Layout, TrackingTable};
 pub(crate) use name::{TableName, quote_literal};
+use sqlx::postgres::PgConnection;
 
 use crate::options::NotificationOrdering;
 

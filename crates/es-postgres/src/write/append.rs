@@ -487,7 +487,7 @@ impl<'a> Positions<'a> {
         self.requests.push(request);
         self.application_names.push(tracking.application_name());
         self.positions.push(tracking.notification_id());
-        self.firsts.push(tracking.first());
+        self.firsts.push(tracking.first_notification_id());
         self.expected.push(tracking.expected_position());
     }
 }

@@ -19,7 +19,8 @@ use super::{
     request::{Batch, Request},
 };
 use crate::{
-    PostgresDatastore, connect::Caller, error::Verdict, hooks::HookPoint, retries::Retries, signals::Signals,
+    PostgresDatastore, connect::Caller, error::Verdict, fault_hooks::FaultPoint, retries::Retries,
+    signals::Signals,
 };
 
 /// How long a request is retried that meets other transactions. Each attempt sees what the one before could
@@ -68,7 +69,7 @@ impl Committer {
         requests: Vec<Request>,
         alive: &Arc<watch::Sender<()>>,
     ) -> Vec<Answer> {
-        self.reached(HookPoint::GroupFormed).await;
+        self.reached(FaultPoint::GroupFormed).await;
         let batches: Vec<Batch<'_>> = requests.iter().map(Request::batch).collect();
         let known_id = self.known_id.load(Atomic::Relaxed);
         let mut appended = self.append(&batches, Scope::Own).await;
@@ -77,7 +78,7 @@ impl Committer {
             // the others need not be sent one by one (`PostgreSQL insert, 32 tasks on 4 hot aggregates`).
             appended = self.append(&batches, Scope::Own).await;
         }
-        self.reached(HookPoint::GroupAnswered).await;
+        self.reached(FaultPoint::GroupAnswered).await;
         match appended {
             Ok(outcomes) => {
                 let mut answers = Vec::with_capacity(requests.len());
@@ -115,7 +116,7 @@ impl Committer {
         tokio::spawn(async move {
             let mut next = Some(request);
             while let Some(request) = next {
-                committer.reached(HookPoint::PositionLocked).await;
+                committer.reached(FaultPoint::PositionLocked).await;
                 let known_id = committer.known_id.load(Atomic::Relaxed);
                 let result = committer.commit_alone(known_id, request.batch()).await;
                 let has_events = !request.events.is_empty();
@@ -288,7 +289,7 @@ impl Committer {
         }
     }
 
-    pub(super) async fn reached(&self, point: HookPoint) {
+    pub(super) async fn reached(&self, point: FaultPoint) {
         self.datastore.0.options.hooks.reached(point).await;
     }
 }

@@ -88,7 +88,7 @@ impl ConflictSet {
         if let Some(tracking) = &request.tracking
             && let Some((position, claimant)) = self.positions.get(tracking.application_name())
         {
-            let is_conflict = *position >= tracking.first();
+            let is_conflict = *position >= tracking.first_notification_id();
             return Err(claimant.filter(|_| is_conflict).map(|rival| (rival, tracking.conflict())));
         }
         for event in &request.events {

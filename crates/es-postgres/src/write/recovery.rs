@@ -11,7 +11,7 @@ use super::{
 use crate::{
     connect::Caller,
     error::Verdict,
-    hooks::HookPoint,
+    fault_hooks::FaultPoint,
     reader::Select,
     retries::Retries,
     rows::column,
@@ -44,7 +44,7 @@ impl Committer {
         batch: Batch<'_>,
         known_id: i64,
     ) -> Result<Vec<i64>, Unrecorded> {
-        self.reached(HookPoint::OutcomeDoubtful).await;
+        self.reached(FaultPoint::OutcomeDoubtful).await;
         let failed = |error| Err(Unrecorded::Failed(error));
         let time = self.datastore.0.options.connect_timeout;
         let deadline = Instant::now() + time;

@@ -12,7 +12,7 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, Notification, NotificationSelection,
     PersistenceError, ProcessRecorder, Recorder, StoredEvent, Tracking, TrackingRecorder,
 };
-use es_sqlite::{Fault, SqliteOptions, SqliteProcessRecorder, Synchronous, WriterHooks, WriterStep};
+use es_sqlite::{Fault, FaultHooks, FaultPoint, SqliteOptions, SqliteProcessRecorder, Synchronous};
 use es_sqlite_vfs::Disk;
 use futures_util::{
     FutureExt,
@@ -55,9 +55,9 @@ pub(crate) struct Program<'d> {
 #[derive(Clone, Default)]
 struct Hold(Arc<Mutex<()>>);
 
-impl WriterHooks for Hold {
-    fn before(&self, step: WriterStep) -> Result<(), Fault> {
-        if step == WriterStep::Append {
+impl FaultHooks for Hold {
+    fn before(&self, step: FaultPoint) -> Result<(), Fault> {
+        if step == FaultPoint::Append {
             drop(self.0.lock().unwrap());
         }
         Ok(())

@@ -13,7 +13,7 @@ use std::{
 };
 
 use es_core::{Bytes, StoredEvent, Topic, uuid::Uuid};
-use es_sqlite::{Fault, WriterHooks, WriterStep};
+use es_sqlite::{Fault, FaultHooks, FaultPoint};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -63,7 +63,7 @@ pub(crate) fn accepted<'a, T>(
 
 /// Holds the writer before a step until it is released, once for each time.
 pub(crate) struct Gate {
-    step: WriterStep,
+    step: FaultPoint,
     arrivals: tokio::sync::mpsc::UnboundedSender<()>,
     releases: Mutex<mpsc::Receiver<()>>,
     steps: Arc<Steps>,
@@ -88,21 +88,21 @@ impl Steps {
         self.commits.load(Ordering::SeqCst)
     }
 
-    fn count(&self, step: WriterStep) {
-        if step == WriterStep::Commit {
+    fn count(&self, step: FaultPoint) {
+        if step == FaultPoint::Commit {
             self.commits.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
 
-pub(crate) fn gate(step: WriterStep) -> (Gate, GateKeeper) {
+pub(crate) fn gate(step: FaultPoint) -> (Gate, GateKeeper) {
     failing_gate(step, [])
 }
 
 /// A gate behind which steps fail.
 pub(crate) fn failing_gate(
-    step: WriterStep,
-    faults: impl IntoIterator<Item = (WriterStep, Fault)>,
+    step: FaultPoint,
+    faults: impl IntoIterator<Item = (FaultPoint, Fault)>,
 ) -> (Gate, GateKeeper) {
     let (arrive, arrivals) = unbounded_channel();
     let (release, releases) = mpsc::channel();
@@ -113,8 +113,8 @@ pub(crate) fn failing_gate(
     (gate, GateKeeper { arrivals, releases: Some(release), steps })
 }
 
-impl WriterHooks for Gate {
-    fn before(&self, step: WriterStep) -> Result<(), Fault> {
+impl FaultHooks for Gate {
+    fn before(&self, step: FaultPoint) -> Result<(), Fault> {
         self.steps.count(step);
         if step == self.step {
             let _ = self.arrivals.send(());
@@ -148,16 +148,16 @@ impl GateKeeper {
 }
 
 /// Fails the steps of a list, in its order.
-pub(crate) struct Faults(Mutex<VecDeque<(WriterStep, Fault)>>);
+pub(crate) struct Faults(Mutex<VecDeque<(FaultPoint, Fault)>>);
 
 impl Faults {
-    pub(crate) fn new(faults: impl IntoIterator<Item = (WriterStep, Fault)>) -> Self {
+    pub(crate) fn new(faults: impl IntoIterator<Item = (FaultPoint, Fault)>) -> Self {
         Self(Mutex::new(faults.into_iter().collect()))
     }
 }
 
-impl WriterHooks for Faults {
-    fn before(&self, step: WriterStep) -> Result<(), Fault> {
+impl FaultHooks for Faults {
+    fn before(&self, step: FaultPoint) -> Result<(), Fault> {
         let mut faults = self.0.lock().unwrap();
         match faults.front() {
             Some(&(at, fault)) if at == step => {

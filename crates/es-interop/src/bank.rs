@@ -1,6 +1,0 @@
-//! The bank, as the example `read_python_database` defines it beside `testdata/python/bank.py`.
-
-#[path = "../../es-persistence/examples/read_python_database/bank.rs"]
-mod defined;
-
-pub(crate) use defined::*;

@@ -1,0 +1,403 @@
+//! Rounds: contestants take turns with the same work, so that whatever else happens on the machine hits all of them.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    contestant::{Contestant, Sample},
+    plan::{Beside, Plan},
+    report::{
+        Comparison, Durability, Experiment, Figures, LatencySummary, Measure, Missing, Place, SystemResult,
+    },
+    statistics::Summary,
+    table,
+};
+
+/// How much work is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// Enough to quote.
+    Full,
+    /// Everything once, to see that it works.
+    Quick,
+}
+
+impl Scale {
+    pub(crate) fn pick<T>(self, full: T, quick: T) -> T {
+        match self {
+            Self::Full => full,
+            Self::Quick => quick,
+        }
+    }
+}
+
+/// A run: which experiments are wanted, and what came of those that were made.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) scale: Scale,
+    filter: String,
+    most_rounds: usize,
+    /// The most events that are stored before a measurement of growth.
+    pub(crate) largest: usize,
+    pub(crate) durability: Vec<Durability>,
+    pub(crate) experiments: Vec<Experiment>,
+    pub(crate) missing: Vec<Missing>,
+}
+
+impl Bench {
+    /// A run of the experiments whose names contain `filter`, of no more than so many rounds each.
+    pub(crate) fn new(scale: Scale, filter: &str, most_rounds: usize) -> Self {
+        Self {
+            scale,
+            filter: filter.to_lowercase(),
+            most_rounds: scale.pick(most_rounds.max(1), 1),
+            largest: usize::MAX,
+            durability: Vec::new(),
+            experiments: Vec::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        name.to_lowercase().contains(&self.filter)
+    }
+
+    /// Says once what a commit means in a datastore.
+    pub(crate) fn has_durability(&mut self, datastore: &str, settings: &str) {
+        if self.durability.iter().all(|known| known.datastore != datastore || known.settings != settings) {
+            self.durability.push(Durability { datastore: datastore.into(), settings: settings.into() });
+        }
+    }
+
+    pub(crate) fn is_missing(&mut self, what: &str, reason: &str) {
+        self.missing.push(Missing { what: what.into(), reason: reason.into(), experiments: Vec::new() });
+    }
+
+    /// Lets the contestants compete, if the experiment is wanted; only then are they brought.
+    pub(crate) async fn compete<'a>(
+        &mut self,
+        plan: Plan,
+        contestants: impl AsyncFnOnce() -> Result<Vec<Box<dyn Contestant + 'a>>>,
+    ) -> Result<()> {
+        if !self.wants(&plan.name) {
+            return Ok(());
+        }
+        let rounds = plan.rounds.min(self.most_rounds);
+        let made = async {
+            let mut entrants: Vec<_> = contestants().await?.into_iter().map(Entrant::new).collect();
+            take_turns(&mut entrants, self.scale, rounds).await?;
+            Ok::<_, anyhow::Error>(entrants)
+        };
+        let entrants = made.await.with_context(|| format!("experiment {:?} failed", plan.name))?;
+        self.note(&plan.name, &entrants);
+        let experiment = self.experiment(&plan, rounds, &entrants)?;
+        print!("{}", table::Block(&experiment));
+        self.experiments.push(experiment);
+        Ok(())
+    }
+
+    /// Keeps what contestants told of themselves, and who failed.
+    fn note(&mut self, experiment: &str, entrants: &[Entrant<'_>]) {
+        for Entrant { contestant, failure, .. } in entrants {
+            let name = contestant.name();
+            if let Some(settings) = contestant.durability() {
+                self.has_durability(name, settings);
+            }
+            let Some(reason) = failure else { continue };
+            match self.missing.iter_mut().find(|known| known.what == name && known.reason == *reason) {
+                Some(known) => known.experiments.push(experiment.into()),
+                None => self.missing.push(Missing {
+                    what: name.into(),
+                    reason: reason.clone(),
+                    experiments: vec![experiment.into()],
+                }),
+            }
+        }
+    }
+
+    fn experiment(&self, plan: &Plan, rounds: usize, entrants: &[Entrant<'_>]) -> Result<Experiment> {
+        let present = || entrants.iter().filter(|entrant| entrant.failure.is_none());
+        let named = |name: &str| entrants.iter().find(|entrant| entrant.contestant.name() == name);
+        let ours = present().next().context("there is nobody to measure")?;
+        let name = ours.contestant.name();
+        let results: Option<Vec<_>> = present()
+            .map(|entrant| {
+                let name = entrant.contestant.name();
+                result(name, &entrant.samples, plan.place(name))
+            })
+            .collect();
+        let mut comparisons = Vec::new();
+        for beside in &plan.besides {
+            let other = match &beside.other {
+                Some(other) => named(other).with_context(|| format!("there is no {other:?}"))?,
+                None => ours,
+            };
+            // Whoever failed is named as missing, with the reason.
+            if other.failure.is_none() {
+                let value = compare(beside.measure, &ours.samples, &other.samples);
+                comparisons.push(self.comparison(name, beside, value.context("nothing was measured")?));
+            }
+        }
+        Ok(Experiment {
+            name: plan.name.clone(),
+            rounds,
+            results: results.context("no round was made")?,
+            comparisons,
+        })
+    }
+
+    fn comparison(&self, system: &str, beside: &Beside, value: Summary) -> Comparison {
+        Comparison {
+            system: system.into(),
+            beside: beside.other.clone(),
+            measure: beside.measure,
+            value,
+            target: beside.target,
+            is_met: beside
+                .target
+                .filter(|_| self.scale == Scale::Full)
+                .map(|target| target.is_met_by(value.median)),
+        }
+    }
+}
+
+/// A contestant with what it did.
+struct Entrant<'a> {
+    contestant: Box<dyn Contestant + 'a>,
+    samples: Vec<Sample>,
+    failure: Option<String>,
+}
+
+impl<'a> Entrant<'a> {
+    fn new(contestant: Box<dyn Contestant + 'a>) -> Self {
+        Self { contestant, samples: Vec::new(), failure: None }
+    }
+
+    /// Nothing, once it has failed.
+    async fn round(&mut self) -> Result<()> {
+        if self.failure.is_some() {
+            return Ok(());
+        }
+        match self.contestant.round().await {
+            Ok(sample) => self.samples.push(sample),
+            Err(error) if self.contestant.may_fail() => self.failure = Some(format!("{error:#}")),
+            Err(error) => return Err(error.context(format!("{} failed", self.contestant.name()))),
+        }
+        Ok(())
+    }
+}
+
+/// The order changes with each round, so that nobody always comes after the same one.
+async fn take_turns(entrants: &mut [Entrant<'_>], scale: Scale, rounds: usize) -> Result<()> {
+    ensure!(!entrants.is_empty(), "there is nobody to measure");
+    if scale == Scale::Full {
+        for entrant in entrants.iter_mut() {
+            entrant.round().await?;
+            entrant.samples.clear();
+        }
+    }
+    for round in 0..rounds {
+        let mut turn: Vec<_> = entrants.iter_mut().collect();
+        if round % 2 == 1 {
+            turn.reverse();
+        }
+        for entrant in turn {
+            entrant.round().await?;
+        }
+    }
+    Ok(())
+}
+
+fn result(system: &str, samples: &[Sample], place: Option<Place>) -> Option<SystemResult> {
+    let microseconds = |of: fn(&Sample) -> Option<f64>| {
+        Summary::of(samples.iter().filter_map(of).map(|seconds| seconds * 1e6))
+    };
+    let p50 = microseconds(|sample| sample.latency.map(|latency| latency.p50));
+    let p99 = microseconds(|sample| sample.latency.map(|latency| latency.p99));
+    let memory = Summary::of(samples.iter().filter_map(|sample| sample.mebibytes));
+    let figures = match memory {
+        Some(mebibytes_above_idle) => Figures::Memory { mebibytes_above_idle },
+        None => Figures::Speed {
+            events_per_second: Summary::of(samples.iter().map(|sample| 1.0 / seconds_per_event(sample)))?,
+            microseconds_per_event: Summary::of(
+                samples.iter().map(|sample| seconds_per_event(sample) * 1e6),
+            )?,
+            latency: p50.zip(p99).map(|(p50_microseconds, p99_microseconds)| LatencySummary {
+                p50_microseconds,
+                p99_microseconds,
+            }),
+        },
+    };
+    Some(SystemResult { system: system.into(), place, figures })
+}
+
+/// The ratios of rounds that were made one beside the other, which a busy machine slows alike.
+fn compare(measure: Measure, ours: &[Sample], others: &[Sample]) -> Option<Summary> {
+    let of_round = |(ours, others): (&Sample, &Sample)| match measure {
+        Measure::Time => Some(seconds_per_event(ours) / seconds_per_event(others)),
+        Measure::Speed => Some(seconds_per_event(others) / seconds_per_event(ours)),
+        Measure::P99 => Some(ours.latency?.p99 / others.latency?.p99),
+        Measure::Median => ours.latency.map(|latency| latency.p50 * 1e3),
+        Measure::Memory => ours.mebibytes,
+    };
+    Summary::of(ours.iter().zip(others).filter_map(of_round))
+}
+
+fn seconds_per_event(sample: &Sample) -> f64 {
+    sample.elapsed.as_secs_f64() / sample.events as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use anyhow::bail;
+
+    use super::{Bench, Plan, Scale, compare};
+    use crate::{
+        contestant::{BoxFuture, Contestant, Latency, Sample},
+        report::Measure,
+    };
+
+    /// Needs this long, or so it says, and notes each of its turns.
+    struct Scripted {
+        name: &'static str,
+        elapsed: Duration,
+        turns: Arc<Mutex<Vec<&'static str>>>,
+    }
+
+    impl Contestant for Scripted {
+        fn name(&self) -> &str {
+            self.name
+        }
+
+        fn round(&mut self) -> BoxFuture<'_, Sample> {
+            self.turns.lock().unwrap().push(self.name);
+            let sample = sample(100, self.elapsed, None);
+            Box::pin(async move { Ok(sample) })
+        }
+    }
+
+    /// Cannot be had.
+    struct Absent;
+
+    impl Contestant for Absent {
+        fn name(&self) -> &str {
+            "absent"
+        }
+
+        fn round(&mut self) -> BoxFuture<'_, Sample> {
+            Box::pin(async { bail!("it is not installed") })
+        }
+
+        fn may_fail(&self) -> bool {
+            true
+        }
+    }
+
+    fn sample(events: usize, elapsed: Duration, latency: Option<Latency>) -> Sample {
+        Sample { events, elapsed, latency, mebibytes: None }
+    }
+
+    async fn run(bench: &mut Bench, plan: Plan) -> Vec<&'static str> {
+        let turns = Arc::new(Mutex::new(Vec::new()));
+        let contestant = |name, milliseconds| -> Box<dyn Contestant> {
+            Box::new(Scripted {
+                name,
+                elapsed: Duration::from_millis(milliseconds),
+                turns: Arc::clone(&turns),
+            })
+        };
+        let contestants = async || Ok(vec![contestant("ours", 20), Box::new(Absent), contestant("bare", 10)]);
+        bench.compete(plan, contestants).await.unwrap();
+        turns.lock().unwrap().clone()
+    }
+
+    fn full() -> Bench {
+        Bench::new(Scale::Full, "", usize::MAX)
+    }
+
+    #[tokio::test]
+    async fn contestants_take_turns_after_a_round_to_warm_up() {
+        let turns = run(&mut full(), Plan::new("append", 2)).await;
+        assert_eq!(turns, ["ours", "bare", "ours", "bare", "bare", "ours"]);
+    }
+
+    #[tokio::test]
+    async fn rounds_can_be_limited() {
+        let turns = run(&mut Bench::new(Scale::Full, "", 1), Plan::new("append", 2)).await;
+        assert_eq!(turns, ["ours", "bare", "ours", "bare"]);
+    }
+
+    #[tokio::test]
+    async fn targets_are_judged_by_the_median_ratio() {
+        let mut bench = full();
+        let plan = Plan::new("append", 3).within(1.9, "bare").within(2.0, "bare").faster(0.5, "bare");
+        run(&mut bench, plan).await;
+        let comparisons = &bench.experiments[0].comparisons;
+        assert_eq!(comparisons[0].value.median, 2.0);
+        assert_eq!(comparisons[2].value.median, 0.5, "twice the time is half the speed");
+        let verdicts: Vec<_> = comparisons.iter().map(|comparison| comparison.is_met).collect();
+        assert_eq!(verdicts, [Some(false), Some(true), Some(true)]);
+    }
+
+    #[tokio::test]
+    async fn a_quick_run_makes_one_round_and_no_verdict() {
+        let mut bench = Bench::new(Scale::Quick, "", usize::MAX);
+        let turns = run(&mut bench, Plan::new("append", 9).within(1.0, "bare")).await;
+        assert_eq!(turns, ["ours", "bare"]);
+        assert_eq!(bench.experiments[0].comparisons[0].is_met, None);
+    }
+
+    #[tokio::test]
+    async fn who_cannot_be_had_is_named_and_the_others_go_on() {
+        let mut bench = full();
+        run(&mut bench, Plan::new("append", 1).faster(2.0, "absent").beside("bare", Measure::Time)).await;
+        run(&mut bench, Plan::new("load", 1)).await;
+        assert_eq!(bench.experiments[0].results.len(), 2);
+        assert_eq!(bench.experiments[0].comparisons.len(), 1);
+        assert_eq!(bench.missing.len(), 1, "the same reason is told once");
+        assert_eq!(bench.missing[0].reason, "it is not installed");
+        assert_eq!(bench.missing[0].experiments, ["append", "load"]);
+    }
+
+    #[tokio::test]
+    async fn what_the_filter_leaves_out_is_not_run() {
+        let mut bench = Bench::new(Scale::Quick, "Load", usize::MAX);
+        assert!(run(&mut bench, Plan::new("append", 1)).await.is_empty());
+        assert_eq!(run(&mut bench, Plan::new("SQLite load", 1)).await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_comparison_with_nobody_is_an_error() {
+        let outcome = full().compete(Plan::new("append", 1).within(1.0, "bare"), async || Ok(vec![])).await;
+        assert!(outcome.is_err());
+    }
+
+    #[tokio::test]
+    async fn results_stand_where_the_plan_places_them() {
+        let mut bench = full();
+        run(&mut bench, Plan::new("append", 1).at("appends", "tasks", 64.0)).await;
+        let place = bench.experiments[0].results[1].place.as_ref().unwrap();
+        assert_eq!((place.chart.as_str(), place.series.as_str(), place.x), ("appends", "bare", 64.0));
+    }
+
+    #[test]
+    fn ratios_are_taken_round_by_round() {
+        let seconds = |seconds| sample(1, Duration::from_secs(seconds), None);
+        // The machine was ten times slower in the second round, for both.
+        let ratio = compare(Measure::Time, &[seconds(2), seconds(20)], &[seconds(1), seconds(10)]).unwrap();
+        assert_eq!((ratio.low, ratio.median, ratio.high), (2.0, 2.0, 2.0));
+    }
+
+    #[test]
+    fn slow_calls_are_compared_where_calls_were_timed() {
+        let latency = |p99| Some(Latency { p50: 1.0, p99 });
+        let timed = |p99| [sample(1, Duration::from_secs(1), latency(p99))];
+        assert_eq!(compare(Measure::P99, &timed(3.0), &timed(6.0)).unwrap().median, 0.5);
+        let untimed = [sample(1, Duration::from_secs(1), None)];
+        assert_eq!(compare(Measure::P99, &timed(3.0), &untimed), None);
+    }
+}

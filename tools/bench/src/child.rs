@@ -1,0 +1,87 @@
+//! Work in processes of their own: where several processes are the workload, and where memory is measured, which
+//! needs a process that has done nothing else.
+//!
+//! A child is this very program with `--child` and a [`Job`]. It says a line when it is ready; then it does the job
+//! once for each line that it is told, and answers each with a figure.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+const READY: &str = "ready";
+
+/// What a child does: which measured system, and what of it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) enum Job {
+    Mapper(crate::suites::mapper::ChildJob),
+    Sqlite(crate::suites::sqlite::ChildJob),
+    Postgres(crate::suites::postgres::ChildJob),
+}
+
+/// A process that waits for its word to go. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Child {
+    process: std::process::Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Child {
+    /// Starts the process and waits until it is ready.
+    pub(crate) fn spawn(job: &Job) -> Result<Self> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["--child", &serde_json::to_string(job)?])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start a process")?;
+        let commands = process.stdin.take().context("a child has no input")?;
+        let answers = BufReader::new(process.stdout.take().context("a child has no output")?);
+        let mut child = Self { process, commands, answers };
+        match child.line()?.as_str() {
+            READY => Ok(child),
+            other => bail!("a child said {other:?} instead of {READY:?}"),
+        }
+    }
+
+    /// Lets it do its job once.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        self.commands.write_all(b"go\n").context("a child is gone")
+    }
+
+    /// Waits until it is done, and gives its answer.
+    pub(crate) fn finish(&mut self) -> Result<f64> {
+        let line = self.line()?;
+        line.parse().with_context(|| format!("a child answered {line:?}"))
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.answers.read_line(&mut line)? == 0 {
+            bail!("a child ended before it answered");
+        }
+        Ok(line.trim().to_owned())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Nothing that it still does is wanted; it may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The child's side: does `work` for each line that is told, until there are no more.
+pub(crate) async fn serve(mut work: impl AsyncFnMut() -> Result<f64>) -> Result<()> {
+    println!("{READY}");
+    for line in std::io::stdin().lock().lines() {
+        line?;
+        println!("{}", work().await?);
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! Those who take part in an experiment, and what they answer.
+
+use std::{
+    future::{Future, ready},
+    hint::black_box,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use crate::{
+    data::Supply,
+    statistics::quantile,
+    workload::{Store, Work, do_work},
+};
+
+/// What one round of one contestant took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) events: usize,
+    pub(crate) elapsed: Duration,
+    pub(crate) latency: Option<Latency>,
+    /// The peak of the resident memory above that of the idle process, where that is what is measured.
+    pub(crate) mebibytes: Option<f64>,
+}
+
+/// How long single calls took, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+/// A future on the heap: contestants of different types stand in one list.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// One who takes part in an experiment.
+pub(crate) trait Contestant {
+    fn name(&self) -> &str;
+
+    /// Does the work of a round, once.
+    fn round(&mut self) -> BoxFuture<'_, Sample>;
+
+    /// Whether the others go on without it when it fails; its failure is told in the results.
+    fn may_fail(&self) -> bool {
+        false
+    }
+
+    /// What a commit of it means, once it runs, where nobody else tells.
+    fn durability(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// A store with its work.
+pub(crate) struct Working<S> {
+    name: String,
+    store: Arc<S>,
+    work: Work,
+    supply: Supply,
+}
+
+impl<S: Store> Working<S> {
+    pub(crate) fn boxed(name: impl Into<String>, store: S, work: &Work) -> Box<dyn Contestant> {
+        Self::supplied(name, store, work, Supply::default())
+    }
+
+    /// With a supply of its own: contestants that store in one datastore need different aggregates.
+    pub(crate) fn supplied(
+        name: impl Into<String>,
+        store: S,
+        work: &Work,
+        supply: Supply,
+    ) -> Box<dyn Contestant> {
+        Box::new(Self { name: name.into(), store: Arc::new(store), work: work.clone(), supply })
+    }
+}
+
+impl<S: Store> Contestant for Working<S> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn round(&mut self) -> BoxFuture<'_, Sample> {
+        Box::pin(do_work(&self.store, &self.work, &self.supply))
+    }
+}
+
+/// A store that is made anew for each round, so that none grows from round to round.
+pub(crate) struct Fresh<F> {
+    name: String,
+    create: F,
+    work: Work,
+}
+
+impl<'a, S: Store, F: Fn() -> S + Send + Sync + 'a> Fresh<F> {
+    pub(crate) fn boxed(name: impl Into<String>, create: F, work: &Work) -> Box<dyn Contestant + 'a> {
+        Box::new(Self { name: name.into(), create, work: work.clone() })
+    }
+}
+
+impl<S: Store, F: Fn() -> S + Send + Sync> Contestant for Fresh<F> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn round(&mut self) -> BoxFuture<'_, Sample> {
+        let store = Arc::new((self.create)());
+        Box::pin(async move { do_work(&store, &self.work, &Supply::default()).await })
+    }
+}
+
+/// A computation that is made many times in each round, an event each time.
+pub(crate) struct Repeated<F> {
+    name: String,
+    times: usize,
+    compute: F,
+}
+
+impl<'a, T, E: Into<anyhow::Error>, F: FnMut() -> Result<T, E> + Send + 'a> Repeated<F> {
+    pub(crate) fn boxed(name: impl Into<String>, times: usize, compute: F) -> Box<dyn Contestant + 'a> {
+        Box::new(Self { name: name.into(), times, compute })
+    }
+}
+
+impl<T, E: Into<anyhow::Error>, F: FnMut() -> Result<T, E> + Send> Contestant for Repeated<F> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn round(&mut self) -> BoxFuture<'_, Sample> {
+        let start = Instant::now();
+        for _ in 0..self.times {
+            if let Err(error) = (self.compute)().map(black_box) {
+                return Box::pin(ready(Err(error.into())));
+            }
+        }
+        let sample = Sample { events: self.times, elapsed: start.elapsed(), latency: None, mebibytes: None };
+        Box::pin(ready(Ok(sample)))
+    }
+}
+
+impl Latency {
+    /// Nothing of none.
+    pub(crate) fn of(mut seconds: Vec<f64>) -> Option<Self> {
+        seconds.sort_by(f64::total_cmp);
+        Some(Self { p50: quantile(&seconds, 0.5)?, p99: quantile(&seconds, 0.99)? })
+    }
+}

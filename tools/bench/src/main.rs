@@ -1,0 +1,227 @@
+//! Benchmarks: what this library costs beside the bare drivers. Run by `cargo xtask bench`.
+//!
+//! A workload is defined once (`workload`), a measured system is one adapter (`systems`), and an experiment (`suites`)
+//! lets several systems do the same work in turns (`bench`). What came of it is told to people (`table`) and written
+//! for programs (`report`). Figures of different runs are not comparable, so targets are ratios within one run.
+
+// A command-line program talks to people by printing.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bench;
+mod chart;
+mod child;
+mod contestant;
+mod data;
+mod machine;
+mod markdown;
+mod page;
+mod plan;
+mod report;
+mod statistics;
+mod suites;
+mod systems;
+mod table;
+mod workload;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    bench::{Bench, Scale},
+    child::Job,
+    machine::Machine,
+    markdown::Markdown,
+    report::{FORMAT, Report},
+    systems::{peers, program::Programs, python},
+};
+
+/// Measure this library beside the bare drivers and what people would use instead
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench")]
+struct Arguments {
+    /// Every workload once, with small sizes and without verdicts
+    #[arg(long)]
+    quick: bool,
+    /// Leave PostgreSQL out; otherwise POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name the server
+    #[arg(long)]
+    without_postgres: bool,
+    /// The virtual environments of the Python library, which is left out otherwise; `cargo xtask bench` makes them, and
+    /// gives this unless it is told --without-python
+    #[arg(long, value_name = "DIRECTORY")]
+    python: Option<PathBuf>,
+    /// Build other Rust libraries from the registry, and measure them, too
+    #[arg(long)]
+    peers: bool,
+    /// Measure appends and loads at no, a million and ten million stored events, with random ids and with
+    /// time-ordered ones, too: twenty more minutes, and 12 GB of disk
+    #[arg(long)]
+    growth: bool,
+    /// The most events that are stored before, with --growth
+    #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
+    growth_up_to: usize,
+    /// No more rounds than this in each experiment
+    #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
+    rounds: usize,
+    /// Only the experiments whose names contain this, in any case
+    #[arg(long, value_name = "NAME", default_value = "")]
+    filter: String,
+    /// Keep the experiments of the last run that this one does not make again
+    #[arg(long)]
+    add: bool,
+    /// Write BENCHMARKS.md, too
+    #[arg(long)]
+    write_results: bool,
+    /// Be a process of an experiment
+    #[arg(long, hide = true, value_name = "JSON")]
+    child: Option<String>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match &arguments.child {
+        Some(job) => runtime.block_on(be_child(serde_json::from_str(job)?)),
+        None => runtime.block_on(run(&arguments)),
+    }
+}
+
+async fn be_child(job: Job) -> Result<()> {
+    match job {
+        Job::Mapper(job) => job.serve().await,
+        Job::Sqlite(job) => job.serve().await,
+        Job::Postgres(job) => job.serve().await,
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let directory = directory()?;
+    let date = OffsetDateTime::now_utc().format(&Rfc3339)?;
+    // Now: the sources may change while it runs.
+    let commit = machine::commit();
+    let mut machine = Machine::describe();
+    let scale = if arguments.quick { Scale::Quick } else { Scale::Full };
+    let mut bench = Bench::new(scale, &arguments.filter, arguments.rounds);
+    bench.largest = arguments.growth_up_to;
+    let python = python::programs(arguments.python.as_deref());
+    let mut programs = Programs { python, ..Programs::default() };
+    if arguments.peers {
+        peers::join(&mut programs, &directory)?;
+    } else {
+        bench.is_missing("other Rust libraries", "left out without --peers");
+    }
+
+    suites::mapper::run(&mut bench, &programs).await?;
+    suites::popo::run(&mut bench, &programs).await?;
+    let databases = Databases::new(&directory)?;
+    suites::sqlite::run(&mut bench, &programs, &databases.0).await?;
+    if arguments.growth {
+        suites::growth::run_sqlite(&mut bench, &databases.0).await?;
+    }
+    if arguments.without_postgres {
+        bench.is_missing("PostgreSQL", "left out by --without-postgres");
+    } else {
+        suites::postgres::run(&mut bench, &programs).await?;
+        if arguments.growth {
+            suites::growth::run_postgres(&mut bench).await?;
+        }
+    }
+
+    suites::following::run(&mut bench, &databases.0, !arguments.without_postgres).await?;
+
+    machine.load_after = machine::load();
+    let Bench { durability, experiments, missing, .. } = bench;
+    let report = Report {
+        format: FORMAT,
+        date,
+        commit,
+        earlier_runs: Vec::new(),
+        seed: data::SEED,
+        is_quick: arguments.quick,
+        machine,
+        durability,
+        experiments,
+        missing,
+    };
+    print!("{}{}", table::Circumstances(&report), table::Targets(&report));
+    write_all(arguments, &directory, report)
+}
+
+/// Writes what came of it: for programs, for a browser, and for the repository if that is wanted.
+fn write_all(arguments: &Arguments, directory: &Path, report: Report) -> Result<()> {
+    // A short run takes nobody's figures away.
+    let prefix = if arguments.quick { "quick-" } else { "" };
+    let results = directory.join(format!("{prefix}results.json"));
+    let report = match fs::read(&results) {
+        Ok(earlier) if arguments.add => {
+            report.add_to(serde_json::from_slice(&earlier).context("the last run cannot be read")?)
+        }
+        _ => report,
+    };
+    write(&results, &serde_json::to_string_pretty(&report)?)?;
+    write(&directory.join(format!("{prefix}report.html")), &page::Page(&report).to_string())?;
+    if arguments.write_results {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let notes = fs::read_to_string(package.join("NOTES.md")).context("cannot read NOTES.md")?;
+        let page = Markdown { report: &report, notes: &notes };
+        write(&package.join("../..").canonicalize()?.join("BENCHMARKS.md"), &page.to_string())?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, content: &str) -> Result<()> {
+    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+/// `target/bench`, beside the profile's directory that this program was built into.
+fn directory() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target =
+        program.parent().and_then(Path::parent).ok_or_else(|| anyhow!("there is no target directory"))?;
+    let directory = target.join("bench");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    Ok(directory)
+}
+
+/// Where database files are: on the disk that the target directory is on, since a temporary directory may be in
+/// memory. What a run that was ended left there goes with the next one.
+struct Databases(PathBuf);
+
+impl Databases {
+    fn new(parent: &Path) -> Result<Self> {
+        let databases = Self(parent.join("databases"));
+        databases.remove();
+        fs::create_dir(&databases.0).with_context(|| format!("cannot create {}", databases.0.display()))?;
+        Ok(databases)
+    }
+
+    /// Nothing depends on it: what cannot be removed is in the way of the next run, which tells.
+    fn remove(&self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Drop for Databases {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

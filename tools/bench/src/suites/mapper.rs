@@ -1,0 +1,287 @@
+//! The mapper beside serde_json writing and reading the same bytes; with codecs, beside serde_json and the same codecs
+//! called one after the other, which tells what the mapper adds; and beside the Python library's. And its memory.
+
+use std::{borrow::Cow, hint::black_box, sync::Arc};
+
+use anyhow::{Result, ensure};
+use es_compress::{ZlibCompressor, ZstdCompressor};
+use es_core::{Cipher, Compressor, DomainEvent, Mapper, StoredEvent};
+use es_crypto::AesCipher;
+use es_transcode::JsonTranscoder;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    bench::Bench,
+    child::{self, Job},
+    contestant::{Contestant, Repeated},
+    machine,
+    plan::Plan,
+    report::Measure,
+    systems::{
+        bare_json::{self, Text, Transferred},
+        program::{Datastore, Program, Programs},
+        python::{PYTHON_9_1, PYTHON_9_5},
+        weighed::Weighed,
+    },
+};
+
+const OURS: &str = "mapper";
+const BARE: &str = "serde_json";
+const TEXT: &str = "serde_json, values ready as text";
+const WITH_CODECS: &str = "serde_json, then the codecs";
+const ALL_CODECS: &str = "JSON + zlib + AES-256";
+/// Many, of about a millisecond each for everybody: others who use the processor hit some of them, and the median is of
+/// the rest. Longer rounds than a time slice would always be hit.
+const ROUNDS: usize = 501;
+
+pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
+    json(bench, &programs.python).await?;
+    let key = AesCipher::create_key(32)?;
+    let choices = [
+        ("JSON", Choice { compression: None, cipher_key: None }),
+        ("JSON + zlib", Choice { compression: Some(Compression::Zlib), cipher_key: None }),
+        ("JSON + zstd", Choice { compression: Some(Compression::Zstd), cipher_key: None }),
+        ("JSON + AES-256", Choice { compression: None, cipher_key: Some(key.clone()) }),
+        (ALL_CODECS, Choice { compression: Some(Compression::Zlib), cipher_key: Some(key) }),
+    ];
+    // Without codecs there is more to compare with: see above.
+    for (name, choice) in choices.iter().skip(1) {
+        with_codecs(bench, name, choice.codecs()?, choice.python(&programs.python)).await?;
+    }
+    for (name, choice) in choices {
+        memory(bench, name, choice, &programs.python).await?;
+    }
+    Ok(())
+}
+
+async fn json(bench: &mut Bench, programs: &[Program]) -> Result<()> {
+    let mapper = Mapper::new(JsonTranscoder::new());
+    let event = bare_json::transferred();
+    let stored = mapper.to_stored_event(&event)?;
+    ensure!(stored.state == bare_json::write(&event)?, "the mapper and serde_json write different bytes");
+    let text = Text::read(&stored.state)?;
+    let times = bench.scale.pick(200, 100);
+    let python = Python { programs, datastore: Datastore::Mapper { is_compressed: false, cipher_key: None } };
+    let plan = |what| {
+        Plan::new(format!("mapper {what}, JSON"), ROUNDS)
+            .within(2.0, BARE)
+            .faster(8.0, PYTHON_9_1)
+            .faster(8.0, PYTHON_9_5)
+            .beside(TEXT, Measure::Time)
+    };
+    bench
+        .compete(plan("encode"), async || {
+            let mut contestants = vec![
+                Repeated::boxed(OURS, times, || mapper.to_stored_event(black_box(&event))),
+                Repeated::boxed(BARE, times, || bare_json::write(black_box(&event))),
+                Repeated::boxed(TEXT, times, || black_box(&text).write()),
+            ];
+            contestants.extend(python.contestants("encode", times / 10)?);
+            Ok(contestants)
+        })
+        .await?;
+    bench
+        .compete(plan("decode"), async || {
+            let mut contestants = vec![
+                Repeated::boxed(OURS, times, || mapper.to_domain_event::<Transferred>(black_box(&stored))),
+                Repeated::boxed(BARE, times, || bare_json::read(black_box(&stored.state))),
+                Repeated::boxed(TEXT, times, || Text::read(black_box(&stored.state))),
+            ];
+            contestants.extend(python.contestants("decode", times / 10)?);
+            Ok(contestants)
+        })
+        .await
+}
+
+async fn with_codecs(
+    bench: &mut Bench,
+    name: &str,
+    codecs: Codecs,
+    python: Option<Python<'_>>,
+) -> Result<()> {
+    let mapper = codecs.mapper();
+    let event = bare_json::transferred();
+    let stored = mapper.to_stored_event(&event)?;
+    ensure!(codecs.read(&stored)? == event, "the mapper and the codecs are at odds");
+    let times = bench.scale.pick(80, 80);
+    let plan = |what: &str, times: f64| {
+        let plan = Plan::new(format!("mapper {what}, {name}"), ROUNDS).within(1.15, WITH_CODECS);
+        match &python {
+            Some(_) if name == ALL_CODECS => {
+                plan.faster(times, PYTHON_9_5).beside(PYTHON_9_1, Measure::Speed)
+            }
+            Some(_) => plan.beside(PYTHON_9_5, Measure::Speed).beside(PYTHON_9_1, Measure::Speed),
+            None => plan,
+        }
+    };
+    bench
+        .compete(plan("encode", 2.5), async || {
+            let mut contestants = vec![
+                Repeated::boxed(OURS, times, || mapper.to_stored_event(black_box(&event))),
+                Repeated::boxed(WITH_CODECS, times, || codecs.write(black_box(&event), &stored)),
+            ];
+            if let Some(python) = &python {
+                contestants.extend(python.contestants("encode", times / 2)?);
+            }
+            Ok(contestants)
+        })
+        .await?;
+    bench
+        .compete(plan("decode", 4.0), async || {
+            let mut contestants = vec![
+                Repeated::boxed(OURS, times, || mapper.to_domain_event::<Transferred>(black_box(&stored))),
+                Repeated::boxed(WITH_CODECS, times, || codecs.read(black_box(&stored))),
+            ];
+            if let Some(python) = &python {
+                contestants.extend(python.contestants("decode", times / 4)?);
+            }
+            Ok(contestants)
+        })
+        .await
+}
+
+/// What encoding and decoding events one by one takes, what codecs keep for the next one included.
+async fn memory(bench: &mut Bench, name: &str, choice: Choice, programs: &[Program]) -> Result<()> {
+    let times = bench.scale.pick(10_000, 100);
+    let plan = Plan::new(format!("mapper memory, {name}"), 3);
+    bench
+        .compete(plan, async || {
+            let python = choice.python(programs);
+            let job = Job::Mapper(ChildJob { choice, times });
+            let mut contestants = vec![Weighed::boxed(OURS, times, job)];
+            if let Some(Python { programs, datastore }) = python {
+                let work = json!({"work": "encode_and_decode", "times": times / 10});
+                for program in programs {
+                    contestants.push(program.weighed(datastore.clone(), &work)?);
+                }
+            }
+            Ok(contestants)
+        })
+        .await
+}
+
+/// A process that uses a mapper.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ChildJob {
+    choice: Choice,
+    times: usize,
+}
+
+impl ChildJob {
+    pub(crate) async fn serve(self) -> Result<()> {
+        let event = bare_json::transferred();
+        child::serve(async || {
+            let idle = machine::resident()?;
+            let mapper = self.choice.codecs()?.mapper();
+            for _ in 0..self.times {
+                let stored = mapper.to_stored_event(&event)?;
+                black_box(mapper.to_domain_event::<Transferred>(&stored)?);
+            }
+            machine::above(idle)
+        })
+        .await
+    }
+}
+
+/// Which codecs stand behind the transcoder, as processes tell each other.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Choice {
+    compression: Option<Compression>,
+    /// In base64.
+    cipher_key: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+enum Compression {
+    Zlib,
+    Zstd,
+}
+
+impl Choice {
+    fn codecs(&self) -> Result<Codecs> {
+        let compressor: Option<Arc<dyn Compressor>> = match self.compression {
+            Some(Compression::Zlib) => Some(Arc::new(ZlibCompressor::new())),
+            Some(Compression::Zstd) => Some(Arc::new(ZstdCompressor::new())),
+            None => None,
+        };
+        let cipher: Option<Arc<dyn Cipher>> = match &self.cipher_key {
+            Some(key) => Some(Arc::new(AesCipher::from_base64(key)?)),
+            None => None,
+        };
+        Ok(Codecs { compressor, cipher })
+    }
+
+    /// Nothing where the Python library has no such codec: zstd.
+    fn python<'a>(&self, programs: &'a [Program]) -> Option<Python<'a>> {
+        let is_compressed = match self.compression {
+            Some(Compression::Zstd) => return None,
+            compression => compression.is_some(),
+        };
+        let datastore = Datastore::Mapper { is_compressed, cipher_key: self.cipher_key.clone() };
+        Some(Python { programs, datastore })
+    }
+}
+
+/// The mapper of the Python library, with the same codecs.
+struct Python<'a> {
+    programs: &'a [Program],
+    datastore: Datastore,
+}
+
+impl Python<'_> {
+    fn contestants(&self, direction: &str, times: usize) -> Result<Vec<Box<dyn Contestant>>> {
+        let work = json!({"work": direction, "times": times});
+        self.programs.iter().map(|program| program.boxed(self.datastore.clone(), &work)).collect()
+    }
+}
+
+/// What stands behind the transcoder.
+struct Codecs {
+    compressor: Option<Arc<dyn Compressor>>,
+    cipher: Option<Arc<dyn Cipher>>,
+}
+
+impl Codecs {
+    fn mapper(&self) -> Mapper<JsonTranscoder> {
+        let mut mapper = Mapper::new(JsonTranscoder::new());
+        if let Some(compressor) = &self.compressor {
+            mapper = mapper.with_compressor(Arc::clone(compressor));
+        }
+        if let Some(cipher) = &self.cipher {
+            mapper = mapper.with_cipher(Arc::clone(cipher));
+        }
+        mapper
+    }
+
+    fn write(&self, event: &DomainEvent<Transferred>, stored: &StoredEvent) -> Result<Vec<u8>> {
+        let mut state = bare_json::write(event)?;
+        if let Some(compressor) = &self.compressor {
+            let mut compressed = Vec::with_capacity(state.len());
+            compressor.compress(&state, &mut compressed)?;
+            state = compressed;
+        }
+        if let Some(cipher) = &self.cipher {
+            let mut encrypted = Vec::new();
+            cipher.encrypt(&stored.context(), &state, &mut encrypted)?;
+            state = encrypted;
+        }
+        Ok(state)
+    }
+
+    fn read(&self, stored: &StoredEvent) -> Result<DomainEvent<Transferred>> {
+        let mut state = Cow::Borrowed(&*stored.state);
+        if let Some(cipher) = &self.cipher {
+            let mut decrypted = Vec::new();
+            cipher.decrypt(&stored.context(), &state, &mut decrypted)?;
+            state = Cow::Owned(decrypted);
+        }
+        if let Some(compressor) = &self.compressor {
+            let mut decompressed = Vec::new();
+            compressor.decompress(&state, &mut decompressed)?;
+            state = Cow::Owned(decompressed);
+        }
+        let (timestamp, payload) = bare_json::read(&state)?;
+        Ok(DomainEvent::at(stored.originator_id, stored.originator_version, timestamp, payload))
+    }
+}

@@ -1,0 +1,45 @@
+//! Memory: our recorder beside a bare hash map of shared payloads, and the Python library's.
+
+use anyhow::Result;
+use es_popo::PopoApplicationRecorder;
+
+use crate::{
+    bench::Bench,
+    contestant::Fresh,
+    plan::Plan,
+    systems::{
+        hash_map::HashMapStore,
+        program::{Datastore, Programs},
+        python::{PYTHON_9_1, PYTHON_9_5},
+        recorder::RecorderStore,
+    },
+    workload::Work,
+};
+
+const OURS: &str = "es-popo";
+const BARE: &str = "bare hash map";
+/// Many, of a few milliseconds each: others who use the processor hit some of them, and the median is of the rest.
+const ROUNDS: usize = 151;
+
+pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
+    for events in [1, 10] {
+        let aggregates = bench.scale.pick(20_000, 2_000) / events / 4;
+        let work = Work::AppendAndLoad { aggregates, events };
+        let plan = Plan::new(format!("popo insert and select, {events} per aggregate"), ROUNDS)
+            .within(1.5, BARE)
+            .faster(20.0, PYTHON_9_1)
+            .faster(20.0, PYTHON_9_5);
+        let ours = || RecorderStore(PopoApplicationRecorder::new());
+        bench
+            .compete(plan, async || {
+                let mut contestants =
+                    vec![Fresh::boxed(OURS, ours, &work), Fresh::boxed(BARE, HashMapStore::default, &work)];
+                for python in &programs.python {
+                    contestants.push(python.boxed(Datastore::Popo, work.lighter())?);
+                }
+                Ok(contestants)
+            })
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,333 @@
+//! Bare rusqlite, as a careful programmer would write it: statements prepared once and cached, write-ahead log,
+//! `synchronous=FULL`, one commit per append, rows decoded into owned values.
+
+use std::{
+    hint::black_box,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+};
+
+use anyhow::{Context, Result, anyhow};
+use es_core::StoredEvent;
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::workload::{Page, Store};
+
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS stored_events (originator_id TEXT, originator_version INTEGER, \
+     topic TEXT, state BLOB, PRIMARY KEY (originator_id, originator_version))";
+const INSERT: &str = "INSERT INTO stored_events VALUES (?, ?, ?, ?)";
+const SELECT_EVENTS: &str = "SELECT originator_id, originator_version, topic, state FROM stored_events \
+     WHERE originator_id = ? ORDER BY originator_version";
+const SELECT_LAST: &str = "SELECT originator_version FROM stored_events WHERE originator_id = ? \
+     ORDER BY originator_version DESC LIMIT 1";
+const SELECT_NOTIFICATIONS: &str = "SELECT originator_id, originator_version, topic, state, rowid FROM stored_events \
+     WHERE rowid > ? ORDER BY rowid LIMIT ?";
+/// A group is not larger than this, so that the first of it does not wait for ever.
+const GROUP: usize = 1_000;
+
+/// A connection and what is done with it.
+pub(crate) struct Database(Connection);
+
+/// An event with values of its own.
+struct OwnedEvent {
+    #[expect(dead_code, reason = "decoding it is part of the work")]
+    originator_id: Uuid,
+    #[expect(dead_code, reason = "decoding it is part of the work")]
+    originator_version: i64,
+    #[expect(dead_code, reason = "decoding it is part of the work")]
+    topic: String,
+    #[expect(dead_code, reason = "decoding it is part of the work")]
+    state: Vec<u8>,
+}
+
+impl Database {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let connection = Connection::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.execute(CREATE, [])?;
+        Ok(Self(connection))
+    }
+
+    /// The settings that decide what a commit costs.
+    pub(crate) fn durability(&self) -> Result<String> {
+        let connection = &self.0;
+        let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+        let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+        let checkpoint: i64 = connection.pragma_query_value(None, "wal_autocheckpoint", |row| row.get(0))?;
+        let synchronous =
+            ["OFF", "NORMAL", "FULL", "EXTRA"].get(usize::try_from(synchronous)?).unwrap_or(&"?");
+        let version = rusqlite::version();
+        Ok(format!(
+            "SQLite {version}, journal_mode={journal}, synchronous={synchronous}, wal_autocheckpoint={checkpoint}"
+        ))
+    }
+
+    /// Stores events fast and without durability, and leaves everything in the database file.
+    pub(crate) fn fill(&mut self, events: impl Iterator<Item = StoredEvent>) -> Result<()> {
+        // Room for the whole index of ten million events, whose keys come in no order.
+        self.0.execute_batch(
+            "PRAGMA journal_mode = off; PRAGMA synchronous = off; PRAGMA cache_size = -1500000",
+        )?;
+        let transaction = self.0.transaction()?;
+        insert(&transaction, events)?;
+        transaction.commit()?;
+        self.0.execute_batch(
+            "ANALYZE; PRAGMA synchronous = full; PRAGMA journal_mode = wal; PRAGMA cache_size = -2000",
+        )?;
+        Ok(())
+    }
+
+    fn append(&mut self, events: Vec<StoredEvent>) -> Result<Vec<i64>> {
+        // One statement is a transaction of its own.
+        if events.len() == 1 {
+            return insert(&self.0, events.into_iter());
+        }
+        let transaction = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let ids = insert(&transaction, events.into_iter())?;
+        transaction.commit()?;
+        Ok(ids)
+    }
+
+    fn offer(&mut self, event: StoredEvent) -> Result<bool> {
+        match insert(&self.0, std::iter::once(event)) {
+            Ok(_) => Ok(true),
+            Err(error) if is_conflict(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn last_version(&self, originator_id: Uuid) -> Result<i64> {
+        let mut select = self.0.prepare_cached(SELECT_LAST)?;
+        let id = hexadecimal(originator_id, &mut Uuid::encode_buffer()).to_owned();
+        Ok(select.query_row([id], |row| row.get(0)).optional()?.unwrap_or(0))
+    }
+
+    fn load(&self, originator_id: Uuid) -> Result<usize> {
+        let mut select = self.0.prepare_cached(SELECT_EVENTS)?;
+        let id = hexadecimal(originator_id, &mut Uuid::encode_buffer()).to_owned();
+        let rows = select.query_and_then([id], decode)?;
+        Ok(black_box(rows.collect::<Result<Vec<_>>>()?).len())
+    }
+
+    fn page(&self, after: i64, limit: usize) -> Result<Page> {
+        let mut select = self.0.prepare_cached(SELECT_NOTIFICATIONS)?;
+        let rows = select.query_and_then([after, i64::try_from(limit)?], |row| {
+            Ok::<_, anyhow::Error>((row.get::<_, i64>(4)?, decode(row)?))
+        })?;
+        let notifications = black_box(rows.collect::<Result<Vec<_>>>()?);
+        Ok(Page { count: notifications.len(), last: notifications.last().map_or(0, |(id, _)| *id) })
+    }
+}
+
+fn insert(connection: &Connection, events: impl Iterator<Item = StoredEvent>) -> Result<Vec<i64>> {
+    let mut insert = connection.prepare_cached(INSERT)?;
+    let mut ids = Vec::with_capacity(events.size_hint().0);
+    let mut buffer = Uuid::encode_buffer();
+    for event in events {
+        let id = hexadecimal(event.originator_id, &mut buffer);
+        ids.push(insert.insert((id, event.originator_version, event.topic.as_str(), &*event.state))?);
+    }
+    Ok(ids)
+}
+
+fn is_conflict(error: &anyhow::Error) -> bool {
+    let code = error.downcast_ref().and_then(rusqlite::Error::sqlite_error_code);
+    code == Some(rusqlite::ErrorCode::ConstraintViolation)
+}
+
+fn decode(row: &Row<'_>) -> Result<OwnedEvent> {
+    Ok(OwnedEvent {
+        originator_id: Uuid::try_parse(row.get_ref(0)?.as_str()?)?,
+        originator_version: row.get(1)?,
+        topic: row.get(2)?,
+        state: row.get(3)?,
+    })
+}
+
+fn hexadecimal(id: Uuid, buffer: &mut [u8]) -> &str {
+    id.simple().encode_lower(buffer)
+}
+
+/// Called on the thread that asks: right for a synchronous program, and the least that a call can cost. In an
+/// asynchronous one it holds up every other task of its thread.
+pub(crate) struct Direct(Mutex<Database>);
+
+impl Direct {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        Ok(Self(Mutex::new(Database::open(path)?)))
+    }
+}
+
+impl Store for Direct {
+    async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
+        black_box(locked(&self.0, |database| database.append(events))?);
+        Ok(())
+    }
+
+    async fn offer(&self, event: StoredEvent) -> Result<bool> {
+        locked(&self.0, |database| database.offer(event))
+    }
+
+    async fn last_version(&self, originator_id: Uuid) -> Result<i64> {
+        locked(&self.0, |database| database.last_version(originator_id))
+    }
+
+    async fn load(&self, originator_id: Uuid) -> Result<usize> {
+        locked(&self.0, |database| database.load(originator_id))
+    }
+
+    async fn page(&self, after: i64, limit: usize) -> Result<Page> {
+        locked(&self.0, |database| database.page(after, limit))
+    }
+}
+
+/// Called on the runtime's threads for blocking work: what an asynchronous program does with a bare driver.
+pub(crate) struct Blocking(Arc<Mutex<Database>>);
+
+impl Blocking {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        Ok(Self(Arc::new(Mutex::new(Database::open(path)?))))
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Database) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let database = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || locked(&database, work)).await?
+    }
+}
+
+impl Store for Blocking {
+    async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
+        black_box(self.call(move |database| database.append(events)).await?);
+        Ok(())
+    }
+
+    async fn offer(&self, event: StoredEvent) -> Result<bool> {
+        self.call(move |database| database.offer(event)).await
+    }
+
+    async fn last_version(&self, originator_id: Uuid) -> Result<i64> {
+        self.call(move |database| database.last_version(originator_id)).await
+    }
+
+    async fn load(&self, originator_id: Uuid) -> Result<usize> {
+        self.call(move |database| database.load(originator_id)).await
+    }
+
+    async fn page(&self, after: i64, limit: usize) -> Result<Page> {
+        self.call(move |database| database.page(after, limit)).await
+    }
+}
+
+fn locked<T>(database: &Mutex<Database>, work: impl FnOnce(&mut Database) -> Result<T>) -> Result<T> {
+    work(&mut database.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A thread that owns the connection and commits whatever is waiting, all of it or nothing: the least that a group
+/// commit can cost. It gives no caller a result of its own.
+pub(crate) struct GroupCommit {
+    requests: mpsc::Sender<Request>,
+}
+
+struct Request {
+    events: Vec<StoredEvent>,
+    done: oneshot::Sender<Vec<i64>>,
+}
+
+impl GroupCommit {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let database = Database::open(path)?;
+        let (requests, waiting) = mpsc::channel();
+        thread::spawn(move || commit_groups(database, &waiting));
+        Ok(Self { requests })
+    }
+}
+
+/// Ends, and so fails those who wait, with the first error.
+fn commit_groups(mut database: Database, waiting: &mpsc::Receiver<Request>) -> Result<()> {
+    while let Ok(first) = waiting.recv() {
+        let group: Vec<_> = std::iter::once(first).chain(waiting.try_iter().take(GROUP - 1)).collect();
+        let transaction = database.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut done = Vec::with_capacity(group.len());
+        for request in group {
+            done.push((request.done, insert(&transaction, request.events.into_iter())?));
+        }
+        transaction.commit()?;
+        for (done, ids) in done {
+            // Who no longer waits need not be told.
+            let _ = done.send(ids);
+        }
+    }
+    Ok(())
+}
+
+impl Store for GroupCommit {
+    async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
+        let (done, answer) = oneshot::channel();
+        self.requests.send(Request { events, done }).map_err(|_| anyhow!("the writer has failed"))?;
+        black_box(answer.await.context("the writer has failed")?);
+        Ok(())
+    }
+
+    async fn offer(&self, _: StoredEvent) -> Result<bool> {
+        Err(anyhow!("the group commit knows no conflicts"))
+    }
+
+    async fn last_version(&self, _: Uuid) -> Result<i64> {
+        Err(anyhow!("the group commit only writes"))
+    }
+
+    async fn load(&self, _: Uuid) -> Result<usize> {
+        Err(anyhow!("the group commit only writes"))
+    }
+
+    async fn page(&self, _: i64, _: usize) -> Result<Page> {
+        Err(anyhow!("the group commit only writes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Blocking, Direct, GroupCommit};
+    use crate::{
+        data::Supply,
+        workload::{Store, Work, do_work},
+    };
+
+    const APPEND: Work = Work::Append { tasks: 4, commits: 5, events: 3, size: 50 };
+    const PAGE: Work = Work::Page { after: 0, events: 60, page: 7 };
+
+    async fn writes_and_reads(store: impl Store) {
+        let (store, supply) = (Arc::new(store), Supply::default());
+        do_work(&store, &APPEND, &supply).await.unwrap();
+        do_work(&store, &PAGE, &supply).await.unwrap();
+        do_work(&store, &Work::Contend { aggregates: 1, tasks: 3, commits: 2 }, &supply).await.unwrap();
+        do_work(&store, &Work::AppendAndLoad { aggregates: 2, events: 3 }, &supply).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn each_way_of_calling_writes_and_reads() {
+        let directory = tempfile::tempdir().unwrap();
+        writes_and_reads(Direct::open(&directory.path().join("direct.db")).unwrap()).await;
+        writes_and_reads(Blocking::open(&directory.path().join("blocking.db")).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn the_group_commit_stores_every_request() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("group.db");
+        let group = Arc::new(GroupCommit::open(&path).unwrap());
+        do_work(&group, &APPEND, &Supply::default()).await.unwrap();
+        let reader = Arc::new(Direct::open(&path).unwrap());
+        do_work(&reader, &PAGE, &Supply::default()).await.unwrap();
+    }
+}

@@ -1,0 +1,93 @@
+//! Rust libraries that a user would pick instead, built from the package registry in a workspace of their own (`peers`).
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::program::{Program, Programs};
+
+const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
+
+/// A library, and the package of the workspace that is its adapter.
+struct Peer {
+    library: &'static str,
+    package: &'static str,
+}
+
+const SQLITE: [Peer; 3] = [
+    Peer { library: "sqlite-es", package: "peer-cqrs-es" },
+    Peer { library: "evento", package: "peer-evento" },
+    // Stores in a file, too, which its own server keeps.
+    Peer { library: "umadb-server", package: "peer-umadb" },
+];
+const POSTGRES: [Peer; 3] = [
+    Peer { library: "postgres-es", package: "peer-cqrs-es" },
+    Peer { library: "evento", package: "peer-evento" },
+    Peer { library: "disintegrate-postgres", package: "peer-disintegrate" },
+];
+
+/// Lets each peer take part, or says why it cannot be had; what is built is kept in the directory.
+pub(crate) fn join(programs: &mut Programs, directory: &Path) -> Result<()> {
+    let lock =
+        fs::read_to_string(Path::new(WORKSPACE).join("Cargo.lock")).context("peers have no lock file")?;
+    let target = directory.join("peers");
+    let program = |Peer { library, package }: Peer| {
+        let name = format!("{library} {}", version(&lock, library).unwrap_or_default());
+        Program::new(name, build(package, &target).map(|executable| vec![executable]))
+    };
+    programs.sqlite = SQLITE.map(program).to_vec();
+    programs.postgres = POSTGRES.map(program).to_vec();
+    Ok(())
+}
+
+fn build(package: &str, target: &Path) -> Result<PathBuf> {
+    let output = Command::new("cargo")
+        .args(["build", "--release", "--locked", "--quiet", "--package", package])
+        .current_dir(WORKSPACE)
+        .env("CARGO_TARGET_DIR", target)
+        .output()
+        .context("cannot run cargo")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "it cannot be built: {}", first_error(&complaint));
+    Ok(target.join("release").join(package))
+}
+
+/// The line that says why, of all that cargo says.
+fn first_error(complaint: &str) -> &str {
+    let mut lines = complaint.lines().map(str::trim);
+    lines.find(|line| line.starts_with("error") || line.starts_with("Error")).unwrap_or("no reason was given")
+}
+
+/// The version of a package in a lock file.
+fn version<'a>(lock: &'a str, package: &str) -> Result<&'a str> {
+    let entry = lock.split_once(&format!("name = \"{package}\"\nversion = \""));
+    let rest = entry.ok_or_else(|| anyhow!("{package} is not locked"))?.1;
+    Ok(rest.split('"').next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{POSTGRES, SQLITE, WORKSPACE, first_error, version};
+
+    #[test]
+    fn every_peer_is_locked() {
+        let lock = std::fs::read_to_string(format!("{WORKSPACE}/Cargo.lock")).unwrap();
+        for peer in SQLITE.into_iter().chain(POSTGRES) {
+            assert!(!version(&lock, peer.library).unwrap().is_empty());
+            assert!(version(&lock, peer.package).is_ok());
+        }
+        assert!(version(&lock, "a package that nobody has").is_err());
+    }
+
+    #[test]
+    fn the_error_is_found_in_what_cargo_says() {
+        let said =
+            "   Compiling one\nerror: failed to run custom build command\n  Error: Could not find `protoc`";
+        assert_eq!(first_error(said), "error: failed to run custom build command");
+        assert_eq!(first_error("killed"), "no reason was given");
+    }
+}

@@ -1,0 +1,92 @@
+//! Ends the process with SIGKILL at a point that recorders and processors pass.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use es_postgres::HookFuture;
+use es_sqlite::{Fault, FaultHooks};
+use rustix::process::{Signal, getpid, kill_process};
+use serde::{Deserialize, Serialize};
+
+/// The point of a handler, or a projection, that is called.
+pub const HANDLER: &str = "Handler";
+
+/// At which point a process is killed: by the name of a `FaultPoint` of es-sqlite, a `FaultPoint` of
+/// es-postgres, or [`HANDLER`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The point.
+    pub point: String,
+    /// At which of its passings: from 1.
+    pub passing: i64,
+    /// So many microseconds after it: to be in the middle of what follows.
+    pub delay: u64,
+}
+
+/// What is told the points, and burns at the planned one.
+#[derive(Clone, Debug)]
+pub struct Fuse(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    plan: Option<Plan>,
+    left: AtomicI64,
+}
+
+impl Fuse {
+    /// Burns as planned; never without a plan.
+    pub fn new(plan: Option<Plan>) -> Self {
+        let left = AtomicI64::new(plan.as_ref().map_or(0, |plan| plan.passing));
+        Self(Arc::new(State { plan, left }))
+    }
+
+    /// A point is passed.
+    pub fn pass(&self, point: &str) {
+        let Some(plan) = self.0.plan.as_ref().filter(|plan| plan.point == point) else { return };
+        if self.0.left.fetch_sub(1, Ordering::SeqCst) != 1 {
+            return;
+        }
+        if plan.delay == 0 {
+            end();
+        }
+        let delay = Duration::from_micros(plan.delay);
+        thread::spawn(move || {
+            thread::sleep(delay);
+            end();
+        });
+    }
+}
+
+/// Nothing is tidied up, and nobody is told.
+fn end() {
+    // It can only fail for a process or a signal that does not exist.
+    let _ = kill_process(getpid(), Signal::KILL);
+    loop {
+        thread::park();
+    }
+}
+
+impl FaultHooks for Fuse {
+    fn before(&self, step: es_sqlite::FaultPoint) -> Result<(), Fault> {
+        self.pass(&name(step));
+        Ok(())
+    }
+}
+
+impl es_postgres::FaultHooks for Fuse {
+    fn reached(&self, point: es_postgres::FaultPoint) -> HookFuture<'_> {
+        self.pass(&name(point));
+        Box::pin(async {})
+    }
+}
+
+fn name(point: impl fmt::Debug) -> String {
+    format!("{point:?}")
+}

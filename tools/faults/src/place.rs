@@ -1,0 +1,292 @@
+//! Where recorders keep what the processes write.
+
+use std::{env, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result};
+use es_core::DynProcessRecorder;
+use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder};
+use es_sqlite::{SqliteOptions, SqliteProcessRecorder, rusqlite};
+use serde::{Deserialize, Serialize};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+
+use crate::fuse::Fuse;
+
+/// Tells tests that there is no server, and not to look for one.
+const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
+
+/// The application whose tables are on a server.
+const APPLICATION: &str = "faults";
+
+/// A recorder of either sort, chosen at run time.
+pub type Recorder = Arc<dyn DynProcessRecorder>;
+
+/// A process recorder of one sort or the other.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ProcessRecorder {
+    /// Of a file.
+    Sqlite(SqliteProcessRecorder),
+    /// Of a schema.
+    Postgres(PostgresProcessRecorder),
+}
+
+/// Which datastore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Backend {
+    /// A file.
+    Sqlite,
+    /// A server, with a table lock.
+    Postgres,
+    /// A server, without one.
+    Parallel,
+}
+
+/// A database of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Place {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A schema on the server that the environment names.
+    Postgres {
+        /// Its name.
+        schema: String,
+        /// Whether writers do without a table lock.
+        parallel: bool,
+        /// Whether processes tell each other by `NOTIFY`.
+        hints: bool,
+    },
+}
+
+impl Backend {
+    /// All that can be had here: PostgreSQL is left out where the environment says that there is none.
+    pub fn available() -> &'static [Self] {
+        if env::var_os(WITHOUT_POSTGRES).is_some() {
+            &[Self::Sqlite]
+        } else {
+            &[Self::Sqlite, Self::Postgres, Self::Parallel]
+        }
+    }
+
+    /// The points at which a projecting process can be killed.
+    pub fn points_of_projectors(self) -> &'static [&'static str] {
+        match self {
+            Self::Sqlite => &["Begin", "Append", "Commit", "Report", "Reply"],
+            _ => &["ProjectorBegun", "ProjectorTracked", "ProjectorHandled", "ProjectorCommitted"],
+        }
+    }
+
+    /// The points at which a process can be killed whose handlers record events.
+    pub fn points_of_handlers(self) -> &'static [&'static str] {
+        match self {
+            Self::Sqlite => &["Begin", "Append", "Commit", "Report", "Reply"],
+            _ => &["GroupFormed", "GroupAnswered"],
+        }
+    }
+}
+
+impl Place {
+    /// An empty database.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    pub async fn create(backend: Backend, directory: &std::path::Path, name: &str) -> Result<Self> {
+        if backend == Backend::Sqlite {
+            return Ok(Self::Sqlite(directory.join(name)));
+        }
+        let schema = format!("es_faults_{}_{name}", std::process::id());
+        execute(format!("DROP SCHEMA IF EXISTS \"{schema}\" CASCADE; CREATE SCHEMA \"{schema}\"")).await?;
+        Ok(Self::Postgres { schema, parallel: backend == Backend::Parallel, hints: false })
+    }
+
+    /// The same, whose processes tell each other by `NOTIFY` on a server.
+    #[must_use]
+    pub fn with_hints(mut self) -> Self {
+        if let Self::Postgres { hints, .. } = &mut self {
+            *hints = true;
+        }
+        self
+    }
+
+    /// Creates the tracking table as version 9.1 of the Python library does: with a row for each position.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub async fn create_row_per_position(&self) -> Result<()> {
+        let columns = "application_name text, notification_id bigint, \
+                       PRIMARY KEY (application_name, notification_id)";
+        match self {
+            Self::Sqlite(path) => {
+                let create = format!("CREATE TABLE tracking ({columns}) WITHOUT ROWID");
+                Ok(rusqlite::Connection::open(path)?.execute_batch(&create)?)
+            }
+            Self::Postgres { .. } => {
+                let table = self.table(&format!("{APPLICATION}_tracking"));
+                execute(format!("CREATE TABLE {table} ({columns})")).await
+            }
+        }
+    }
+
+    /// The points at which a writing and reading process can be killed.
+    pub fn points(&self) -> Vec<&'static str> {
+        let Self::Postgres { parallel, hints, .. } = self else {
+            return Backend::Sqlite.points_of_handlers().to_vec();
+        };
+        let mut points = vec!["GroupFormed", "GroupAnswered", "Polled"];
+        if *parallel {
+            points.extend(["GapFound", "HorizonTaken", "HorizonPassed"]);
+        }
+        if *hints {
+            points.extend(["Hinting", "Listening"]);
+        }
+        points
+    }
+
+    /// Deletes what is on a server.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn delete(&self) -> Result<()> {
+        let Self::Postgres { schema, .. } = self else { return Ok(()) };
+        execute(format!("DROP SCHEMA \"{schema}\" CASCADE")).await
+    }
+
+    /// A recorder whose points are told to `fuse`.
+    ///
+    /// # Errors
+    /// When the database cannot be opened.
+    pub async fn open(&self, fuse: &Fuse) -> Result<Recorder> {
+        Ok(self.open_process(fuse.clone(), true).await?.into())
+    }
+
+    /// The same, of which projectors can be made, with hooks of the caller's.
+    ///
+    /// On SQLite these may be called by threads of the runtime only if `may_inline_commits`: hooks that
+    /// hold a step would hold up the runtime.
+    ///
+    /// # Errors
+    /// When the database cannot be opened.
+    pub async fn open_process<H>(&self, hooks: H, may_inline_commits: bool) -> Result<ProcessRecorder>
+    where
+        H: es_sqlite::FaultHooks + es_postgres::FaultHooks,
+    {
+        match self {
+            Self::Sqlite(path) => {
+                let options = SqliteOptions::new(path).inline_commits(may_inline_commits).hooks(hooks);
+                let datastore = options.open().await?;
+                Ok(ProcessRecorder::Sqlite(datastore.process_recorder().await?))
+            }
+            Self::Postgres { schema, parallel, hints } => {
+                let server = Server::from_environment()?;
+                let ordering =
+                    if *parallel { NotificationOrdering::Parallel } else { NotificationOrdering::Serialized };
+                let options = PostgresOptions::new(server.dbname)
+                    .host(server.host)
+                    .port(server.port)
+                    .user(server.user)
+                    .password(server.password)
+                    .schema(schema)
+                    .ordering(ordering)
+                    .notify(*hints)
+                    .hooks(hooks);
+                Ok(ProcessRecorder::Postgres(options.open().await?.process_recorder(APPLICATION).await?))
+            }
+        }
+    }
+
+    /// The numbers in a column of a table, in the order of another column; none without the table.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn numbers(&self, table: &str, column: &str, order: &str) -> Result<Vec<i64>> {
+        let table = self.table(table);
+        let select = format!("SELECT {column} FROM {table} ORDER BY {order}");
+        match self {
+            Self::Sqlite(path) => {
+                let database = rusqlite::Connection::open(path)?;
+                if !database.table_exists(None, table.as_str())? {
+                    return Ok(Vec::new());
+                }
+                let mut select = database.prepare(&select)?;
+                let numbers = select.query_map((), |row| row.get(0))?.collect::<Result<_, _>>()?;
+                Ok(numbers)
+            }
+            Self::Postgres { .. } => {
+                let mut connection = connect().await?;
+                let exists = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(&table);
+                if !exists.fetch_one(&mut connection).await? {
+                    return Ok(Vec::new());
+                }
+                Ok(sqlx::query_scalar(AssertSqlSafe(select)).fetch_all(&mut connection).await?)
+            }
+        }
+    }
+
+    /// How a table of this database is named in statements.
+    pub fn table(&self, name: &str) -> String {
+        match self {
+            Self::Sqlite(_) => name.to_owned(),
+            Self::Postgres { schema, .. } => format!("\"{schema}\".{name}"),
+        }
+    }
+}
+
+impl From<ProcessRecorder> for Recorder {
+    fn from(recorder: ProcessRecorder) -> Self {
+        match recorder {
+            ProcessRecorder::Sqlite(recorder) => Arc::new(recorder),
+            ProcessRecorder::Postgres(recorder) => Arc::new(recorder),
+        }
+    }
+}
+
+/// The server that the environment names.
+struct Server {
+    host: String,
+    port: u16,
+    dbname: String,
+    user: String,
+    password: String,
+}
+
+impl Server {
+    fn from_environment() -> Result<Self> {
+        let variable = |name: &str| {
+            env::var(name).with_context(|| {
+                format!("{name} is not set: name a server, or set {WITHOUT_POSTGRES} to leave PostgreSQL out")
+            })
+        };
+        Ok(Self {
+            host: variable("POSTGRES_HOST")?,
+            port: variable("POSTGRES_PORT")?.parse().context("POSTGRES_PORT is not a port")?,
+            dbname: variable("POSTGRES_DBNAME")?,
+            user: variable("POSTGRES_USER")?,
+            password: variable("POSTGRES_PASSWORD")?,
+        })
+    }
+}
+
+async fn execute(statements: String) -> Result<()> {
+    let mut connection = connect().await?;
+    sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// A connection of its own to the server that the environment names.
+///
+/// # Errors
+/// When the server cannot be reached.
+pub async fn connect() -> Result<PgConnection> {
+    let Server { host, port, dbname, user, password } = Server::from_environment()?;
+    let options = PgConnectOptions::new_without_pgpass()
+        .host(&host)
+        .port(port)
+        .database(&dbname)
+        .username(&user)
+        .password(&password)
+        .options([("client_min_messages", "warning")])
+        .disable_statement_logging();
+    options.connect().await.context("cannot connect to PostgreSQL")
+}

@@ -1,0 +1,62 @@
+//! Bytes that claim to be an encrypted state, and keys.
+
+use es_persistence::{
+    Cipher, EventContext, Topic,
+    crypto::{AesCipher, AesKey},
+};
+use uuid::Uuid;
+
+/// Of ciphertexts that the Python library wrote, which are in the corpus. AES-128 and AES-256 are one implementation,
+/// AES-192 another.
+const KEYS: [&str; 3] = [
+    "dnDrlAvVM1+XParYYZuR/w==",
+    "F86IpDdDaL/wphYc6kTo/22Og0+RPKJy",
+    "5wdic04TK5JqIJwzovogEQfdBVpOPpHBSVaczFBDkqU=",
+];
+
+/// The first byte says which key, the others are a ciphertext, a plaintext and a key.
+pub fn decrypt(data: &[u8]) {
+    let Some((choice, data)) = data.split_first() else { return };
+    #[expect(clippy::expect_used, reason = "the keys are above")]
+    let cipher = AesCipher::from_base64(KEYS[usize::from(*choice) % KEYS.len()]).expect("a key");
+    let topic = Topic::from_static("bank:Account.Opened");
+    let context = EventContext { originator_id: Uuid::nil(), originator_version: 1, topic: &topic };
+
+    decrypt_anything(&cipher, &context, data);
+    changes_are_noticed(&cipher, &context, data);
+    keys_are_not_shown(data);
+}
+
+fn decrypt_anything(cipher: &AesCipher, context: &EventContext<'_>, data: &[u8]) {
+    let mut out = b"before".to_vec();
+    match cipher.decrypt(context, data, &mut out) {
+        Ok(()) => assert_eq!(out.len() + 28, b"before".len() + data.len(), "nonce and tag take 28 bytes"),
+        Err(_) => assert_eq!(out, b"before", "a part of what was refused came out"),
+    }
+}
+
+/// What was encrypted comes back, and nothing comes back once a bit of it is another.
+fn changes_are_noticed(cipher: &AesCipher, context: &EventContext<'_>, plaintext: &[u8]) {
+    let mut encrypted = Vec::new();
+    let mut decrypted = Vec::new();
+    assert!(cipher.encrypt(context, plaintext, &mut encrypted).is_ok(), "a plaintext is refused");
+    assert!(cipher.decrypt(context, &encrypted, &mut decrypted).is_ok(), "what was encrypted is refused");
+    assert_eq!(decrypted, plaintext);
+
+    let at = plaintext.iter().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
+    let length = encrypted.len();
+    encrypted[at % length] ^= 1 << (at % 8);
+    assert!(cipher.decrypt(context, &encrypted, &mut decrypted).is_err(), "a changed bit goes unnoticed");
+}
+
+/// Bytes make a key when their number is right, and text when it is the base64 of such bytes.
+fn keys_are_not_shown(data: &[u8]) {
+    assert_eq!(AesKey::from_bytes(data).is_ok(), matches!(data.len(), 16 | 24 | 32));
+    let Ok(text) = str::from_utf8(data) else { return };
+    let secret = format!("🔑{text}🔑");
+    for text in [text, &secret] {
+        if let Err(error) = AesKey::from_base64(text) {
+            assert!(!format!("{error} {error:?}").contains('🔑'), "an error shows a key");
+        }
+    }
+}

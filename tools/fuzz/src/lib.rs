@@ -1,0 +1,35 @@
+//! What must hold for any bytes: one function for each fuzz target.
+//!
+//! A target is given bytes and panics when a promise is broken. `targets/` hands it what libFuzzer makes up; the
+//! tests of this crate hand it every file of `tools/fuzz/corpus`, on stable Rust and without libFuzzer. What a
+//! fuzzer finds becomes a file of the corpus, so that it stays found.
+
+mod bank;
+mod compress;
+mod crypto;
+mod database;
+mod memory;
+mod settings;
+mod transcode;
+
+pub use compress::{decompress_zlib, decompress_zstd};
+pub use crypto::decrypt;
+pub use database::python_database;
+pub use settings::{environment, topic};
+pub use transcode::{decode_event, decode_value, round_trip};
+
+/// A target and its name: that of its corpus in `tools/fuzz/corpus`, and of its program in `tools/fuzz/targets`.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 9] = [
+    ("decode_event", decode_event),
+    ("decode_value", decode_value),
+    ("decompress_zlib", decompress_zlib),
+    ("decompress_zstd", decompress_zstd),
+    ("decrypt", decrypt),
+    ("environment", environment),
+    ("python_database", python_database),
+    ("round_trip", round_trip),
+    ("topic", topic),
+];
