@@ -12,15 +12,16 @@ use sqlx::{
 use crate::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
     PostgresTrackingRecorder,
-    connect::{Caller, Connections, Lease, LeaseError},
+    connection::{
+        backoff::Retries,
+        pool::{Caller, Connections, Lease, LeaseError},
+        session::{self, Access},
+    },
     error,
-    listening::Listening,
+    follow::{listener::Listening, signals::SharedTables},
     options::PostgresOptions,
-    reader::{self, Fetched, ReadError},
-    retries::Retries,
+    read::select::{self, Fetched, ReadError},
     schema::{self, CatalogState, TableName, TableSpec},
-    session::{self, Access},
-    signals::SharedTables,
     store::Store,
     write::Queue,
 };
@@ -265,10 +266,10 @@ impl PostgresDatastore {
         decode: &mut (impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send),
     ) -> Result<Fetched<T>, ReadError> {
         if !self.0.options.transaction_pooler {
-            return reader::fetch(connection, query, true, decode).await;
+            return select::fetch(connection, query, true, decode).await;
         }
         session::run(connection, &session::begin(&self.0.options, Access::ReadOnly)).await?;
-        let rows = reader::fetch(connection, query, false, decode).await?;
+        let rows = select::fetch(connection, query, false, decode).await?;
         if !rows.has_rest {
             session::run(connection, "COMMIT").await?;
         }

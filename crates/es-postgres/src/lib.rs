@@ -134,33 +134,24 @@
 //! # Features
 //! - `tls`: encrypted connections, by rustls on ring; see [`PostgresOptions::sslmode`].
 
-mod connect;
+mod connection;
 mod datastore;
 mod error;
+mod external_transaction;
 mod fault_hooks;
-mod fence;
-mod hints;
-mod listening;
+mod follow;
 mod options;
-mod poller;
-mod projector;
-mod reader;
+mod projection;
+mod read;
 mod recorder;
-mod retries;
-mod rows;
 mod schema;
-mod session;
-mod signals;
-mod spares;
 mod store;
-mod tracking;
-mod transaction;
 mod write;
 
 pub use datastore::PostgresDatastore;
 pub use fault_hooks::{FaultHooks, FaultPoint, HookFuture};
 pub use options::{NotificationOrdering, PostgresOptions};
-pub use projector::{PostgresProjection, PostgresProjector};
+pub use projection::{PostgresProjection, PostgresProjector};
 pub use recorder::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder, PostgresTrackingRecorder,
 };

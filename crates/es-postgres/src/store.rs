@@ -6,13 +6,16 @@ use es_core::{EventRange, Notification, NotificationSelection, PersistenceError,
 use uuid::Uuid;
 
 use crate::{
-    PostgresDatastore, error, fence,
+    PostgresDatastore,
+    connection::session,
+    error,
+    follow::signals::Signals,
     options::NotificationOrdering,
-    reader,
-    rows::{Topics, column},
-    schema::{CatalogState, TableName, TableSpec},
-    session,
-    signals::Signals,
+    read::{gap_fence, select},
+    schema::{
+        CatalogState, TableName, TableSpec,
+        rows::{Topics, column},
+    },
     write::{AppenderCache, Committer, Queue},
 };
 
@@ -57,7 +60,7 @@ impl Store {
         originator_id: Uuid,
         range: EventRange,
     ) -> Result<Vec<StoredEvent>, PersistenceError> {
-        let query = reader::select_events(self.events()?, originator_id, range)?;
+        let query = select::select_events(self.events()?, originator_id, range)?;
         let mut topics = Topics::default();
         self.datastore.fetch(&query, |row| topics.event(row)).await
     }
@@ -71,13 +74,15 @@ impl Store {
             return Ok(Vec::new());
         }
         match self.datastore.0.options.ordering {
-            NotificationOrdering::Serialized => fence::read(&self.datastore, events, selection, None).await,
-            NotificationOrdering::Parallel => fence::select(&self.datastore, events, selection).await,
+            NotificationOrdering::Serialized => {
+                gap_fence::read(&self.datastore, events, selection, None).await
+            }
+            NotificationOrdering::Parallel => gap_fence::select(&self.datastore, events, selection).await,
         }
     }
 
     pub(crate) async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
-        fence::highest(&self.datastore, self.events()?).await
+        gap_fence::highest(&self.datastore, self.events()?).await
     }
 
     pub(crate) async fn max_tracking_id(
@@ -92,7 +97,7 @@ impl Store {
         let tracking = self.tables.tracking.as_ref();
         let tracking =
             tracking.ok_or_else(|| PersistenceError::internal("a recorder without a tracking table"))?;
-        let query = reader::max_tracking_id(tracking, application_name)?;
+        let query = select::max_tracking_id(tracking, application_name)?;
         let positions = self.datastore.fetch(&query, |row| column::<Option<i64>>(row, 0)).await?;
         Ok(positions.into_iter().next().flatten())
     }

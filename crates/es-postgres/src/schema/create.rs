@@ -7,7 +7,7 @@ use super::{
     inspect::Missing,
     name::{quote_identifier, quote_literal},
 };
-use crate::{error, session};
+use crate::{connection::session, error};
 
 /// How often a creation is retried when another process creates the same object at the same time.
 const ATTEMPTS: usize = 5;

@@ -10,7 +10,7 @@ use super::{
     TableSpec,
     name::{TableName, quote_literal},
 };
-use crate::{error, options::NotificationOrdering, session};
+use crate::{connection::session, error, options::NotificationOrdering};
 
 /// The tables of a recorder as they are in the database.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 mod create;
 mod inspect;
 mod name;
+pub(crate) mod rows;
 
 use es_core::PersistenceError;
 pub(crate) use inspect::{CatalogState, EventsTable, Layout, TrackingTable};

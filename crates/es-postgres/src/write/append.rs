@@ -13,10 +13,10 @@ use super::{
     statement::{self, Ids, PositionStatus, ROWS_SKIPPED},
 };
 use crate::{
+    connection::session::{self, Access},
     error::{self, DriverError, Verdict},
     options::{NotificationOrdering, PostgresOptions},
     schema::{CatalogState, Layout},
-    session::{self, Access},
 };
 
 /// The outcome of a batch.

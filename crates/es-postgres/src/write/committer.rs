@@ -19,8 +19,11 @@ use super::{
     request::{Batch, Request},
 };
 use crate::{
-    PostgresDatastore, connect::Caller, error::Verdict, fault_hooks::FaultPoint, retries::Retries,
-    signals::Signals,
+    PostgresDatastore,
+    connection::{backoff::Retries, pool::Caller},
+    error::Verdict,
+    fault_hooks::FaultPoint,
+    follow::signals::Signals,
 };
 
 /// How long a request is retried that meets other transactions. Each attempt sees what the one before could

@@ -5,6 +5,7 @@ mod append;
 mod appender_cache;
 mod committer;
 mod group;
+pub(crate) mod position;
 mod queue;
 mod recovery;
 mod request;

@@ -9,13 +9,11 @@ use super::{
     request::{Batch, version_conflict},
 };
 use crate::{
-    connect::Caller,
+    connection::{backoff::Retries, pool::Caller},
     error::Verdict,
     fault_hooks::FaultPoint,
-    reader::Select,
-    retries::Retries,
-    rows::column,
-    schema::{EventsTable, Layout, TrackingTable},
+    read::select::Select,
+    schema::{EventsTable, Layout, TrackingTable, rows::column},
 };
 
 /// What the database has of a request with an unknown outcome.

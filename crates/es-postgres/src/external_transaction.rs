@@ -6,10 +6,10 @@ use sqlx::{Postgres, Row, Transaction};
 
 use crate::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
-    PostgresTrackingRecorder, error, hints,
+    PostgresTrackingRecorder, error,
+    follow::notify_sender,
     store::Store,
-    tracking,
-    write::{self, Batch, Outcome, Scope},
+    write::{self, Batch, Outcome, Scope, position},
 };
 
 impl Store {
@@ -44,7 +44,7 @@ impl Store {
         if let (true, Some(events)) = (self.datastore.0.options.notify, &appender.tables.events)
             && !batch.events.is_empty()
         {
-            let sent = hints::send_in(transaction, &events.name).await;
+            let sent = notify_sender::send_in(transaction, &events.name).await;
             sent.map_err(|failed| error::from_statement("sending a hint", failed))?;
         }
         Ok(ids)
@@ -127,7 +127,7 @@ impl PostgresTrackingRecorder {
             Ok(recorded) => recorded.map(drop),
             Err(failed) => {
                 self.0.look_again(&failed).await;
-                Err(tracking::not_recorded(tracking, failed))
+                Err(position::not_recorded(tracking, failed))
             }
         }
     }

@@ -13,7 +13,8 @@ use es_core::PersistenceError;
 use sqlx::{Postgres, Transaction};
 
 use crate::{
-    PostgresDatastore, fault_hooks::FaultPoint, reader::Select, schema::TableName, signals::Telling,
+    PostgresDatastore, fault_hooks::FaultPoint, follow::signals::Telling, read::select::Select,
+    schema::TableName,
 };
 
 /// The channel of a table.

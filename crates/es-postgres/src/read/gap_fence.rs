@@ -26,9 +26,11 @@ use crate::{
     PostgresDatastore,
     datastore::Query,
     fault_hooks::FaultPoint,
-    reader::{Select, max_notification_id, select_notifications},
-    rows::{Topics, column},
-    schema::TableName,
+    read::select::{Select, max_notification_id, select_notifications},
+    schema::{
+        TableName,
+        rows::{Topics, column},
+    },
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);

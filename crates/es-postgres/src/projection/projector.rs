@@ -10,12 +10,14 @@ use sqlx::{AssertSqlSafe, Connection, Postgres, SqlSafeStr, Transaction};
 
 use crate::{
     PostgresProcessRecorder, PostgresTrackingRecorder,
-    connect::{Caller, Lease},
+    connection::{
+        pool::{Caller, Lease},
+        session::{self, Backend},
+    },
     error,
     fault_hooks::FaultPoint,
-    session::{self, Backend},
     store::Store,
-    tracking::not_recorded,
+    write::position::not_recorded,
 };
 
 /// The advisory lock under which projections are set up.

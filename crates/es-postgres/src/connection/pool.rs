@@ -23,10 +23,12 @@ use tokio::{
 };
 
 use crate::{
+    connection::{
+        idle_reaper::Spares,
+        session::{self, Backend, Session, Silence},
+    },
     error,
     options::{Password, PostgresOptions},
-    session::{self, Backend, Session, Silence},
-    spares::Spares,
 };
 
 /// The connections of a datastore.

@@ -19,7 +19,11 @@ use sqlx::{
 use tokio::{sync::Notify, time::timeout};
 use uuid::Uuid;
 
-use crate::{PostgresDatastore, error, fault_hooks::FaultPoint, hints::channel, signals::Followed};
+use crate::{
+    PostgresDatastore, error,
+    fault_hooks::FaultPoint,
+    follow::{notify_sender::channel, signals::Followed},
+};
 
 /// The pauses between attempts to listen: doubled, from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));

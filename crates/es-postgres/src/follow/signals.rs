@@ -9,7 +9,8 @@ use es_core::{Signal, Topic, Tracking};
 use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
-    PostgresDatastore, hints, poller,
+    PostgresDatastore,
+    follow::{notify_sender, poller},
     schema::{TableName, TableSpec},
     write::Request,
 };
@@ -140,7 +141,7 @@ impl Signals {
             return;
         }
         if let Some(telling) = self.events.as_ref().and_then(Followed::start_telling) {
-            tokio::spawn(hints::tell(datastore.clone(), telling));
+            tokio::spawn(notify_sender::tell(datastore.clone(), telling));
         }
     }
 

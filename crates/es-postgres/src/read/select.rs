@@ -11,8 +11,10 @@ use uuid::Uuid;
 
 use crate::{
     datastore::Query,
-    rows::{EVENT_COLUMNS, STATE, column},
-    schema::TableName,
+    schema::{
+        TableName,
+        rows::{EVENT_COLUMNS, STATE, column},
+    },
 };
 
 /// Why rows could not be fetched.

@@ -19,12 +19,16 @@ use tokio::time::timeout;
 use crate::{
     PostgresDatastore,
     fault_hooks::FaultPoint,
-    fence::{self, Holder},
-    listening,
+    follow::{
+        listener,
+        signals::{Followed, Kind, Polling},
+    },
     options::NotificationOrdering,
-    reader,
-    rows::column,
-    signals::{Followed, Kind, Polling},
+    read::{
+        gap_fence::{self, Holder},
+        select,
+    },
+    schema::rows::column,
 };
 
 /// The longest pause after failures, unless the interval is longer.
@@ -42,7 +46,7 @@ pub(crate) async fn run(datastore: PostgresDatastore, mut polling: Polling) {
     let listens =
         table.kind == Kind::Events && datastore.0.options.notify && !datastore.0.options.transaction_pooler;
     if listens {
-        listening::listen(&datastore);
+        listener::listen(&datastore);
     }
     let mut poller = Poller { datastore, seen: None, gaps: Vec::new() };
     let mut pause = interval;
@@ -110,7 +114,7 @@ impl Poller {
     async fn look_for_events(&mut self, table: &Followed) -> Result<(), PersistenceError> {
         // Unknown until everybody is woken, in case that this fails half way.
         let (seen, gaps) = (self.seen.take(), std::mem::take(&mut self.gaps));
-        let highest = fence::highest(&self.datastore, &table.name).await?.unwrap_or(0);
+        let highest = gap_fence::highest(&self.datastore, &table.name).await?.unwrap_or(0);
         let pending: i64 = gaps.iter().map(|gap| gap.up_to - gap.after).sum();
         match seen {
             // A server that has lost events gives their ids again.
@@ -131,9 +135,9 @@ impl Poller {
         if gaps.is_empty() {
             return Ok(());
         }
-        let holders = fence::holders(&self.datastore, &table.name).await?;
+        let holders = gap_fence::holders(&self.datastore, &table.name).await?;
         for mut gap in gaps {
-            let writers = fence::still_pending(&gap.writers, &holders);
+            let writers = gap_fence::still_pending(&gap.writers, &holders);
             if writers == gap.writers {
                 self.gaps.push(gap);
             } else {
@@ -171,12 +175,12 @@ impl Poller {
             return Ok(());
         }
         // In this order: whoever is not found writing any more is found to have committed.
-        gap.writers = fence::holders(&self.datastore, &table.name).await?;
+        gap.writers = gap_fence::holders(&self.datastore, &table.name).await?;
         self.look_at_gap(table, gap).await
     }
 
     async fn count(&self, table: &Followed, after: i64, up_to: i64) -> Result<Counts, PersistenceError> {
-        let query = reader::count_topics(&table.name, after, up_to)?;
+        let query = select::count_topics(&table.name, after, up_to)?;
         let counted = self.datastore.fetch(&query, |row| Ok((column(row, 0)?, column(row, 1)?)));
         Ok(counted.await?.into_iter().collect())
     }
