@@ -96,24 +96,21 @@ impl NotificationBatch<'_> {
     }
 }
 
-/// Why a batch was not processed.
+/// The reason why a batch was not processed.
 ///
-/// Exhaustive: either the handler failed or the recording; there is no third.
-#[derive(Debug)]
+/// Exhaustive: either the handler failed or the recording; there is no third case.
+#[derive(Debug, thiserror::Error)]
 pub enum ConsumerError {
     /// A notification could not be handled.
+    #[error("notification {index} of the batch, counted from 0, could not be handled")]
     Handler {
-        /// Which of the batch's notifications: its index.
+        /// The index of the notification in the batch.
         index: usize,
-        /// Why.
+        /// The handler's error.
+        #[source]
         error: HandlerError,
     },
     /// The effects could not be recorded.
-    Recording(PersistenceError),
-}
-
-impl From<PersistenceError> for ConsumerError {
-    fn from(error: PersistenceError) -> Self {
-        Self::Recording(error)
-    }
+    #[error("the effects of the batch could not be recorded")]
+    Recording(#[from] PersistenceError),
 }

@@ -12,13 +12,14 @@ use crate::{
 
 /// What all recorders have in common.
 pub trait Recorder: Debug + Send + Sync {
-    /// Lets what was accepted finish, then releases what the recorder holds.
+    /// Closes the datastore, for all recorders that share it: waits for accepted writes, then releases
+    /// resources.
     ///
-    /// Later calls of other methods fail with an [`Interface`](crate::ErrorKind::Interface) error;
-    /// closing again is fine. Dropping the last handle does the same without waiting.
+    /// Later calls of other methods fail with an [`Interface`](crate::ErrorKind::Interface) error.
+    /// Closing again succeeds. Dropping the last handle does the same without waiting.
     ///
     /// # Errors
-    /// When the datastore cannot be closed in order.
+    /// When the datastore cannot be closed.
     ///
     /// # Cancel safety
     /// A dropped future does not stop the closing.

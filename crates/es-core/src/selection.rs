@@ -1,14 +1,20 @@
-//! Which events, which notifications.
+//! Selections of events and of notifications.
+
+use std::ops::{Bound, RangeBounds};
 
 use crate::{Notification, StoredEvent, Topic};
 
-/// Which events of an aggregate to select; all of them, in version order, by default.
+/// A selection of the events of an aggregate: by default all of them, in version order.
+///
+/// Every range of versions converts into one.
 ///
 /// ```
 /// use es_core::EventRange;
 ///
 /// // The newest event up to version 10, such as a snapshot.
-/// let newest = EventRange::all().lte(10).desc().limit(1);
+/// let newest = EventRange::all().up_to(10).desc().limit(1);
+/// // The events after that snapshot.
+/// assert_eq!(EventRange::from(11..), EventRange::all().after(10));
 /// # let _ = newest;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -39,11 +45,23 @@ impl EventRange {
         self
     }
 
+    /// The same as [`gt`](Self::gt).
+    #[must_use]
+    pub const fn after(self, version: i64) -> Self {
+        self.gt(version)
+    }
+
     /// Only versions less than or equal to `version`.
     #[must_use]
     pub const fn lte(mut self, version: i64) -> Self {
         self.lte = Some(version);
         self
+    }
+
+    /// The same as [`lte`](Self::lte).
+    #[must_use]
+    pub const fn up_to(self, version: i64) -> Self {
+        self.lte(version)
     }
 
     /// Highest version first.
@@ -71,6 +89,27 @@ impl EventRange {
     /// have `max_bytes` together. Otherwise they are all.
     pub fn is_filled_by(&self, events: &[StoredEvent]) -> bool {
         is_full(events.iter(), self.limit.unwrap_or(usize::MAX), self.max_bytes)
+    }
+}
+
+/// From the lowest version to the highest, without a limit.
+impl<R: RangeBounds<i64>> From<R> for EventRange {
+    fn from(versions: R) -> Self {
+        let gt = match versions.start_bound() {
+            // Before the lowest version there is none to exclude.
+            Bound::Included(&first) => first.checked_sub(1),
+            Bound::Excluded(&before) => Some(before),
+            Bound::Unbounded => None,
+        };
+        let lte = match versions.end_bound() {
+            Bound::Included(&last) => Some(last),
+            Bound::Excluded(&after) => match after.checked_sub(1) {
+                Some(last) => Some(last),
+                None => return Self::all().limit(0),
+            },
+            Bound::Unbounded => None,
+        };
+        Self { gt, lte, ..Self::all() }
     }
 }
 
@@ -171,4 +210,21 @@ fn is_full<'e>(
 /// How many bytes the states of events have together.
 pub(crate) fn state_bytes<'e>(events: impl Iterator<Item = &'e StoredEvent>) -> usize {
     events.fold(0, |bytes, event| bytes.saturating_add(event.state.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_versions_convert() {
+        let all = EventRange::all();
+        assert_eq!(EventRange::from(..), all);
+        assert_eq!(EventRange::from(3..), all.gt(2));
+        assert_eq!(EventRange::from(..7), all.lte(6));
+        assert_eq!(EventRange::from(3..=7), all.gt(2).lte(7));
+        assert_eq!(EventRange::from((Bound::Excluded(3), Bound::Excluded(7))), all.after(3).up_to(6));
+        assert_eq!(EventRange::from(i64::MIN..), all);
+        assert_eq!(EventRange::from(..i64::MIN), all.limit(0), "no version is lower");
+    }
 }

@@ -130,10 +130,10 @@ impl Backend for Postgres {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            if let Some(datastore) = self.datastore.get() {
-                datastore.close().await;
+            match self.datastore.get() {
+                Some(datastore) => datastore.close().await,
+                None => Ok(()),
             }
-            Ok(())
         })
     }
 }

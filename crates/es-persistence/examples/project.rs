@@ -71,7 +71,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let positions = datastore.tracking_recorder().await?;
     let projector = positions.projector(Balances(Mapper::new(JsonTranscoder::new()))).await?;
     let mut processor =
-        Processor::new("bank", bank.clone(), projector).topics(AccountEvent::TOPICS.iter().cloned());
+        Processor::with_consumer("bank", bank.clone(), projector).topics(AccountEvent::TOPICS.iter().cloned());
     let progress = processor.progress();
     let processing = tokio::spawn(async move { processor.run().await });
 

@@ -33,7 +33,7 @@ macro_rules! handle {
         }
 
         impl Recorder for $Handle {
-            /// Drops everything that is recorded, for all handles.
+            /// Closes the recorder for all its clones, and drops its contents.
             async fn close(&self) -> Result<(), PersistenceError> {
                 self.datastore.close()
             }

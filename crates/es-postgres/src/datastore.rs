@@ -140,12 +140,18 @@ impl PostgresDatastore {
         Ok(PostgresTrackingRecorder(self.store(spec).await?))
     }
 
-    /// Closes the recorders, each of which finishes what it has accepted, and then the connections.
+    /// Waits for accepted writes, then closes the connections, for all recorders that share them.
+    ///
+    /// Later calls of other methods, and of the recorders', fail with an
+    /// [`Interface`](es_core::ErrorKind::Interface) error. Closing again succeeds.
+    ///
+    /// # Errors
+    /// None at present.
     ///
     /// # Cancel safety
-    /// A dropped future leaves the recorders closed, and what they had accepted is finished all the
-    /// same; closing again closes the connections.
-    pub async fn close(&self) {
+    /// If the future is dropped, the recorders are closed and accepted writes finish; the connections are
+    /// closed when the last handle is dropped, or by closing again.
+    pub async fn close(&self) -> Result<(), PersistenceError> {
         self.0.shared_tables.close();
         let queues: Vec<Arc<Queue>> = {
             let mut queues = self.lock_queues();
@@ -155,6 +161,7 @@ impl PostgresDatastore {
         join_all(queues.iter().map(|queue| queue.close())).await;
         self.0.shared_tables.told().await;
         self.0.connections.close().await;
+        Ok(())
     }
 
     fn events_table(&self, application_name: &str) -> Result<TableName, PersistenceError> {

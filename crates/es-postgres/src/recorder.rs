@@ -13,7 +13,7 @@ use crate::store::Store;
 /// Keeps events, or snapshots, of aggregates in one table.
 ///
 /// Made by [`PostgresDatastore::aggregate_recorder`](crate::PostgresDatastore::aggregate_recorder).
-/// Cloning gives another handle of the same.
+/// Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct PostgresAggregateRecorder(pub(crate) Arc<Store>);
 
@@ -21,21 +21,21 @@ pub struct PostgresAggregateRecorder(pub(crate) Arc<Store>);
 ///
 /// Made by
 /// [`PostgresDatastore::application_recorder`](crate::PostgresDatastore::application_recorder).
-/// Cloning gives another handle of the same.
+/// Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct PostgresApplicationRecorder(pub(crate) Arc<Store>);
 
 /// Keeps events in one total order, and tracking records in the same commit.
 ///
 /// Made by [`PostgresDatastore::process_recorder`](crate::PostgresDatastore::process_recorder).
-/// Cloning gives another handle of the same.
+/// Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct PostgresProcessRecorder(pub(crate) Arc<Store>);
 
 /// Keeps tracking records alone.
 ///
 /// Made by [`PostgresDatastore::tracking_recorder`](crate::PostgresDatastore::tracking_recorder).
-/// Cloning gives another handle of the same.
+/// Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct PostgresTrackingRecorder(pub(crate) Arc<Store>);
 
@@ -43,8 +43,7 @@ macro_rules! recorder {
     ($($name:ident),+) => {$(
         impl Recorder for $name {
             async fn close(&self) -> Result<(), PersistenceError> {
-                self.0.close().await;
-                Ok(())
+                self.0.datastore.close().await
             }
         }
     )+};

@@ -107,13 +107,6 @@ impl Store {
         session::begin_for_user(&self.datastore.0.options)
     }
 
-    pub(crate) async fn close(&self) {
-        // First: those who follow end in order, without meeting a closed recorder.
-        self.signals.close();
-        self.queue.close().await;
-        self.signals.told().await;
-    }
-
     pub(crate) fn check_open(&self) -> Result<(), PersistenceError> {
         if self.queue.is_closed() { Err(error::closed()) } else { Ok(()) }
     }

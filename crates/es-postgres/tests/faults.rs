@@ -273,13 +273,28 @@ async fn closing_the_datastore_finishes_what_was_accepted() {
         hooks.gate.add_permits(1);
     };
     let insert = || recorder.insert_events(vec![first()]);
-    let (in_flight, waiting, (), (), ()) =
+    let (in_flight, waiting, closed, closed_again, ()) =
         tokio::join!(insert(), insert(), datastore.close(), datastore.close(), release);
+    closed.unwrap();
+    closed_again.unwrap();
     assert_eq!((in_flight.unwrap(), waiting.unwrap()), (vec![1], vec![2]));
     assert_eq!(count(&schema).await, 2);
     assert_eq!(insert().await.unwrap_err().kind(), ErrorKind::Interface);
     let late = datastore.application_recorder("bank").await.unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Interface, "a closed datastore gives no recorders");
+}
+
+/// Closing a recorder once left the other recorders of its datastore open, unlike on SQLite.
+#[tokio::test]
+async fn closing_a_recorder_closes_its_datastore() {
+    let schema = Schema::create().await;
+    let datastore = schema.open().await;
+    let recorder = datastore.application_recorder("bank").await.unwrap();
+    let snapshots = datastore.aggregate_recorder("bank", "snapshots").await.unwrap();
+    recorder.close().await.unwrap();
+    let closed = snapshots.insert_events(vec![first()]).await.unwrap_err();
+    assert_eq!(closed.kind(), ErrorKind::Interface);
+    assert_eq!(datastore.tracking_recorder("bank").await.unwrap_err().kind(), ErrorKind::Interface);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -84,7 +84,7 @@ async fn open_concurrently(pooler: &Pooler, schema: &Schema, options: PostgresOp
                     let read = NotificationSelection::new(2).after(ids[0] - 1).stop(ids[1]);
                     assert_eq!(recorder.select_notifications(read).await.unwrap().len(), 2);
                     written.extend(ids);
-                    datastore.close().await;
+                    datastore.close().await.unwrap();
                 }
                 written
             })

@@ -26,7 +26,7 @@ use es_core::{
 };
 use es_popo::{PopoApplicationRecorder, PopoProcessRecorder};
 use es_postgres::{NotificationOrdering, PostgresProjection};
-use es_process::{Handling, Processor, ProcessorError};
+use es_process::{HandlerConsumer, Processor, ProcessorError};
 use sqlx::{AssertSqlSafe, Postgres, Transaction};
 
 /// So long that a test which waits for it has failed.
@@ -78,7 +78,7 @@ where
     P: TrackingRecorder,
 {
     let mut processor =
-        Processor::new("bank", upstream.clone(), downstream).poll_interval(Duration::from_millis(5));
+        Processor::with_consumer("bank", upstream.clone(), downstream).poll_interval(Duration::from_millis(5));
     let interrupt = async {
         positions.wait("bank", 10, TOO_LONG).await.unwrap();
         harm().await;
@@ -113,7 +113,7 @@ async fn an_upstream_that_is_cut_back_under_a_processor_is_noticed() {
             );
             run(&mut schema.connect().await, &cut).await;
         };
-        let error = error_after(&upstream, Handling::new(downstream.clone(), handle), &downstream, cut).await;
+        let error = error_after(&upstream, HandlerConsumer::new(downstream.clone(), handle), &downstream, cut).await;
         assert_rolled_back(&error);
         assert_eq!(downstream.max_tracking_id("bank").await.unwrap(), Some(10));
     }
@@ -170,7 +170,7 @@ async fn a_process_recorder_that_is_cut_back_under_a_processor_is_noticed() {
         run(&mut schema.connect().await, &cut).await;
         insert(&upstream, 1).await;
     };
-    let handling = Handling::new(downstream.clone(), handle);
+    let handling = HandlerConsumer::new(downstream.clone(), handle);
     let error = error_after(&upstream, handling, &downstream, cut).await;
     assert_rolled_back(&error);
     assert_eq!(downstream.max_tracking_id("bank").await.unwrap(), Some(7));
@@ -200,7 +200,7 @@ async fn a_standby_that_lags_and_takes_over_under_a_processor_is_noticed() {
         assert!(scalar::<bool>(&mut lagging, "SELECT pg_promote()").await);
     };
     let error =
-        error_after(&upstream, Handling::new(downstream.clone(), handle), &downstream, fail_over).await;
+        error_after(&upstream, HandlerConsumer::new(downstream.clone(), handle), &downstream, fail_over).await;
     assert_eq!(error.kind(), ErrorKind::RolledBack, "{error}");
     assert!(error.to_string().contains("\"bank\""), "{error}");
     assert_eq!(downstream.max_tracking_id("bank").await.unwrap(), Some(10));

@@ -106,7 +106,7 @@ async fn is_encrypted(cluster: &Cluster, options: PostgresOptions) -> bool {
     let sessions = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
                     WHERE application_name = 'es-postgres'";
     let is_encrypted = scalar(&mut cluster.server.connect().await, sessions).await;
-    datastore.close().await;
+    datastore.close().await.unwrap();
     let gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'es-postgres')";
     until(&mut cluster.server.connect().await, gone).await;
     is_encrypted

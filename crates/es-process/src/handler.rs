@@ -69,16 +69,19 @@ where
     }
 }
 
-/// A handler, and the process recorder that records what it returns.
-pub struct Handling<R, H> {
+/// Calls a [`Handler`], and records the events that it returns with a process recorder.
+///
+/// [`Processor::new`](crate::Processor::new) makes one. Make one yourself to wrap it in a consumer of your own, for
+/// [`Processor::with_consumer`](crate::Processor::with_consumer).
+pub struct HandlerConsumer<R, H> {
     recorder: R,
     handler: H,
     /// A notification that failed behind others, which are recorded first.
     failed: Option<(i64, HandlerError)>,
 }
 
-impl<R: ProcessRecorder, H: Handler> Handling<R, H> {
-    /// Records with `recorder` what `handler` returns.
+impl<R: ProcessRecorder, H: Handler> HandlerConsumer<R, H> {
+    /// Returns a consumer that records with `recorder` the events that `handler` returns.
     pub fn new(recorder: R, handler: H) -> Self {
         Self { recorder, handler, failed: None }
     }
@@ -110,7 +113,7 @@ impl<R: ProcessRecorder, H: Handler> Handling<R, H> {
     }
 }
 
-impl<R: ProcessRecorder, H: Handler> NotificationConsumer for Handling<R, H> {
+impl<R: ProcessRecorder, H: Handler> NotificationConsumer for HandlerConsumer<R, H> {
     type Recorder = R;
 
     fn recorder(&self) -> &R {
@@ -161,8 +164,8 @@ impl Gathered {
     }
 }
 
-impl<R: fmt::Debug, H> fmt::Debug for Handling<R, H> {
+impl<R: fmt::Debug, H> fmt::Debug for HandlerConsumer<R, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handling").field("recorder", &self.recorder).finish_non_exhaustive()
+        f.debug_struct("HandlerConsumer").field("recorder", &self.recorder).finish_non_exhaustive()
     }
 }

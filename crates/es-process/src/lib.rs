@@ -1,11 +1,11 @@
 //! Processes the notifications of an event log exactly once, across restarts and several processes.
 //!
-//! A [`Processor`] follows an upstream recorder and hands its notifications to a
-//! [`NotificationConsumer`](es_core::NotificationConsumer), which commits their effects together with the position. There
-//! are two sorts of downstream:
-//! - [`Handling`]: an asynchronous [`Handler`] returns new events, recorded by a process recorder;
-//! - the projectors of `es-popo`, `es-sqlite` and `es-postgres`: a projection writes into tables of
-//!   your own, in the open transaction in which the position will be recorded.
+//! A [`Processor`] follows an upstream recorder and passes its notifications to a
+//! [`NotificationConsumer`](es_core::NotificationConsumer), which commits their effects together with the
+//! position. There are two kinds of consumer:
+//! - An asynchronous [`Handler`] returns new events, which a process recorder records: [`Processor::new`].
+//! - A projector of `es-popo`, `es-sqlite` or `es-postgres` writes into tables of your own, in the
+//!   transaction that records the position: [`Processor::with_consumer`].
 //!
 //! ```text
 //!                        ┌─────────────────────── one commit ───────────────────────┐
@@ -26,7 +26,7 @@
 //! use es_core::{AggregateRecorder, ApplicationRecorder, Notification, PersistenceError, StoredEvent};
 //! use es_core::{Topic, TrackingRecorderExt, uuid::Uuid};
 //! use es_popo::{PopoApplicationRecorder, PopoProcessRecorder};
-//! use es_process::{Handling, Processor};
+//! use es_process::Processor;
 //! use std::time::Duration;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -43,7 +43,7 @@
 //!     };
 //!     Ok(vec![noticed])
 //! };
-//! let mut processor = Processor::new("bank", bank.clone(), Handling::new(audit.clone(), handler));
+//! let mut processor = Processor::new("bank", bank.clone(), audit.clone(), handler);
 //! let progress = processor.progress();
 //! let processing = tokio::spawn(async move { processor.run().await });
 //!
@@ -65,16 +65,16 @@
 
 mod error;
 mod handler;
-mod meters;
+mod metrics;
 mod processor;
 mod progress;
-mod retries;
+mod retry_policy;
 
 pub use error::ProcessorError;
-pub use handler::{Handler, Handling};
+pub use handler::{Handler, HandlerConsumer};
 pub use processor::{DEFAULT_BATCH_SIZE, Processor};
 pub use progress::Progress;
-pub use retries::RetryPolicy;
+pub use retry_policy::RetryPolicy;
 
 /// The example of the README, compiled.
 #[cfg(doctest)]

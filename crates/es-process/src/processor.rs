@@ -4,11 +4,11 @@ use std::{fmt, num::NonZeroUsize, time::Duration};
 
 use es_core::{
     ApplicationRecorder, ApplicationRecorderExt, Conflict, ConsumerError, DEFAULT_PAGE_SIZE, HandlerError,
-    Notification, NotificationBatch, NotificationConsumer, Page, PersistenceError, Subscription, Topic,
+    Notification, NotificationBatch, NotificationConsumer, Page, PersistenceError, ProcessRecorder, Subscription, Topic,
     TrackingRecorder, TrackingRecorderExt,
 };
 
-use crate::{ProcessorError, Progress, RetryPolicy, meters::Meters};
+use crate::{Handler, HandlerConsumer, ProcessorError, Progress, RetryPolicy, metrics::Metrics};
 
 /// How many notifications a processor that catches up handles per commit unless told otherwise.
 pub const DEFAULT_BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(500).unwrap();
@@ -50,10 +50,25 @@ pub struct Processor<R, D> {
     progress: Progress,
 }
 
+impl<U, R, H> Processor<U, HandlerConsumer<R, H>>
+where
+    U: ApplicationRecorder + Clone,
+    R: ProcessRecorder,
+    H: Handler,
+{
+    /// Passes the notifications of `upstream` to `handler`, and records the events that it returns with `recorder`.
+    ///
+    /// `application_name` is the name under which the position is recorded.
+    pub fn new(application_name: impl Into<String>, upstream: U, recorder: R, handler: H) -> Self {
+        Self::with_consumer(application_name, upstream, HandlerConsumer::new(recorder, handler))
+    }
+}
+
 impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Processor<R, D> {
-    /// Processes the notifications of `upstream`; `application_name` is the name under which the
-    /// downstream records the position.
-    pub fn new(application_name: impl Into<String>, upstream: R, downstream: D) -> Self {
+    /// Passes the notifications of `upstream` to a consumer: a projector, or one of your own.
+    ///
+    /// `application_name` is the name under which the position is recorded.
+    pub fn with_consumer(application_name: impl Into<String>, upstream: R, downstream: D) -> Self {
         let application_name = application_name.into();
         Self {
             name: application_name.clone(),
@@ -148,7 +163,7 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Processor<R, D> {
     /// new run goes on after the recorded position.
     pub async fn run(&mut self) -> Result<(), ProcessorError> {
         let mut work = Work {
-            meters: Meters::new(&self.name),
+            metrics: Metrics::new(&self.name),
             largest: self.batch_size.get(),
             position: 0,
             processor: self,
@@ -164,7 +179,7 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Processor<R, D> {
 /// One run of a processor.
 struct Work<'p, R, D> {
     processor: &'p mut Processor<R, D>,
-    meters: Meters,
+    metrics: Metrics,
     /// How many notifications to handle per commit now: fewer after a batch failed for one of them.
     largest: usize,
     /// The recorded position, from which the next one is recorded.
@@ -281,7 +296,7 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
     }
 
     fn committed(&mut self, notifications: usize) {
-        self.meters.committed(notifications);
+        self.metrics.committed(notifications);
         self.processor.progress.processed_more(notifications);
         // After a failure the batches grow again.
         self.largest = self.largest.saturating_mul(2).min(self.processor.batch_size.get());
@@ -291,7 +306,7 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         self.position = position;
         let Processor { name, progress, .. } = &*self.processor;
         progress.moved(position, end);
-        self.meters.moved(position, progress.lag());
+        self.metrics.moved(position, progress.lag());
         tracing::trace!(processor = name, position, lag = progress.lag(), "processed");
     }
 
@@ -319,14 +334,14 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
             Some(Conflict::Tracking { application_name, .. })
                 if application_name == batch.application_name =>
             {
-                self.meters.lost();
+                self.metrics.lost();
                 self.stand_by().await
             }
             Some(_) if self.hand_over_less(batch.notifications.len() / 2) => Ok(Next::Again),
             // The handler has not seen what somebody else has recorded meanwhile: now it will.
             Some(_) => {
                 failures.of_conflict += 1;
-                match RetryPolicy::CONTENDED.pause_after(failures.of_conflict) {
+                match RetryPolicy::CONFLICT.pause_after(failures.of_conflict) {
                     Some(pause) => self.wait(pause).await,
                     None => return self.after_handler(0, error.into(), batch, failures).await,
                 }
@@ -363,7 +378,7 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         if self.hand_over_less(index) {
             return Ok(Next::Again);
         }
-        self.meters.failed();
+        self.metrics.failed();
         failures.of_handler += 1;
         if let Some(pause) = self.processor.retries.pause_after(failures.of_handler) {
             tracing::warn!(
@@ -391,7 +406,7 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         let failed = error.to_string();
         match self.processor.downstream.park(alone, error).await {
             Ok(()) => {
-                self.meters.parked();
+                self.metrics.parked();
                 tracing::error!(
                     processor = self.processor.name,
                     notification = notification.id,
@@ -403,7 +418,7 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
             Err(ConsumerError::Handler { error: source, .. }) => Err(given_up(alone, notification, source)),
             // What is recorded in its place has no place either, however often it is tried.
             Err(ConsumerError::Recording(error))
-                if is_of_version(&error) && failures.of_conflict > RetryPolicy::CONTENDED.max_retries =>
+                if is_of_version(&error) && failures.of_conflict > RetryPolicy::CONFLICT.max_retries =>
             {
                 Err(given_up(alone, notification, error.into()))
             }
@@ -450,7 +465,7 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
     async fn pause(&self, error: &PersistenceError, failures: &mut Failures) {
         failures.passing = failures.passing.saturating_add(1);
         tracing::warn!(processor = self.processor.name, %error, "processing failed; trying again");
-        self.wait(RetryPolicy::PATIENT.pause_after(failures.passing).unwrap_or_default()).await;
+        self.wait(RetryPolicy::TRANSIENT.pause_after(failures.passing).unwrap_or_default()).await;
     }
 
     /// Waits, though no longer than until the upstream is closed.

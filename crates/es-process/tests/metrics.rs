@@ -7,7 +7,7 @@ use std::{convert::Infallible, time::Duration};
 
 use es_core::{AggregateRecorder, Bytes, Notification, StoredEvent, Topic, TrackingRecorderExt, uuid::Uuid};
 use es_popo::{PopoApplicationRecorder, PopoProcessRecorder};
-use es_process::{Handling, Processor};
+use es_process::Processor;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
 #[test]
@@ -47,7 +47,7 @@ async fn process_three() {
     });
     bank.insert_events(events.collect()).await.unwrap();
     let handler = async |_: Notification| Ok::<_, Infallible>(Vec::new());
-    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler)).name("audit");
+    let mut processor = Processor::new("bank", bank, audit.clone(), handler).name("audit");
     tokio::select! {
         ended = processor.run() => ended.unwrap(),
         waited = audit.wait("bank", 3, Duration::from_secs(60)) => waited.unwrap(),

@@ -23,7 +23,7 @@ use es_core::{
     uuid::Uuid,
 };
 use es_popo::{PopoApplicationRecorder, PopoProcessRecorder, PopoProjection, PopoTrackingRecorder};
-use es_process::{Handler, Handling, Processor, ProcessorError, RetryPolicy};
+use es_process::{Handler, Processor, ProcessorError, RetryPolicy};
 use futures_util::FutureExt;
 
 const OPENED: Topic = Topic::from_static("bank:Account.Opened");
@@ -79,7 +79,7 @@ where
 #[tokio::test]
 async fn catches_up_goes_on_live_and_ends_with_the_upstream() {
     let (bank, audit) = (bank(1_201).await, PopoProcessRecorder::new());
-    let mut processor = Processor::new("bank", bank.clone(), Handling::new(audit.clone(), notice));
+    let mut processor = Processor::new("bank", bank.clone(), audit.clone(), notice);
     let progress = processor.progress();
     let running = tokio::spawn(async move { processor.run().await });
     audit.wait("bank", 1_201, TOO_LONG).await.unwrap();
@@ -96,7 +96,7 @@ async fn catches_up_goes_on_live_and_ends_with_the_upstream() {
 async fn goes_on_after_the_recorded_position() {
     let (bank, audit) = (bank(10).await, PopoProcessRecorder::new());
     audit.insert_tracking(Tracking::new("bank", 7).unwrap()).await.unwrap();
-    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), notice));
+    let mut processor = Processor::new("bank", bank, audit.clone(), notice);
     run_until(&mut processor, &audit, 10).await;
     assert_eq!(audited(&audit).await, [8, 9, 10]);
 }
@@ -107,7 +107,7 @@ async fn commits_a_batch_at_a_time_and_one_at_a_time_live() {
     let batches = Arc::new(Mutex::new(Vec::new()));
     let downstream = Batches { recorder: tracking.clone(), batches: Arc::clone(&batches) };
     let mut processor =
-        Processor::new("bank", bank.clone(), downstream).batch_size(NonZeroUsize::new(10).unwrap());
+        Processor::with_consumer("bank", bank.clone(), downstream).batch_size(NonZeroUsize::new(10).unwrap());
     run_until(&mut processor, &tracking, 25).await;
     let running = tokio::spawn(async move { processor.run().await });
     for originator in [30, 31] {
@@ -150,8 +150,7 @@ async fn the_position_moves_past_other_topics() {
     let topics = [CREDITED, OPENED, CREDITED, CREDITED];
     let events = (1..).zip(topics).map(|(originator, topic)| event(topic, originator, 1)).collect();
     bank.insert_events(events).await.unwrap();
-    let downstream = Handling::new(audit.clone(), notice);
-    let mut processor = Processor::new("bank", bank.clone(), downstream).topics([OPENED]);
+    let mut processor = Processor::new("bank", bank.clone(), audit.clone(), notice).topics([OPENED]);
     run_until(&mut processor, &audit, 4).await;
     assert_eq!(audited(&audit).await, [2]);
     assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(4));
@@ -167,13 +166,13 @@ async fn a_handler_that_fails_stops_it_with_the_notification_named() {
     let mut processor = Processor::new(
         "bank",
         bank,
-        Handling::new(audit.clone(), async |notification: Notification| {
+        audit.clone(), async |notification: Notification| {
             if notification.id == 4 {
                 Err(io::Error::other("no such account"))
             } else {
                 Ok(vec![noticed(&notification)])
             }
-        }),
+        },
     );
     let error = processor.run().await.unwrap_err();
     assert_eq!(
@@ -239,7 +238,7 @@ async fn a_failed_handler_is_called_again_as_often_as_told() {
         let (bank, audit) = (bank(3).await, PopoProcessRecorder::new());
         let calls = Arc::new(AtomicUsize::new(0));
         let fragile = Fragile { failures, parks: false, calls: Arc::clone(&calls) };
-        let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), fragile))
+        let mut processor = Processor::new("bank", bank, audit.clone(), fragile)
             .retries(quick_retries(retries));
         if succeeds {
             run_until(&mut processor, &audit, 3).await;
@@ -257,7 +256,7 @@ async fn what_cannot_be_handled_is_parked_with_its_position() {
     let (bank, audit) = (bank(4).await, PopoProcessRecorder::new());
     let fragile = Fragile { failures: u32::MAX, parks: true, calls: Arc::default() };
     let mut processor =
-        Processor::new("bank", bank, Handling::new(audit.clone(), fragile)).retries(quick_retries(1));
+        Processor::new("bank", bank, audit.clone(), fragile).retries(quick_retries(1));
     run_until(&mut processor, &audit, 4).await;
     assert_eq!(audited(&audit).await, [1, 2, 3, 4]);
     let parked = audit.select_events(Uuid::from_u128(2), EventRange::all()).await.unwrap();
@@ -278,7 +277,7 @@ async fn a_failure_of_the_handler_that_may_pass_is_none() {
             Ok(vec![noticed(&notification)])
         }
     };
-    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler));
+    let mut processor = Processor::new("bank", bank, audit.clone(), handler);
     run_until(&mut processor, &audit, 2).await;
     assert_eq!(audited(&audit).await, [1, 2]);
 }
@@ -295,7 +294,7 @@ async fn handlers_that_read_what_they_write_see_each_others_events() {
             Ok::<_, PersistenceError>(vec![event(NOTICED, 0, seen as i64 + 1)])
         }
     };
-    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler));
+    let mut processor = Processor::new("bank", bank, audit.clone(), handler);
     run_until(&mut processor, &audit, 20).await;
     let versions = audit.select_events(Uuid::nil(), EventRange::all()).await.unwrap();
     assert_eq!(versions.len(), 20);
@@ -316,7 +315,7 @@ async fn what_somebody_else_has_written_meanwhile_is_seen_the_next_time() {
             Ok::<_, PersistenceError>(vec![event(NOTICED, 0, seen + 1)])
         }
     };
-    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler));
+    let mut processor = Processor::new("bank", bank, audit.clone(), handler);
     run_until(&mut processor, &audit, 1).await;
     let topics: Vec<_> = audit.select_events(Uuid::nil(), EventRange::all()).await.unwrap();
     assert_eq!(topics.iter().filter(|event| event.topic == NOTICED).count(), 1);
@@ -326,7 +325,7 @@ async fn what_somebody_else_has_written_meanwhile_is_seen_the_next_time() {
 async fn a_place_that_stays_taken_is_the_handlers_failure() {
     let (bank, audit) = (bank(2).await, PopoProcessRecorder::new());
     audit.insert_events(vec![event(OPENED, 2, 1)]).await.unwrap();
-    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), notice));
+    let mut processor = Processor::new("bank", bank, audit.clone(), notice);
     let error = processor.run().await.unwrap_err();
     let ProcessorError::Handler { notification, source, .. } = error else { panic!("{error:?}") };
     assert_eq!(notification.id, 2);
@@ -338,7 +337,7 @@ async fn a_place_that_stays_taken_is_the_handlers_failure() {
 async fn a_position_beyond_the_end_of_the_log_is_refused() {
     let (bank, audit) = (bank(3).await, PopoProcessRecorder::new());
     audit.insert_tracking(Tracking::new("bank", 4).unwrap()).await.unwrap();
-    let mut processor = Processor::new("bank", bank, Handling::new(audit, notice));
+    let mut processor = Processor::new("bank", bank, audit, notice);
     let error = processor.run().await.unwrap_err();
     let ProcessorError::Persistence { source, .. } = error else { panic!("{error:?}") };
     assert_eq!(source.kind(), ErrorKind::RolledBack);
@@ -421,7 +420,7 @@ async fn a_log_that_is_restored_under_a_processor_is_noticed() {
             let restored = bank(7).await;
             credit(&restored, 100..100 + rest - 7).await;
             let mut processor =
-                Processor::new("bank", bank_log.clone(), Handling::new(audit.clone(), notice))
+                Processor::new("bank", bank_log.clone(), audit.clone(), notice)
                     .topics(topics.clone());
             let restore = async {
                 audit.wait("bank", 10, TOO_LONG).await.unwrap();
@@ -455,7 +454,7 @@ async fn one_that_another_instance_overtakes_over_other_topics_goes_on() {
             }
         }
     };
-    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler))
+    let mut processor = Processor::new("bank", bank, audit.clone(), handler)
         .topics([OPENED])
         .standby_pause(Duration::from_millis(1));
     run_until(&mut processor, &audit, 5).await;
@@ -472,7 +471,7 @@ async fn of_two_instances_one_stands_by_and_takes_over() {
             counted.fetch_add(1, Ordering::Relaxed);
             notice(notification)
         };
-        Processor::new("bank", bank.clone(), Handling::new(audit.clone(), handler))
+        Processor::new("bank", bank.clone(), audit.clone(), handler)
             .batch_size(NonZeroUsize::new(7).unwrap())
             .standby_pause(Duration::from_millis(1))
     };
@@ -511,7 +510,7 @@ async fn what_another_instance_has_processed_in_smaller_portions_is_not_repeated
             Ok::<_, PersistenceError>(vec![StoredEvent { originator_id, ..noticed(&notification) }])
         }
     };
-    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler))
+    let mut processor = Processor::new("bank", bank, audit.clone(), handler)
         .standby_pause(Duration::from_millis(1));
     run_until(&mut processor, &audit, 10).await;
     assert_eq!(audit.max_notification_id().await.unwrap(), Some(10));
@@ -526,7 +525,7 @@ async fn dropped_at_any_point_and_run_again_it_comes_to_the_same() {
         tokio::task::yield_now().await;
         notice(notification).await
     };
-    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), handler))
+    let mut processor = Processor::new("bank", bank, audit.clone(), handler)
         .batch_size(NonZeroUsize::new(4).unwrap());
     for polls in 0..40 {
         let mut run = pin!(processor.run());
@@ -558,7 +557,7 @@ async fn what_cannot_even_be_parked_stops_it() {
     // It once parked again and again, each time within the one before, until the stack was used up.
     let (bank, audit) = (bank(2).await, PopoProcessRecorder::new());
     audit.insert_events(vec![event(OPENED, 99, 1)]).await.unwrap();
-    let mut processor = Processor::new("bank", bank, Handling::new(audit.clone(), ParksWhereItCannot));
+    let mut processor = Processor::new("bank", bank, audit.clone(), ParksWhereItCannot);
     let error = processor.run().await.unwrap_err();
     let ProcessorError::Handler { notification, source, .. } = error else { panic!("{error:?}") };
     assert_eq!(notification.id, 1);
@@ -603,14 +602,14 @@ async fn a_downstream_that_tells_the_impossible_is_not_believed() {
     for handled in [0, 3, usize::MAX] {
         let (downstream, asked) = Answers::new(move || Ok(handled));
         let batch_size = NonZeroUsize::new(2).unwrap();
-        let mut processor = Processor::new("bank", bank(5).await, downstream).batch_size(batch_size);
+        let mut processor = Processor::with_consumer("bank", bank(5).await, downstream).batch_size(batch_size);
         let error = processor.run().await.unwrap_err();
         assert!(matches!(error, ProcessorError::Persistence { .. }), "{error:?}");
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
     let failure = || ConsumerError::Handler { index: 7, error: "at what?".into() };
     let (downstream, asked) = Answers::new(move || Err(failure()));
-    let error = Processor::new("bank", bank(5).await, downstream).run().await.unwrap_err();
+    let error = Processor::with_consumer("bank", bank(5).await, downstream).run().await.unwrap_err();
     assert!(matches!(error, ProcessorError::Persistence { .. }), "{error:?}");
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
@@ -619,7 +618,7 @@ async fn a_downstream_that_tells_the_impossible_is_not_believed() {
 async fn it_rests_after_a_commit_whose_outcome_is_unknown() {
     let unknown = || PersistenceError::new(ErrorKind::OutcomeUnknown, "the disk fails");
     let (downstream, asked) = Answers::new(move || Err(unknown().into()));
-    let mut processor = Processor::new("bank", bank(1).await, downstream);
+    let mut processor = Processor::with_consumer("bank", bank(1).await, downstream);
     assert!(processor.run().now_or_never().is_none());
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
@@ -629,7 +628,7 @@ async fn it_ends_with_the_upstream_though_the_downstream_does_not_come_back() {
     let down = || PersistenceError::operational("the server is down").transient();
     let (downstream, _) = Answers::new(move || Err(down().into()));
     let bank = bank(1).await;
-    let mut processor = Processor::new("bank", bank.clone(), downstream);
+    let mut processor = Processor::with_consumer("bank", bank.clone(), downstream);
     let mut run = pin!(processor.run());
     assert!(run.as_mut().now_or_never().is_none());
     bank.close().await.unwrap();
@@ -642,7 +641,7 @@ async fn it_ends_with_the_upstream_between_two_portions() {
     let (bank, tracking) = (bank(4).await, PopoTrackingRecorder::new());
     let batches = Arc::default();
     let downstream = Batches { recorder: tracking.clone(), batches: Arc::clone(&batches) };
-    let mut processor = Processor::new("bank", bank.clone(), Closing { downstream, upstream: bank })
+    let mut processor = Processor::with_consumer("bank", bank.clone(), Closing { downstream, upstream: bank })
         .batch_size(NonZeroUsize::MIN);
     processor.run().await.unwrap();
     assert_eq!(*batches.lock().unwrap(), [(1, 1)]);
@@ -721,7 +720,7 @@ async fn a_view_changes_with_its_position() {
     let (bank, tracking) = (bank(10).await, PopoTrackingRecorder::new());
     let projector = tracking.projector(Sums { fails_at: None, parks: false }, HashMap::new());
     let view = projector.view();
-    let mut processor = Processor::new("bank", bank, projector);
+    let mut processor = Processor::with_consumer("bank", bank, projector);
     run_until(&mut processor, &tracking, 10).await;
     assert_eq!(*view.read(), HashMap::from([(false, 25), (true, 30)]));
 }
@@ -731,7 +730,7 @@ async fn a_projection_that_fails_leaves_no_half() {
     let (bank, tracking) = (bank(10).await, PopoTrackingRecorder::new());
     let projector = tracking.projector(Sums { fails_at: Some(4), parks: false }, HashMap::new());
     let view = projector.view();
-    let error = Processor::new("bank", bank, projector).run().await.unwrap_err();
+    let error = Processor::with_consumer("bank", bank, projector).run().await.unwrap_err();
     assert!(matches!(error, ProcessorError::Handler { notification, .. } if notification.id == 4));
     assert_eq!(*view.read(), HashMap::from([(false, 4), (true, 2)]));
     assert_eq!(tracking.max_tracking_id("bank").await.unwrap(), Some(3));
@@ -742,7 +741,7 @@ async fn a_projection_parks_in_the_commit_of_the_position() {
     let (bank, tracking) = (bank(5).await, PopoTrackingRecorder::new());
     let projector = tracking.projector(Sums { fails_at: Some(4), parks: true }, HashMap::new());
     let view = projector.view();
-    let mut processor = Processor::new("bank", bank, projector);
+    let mut processor = Processor::with_consumer("bank", bank, projector);
     run_until(&mut processor, &tracking, 5).await;
     assert_eq!(*view.read(), HashMap::from([(false, 4), (true, 2)]));
 }
@@ -772,7 +771,7 @@ impl PopoProjection for Defuse {
 #[tokio::test]
 async fn a_view_that_is_replaced_is_dropped_when_nothing_is_locked() {
     let (bank, tracking) = (bank(1).await, PopoTrackingRecorder::new());
-    let mut processor = Processor::new("bank", bank, tracking.projector(Defuse, Explosive(true)));
+    let mut processor = Processor::with_consumer("bank", bank, tracking.projector(Defuse, Explosive(true)));
     let panicked = tokio::spawn(async move { processor.run().await }).await.unwrap_err();
     assert!(panicked.is_panic());
     // The recorder was once of no use after this.

@@ -213,10 +213,10 @@ impl SqliteDatastore {
         &self.0.path
     }
 
-    /// Lets what was accepted finish, then closes the database, for all recorders that share it.
+    /// Waits for accepted writes, then closes the database, for all recorders that share it.
     ///
     /// Later calls of other methods, and of the recorders', fail with an
-    /// [`Interface`](ErrorKind::Interface) error; closing again is fine.
+    /// [`Interface`](ErrorKind::Interface) error. Closing again succeeds.
     ///
     /// # Errors
     /// None at present.

@@ -133,7 +133,7 @@ impl SqliteTrackingRecorder {
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
     /// let positions = SqliteOptions::new("counts.db").open().await?.tracking_recorder().await?;
     /// let projector = positions.projector(counts).await?;
-    /// Processor::new("bank", upstream, projector).run().await?;
+    /// Processor::with_consumer("bank", upstream, projector).run().await?;
     /// # Ok(())
     /// # }
     /// ```

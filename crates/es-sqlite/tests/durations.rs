@@ -47,7 +47,7 @@ async fn any_duration_is_accepted() {
 
         let projector = recorder.projector(Nothing).await.unwrap();
         let retries = RetryPolicy { max_retries: 3, first_pause: duration, longest_pause: duration };
-        let processor = Processor::new("bank", recorder.clone(), projector);
+        let processor = Processor::with_consumer("bank", recorder.clone(), projector);
         let mut processor = processor.poll_interval(duration).standby_pause(duration).retries(retries);
         let running = tokio::spawn(async move { processor.run().await });
         recorder.wait("bank", 3, duration.max(Duration::from_secs(30))).await.unwrap();

@@ -413,7 +413,7 @@ async fn a_deferred_constraint_that_is_violated_parks_the_notification() {
     let upstream = SqliteOptions::new(":memory:").open().await.unwrap().application_recorder().await.unwrap();
     upstream.insert_events(support::events(1, 1..=20)).await.unwrap();
     let positions = projector.recorder().clone();
-    let mut processor = Processor::new(UPSTREAM, upstream.clone(), projector);
+    let mut processor = Processor::with_consumer(UPSTREAM, upstream.clone(), projector);
     let close = async {
         positions.wait(UPSTREAM, 20, Duration::from_secs(60)).await.unwrap();
         upstream.close().await.unwrap();
@@ -493,7 +493,7 @@ async fn processors_that_race_process_each_notification_once() {
         let faults =
             faults.into_iter().filter(|(step, _)| fault == Fault::Busy || *step == FaultPoint::Report);
         let projector = projector(SqliteOptions::new(&path).hooks(Faults::new(faults))).await;
-        let mut processor = Processor::new(UPSTREAM, upstream.clone(), projector)
+        let mut processor = Processor::with_consumer(UPSTREAM, upstream.clone(), projector)
             .batch_size(NonZeroUsize::new(size).unwrap())
             .standby_pause(Duration::from_millis(1));
         running.push(tokio::spawn(async move { processor.run().await }));

@@ -14,7 +14,7 @@ use es_core::{
     AggregateRecorder, ErrorKind, Notification, PersistenceError, StoredEvent, TrackingRecorder,
     TrackingRecorderExt,
 };
-use es_process::{Handling, Processor, ProcessorError};
+use es_process::{Processor, ProcessorError};
 use es_sqlite::{SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder, rusqlite::Connection};
 use support::{database, events};
 
@@ -48,7 +48,7 @@ async fn error_after(
     harm: impl AsyncFnOnce(),
 ) -> PersistenceError {
     upstream.insert_events(events(1, 1..=10)).await.unwrap();
-    let mut processor = Processor::new("bank", upstream.clone(), Handling::new(downstream.clone(), handle))
+    let mut processor = Processor::new("bank", upstream.clone(), downstream.clone(), handle)
         .poll_interval(Duration::from_millis(5));
     let interrupt = async {
         downstream.wait("bank", 10, TOO_LONG).await.unwrap();

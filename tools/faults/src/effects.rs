@@ -8,7 +8,7 @@ use es_core::{
     TrackingRecorder,
 };
 use es_postgres::PostgresProjection;
-use es_process::{Handler, Handling, Processor};
+use es_process::{Handler, HandlerConsumer, Processor};
 use es_sqlite::{SqliteProjection, rusqlite};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Postgres};
@@ -66,10 +66,10 @@ pub async fn process(
     let effects = Effects::new(place, fuse.clone());
     match (kind, place.open_process(fuse, true).await?) {
         (Kind::Events, ProcessRecorder::Sqlite(recorder)) => {
-            run(upstream, Handling::new(recorder, effects), topic, seed, stop).await
+            run(upstream, HandlerConsumer::new(recorder, effects), topic, seed, stop).await
         }
         (Kind::Events, ProcessRecorder::Postgres(recorder)) => {
-            run(upstream, Handling::new(recorder, effects), topic, seed, stop).await
+            run(upstream, HandlerConsumer::new(recorder, effects), topic, seed, stop).await
         }
         (Kind::Rows, ProcessRecorder::Sqlite(recorder)) => {
             run(upstream, recorder.projector(effects).await?, topic, seed, stop).await
@@ -89,7 +89,7 @@ async fn run(
 ) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
     let batch_size = NonZeroUsize::new(random.usize(1..64)).unwrap_or(NonZeroUsize::MIN);
-    let mut processor = Processor::new(UPSTREAM, upstream.clone(), downstream)
+    let mut processor = Processor::with_consumer(UPSTREAM, upstream.clone(), downstream)
         .topics(topics(topic))
         .batch_size(batch_size)
         .poll_interval(Duration::from_millis(20))

@@ -25,7 +25,7 @@ use es_faults::{
 };
 use es_popo::{PopoApplicationRecorder, PopoProcessRecorder, PopoProjection};
 use es_postgres::HookFuture;
-use es_process::{Handler, Handling, Processor};
+use es_process::{Handler, HandlerConsumer, Processor};
 use es_sqlite::{Fault, FaultHooks};
 use futures_util::FutureExt;
 use tokio::{
@@ -227,7 +227,7 @@ fn processor<D: NotificationConsumer>(
     at: &Interruption,
 ) -> Processor<PopoApplicationRecorder, Interrupted<D>> {
     let downstream = Interrupted { inner, at: at.clone() };
-    Processor::new(UPSTREAM, upstream.clone(), downstream)
+    Processor::with_consumer(UPSTREAM, upstream.clone(), downstream)
         .batch_size(BATCH_SIZE)
         .standby_pause(Duration::from_millis(1))
 }
@@ -269,10 +269,10 @@ async fn check(backend: Backend, kind: Kind) {
             interrupt(&at, &steps, &recorder, async || recorder.projector(make()).await.unwrap()).await
         }
         (_, ProcessRecorder::Sqlite(recorder)) => {
-            interrupt(&at, &steps, &recorder, async || Handling::new(recorder.clone(), handler())).await
+            interrupt(&at, &steps, &recorder, async || HandlerConsumer::new(recorder.clone(), handler())).await
         }
         (_, ProcessRecorder::Postgres(recorder)) => {
-            interrupt(&at, &steps, &recorder, async || Handling::new(recorder.clone(), handler())).await
+            interrupt(&at, &steps, &recorder, async || HandlerConsumer::new(recorder.clone(), handler())).await
         }
         (_, other) => panic!("no test for {other:?}"),
     };
@@ -286,7 +286,7 @@ async fn a_processor_in_memory() {
     let place = Place::create(Backend::Sqlite, Path::new(""), "unused").await.unwrap();
     let handler = || InterruptedHandler { effects: Effects::new(&place, Fuse::new(None)), at: at.clone() };
     let handled =
-        interrupt(&at, &OF_HANDLERS, &audit, async || Handling::new(audit.clone(), handler())).await;
+        interrupt(&at, &OF_HANDLERS, &audit, async || HandlerConsumer::new(audit.clone(), handler())).await;
     let all = audit.select_notifications(NotificationSelection::new(usize::MAX)).await.unwrap();
     assert_eq!(effects::of(&all), handled);
 }

@@ -62,7 +62,7 @@ pub async fn follow(lane: Arc<Lane>) -> Result<()> {
 
 /// Runs a processor for a while; true if it has reached the end of the log.
 async fn run(lane: &Lane, downstream: impl NotificationConsumer) -> Result<bool> {
-    let mut processor = Processor::new(UPSTREAM, lane.recorder.clone(), downstream);
+    let mut processor = Processor::with_consumer(UPSTREAM, lane.recorder.clone(), downstream);
     let at_end = async {
         let end = lane.ended().await;
         lane.recorder.wait(UPSTREAM, end, CATCH_UP).await

@@ -145,13 +145,6 @@ impl Signals {
         }
     }
 
-    /// Waits until other processes have been told.
-    pub(crate) async fn told(&self) {
-        if let Some(table) = &self.events {
-            table.told().await;
-        }
-    }
-
     /// Ends those who follow the recorder.
     pub(crate) fn close(&self) {
         self.commits.close();

@@ -14,7 +14,7 @@ use es_core::{
     ApplicationRecorder, ApplicationRecorderExt, Notification, ProcessRecorder, StoredEvent, Topic,
     TrackingRecorderExt,
 };
-use es_process::{Handling, Processor};
+use es_process::Processor;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
@@ -177,9 +177,8 @@ impl<R: ProcessRecorder + Clone + 'static> Processing<R> {
     async fn measure(&self) -> Result<Sample> {
         let downstream = (self.create)().await?;
         let last = self.events as i64;
-        let handling = Handling::new(downstream.clone(), notice);
-        let mut processor =
-            Processor::new("bank", self.upstream.clone(), handling).batch_size(self.batch_size);
+        let mut processor = Processor::new("bank", self.upstream.clone(), downstream.clone(), notice)
+            .batch_size(self.batch_size);
         let start = Instant::now();
         let running = tokio::spawn(async move { processor.run().await });
         downstream.wait("bank", last, TOO_LONG).await?;

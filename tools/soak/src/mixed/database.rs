@@ -152,7 +152,7 @@ impl Database {
         for application in [APPLICATION, LEDGER, ROWS] {
             datastore.process_recorder(application).await?;
         }
-        datastore.close().await;
+        datastore.close().await?;
         let statements = format!(
             "GRANT SELECT, INSERT ON mixed_events TO {0}; \
              GRANT USAGE ON SEQUENCE mixed_events_notification_id_seq TO {0}; \

@@ -22,7 +22,7 @@ use es_core::{
     Tracking, TrackingRecorder, uuid::Uuid,
 };
 use es_postgres::{PostgresApplicationRecorder, PostgresProcessRecorder, PostgresProjection};
-use es_process::{Handler, Handling, Processor};
+use es_process::{Handler, HandlerConsumer, Processor};
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use sqlx::Postgres;
@@ -204,7 +204,7 @@ async fn write(job: &Arc<Job>, told: watch::Receiver<Told>) -> Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended?;
     }
-    datastore.close().await;
+    datastore.close().await?;
     Ok(())
 }
 
@@ -355,7 +355,7 @@ async fn follow(job: &Arc<Job>, told: watch::Receiver<Told>) -> Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended?;
     }
-    datastore.close().await;
+    datastore.close().await?;
     Ok(())
 }
 
@@ -412,7 +412,7 @@ async fn process(job: &Arc<Job>, told: watch::Receiver<Told>) -> Result<()> {
                         run_processor(upstream, rows.projector(Effects).await?, told.clone()).await
                     } else {
                         let ledger = datastore.process_recorder(LEDGER).await?;
-                        run_processor(upstream, Handling::new(ledger, Effects), told.clone()).await
+                        run_processor(upstream, HandlerConsumer::new(ledger, Effects), told.clone()).await
                     }
                 };
                 if let Err(error) = processed.await {
@@ -425,7 +425,7 @@ async fn process(job: &Arc<Job>, told: watch::Receiver<Told>) -> Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended?;
     }
-    datastore.close().await;
+    datastore.close().await?;
     Ok(())
 }
 
@@ -435,7 +435,7 @@ async fn run_processor(
     mut told: watch::Receiver<Told>,
 ) -> Result<()> {
     let batch_size = NonZeroUsize::new(fastrand::usize(1..64)).context("a batch has a size")?;
-    let mut processor = Processor::new(UPSTREAM, upstream, downstream)
+    let mut processor = Processor::with_consumer(UPSTREAM, upstream, downstream)
         .batch_size(batch_size)
         .poll_interval(Duration::from_millis(20))
         .standby_pause(Duration::from_millis(20));

@@ -1,11 +1,11 @@
-//! What the `metrics` facade is told, where that feature is compiled in.
+//! Reports to the `metrics` facade, where that feature is compiled in.
 
 #[cfg(feature = "metrics")]
 mod facade {
     use metrics::{Counter, Gauge, counter, gauge};
 
-    /// The meters of one processor, labelled with its name.
-    pub(crate) struct Meters {
+    /// The metrics of one processor, labelled with its name.
+    pub(crate) struct Metrics {
         position: Gauge,
         lag: Gauge,
         processed: Counter,
@@ -15,8 +15,8 @@ mod facade {
         lost: Counter,
     }
 
-    impl Meters {
-        /// Of the recorder that is installed now.
+    impl Metrics {
+        /// Uses the metrics recorder that is installed now.
         pub(crate) fn new(name: &str) -> Self {
             let processor = || name.to_owned();
             Self {
@@ -56,10 +56,10 @@ mod facade {
 
 #[cfg(not(feature = "metrics"))]
 mod facade {
-    /// Nobody is told.
-    pub(crate) struct Meters;
+    /// Reports nothing.
+    pub(crate) struct Metrics;
 
-    impl Meters {
+    impl Metrics {
         pub(crate) fn new(_name: &str) -> Self {
             Self
         }
@@ -76,4 +76,4 @@ mod facade {
     }
 }
 
-pub(crate) use facade::Meters;
+pub(crate) use facade::Metrics;
