@@ -10,14 +10,17 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 
-use crate::{bench, interop, postgres, postgres::Version, process, soak, test, tools, workspace};
+use crate::{
+    bench, interop, package, postgres, postgres::Version, process, readme, soak, test, tools, workspace,
+};
 
 /// Run everything that a change must pass
 ///
 /// That is formatting, lints (all features, then each alone), documentation, tests as `cargo xtask test` runs
 /// them, those of es-postgres on the oldest and the newest version of PostgreSQL too (where npm can install
-/// them), Rust and Python on one database as `cargo xtask interop` runs them, the quickstart example, a short
-/// run of the benchmarks without verdicts on time, and the dependencies' licences, sources and advisories.
+/// them), Rust and Python on one database as `cargo xtask interop` runs them, the quickstart example, the
+/// snippets of the READMEs in new packages, the packages as they would be published, a short run of the
+/// benchmarks without verdicts on time, and the licences, sources and advisories of dependencies.
 /// Every step is run even if an earlier one fails.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -60,6 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         steps.run("parallel soak", || mixed_soak(soak::Ordering::Parallel));
     }
     steps.run("quickstart", quickstart);
+    steps.run("READMEs", || readme::run().map(|()| Verdict::Passed));
+    steps.run("packages", || package::run(&package::Arguments::default()).map(|()| Verdict::Passed));
     steps.run("benchmarks", || benchmarks(arguments.without_postgres));
     steps.run("dependencies", dependencies);
     steps.run("advisories", advisories);

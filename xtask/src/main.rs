@@ -1,5 +1,5 @@
 //! The one way to run things here: `cargo xtask test | ci | fmt | bench | coverage | faults | fuzz | interop | mutants |
-//! sanitize | soak | postgres | pgbouncer`.
+//! package | readme | sanitize | soak | postgres | pgbouncer`.
 //!
 //! What a person runs and what CI runs is the same code, and whatever needs a PostgreSQL server is given one.
 
@@ -18,10 +18,12 @@ mod faults;
 mod fuzz;
 mod interop;
 mod mutants;
+mod package;
 mod pgbouncer;
 mod postgres;
 mod process;
 mod python;
+mod readme;
 mod sanitize;
 mod soak;
 mod test;
@@ -52,6 +54,9 @@ enum Command {
     Fuzz(fuzz::Arguments),
     Interop(interop::Arguments),
     Mutants(mutants::Arguments),
+    Package(package::Arguments),
+    /// Build and run the snippets of every README in new packages
+    Readme,
     Sanitize(sanitize::Arguments),
     Soak(soak::Arguments),
     #[command(subcommand)]
@@ -87,6 +92,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Interop(arguments) => interop::run(&arguments),
         Command::Mutants(arguments) => mutants::run(&arguments),
+        Command::Package(arguments) => package::run(&arguments),
+        Command::Readme => readme::run(),
         Command::Sanitize(arguments) => sanitize::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Postgres(command) => postgres::run(command),

@@ -70,8 +70,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // The projection follows the bank, in the same file here; its position is recorded beside it.
     let positions = datastore.tracking_recorder().await?;
     let projector = positions.projector(Balances(Mapper::new(JsonTranscoder::new()))).await?;
-    let mut processor =
-        Processor::with_consumer("bank", bank.clone(), projector).topics(AccountEvent::TOPICS.iter().cloned());
+    let mut processor = Processor::with_consumer("bank", bank.clone(), projector)
+        .topics(AccountEvent::TOPICS.iter().cloned());
     let progress = processor.progress();
     let processing = tokio::spawn(async move { processor.run().await });
 

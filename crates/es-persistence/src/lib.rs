@@ -119,5 +119,5 @@ pub use es_transcode as transcode;
     feature = "zlib",
     feature = "aes"
 ))]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

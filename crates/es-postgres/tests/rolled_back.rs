@@ -77,8 +77,8 @@ where
     D: NotificationConsumer,
     P: TrackingRecorder,
 {
-    let mut processor =
-        Processor::with_consumer("bank", upstream.clone(), downstream).poll_interval(Duration::from_millis(5));
+    let mut processor = Processor::with_consumer("bank", upstream.clone(), downstream)
+        .poll_interval(Duration::from_millis(5));
     let interrupt = async {
         positions.wait("bank", 10, TOO_LONG).await.unwrap();
         harm().await;
@@ -113,7 +113,8 @@ async fn an_upstream_that_is_cut_back_under_a_processor_is_noticed() {
             );
             run(&mut schema.connect().await, &cut).await;
         };
-        let error = error_after(&upstream, HandlerConsumer::new(downstream.clone(), handle), &downstream, cut).await;
+        let error =
+            error_after(&upstream, HandlerConsumer::new(downstream.clone(), handle), &downstream, cut).await;
         assert_rolled_back(&error);
         assert_eq!(downstream.max_tracking_id("bank").await.unwrap(), Some(10));
     }
@@ -200,7 +201,8 @@ async fn a_standby_that_lags_and_takes_over_under_a_processor_is_noticed() {
         assert!(scalar::<bool>(&mut lagging, "SELECT pg_promote()").await);
     };
     let error =
-        error_after(&upstream, HandlerConsumer::new(downstream.clone(), handle), &downstream, fail_over).await;
+        error_after(&upstream, HandlerConsumer::new(downstream.clone(), handle), &downstream, fail_over)
+            .await;
     assert_eq!(error.kind(), ErrorKind::RolledBack, "{error}");
     assert!(error.to_string().contains("\"bank\""), "{error}");
     assert_eq!(downstream.max_tracking_id("bank").await.unwrap(), Some(10));

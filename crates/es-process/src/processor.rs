@@ -4,8 +4,8 @@ use std::{fmt, num::NonZeroUsize, time::Duration};
 
 use es_core::{
     ApplicationRecorder, ApplicationRecorderExt, Conflict, ConsumerError, DEFAULT_PAGE_SIZE, HandlerError,
-    Notification, NotificationBatch, NotificationConsumer, Page, PersistenceError, ProcessRecorder, Subscription, Topic,
-    TrackingRecorder, TrackingRecorderExt,
+    Notification, NotificationBatch, NotificationConsumer, Page, PersistenceError, ProcessRecorder,
+    Subscription, Topic, TrackingRecorder, TrackingRecorderExt,
 };
 
 use crate::{Handler, HandlerConsumer, ProcessorError, Progress, RetryPolicy, metrics::Metrics};

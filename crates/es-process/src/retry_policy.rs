@@ -79,8 +79,8 @@ mod tests {
     fn pauses_double_up_to_the_longest_and_end() {
         let retries =
             RetryPolicy { longest_pause: Duration::from_millis(250), ..RetryPolicy::max_retries(3) };
-        let pauses = [1, 2, 3, 4]
-            .map(|failures| retries.longest_pause_after(failures).map(|pause| pause.as_millis()));
+        let pauses =
+            [1, 2, 3, 4].map(|failures| retries.longest_pause_after(failures).map(|pause| pause.as_millis()));
         assert_eq!(pauses, [Some(100), Some(200), Some(250), None]);
         assert_eq!(RetryPolicy::NONE.pause_after(1), None);
         assert_eq!(RetryPolicy::TRANSIENT.longest_pause_after(1_000), Some(Duration::from_secs(5)));
@@ -92,7 +92,10 @@ mod tests {
             let policy = RetryPolicy { first_pause: longest_pause, longest_pause, max_retries: 1 };
             for _ in 0..1_000 {
                 let pause = policy.pause_after(1).unwrap_or(Duration::MAX);
-                assert!((longest_pause / 2..=longest_pause).contains(&pause), "{pause:?} of {longest_pause:?}");
+                assert!(
+                    (longest_pause / 2..=longest_pause).contains(&pause),
+                    "{pause:?} of {longest_pause:?}"
+                );
             }
         }
         let policy = RetryPolicy::max_retries(1);

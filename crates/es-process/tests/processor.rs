@@ -163,17 +163,13 @@ async fn the_position_moves_past_other_topics() {
 #[tokio::test]
 async fn a_handler_that_fails_stops_it_with_the_notification_named() {
     let (bank, audit) = (bank(5).await, PopoProcessRecorder::new());
-    let mut processor = Processor::new(
-        "bank",
-        bank,
-        audit.clone(), async |notification: Notification| {
-            if notification.id == 4 {
-                Err(io::Error::other("no such account"))
-            } else {
-                Ok(vec![noticed(&notification)])
-            }
-        },
-    );
+    let mut processor = Processor::new("bank", bank, audit.clone(), async |notification: Notification| {
+        if notification.id == 4 {
+            Err(io::Error::other("no such account"))
+        } else {
+            Ok(vec![noticed(&notification)])
+        }
+    });
     let error = processor.run().await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -238,8 +234,8 @@ async fn a_failed_handler_is_called_again_as_often_as_told() {
         let (bank, audit) = (bank(3).await, PopoProcessRecorder::new());
         let calls = Arc::new(AtomicUsize::new(0));
         let fragile = Fragile { failures, parks: false, calls: Arc::clone(&calls) };
-        let mut processor = Processor::new("bank", bank, audit.clone(), fragile)
-            .retries(quick_retries(retries));
+        let mut processor =
+            Processor::new("bank", bank, audit.clone(), fragile).retries(quick_retries(retries));
         if succeeds {
             run_until(&mut processor, &audit, 3).await;
             assert_eq!(audited(&audit).await, [1, 2, 3]);
@@ -255,8 +251,7 @@ async fn a_failed_handler_is_called_again_as_often_as_told() {
 async fn what_cannot_be_handled_is_parked_with_its_position() {
     let (bank, audit) = (bank(4).await, PopoProcessRecorder::new());
     let fragile = Fragile { failures: u32::MAX, parks: true, calls: Arc::default() };
-    let mut processor =
-        Processor::new("bank", bank, audit.clone(), fragile).retries(quick_retries(1));
+    let mut processor = Processor::new("bank", bank, audit.clone(), fragile).retries(quick_retries(1));
     run_until(&mut processor, &audit, 4).await;
     assert_eq!(audited(&audit).await, [1, 2, 3, 4]);
     let parked = audit.select_events(Uuid::from_u128(2), EventRange::all()).await.unwrap();
@@ -420,8 +415,7 @@ async fn a_log_that_is_restored_under_a_processor_is_noticed() {
             let restored = bank(7).await;
             credit(&restored, 100..100 + rest - 7).await;
             let mut processor =
-                Processor::new("bank", bank_log.clone(), audit.clone(), notice)
-                    .topics(topics.clone());
+                Processor::new("bank", bank_log.clone(), audit.clone(), notice).topics(topics.clone());
             let restore = async {
                 audit.wait("bank", 10, TOO_LONG).await.unwrap();
                 bank_log.failures.store(failures, Ordering::SeqCst);
@@ -510,8 +504,8 @@ async fn what_another_instance_has_processed_in_smaller_portions_is_not_repeated
             Ok::<_, PersistenceError>(vec![StoredEvent { originator_id, ..noticed(&notification) }])
         }
     };
-    let mut processor = Processor::new("bank", bank, audit.clone(), handler)
-        .standby_pause(Duration::from_millis(1));
+    let mut processor =
+        Processor::new("bank", bank, audit.clone(), handler).standby_pause(Duration::from_millis(1));
     run_until(&mut processor, &audit, 10).await;
     assert_eq!(audit.max_notification_id().await.unwrap(), Some(10));
 }
@@ -525,8 +519,8 @@ async fn dropped_at_any_point_and_run_again_it_comes_to_the_same() {
         tokio::task::yield_now().await;
         notice(notification).await
     };
-    let mut processor = Processor::new("bank", bank, audit.clone(), handler)
-        .batch_size(NonZeroUsize::new(4).unwrap());
+    let mut processor =
+        Processor::new("bank", bank, audit.clone(), handler).batch_size(NonZeroUsize::new(4).unwrap());
     for polls in 0..40 {
         let mut run = pin!(processor.run());
         for _ in 0..polls {
@@ -602,7 +596,8 @@ async fn a_downstream_that_tells_the_impossible_is_not_believed() {
     for handled in [0, 3, usize::MAX] {
         let (downstream, asked) = Answers::new(move || Ok(handled));
         let batch_size = NonZeroUsize::new(2).unwrap();
-        let mut processor = Processor::with_consumer("bank", bank(5).await, downstream).batch_size(batch_size);
+        let mut processor =
+            Processor::with_consumer("bank", bank(5).await, downstream).batch_size(batch_size);
         let error = processor.run().await.unwrap_err();
         assert!(matches!(error, ProcessorError::Persistence { .. }), "{error:?}");
         assert_eq!(asked.load(Ordering::Relaxed), 1);
@@ -641,8 +636,9 @@ async fn it_ends_with_the_upstream_between_two_portions() {
     let (bank, tracking) = (bank(4).await, PopoTrackingRecorder::new());
     let batches = Arc::default();
     let downstream = Batches { recorder: tracking.clone(), batches: Arc::clone(&batches) };
-    let mut processor = Processor::with_consumer("bank", bank.clone(), Closing { downstream, upstream: bank })
-        .batch_size(NonZeroUsize::MIN);
+    let mut processor =
+        Processor::with_consumer("bank", bank.clone(), Closing { downstream, upstream: bank })
+            .batch_size(NonZeroUsize::MIN);
     processor.run().await.unwrap();
     assert_eq!(*batches.lock().unwrap(), [(1, 1)]);
 }

@@ -269,10 +269,12 @@ async fn check(backend: Backend, kind: Kind) {
             interrupt(&at, &steps, &recorder, async || recorder.projector(make()).await.unwrap()).await
         }
         (_, ProcessRecorder::Sqlite(recorder)) => {
-            interrupt(&at, &steps, &recorder, async || HandlerConsumer::new(recorder.clone(), handler())).await
+            interrupt(&at, &steps, &recorder, async || HandlerConsumer::new(recorder.clone(), handler()))
+                .await
         }
         (_, ProcessRecorder::Postgres(recorder)) => {
-            interrupt(&at, &steps, &recorder, async || HandlerConsumer::new(recorder.clone(), handler())).await
+            interrupt(&at, &steps, &recorder, async || HandlerConsumer::new(recorder.clone(), handler()))
+                .await
         }
         (_, other) => panic!("no test for {other:?}"),
     };
