@@ -25,12 +25,13 @@
 //! # }
 //! # Ok::<(), es_core::PersistenceError>(())
 //! ```
-//! Usually a compressor is given to a mapper: `Mapper::new(transcoder).with_compressor(Arc::new(compressor))`.
+//! Usually a compressor is given to a mapper:
+//! `Mapper::new(transcoder).with_compressor(Arc::new(compressor))`.
 //!
 //! # Which backend, and why
-//! µs on one core of an Intel Xeon, best of 201 rounds, for a JSON event of 350 bytes, zlib at level 6, zstd at
-//! level 3. "Reused" is an encoder or decoder that has served before, as it has here (`cargo bench
-//! -p es-compress --all-features` measures this crate again):
+//! µs on one core of an Intel Xeon, best of 201 rounds, for a JSON event of 350 bytes, zlib at level 6, zstd
+//! at level 3. "Reused" is an encoder or decoder that has served before, as it has here (`cargo bench -p
+//! es-compress --all-features` measures this crate again):
 //!
 //! | | compress, fresh | compress, reused | decompress, reused | bytes |
 //! |---|---|---|---|---|
@@ -41,10 +42,11 @@
 //! | [`ZlibCompressor`] | 12.3 | 8.4 | 2.5 | 245 |
 //! | `ZstdCompressor`, with a checksum | 24.6 | 4.6 | 1.6 | 267 |
 //!
-//! So [`ZlibCompressor`] compresses by zlib itself, through `flate2`, and decompresses by `zlib-rs`, which is the fastest at
-//! that, and parses what stands in a database in Rust. A quarter of the time that `zlib-rs` takes to compress goes into
-//! clearing its hash table of 128 KiB for the next event; that of zlib has half the size. Cargo unifies features: in
-//! a program that uses this crate, `flate2` is on zlib for all.
+//! So [`ZlibCompressor`] compresses by zlib itself, through `flate2`, and decompresses by `zlib-rs`, which
+//! is the fastest at that, and parses what stands in a database in Rust. A quarter of the time that
+//! `zlib-rs` takes to compress goes into clearing its hash table of 128 KiB for the next event; that of zlib
+//! has half the size. Cargo unifies features: in a program that uses this crate, `flate2` is on zlib for
+//! all.
 
 #![cfg_attr(
     not(all(feature = "zlib", feature = "zstd")),
@@ -52,7 +54,7 @@
 )]
 
 #[cfg(any(feature = "zlib", feature = "zstd"))]
-mod bounded;
+mod limited_buffer;
 #[cfg(any(feature = "zlib", feature = "zstd"))]
 mod pool;
 #[cfg(feature = "zlib")]
@@ -65,8 +67,8 @@ pub use self::zlib::ZlibCompressor;
 #[cfg(feature = "zstd")]
 pub use self::zstd::ZstdCompressor;
 
-/// How many bytes a state may decompress to, unless a compressor is told otherwise: 256 MiB.
+/// The default limit of decompressed bytes: 256 MiB.
 ///
-/// Far above any event that is written on purpose, and an amount of memory that a server can spare
-/// for one. A few bytes in the database can claim to be gigabytes; they get no further than this.
+/// Far above any intended event, and an amount of memory that a server can spare
+/// for one. A few bytes in the database can decompress to gigabytes; this stops them.
 pub const DEFAULT_LIMIT: usize = 256 << 20;

@@ -1,7 +1,7 @@
 //! zlib, as the Python library writes it.
 //!
-//! Streams are written by zlib itself, in C, and read by its counterpart in Rust: each is the faster one of both at that,
-//! and what is read may be anything.
+//! Streams are written by zlib itself, in C, and read by its counterpart in Rust: each is the faster one of
+//! both at that, and what is read may be anything.
 
 use std::ops::RangeInclusive;
 
@@ -11,7 +11,7 @@ use zlib_rs::{Inflate, InflateFlush};
 
 use crate::{
     DEFAULT_LIMIT,
-    bounded::{Bounded, check_writable, malformed, trailing, truncated},
+    limited_buffer::{LimitedBuffer, check_writable, malformed, trailing, truncated},
     pool::Pool,
 };
 
@@ -21,10 +21,10 @@ const HIGHEST_LEVEL: u32 = 9;
 /// The largest window that a stream may ask for, as a power of two.
 const WINDOW_BITS: u8 = 15;
 
-/// How many times its compressed size a state is expected to have; more is made room for later.
+/// The expected ratio of decompressed to compressed size; the buffer grows if it is exceeded.
 const EXPECTED_RATIO: usize = 4;
 
-/// How much is decompressed at once, at least and at most: what is written to is cleared before.
+/// The lower and upper bound of bytes to decompress at once: the output is zeroed before.
 const AT_ONCE: RangeInclusive<usize> = 512..=1 << 20;
 
 /// Compresses the state of events to zlib streams (RFC 1950), as the Python library does.
@@ -53,7 +53,7 @@ impl ZlibCompressor {
         Self { level: DEFAULT_LEVEL, limit: DEFAULT_LIMIT, encoders: Pool::new(), decoders: Pool::new() }
     }
 
-    /// How much effort to spend: 0 (only wrap) to 9 (smallest).
+    /// The level, from 0 (stored) to 9 (smallest).
     ///
     /// # Errors
     /// [`Programming`](es_core::ErrorKind::Programming) for any other level.
@@ -97,7 +97,7 @@ impl Compressor for ZlibCompressor {
     }
 
     fn decompress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
-        Bounded::fill(out, self.limit, expected(data), |out| {
+        LimitedBuffer::fill(out, self.limit, expected(data), |out| {
             self.decoders.with(|| Ok(Inflate::new(true, WINDOW_BITS)), |decoder| inflate(decoder, data, out))
         })
     }
@@ -126,7 +126,7 @@ fn deflate(encoder: &mut Compress, data: &[u8], out: &mut Vec<u8>) -> Result<(),
     Ok(())
 }
 
-fn inflate(decoder: &mut Inflate, data: &[u8], out: &mut Bounded<'_>) -> Result<(), PersistenceError> {
+fn inflate(decoder: &mut Inflate, data: &[u8], out: &mut LimitedBuffer<'_>) -> Result<(), PersistenceError> {
     decoder.reset(true);
     let at_once = expected(data).clamp(*AT_ONCE.start(), *AT_ONCE.end());
     loop {

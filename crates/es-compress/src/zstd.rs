@@ -11,7 +11,7 @@ use zstd::{
 
 use crate::{
     DEFAULT_LIMIT,
-    bounded::{Bounded, beyond_limit, check_writable, malformed, trailing, truncated},
+    limited_buffer::{LimitedBuffer, beyond_limit, check_writable, malformed, trailing, truncated},
     pool::Pool,
 };
 
@@ -53,7 +53,7 @@ impl ZstdCompressor {
         }
     }
 
-    /// How much effort to spend: 1 (fastest) to 22 (smallest); negative levels are faster still. The
+    /// The level, from 1 (fastest) to 22 (smallest); negative levels are even faster. The
     /// memory of an encoder grows with the level, to hundreds of megabytes from 20.
     ///
     /// # Errors
@@ -149,13 +149,13 @@ impl Compressor for ZstdCompressor {
         }
         let believable = BELIEVED_SIZE.max(data.len().saturating_mul(BELIEVED_RATIO));
         let expected = usize::try_from(claimed).unwrap_or(usize::MAX).min(believable);
-        Bounded::fill(out, self.limit, expected, |out| {
+        LimitedBuffer::fill(out, self.limit, expected, |out| {
             self.decoders.with(|| self.new_decoder(), |decoder| read_frame(decoder, data, out))
         })
     }
 }
 
-/// What a frame says of its size; 0 when it does not say.
+/// Returns the size that a frame declares; 0 if it declares none.
 fn claimed_size(data: &[u8]) -> Result<u64, PersistenceError> {
     get_frame_content_size(data).map(Option::unwrap_or_default).map_err(|_| malformed("zstd"))
 }
@@ -163,7 +163,7 @@ fn claimed_size(data: &[u8]) -> Result<u64, PersistenceError> {
 fn read_frame(
     decoder: &mut Decoder<'static>,
     data: &[u8],
-    out: &mut Bounded<'_>,
+    out: &mut LimitedBuffer<'_>,
 ) -> Result<(), PersistenceError> {
     let mut input = InBuffer::around(data);
     loop {

@@ -18,7 +18,7 @@ pub async fn inserting_nothing_is_fine(fixture: &impl Fixture<Recorder: Aggregat
     assert!(insert(&recorder, Vec::new()).await.is_empty());
 }
 
-/// An aggregate that nobody recorded an event of has no events.
+/// An unknown aggregate has no events.
 pub async fn an_unknown_aggregate_has_no_events(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     insert(&recorder, events(Uuid::new_v4(), [1])).await;
@@ -226,7 +226,7 @@ pub async fn a_refused_batch_records_nothing(fixture: &impl Fixture<Recorder: Ag
     }
 }
 
-/// What is recorded stays as it is when another event of its version is refused.
+/// A recorded event is unchanged after another event of its version is refused.
 pub async fn a_conflict_leaves_what_is_recorded(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
@@ -258,14 +258,14 @@ pub async fn a_closed_recorder_says_so(fixture: &impl Fixture<Recorder: Aggregat
     assert_closed(recorder.select_events(id, EventRange::all()).await, "select_events");
 }
 
-/// Closing what is closed is fine.
+/// Closing again succeeds.
 pub async fn closing_twice_is_fine(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     recorder.close().await.expect("closing should succeed");
     recorder.close().await.expect("closing again should succeed");
 }
 
-/// What was recorded before `close()` is there when the datastore is opened again.
+/// Events recorded before `close()` are there when the datastore is opened again.
 pub async fn events_outlive_the_recorder(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     if !fixture.outlives_recorders() {
         return;
@@ -280,7 +280,7 @@ pub async fn events_outlive_the_recorder(fixture: &impl Fixture<Recorder: Aggreg
     assert_eq!(select_all(&reopened, id).await, events(id, [1, 2]));
 }
 
-/// What is recorded with one recorder is read with another one on the same datastore.
+/// Events recorded with one recorder are read with another one on the same datastore.
 pub async fn another_recorder_reads_the_events(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let [one, other] = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
     let id = Uuid::new_v4();
@@ -298,7 +298,7 @@ async fn assert_kept(fixture: &impl Fixture<Recorder: AggregateRecorder>, topic:
     let event = StoredEvent { topic, state, ..event(Uuid::new_v4(), 1) };
     insert(&recorder, vec![event.clone()]).await;
     let selected = select_all(&recorder, event.originator_id).await;
-    // Not `assert_eq!`: nobody reads a mebibyte of differences.
+    // Not `assert_eq!`, which would print mebibytes.
     assert!(selected == [event], "the event is not as it was");
 }
 
@@ -322,7 +322,7 @@ fn options(range: &EventRange) -> usize {
         .count()
 }
 
-/// What a range selects of the versions 1 to 8.
+/// Returns the versions that a range selects of 1 to 8.
 fn expected(range: &EventRange) -> Vec<i64> {
     let within = (1..=8).filter(|version| {
         range.gt.is_none_or(|gt| *version > gt) && range.lte.is_none_or(|lte| *version <= lte)

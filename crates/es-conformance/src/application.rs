@@ -41,7 +41,7 @@ pub async fn ids_are_positive(fixture: &impl Fixture<Recorder: ApplicationRecord
     assert!(ids.iter().all(|id| *id > 0), "{ids:?}");
 }
 
-/// What is recorded later has a greater id.
+/// Later events have greater ids.
 pub async fn ids_increase(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
@@ -159,7 +159,7 @@ pub async fn options_of_a_selection_go_together(fixture: &impl Fixture<Recorder:
     }
 }
 
-/// Who starts beyond the last id waits for what is not there yet.
+/// A selection that starts after the last id is empty.
 pub async fn starting_beyond_the_end_selects_nothing(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, ids) = with_eight(fixture).await;
     assert_selects(&recorder, NotificationSelection::new(100).start(ids[7] + 1), &[]).await;
@@ -188,7 +188,7 @@ pub async fn bounds_of_a_selection_are_any_bigint(fixture: &impl Fixture<Recorde
     assert_selects(&recorder, selection.clone().stop(i64::MAX), &ids).await;
 }
 
-/// Where nothing is recorded, there is no highest id.
+/// An empty recorder has no highest id.
 pub async fn an_empty_recorder_has_no_highest_id(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     assert_eq!(max_id(&recorder).await, None);
@@ -242,7 +242,7 @@ pub async fn the_order_outlives_the_recorder(fixture: &impl Fixture<Recorder: Ap
     assert_eq!(events_of(after), events(id, 1..=3));
 }
 
-/// What is recorded with one recorder is followed with another one on the same datastore.
+/// Events recorded with one recorder are followed with another one on the same datastore.
 pub async fn another_recorder_reads_the_notifications(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let [one, other] = [fixture.open().await, fixture.open().await];
     for version in 1..=3 {
@@ -369,7 +369,7 @@ async fn max_id(recorder: &impl ApplicationRecorder) -> Option<i64> {
     recorder.max_notification_id().await.expect("reading the highest id should succeed")
 }
 
-/// How many options are chosen; a limit beyond the end is none.
+/// The number of options set; a limit beyond the end does not count.
 fn options(selection: &NotificationSelection) -> usize {
     let topics = !selection.topics.is_empty();
     [selection.start.is_some(), selection.stop.is_some(), topics, selection.limit < 100]

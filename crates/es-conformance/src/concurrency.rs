@@ -65,7 +65,7 @@ async fn append_by_turns<R: AggregateRecorder>(
     acknowledged
 }
 
-/// Who reads while others write finds each batch whole or not at all.
+/// Concurrent readers see each batch completely or not at all.
 pub async fn readers_see_whole_batches(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     const BATCHES: i64 = 40;
     let writer = fixture.open().await;

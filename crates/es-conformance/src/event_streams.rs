@@ -117,7 +117,7 @@ pub async fn dropped_streams_of_events_do_no_harm(fixture: &impl Fixture<Recorde
     assert_eq!(streamed(&recorder, 2, id, EventRange::all()).await, expected);
 }
 
-/// What is recorded between two pages comes in its place or not at all, and no event comes twice.
+/// Events recorded between two pages come in order or not at all, and no event comes twice.
 pub async fn events_recorded_between_pages_do_no_harm(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();

@@ -1,4 +1,4 @@
-//! What a backend gives to its tests: a datastore of its own for each.
+//! The fixture of a backend: a new datastore for each test.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -12,26 +12,26 @@ use es_core::{
 /// Dropping the fixture removes the datastore; where that takes waiting, [`clean_up`](Self::clean_up)
 /// is the place.
 pub trait Fixture: Send + Sync + 'static {
-    /// What is tested.
+    /// The recorder under test.
     type Recorder: Recorder;
 
-    /// A recorder on the datastore. Each call gives another one, as another process would open it;
+    /// Opens a recorder on the datastore. Each call returns another one, as another process would open it;
     /// where recorders do not share a datastore, a clone of the first.
     fn open(&self) -> impl Future<Output = Self::Recorder> + Send;
 
-    /// Whether what was recorded is there again after all recorders were closed. If not, the rules
-    /// about reopening hold by themselves.
+    /// Returns whether events outlive the recorders, when all are closed. If not, the rules
+    /// about reopening are skipped.
     fn outlives_recorders(&self) -> bool {
         true
     }
 
-    /// Whether a recorder notices by itself what another one of the datastore has recorded. If not,
-    /// the rules about following others hold by themselves.
+    /// Returns whether a recorder finds by itself what another one of the datastore has recorded. If not,
+    /// the rules about following others are skipped.
     fn follows_others(&self) -> bool {
         true
     }
 
-    /// How long a rule may take before it counts as broken, because what it waits for never comes;
+    /// Returns the timeout of a rule, after which it counts as broken;
     /// rules take milliseconds to seconds.
     fn patience(&self) -> Duration {
         Duration::from_secs(120)

@@ -1,6 +1,6 @@
-//! The rules that every recorder keeps, as tests for any recorder: one dev-dependency, one macro.
+//! The rules of recorders, as tests for any recorder: one dev-dependency, one macro.
 //!
-//! What a [recorder](es_core::AggregateRecorder) promises is written down here as rules, each an
+//! The promises of a [recorder](es_core::AggregateRecorder) are written down here as rules, each an
 //! async function that panics when a recorder breaks it:
 //!
 //! - for all recorders of events, [`aggregate`], [`event_streams`] and [`concurrency`];
@@ -67,13 +67,15 @@ pub mod model;
 pub mod notification_streams;
 pub mod process;
 mod rules;
+mod runner;
 pub mod subscriptions;
 mod support;
 pub mod tracking;
 pub mod waiting;
 pub mod wakes;
 
-/// What recorders and fixtures are written against.
+/// The traits of recorders.
 pub use es_core;
 pub use fixture::{BoxedAggregate, BoxedApplication, BoxedProcess, BoxedTracking, Fixture};
-pub use rules::{Check, Rule, process_rules, run};
+pub use rules::{Check, Rule, process_rules};
+pub use runner::run;

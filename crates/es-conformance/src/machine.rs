@@ -1,6 +1,6 @@
 //! State machines: random operations on a datastore and on an oracle, whose answers must be the same.
 //!
-//! The [model](crate::model) is a few lines that anybody can check, one recorder, and what is recorded
+//! The [model](crate::model) is a few lines that are easy to check, one recorder, and what is recorded
 //! and read. Here a whole datastore is compared with another one that is known to be right (the
 //! recorders in memory): two handles, as two processes would have them, each with a recorder of every
 //! tier; whatever can be asked of those, by every method and every extension; subscriptions, waits and
@@ -19,23 +19,19 @@ mod answer;
 mod held;
 mod log;
 mod operation;
+mod recorders;
 mod state;
 
-use std::sync::Arc;
-
-use es_core::{
-    AggregateRecorder, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
-    PersistenceError, ProcessRecorder, Recorder,
-};
 use proptest::{
     collection::vec,
     test_runner::{Config, RngSeed, TestError, TestRunner},
 };
 
+pub use self::recorders::Recorders;
 use self::{operation::Step, state::Machine};
 use crate::{
     Fixture,
-    rules::run,
+    runner::run,
     support::{CASES, SEED, USUAL_SEED, cases_or, seed},
 };
 
@@ -45,46 +41,8 @@ const STEPS: usize = 40;
 /// A failure that keeps something waiting takes its time, which shrinking would take again and again.
 const SHRINKING: u32 = 20_000;
 
-/// What one handle of a datastore offers: a recorder of each tier.
-#[derive(Clone, Debug)]
-pub struct Recorders {
-    /// Events, and positions in the same commit.
-    pub process: Arc<dyn DynProcessRecorder>,
-    /// The same events.
-    pub application: Arc<dyn DynApplicationRecorder>,
-    /// The same positions.
-    pub tracking: Arc<dyn DynTrackingRecorder>,
-    /// Snapshots, which are no events.
-    pub snapshots: Arc<dyn DynAggregateRecorder>,
-}
-
-impl Recorders {
-    /// One recorder of events and positions, for all that need either.
-    pub fn of(process: impl ProcessRecorder + 'static, snapshots: impl AggregateRecorder + 'static) -> Self {
-        let process = Arc::new(process);
-        Self {
-            application: Arc::clone(&process) as Arc<dyn DynApplicationRecorder>,
-            tracking: Arc::clone(&process) as Arc<dyn DynTrackingRecorder>,
-            process,
-            snapshots: Arc::new(snapshots),
-        }
-    }
-}
-
-impl Recorder for Recorders {
-    async fn close(&self) -> Result<(), PersistenceError> {
-        let closed = [
-            self.process.close().await,
-            self.application.close().await,
-            self.tracking.close().await,
-            self.snapshots.close().await,
-        ];
-        closed.into_iter().collect()
-    }
-}
-
-/// Whether a datastore answers as the oracle does. `make_oracle` gives the recorders of an empty
-/// datastore of its own at each call, which are closed together, and answer at once.
+/// Compares the results of a datastore with those of an oracle. `make_oracle` returns the recorders of an
+/// empty datastore of its own at each call, which are closed together, and answer at once.
 ///
 /// Each case has a datastore of its own; there are `cases`, unless the environment variable
 /// `ES_CONFORMANCE_CASES` says otherwise. The operations are always the same, unless
@@ -110,8 +68,8 @@ pub fn agrees<F: Fixture<Recorder = Recorders>>(
     }
 }
 
-/// Whether a datastore answers otherwise than the oracle in any of so many cases, which are always the
-/// same and not shrunk: to see that these tests notice a defect.
+/// Returns whether a datastore's results differ from the oracle's in any of `cases` cases, which are always
+/// the same and not shrunk: to see that these tests notice a defect.
 pub fn disagrees<F: Fixture<Recorder = Recorders>>(
     cases: u32,
     make_oracle: impl Fn() -> Recorders,

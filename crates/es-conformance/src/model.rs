@@ -1,6 +1,6 @@
-//! Random operations on a recorder, each with the answer that a simple model gives.
+//! Random operations on a recorder, compared with a simple model.
 //!
-//! The rules say what a recorder must do case by case; this finds the cases that nobody thought of.
+//! The rules test a recorder case by case; random operations find further cases.
 //! Ids, versions and positions are few, so that operations meet each other. A failure is shrunk to
 //! the fewest operations, and its message says how to run the same ones again.
 
@@ -20,48 +20,48 @@ use self::{
 };
 use crate::{
     Fixture,
-    rules::run,
+    runner::run,
     support::{CASES, SEED, cases_or, seed},
 };
 
-/// How many sequences of operations are tried; each has a datastore of its own.
+/// The number of sequences of operations; each has a datastore of its own.
 const SEQUENCES: u32 = 32;
 const OPERATIONS: usize = 30;
 
-/// Whether an aggregate recorder agrees with the model.
+/// Compares an aggregate recorder with the model.
 ///
 /// # Panics
-/// When it does not.
+/// If they differ.
 pub fn aggregate<F: Fixture<Recorder: AggregateRecorder>>(make_fixture: impl AsyncFn() -> F) {
     agrees(make_fixture, EventOperation::any(), async |recorder, model, operation| {
         operation.check(recorder, model).await;
     });
 }
 
-/// Whether an application recorder agrees with the model.
+/// Compares an application recorder with the model.
 ///
 /// # Panics
-/// When it does not.
+/// If they differ.
 pub fn application<F: Fixture<Recorder: ApplicationRecorder>>(make_fixture: impl AsyncFn() -> F) {
     agrees(make_fixture, OrderOperation::any(), async |recorder, model, operation| {
         operation.check(recorder, model).await;
     });
 }
 
-/// Whether a tracking recorder agrees with the model.
+/// Compares a tracking recorder with the model.
 ///
 /// # Panics
-/// When it does not.
+/// If they differ.
 pub fn tracking<F: Fixture<Recorder: TrackingRecorder>>(make_fixture: impl AsyncFn() -> F) {
     agrees(make_fixture, TrackingOperation::any(), async |recorder, model, operation| {
         operation.check(recorder, model).await;
     });
 }
 
-/// Whether a process recorder agrees with the model.
+/// Compares a process recorder with the model.
 ///
 /// # Panics
-/// When it does not.
+/// If they differ.
 pub fn process<F: Fixture<Recorder: ProcessRecorder>>(make_fixture: impl AsyncFn() -> F) {
     agrees(make_fixture, ProcessOperation::any(), async |recorder, model, operation| {
         operation.check(recorder, model).await;

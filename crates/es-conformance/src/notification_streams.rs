@@ -119,7 +119,7 @@ pub async fn dropped_streams_of_notifications_do_no_harm(
     assert_eq!(streamed(&recorder, 8, EVERYTHING).await, all_ids(&recorder).await);
 }
 
-/// What is recorded between two pages comes at the end, once.
+/// Events recorded between two pages come at the end, once.
 pub async fn notifications_recorded_between_pages_are_streamed(
     fixture: &impl Fixture<Recorder: ApplicationRecorder>,
 ) {

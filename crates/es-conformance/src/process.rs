@@ -90,8 +90,8 @@ pub async fn a_conflict_names_what_collided(fixture: &impl Fixture<Recorder: Pro
     assert_eq!(error.conflict(), Some(&Conflict::Version { originator_id, originator_version: 1 }));
 }
 
-/// Who has lost the position, to a rival that has recorded the same events, is told of the position: there
-/// is nothing left to do, whereas a version that is taken asks for another attempt.
+/// If both the position and a version conflict, the error names the position: there
+/// is nothing left to do, whereas a conflict of versions asks for a retry.
 pub async fn a_lost_position_is_told_first(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let originator_id = Uuid::new_v4();

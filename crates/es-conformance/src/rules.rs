@@ -1,48 +1,20 @@
-//! The list of the rules, and what runs them.
+//! The list of the rules, and the macros that make tests of them.
 
-use std::{
-    future::Future,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    pin::Pin,
-};
-
-use tokio::{runtime, time::timeout};
+use std::{future::Future, pin::Pin};
 
 use crate::Fixture;
 
 /// A rule, for a kind of fixture.
 #[derive(Debug)]
 pub struct Rule<F> {
-    /// What the rule says, such as `aggregate::inserting_nothing_is_fine`.
+    /// The name of the rule, such as `aggregate::inserting_nothing_is_fine`.
     pub name: &'static str,
-    /// Panics when a recorder of the fixture does not keep the rule.
+    /// Panics if a recorder of the fixture breaks the rule.
     pub check: Check<F>,
 }
 
 /// The function of a [`Rule`].
 pub type Check<F> = for<'a> fn(&'a F) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
-
-/// Checks one rule on a fixture of its own and cleans up afterwards, in a runtime of its own.
-///
-/// # Panics
-/// When the rule is broken, and when checking it takes longer than the fixture has
-/// [patience](Fixture::patience).
-pub fn run<F: Fixture>(make_fixture: impl AsyncFnOnce() -> F, rule: impl AsyncFnOnce(&F)) {
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime should start");
-    let fixture = runtime.block_on(make_fixture());
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let checked = runtime.block_on(async { timeout(fixture.patience(), rule(&fixture)).await });
-        checked.expect("what the rule waits for should come");
-    }));
-    runtime.block_on(fixture.clean_up());
-    if let Err(panic) = outcome {
-        resume_unwind(panic);
-    }
-}
 
 /// Every rule stands here, and nowhere else: the tests, and the proof that each rule can fail, are
 /// made from this list.
@@ -233,7 +205,8 @@ macro_rules! __each_rule {
     };
 }
 
-/// The tests of a tier: its rules, and random operations, on the recorder itself and on its object-safe version.
+/// The tests of a tier: its rules, and random operations, on the recorder itself and on its object-safe
+/// version.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tier_tests {

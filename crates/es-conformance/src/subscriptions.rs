@@ -1,5 +1,5 @@
 //! The rules of subscriptions: nothing is missed and nothing comes twice, from the past into the
-//! present, whoever writes and whatever is dropped meanwhile.
+//! present, with concurrent writers and dropped futures.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 

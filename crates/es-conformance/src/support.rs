@@ -23,7 +23,7 @@ pub(crate) const OTHER_TOPIC: Topic = Topic::from_static("conformance:Aggregate.
 pub(crate) const THIRD_TOPIC: Topic = Topic::from_static("conformance:Aggregate.Closed");
 
 /// Longer than any rule: who waits so long before looking by itself has to be woken.
-pub(crate) const NEVER: Duration = Duration::from_hours(24);
+pub(crate) const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// More notifications than any rule records.
 const ALL: usize = 1_000_000;
@@ -42,7 +42,7 @@ pub(crate) fn seed() -> u64 {
     env::var(SEED).map_or(USUAL_SEED, |text| text.parse().expect("the seed should be a number"))
 }
 
-/// How many sequences of random operations are tried.
+/// The number of sequences of random operations.
 pub(crate) fn cases_or(default: u32) -> u32 {
     env::var(CASES).map_or(default, |text| text.parse().expect("the cases should be a number"))
 }
@@ -171,7 +171,7 @@ pub(crate) async fn next_page<R: ApplicationRecorder>(subscription: &mut Subscri
     page.expect("the recorder is not closed")
 }
 
-/// Whether a listener was woken since it was asked last.
+/// Returns whether a listener was notified since the last call.
 pub(crate) fn is_woken(listener: &mut Listener) -> bool {
     listener.notified().now_or_never().expect("what is recorded should have woken its listeners")
 }

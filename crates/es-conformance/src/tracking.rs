@@ -37,7 +37,7 @@ pub async fn positions_move_forward(fixture: &impl Fixture<Recorder: TrackingRec
     }
 }
 
-/// What is up to the position has been processed, gaps included; what is beyond it has not.
+/// Ids up to the position are processed, gaps included; ids after it are not.
 pub async fn what_is_up_to_the_position_is_processed(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     track(&recorder, "upstream", 7).await;

@@ -11,7 +11,7 @@ use crate::{
     support::{NEVER, is_woken, poll_once, poll_then_drop, tracking},
 };
 
-/// Who asks for what has been processed is answered at once, with any timeout.
+/// Waiting for a processed notification returns at once, with any timeout.
 pub async fn what_is_processed_is_not_waited_for(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for id in [3, 20, 1 << 40] {
@@ -33,7 +33,7 @@ pub async fn a_recorded_position_wakes_who_listens(fixture: &impl Fixture<Record
     }
 }
 
-/// Who waits goes on when the position is recorded, position after position.
+/// A wait ends when the position is recorded, position after position.
 pub async fn a_recorded_position_ends_waiting(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     for id in 31..=50 {
@@ -75,7 +75,7 @@ pub async fn another_application_does_not_end_waiting(fixture: &impl Fixture<Rec
     waiting.take_output().expect("it is done").expect("what is processed ends waiting");
 }
 
-/// Who waits too long is told so, by a kind of its own, and may wait again.
+/// A wait that times out fails with a kind of its own, and may be repeated.
 pub async fn waiting_times_out(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(1)] {
@@ -120,7 +120,7 @@ pub async fn closing_ends_waiting(fixture: &impl Fixture<Recorder: TrackingRecor
     assert_eq!(kind(wait(&recorder, "upstream", 60, NEVER).await), Some(ErrorKind::Interface));
 }
 
-/// Who gives up waiting, at whatever point, leaves the recorder as it was.
+/// Dropping a wait at any point does not change the recorder.
 pub async fn dropped_waiting_does_no_harm(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for polls in 0..8 {
@@ -130,7 +130,7 @@ pub async fn dropped_waiting_does_no_harm(fixture: &impl Fixture<Recorder: Track
     wait(&recorder, "upstream", 70, Duration::ZERO).await.expect("it has been processed");
 }
 
-/// What another recorder of the datastore records wakes those who wait.
+/// A position that another recorder of the datastore records ends the wait.
 pub async fn others_positions_wake(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     if !fixture.follows_others() {
         return;

@@ -55,7 +55,7 @@ pub async fn every_listener_is_woken(fixture: &impl Fixture<Recorder: Applicatio
     }
 }
 
-/// Who is woken by a commit can read it: a subscription that nothing else moves on gets each event
+/// A commit is readable when its signal fires: a subscription without polling gets each event
 /// after the other, however close it is behind.
 pub async fn a_wake_up_comes_after_the_commit(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     const BATCHES: i64 = 40;
@@ -95,8 +95,8 @@ pub async fn what_a_dropped_insertion_records_wakes(fixture: &impl Fixture<Recor
     }
 }
 
-/// What another recorder of the datastore records wakes those who listen, from the first commit after
-/// they began to.
+/// Commits of another recorder of the datastore notify listeners, from the first commit after
+/// they started to listen.
 pub async fn others_commits_wake(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     if !fixture.follows_others() {
         return;
@@ -112,8 +112,8 @@ pub async fn others_commits_wake(fixture: &impl Fixture<Recorder: ApplicationRec
     }
 }
 
-/// A recorder that nobody listened to for a while notices what others record again as soon as
-/// somebody does.
+/// A recorder without listeners for a while finds commits of others again as soon as
+/// it has a listener.
 pub async fn others_commits_wake_later_listeners(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     if !fixture.follows_others() {
         return;

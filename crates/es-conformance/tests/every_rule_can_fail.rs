@@ -73,7 +73,7 @@ fn every_public_rule_is_in_the_list() {
     let written: usize = sources.iter().map(|source| source.matches("\npub async fn ").count()).sum();
     assert_eq!(written, process_rules::<BrokenFixture>().len());
     assert!(
-        include_str!("../README.md").contains(&format!("The {written} rules")),
+        include_str!("../README.md").contains(&format!("the {written} rules")),
         "there are {written} rules"
     );
 }

@@ -1,4 +1,4 @@
-//! The attributes of an event out of any value that serde writes as a struct or a map.
+//! Encodes any value that serde serializes as a struct or a map as the attributes of an event.
 
 use std::fmt::{self, Display, Write};
 
@@ -7,13 +7,13 @@ use serde::{
     ser::{Error, Impossible, SerializeMap, SerializeStruct},
 };
 
-/// What the mapper writes beside the attributes, or what stands in columns of its own.
+/// The names that the mapper writes itself, or that are columns.
 const RESERVED: [&str; 4] = ["timestamp", "originator_id", "originator_version", "class_version"];
 
-/// Writes the fields of a struct, or the entries of a map, as attributes of an event: what
-/// [`Event::encode`](crate::Event::encode) does for a type that derives `Serialize`.
+/// Writes the fields of a struct, or the entries of a map, as attributes of an event: an implementation of
+/// [`Event::encode`](crate::Event::encode) for types that derive `Serialize`.
 ///
-/// Costs what writing the fields one by one costs; nothing is collected in between.
+/// Costs the same as writing the fields one by one; nothing is collected in between.
 ///
 /// ```
 /// use es_core::{encode_attributes, serde::{Serialize, ser::SerializeMap}};
@@ -30,9 +30,9 @@ const RESERVED: [&str; 4] = ["timestamp", "originator_id", "originator_version",
 /// ```
 ///
 /// # Errors
-/// - The value is written as anything but a struct or a map, so that its parts have no names.
+/// - The value is not serialized as a struct or a map, so that its parts have no names.
 /// - A name is reserved: `timestamp`, `originator_id`, `originator_version`, `class_version`.
-/// - What the serializer fails with.
+/// - Any error of the serializer.
 pub fn encode_attributes<V: Serialize + ?Sized, M: SerializeMap>(
     attributes: &V,
     state: &mut M,
@@ -42,7 +42,7 @@ pub fn encode_attributes<V: Serialize + ?Sized, M: SerializeMap>(
 
 fn check_name<E: Error>(name: &str) -> Result<(), E> {
     if RESERVED.contains(&name) {
-        return Err(E::custom(format_args!("`{name}` is no name for an attribute: it is reserved")));
+        return Err(E::custom(format_args!("`{name}` is reserved and cannot be the name of an attribute")));
     }
     Ok(())
 }
@@ -81,8 +81,7 @@ impl<'m, M: SerializeMap> Serializer for AttributeSerializer<'m, M> {
         Ok(Attributes(self.0))
     }
 
-    // Units, options and newtypes could be written, but serde would not read them back from an
-    // object: better refused when written than found unreadable later.
+    // Units, options and newtypes could be written, but serde would not read them back from an object.
     refuse! {
         serialize_bool(bool) -> () = "a boolean";
         serialize_i8(i8) -> () = "a number";
@@ -134,7 +133,7 @@ impl<'m, M: SerializeMap> Serializer for AttributeSerializer<'m, M> {
     }
 }
 
-/// Names and values on their way into the map.
+/// Writes names and values into the map.
 struct Attributes<'m, M>(&'m mut M);
 
 impl<M: SerializeMap> SerializeStruct for Attributes<'_, M> {
@@ -161,7 +160,7 @@ impl<M: SerializeMap> SerializeMap for Attributes<'_, M> {
 
     fn serialize_key<K: Serialize + ?Sized>(&mut self, key: &K) -> Result<(), M::Error> {
         let mut name = String::new();
-        // A key that is no text is for the serializer of the format to judge.
+        // The serializer of the format validates keys that are not text.
         if write!(name, "{}", Shown(key)).is_ok() {
             check_name(&name)?;
         }
@@ -177,7 +176,7 @@ impl<M: SerializeMap> SerializeMap for Attributes<'_, M> {
     }
 }
 
-/// Shows a key as serde lets a formatter show it.
+/// Displays a key by serde's `Serializer` for formatters.
 struct Shown<'k, K: ?Sized>(&'k K);
 
 impl<K: Serialize + ?Sized> Display for Shown<'_, K> {

@@ -1,4 +1,4 @@
-//! What the mapper is made of: transcoder, compressor, cipher.
+//! The parts of a mapper: transcoder, compressor, cipher.
 
 use std::fmt::Debug;
 
@@ -7,25 +7,24 @@ use serde::{
     de::{DeserializeOwned, DeserializeSeed},
 };
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use crate::{PersistenceError, Topic};
+use crate::{EventContext, PersistenceError};
 
-/// Turns values into bytes and back.
+/// Encodes values to bytes and decodes them, by serde.
 ///
-/// serde does the work; a transcoder says what the bytes look like and what becomes of values that
-/// its format lacks. Generic, because typed events pass through without an intermediate tree.
+/// A transcoder defines the format, and the representation of values that the format lacks. The methods
+/// are generic, so that events are encoded without an intermediate tree.
 pub trait Transcoder: Debug + Send + Sync + 'static {
     /// Appends the bytes of `value` to `out`.
     ///
     /// # Errors
-    /// When the value, or one inside it, cannot be written in this format.
+    /// If the value, or a value in it, cannot be represented in this format.
     fn encode<V: Serialize + ?Sized>(&self, value: &V, out: &mut Vec<u8>) -> Result<(), PersistenceError>;
 
-    /// Reads one value, and nothing after it, from `bytes`.
+    /// Decodes one value from `bytes`, all of which must belong to it.
     ///
     /// # Errors
-    /// When the bytes are not of this format or hold something else than the seed expects.
+    /// If the bytes are not of this format, or not what the seed expects.
     fn decode<'de, S: DeserializeSeed<'de>>(
         &self,
         seed: S,
@@ -35,7 +34,7 @@ pub trait Transcoder: Debug + Send + Sync + 'static {
     /// Writes the timestamp of an event; called only within [`encode`](Self::encode).
     ///
     /// # Errors
-    /// When the serializer fails.
+    /// If the serializer fails.
     fn serialize_timestamp<S: Serializer>(
         &self,
         timestamp: &OffsetDateTime,
@@ -45,59 +44,48 @@ pub trait Transcoder: Debug + Send + Sync + 'static {
     /// Reads the timestamp of an event; called only within [`decode`](Self::decode).
     ///
     /// # Errors
-    /// When there is something else.
+    /// If the value is not a timestamp.
     fn deserialize_timestamp<'de, D: Deserializer<'de>>(
         &self,
         deserializer: D,
     ) -> Result<OffsetDateTime, D::Error>;
 }
 
-/// How values of one type, which a transcoder's format lacks, are represented by values it has.
+/// The representation of a type that a transcoder's format lacks.
 ///
-/// A representation may hold further values that have transcodings.
+/// A representation may contain further values that have transcodings.
 pub trait Transcoding: Debug + Send + Sync + 'static {
-    /// The type that is represented.
+    /// The represented type.
     type Value: 'static;
-    /// What is written for a value; may borrow from it.
+    /// The encoded representation; may borrow from the value.
     type Encoded<'a>: Serialize
     where
         Self: 'a;
-    /// What is read back.
+    /// The decoded representation.
     type Decoded: DeserializeOwned + 'static;
 
-    /// The name that marks the representation in the stored bytes. It must never change.
+    /// Returns the name that marks the representation in the stored bytes. It must never change.
     fn name(&self) -> &str;
 
-    /// The representation of a value.
+    /// Returns the representation of a value.
     ///
     /// # Errors
-    /// When this value has none.
+    /// If this value has none.
     fn encode<'a>(&'a self, value: &'a Self::Value) -> Result<Self::Encoded<'a>, PersistenceError>;
 
-    /// The value of a representation.
+    /// Returns the value of a representation.
     ///
     /// # Errors
-    /// When the representation is of no value.
+    /// If the representation is not valid.
     fn decode(&self, representation: Self::Decoded) -> Result<Self::Value, PersistenceError>;
 }
 
-/// Where an event stands: what a cipher may bind its bytes to, and what errors name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EventContext<'a> {
-    /// The aggregate.
-    pub originator_id: Uuid,
-    /// The position in the aggregate's sequence.
-    pub originator_version: i64,
-    /// The topic.
-    pub topic: &'a Topic,
-}
-
-/// Makes the state of events unreadable to those without the key.
+/// Encrypts the state of events.
 pub trait Cipher: Debug + Send + Sync + 'static {
     /// Appends the encrypted `plaintext` to `out`.
     ///
     /// # Errors
-    /// When encryption fails; the error never shows key or text.
+    /// If encryption fails; the error contains neither key nor plaintext.
     fn encrypt(
         &self,
         context: &EventContext<'_>,
@@ -108,7 +96,7 @@ pub trait Cipher: Debug + Send + Sync + 'static {
     /// Appends the decrypted `ciphertext` to `out`.
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) when it was not encrypted with this key, or changed since.
+    /// [`Data`](crate::ErrorKind::Data) if it was encrypted with another key, or has been changed.
     fn decrypt(
         &self,
         context: &EventContext<'_>,
@@ -117,17 +105,17 @@ pub trait Cipher: Debug + Send + Sync + 'static {
     ) -> Result<(), PersistenceError>;
 }
 
-/// Makes the state of events smaller.
+/// Compresses the state of events.
 pub trait Compressor: Debug + Send + Sync + 'static {
     /// Appends the compressed `data` to `out`.
     ///
     /// # Errors
-    /// When compression fails.
+    /// If compression fails.
     fn compress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError>;
 
     /// Appends the decompressed `data` to `out`, never more bytes than the compressor's limit.
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) when it is malformed, truncated, or larger than the limit.
+    /// [`Data`](crate::ErrorKind::Data) if it is malformed, truncated, or larger than the limit.
     fn decompress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError>;
 }

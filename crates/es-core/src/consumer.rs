@@ -1,47 +1,45 @@
-//! Where the effects of notifications are recorded, together with the position: what a processor
-//! needs to know of it.
+//! Consumers of notifications, as a processor uses them.
 
 use std::{error::Error, future::Future};
 
 use crate::{Notification, PersistenceError, Tracking, TrackingRecorder};
 
-/// Handles notifications of an upstream application, and records their effects and the position in
-/// one commit.
+/// Handles notifications of an upstream application, and commits their effects together with the
+/// position.
 ///
-/// A processor (of the crate `es-process`) follows the upstream and hands notifications over. Whatever
-/// interrupts it, a notification's effects are there exactly once, because the position that is
-/// committed with them refuses to be recorded twice.
+/// A processor (of the crate `es-process`) follows the upstream and passes the notifications. After any
+/// interruption, the effects of a notification are recorded exactly once, because the position that is
+/// committed with them cannot be recorded twice.
 pub trait NotificationConsumer: Send {
-    /// Where positions are recorded.
+    /// The recorder of positions.
     type Recorder: TrackingRecorder;
 
-    /// The recorder of positions.
+    /// Returns the recorder of positions.
     fn recorder(&self) -> &Self::Recorder;
 
-    /// Handles the first notifications of a batch, as many as it sees fit (all of them, or those
-    /// that go together, but at least one if there is any), and commits their effects with
-    /// [`NotificationBatch::tracking`]. Returns how many.
+    /// Handles the first notifications of a batch, and commits their effects with
+    /// [`NotificationBatch::tracking`]. Returns their number: at least 1, unless the batch is empty.
     ///
-    /// A batch without notifications has a position to record, and nothing else.
+    /// An empty batch only has a position to record.
     ///
     /// # Errors
-    /// [`ConsumerError::Handler`] when a notification cannot be handled; a conflict when the position, or a
-    /// later one, is already recorded; [`RolledBack`](crate::ErrorKind::RolledBack) when the recorded
-    /// position is before the expected one; what recording fails with. Nothing is recorded then, unless
+    /// [`ConsumerError::Handler`] if a notification cannot be handled; a conflict if the position, or a
+    /// later one, is already recorded; [`RolledBack`](crate::ErrorKind::RolledBack) if the recorded
+    /// position is before the expected one; any error of recording. Nothing is recorded then, unless
     /// [`is_outcome_unknown`](PersistenceError::is_outcome_unknown).
     ///
     /// # Cancel safety
-    /// When the future is dropped, everything is recorded, or nothing.
+    /// Cancel safe: either everything is recorded or nothing.
     fn process(
         &mut self,
         batch: NotificationBatch<'_>,
     ) -> impl Future<Output = Result<usize, ConsumerError>> + Send;
 
-    /// Gives up on the only notification of a batch, which cannot be handled: records the position,
-    /// with whatever is to be kept of the failure, so that those after it can be processed.
+    /// Parks the only notification of a batch, which cannot be handled: records the position, and a report
+    /// of the failure if wanted, so that later notifications can be processed.
     ///
     /// # Errors
-    /// [`ConsumerError::Handler`] with the failure itself when giving up is not wanted; otherwise as
+    /// [`ConsumerError::Handler`] with the failure if notifications are not to be parked; otherwise as
     /// [`process`](Self::process).
     ///
     /// # Cancel safety
@@ -53,30 +51,30 @@ pub trait NotificationConsumer: Send {
     ) -> impl Future<Output = Result<(), ConsumerError>> + Send;
 }
 
-/// Why a handler failed, in its own words.
+/// The error of a handler.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
 
-/// Notifications that follow each other, to be handled in their order.
+/// Consecutive notifications, to be handled in order.
 #[derive(Clone, Copy, Debug)]
 pub struct NotificationBatch<'a> {
     /// The upstream application.
     pub application_name: &'a str,
     /// The notifications.
     pub notifications: &'a [Notification],
-    /// The position to record when all of them are handled: the last one's id, or a later one when
-    /// what follows it is of no interest.
+    /// The position to record when all of them are handled: the last one's id, or a later id if only
+    /// other topics follow.
     pub position: i64,
-    /// The position that must be recorded until then; see [`Tracking::after`].
+    /// The position that must be recorded before; see [`Tracking::after`].
     pub expected_position: Option<i64>,
 }
 
 impl NotificationBatch<'_> {
-    /// What to record when the first `handled` notifications are handled: it is refused when another
-    /// instance has processed any of them, and when the recorded position is not the expected one.
+    /// Returns the tracking record for the first `handled` notifications. Recording it fails if another
+    /// instance has processed any of them, or if the recorded position is not the expected one.
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) when the application's name is none, or the expected position is
-    /// not before the first notification.
+    /// [`Data`](crate::ErrorKind::Data) if the application name is invalid, or the expected position is not
+    /// before the first notification.
     pub fn tracking(&self, handled: usize) -> Result<Tracking, PersistenceError> {
         let position = self.position_after(handled);
         let first = self.notifications.first().map_or(position, |first| first.id);
@@ -87,8 +85,8 @@ impl NotificationBatch<'_> {
         }
     }
 
-    /// The position when the first `handled` notifications are handled. When none is, though there are
-    /// any, it is right before the first.
+    /// Returns the position after the first `handled` notifications; for 0 of several, the position right
+    /// before the first.
     pub fn position_after(&self, handled: usize) -> i64 {
         let Some(next) = self.notifications.get(handled) else { return self.position };
         let last = handled.checked_sub(1).and_then(|last| self.notifications.get(last));

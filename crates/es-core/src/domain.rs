@@ -1,4 +1,4 @@
-//! Events as a program sees them.
+//! Domain events.
 
 use serde::ser::SerializeMap;
 use time::OffsetDateTime;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{PersistenceError, StateReader, Topic, Transcoder};
 
-/// An event of an aggregate: where it stands, when it happened, and what happened.
+/// An event of an aggregate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DomainEvent<E> {
     /// The aggregate that the event belongs to.
@@ -15,72 +15,72 @@ pub struct DomainEvent<E> {
     pub originator_version: i64,
     /// When the event happened.
     pub timestamp: OffsetDateTime,
-    /// What happened.
+    /// The event of the domain.
     pub payload: E,
 }
 
 impl<E> DomainEvent<E> {
-    /// An event that happens now.
+    /// An event with the current time as its timestamp.
     ///
-    /// The clock is read to the microsecond, which is what is stored, so that an event equals
-    /// itself when it is read back.
+    /// The timestamp has whole microseconds, as it is stored, so that an event is equal after it is read
+    /// back.
     pub fn new(originator_id: Uuid, originator_version: i64, payload: E) -> Self {
         let now = OffsetDateTime::now_utc();
         let whole_microseconds = now.microsecond() * 1_000;
-        // Always within range, and if it were not, the clock's own reading is as good.
+        // Always within range; if it were not, the unrounded time would do.
         let timestamp = now.replace_nanosecond(whole_microseconds).unwrap_or(now);
         Self { originator_id, originator_version, timestamp, payload }
     }
 
-    /// An event that happened at a time of the caller's, in whole microseconds: a transcoder may
-    /// refuse what is finer.
+    /// An event with a given timestamp, in whole microseconds: a transcoder may refuse nanoseconds.
     pub fn at(originator_id: Uuid, originator_version: i64, timestamp: OffsetDateTime, payload: E) -> Self {
         Self { originator_id, originator_version, timestamp, payload }
     }
 }
 
-/// The version after `version`.
+/// Returns the version after `version`.
 ///
 /// # Errors
-/// [`Data`](crate::ErrorKind::Data) when `version` is the last that a `bigint` holds.
+/// [`Data`](crate::ErrorKind::Data) if `version` is the last that a `bigint` holds.
 pub fn next_version(version: i64) -> Result<i64, PersistenceError> {
     version.checked_add(1).ok_or_else(|| {
         PersistenceError::data(format!("originator version {version} is the last that a bigint holds"))
     })
 }
 
-/// What happened: a type whose values can be stored and found again by topic.
+/// A type whose values can be stored as events, and decoded by topic.
 ///
 /// `#[derive(Event)]` implements it for structs (one topic) and enums (one topic per variant); the
 /// [crate documentation](crate) shows one written by hand.
 ///
 /// The state of an event is a flat object: `timestamp` first, then what [`encode`](Self::encode)
 /// writes, then `class_version` when that is 2 or more. `timestamp`, `originator_id`,
-/// `originator_version` and `class_version` are therefore no names for attributes of its own.
+/// `originator_version` and `class_version` are therefore not allowed as names of attributes.
 pub trait Event: Sized + Send + Sync + 'static {
-    /// Every topic that [`decode`](Self::decode) knows, old names included: what a
-    /// [selection of notifications](crate::NotificationSelection::topics) of these events asks for.
+    /// All topics that [`decode`](Self::decode) accepts, old names included: the topics for a
+    /// [selection](crate::NotificationSelection::topics) of the notifications of these events.
     const TOPICS: &[Topic];
 
-    /// The topic that this value is stored under.
+    /// Returns the topic of this value.
     fn topic(&self) -> Topic;
 
-    /// The version of the layout that [`encode`](Self::encode) writes; 1 unless it has changed.
+    /// Returns the version of the layout that [`encode`](Self::encode) writes; 1 unless it has changed.
     fn class_version(&self) -> u32 {
         1
     }
 
     /// Writes the attributes, without timestamp, id and versions;
-    /// [`encode_attributes`](crate::encode_attributes) does it for what derives `Serialize`.
+    /// [`encode_attributes`](crate::encode_attributes) implements it for types that derive `Serialize`.
     ///
     /// # Errors
-    /// What the serializer fails with.
+    /// Any error of the serializer.
     fn encode<M: SerializeMap>(&self, state: &mut M) -> Result<(), M::Error>;
 
-    /// Reads an event that was stored under `topic`, upcasting what an older
-    /// [class version](StateReader::class_version) wrote.
+    /// Decodes an event that was stored under `topic`, and upcasts older
+    /// [class versions](StateReader::class_version).
     ///
     /// # Errors
-    /// [`StateReader::unknown_topic`] for a topic that is not this type's; what decoding fails with.
+    /// [`StateReader::unknown_topic`] for a topic that is not in [`TOPICS`](Self::TOPICS); any error of
+    /// decoding.
     fn decode<T: Transcoder>(topic: &str, state: &mut StateReader<'_, T>) -> Result<Self, PersistenceError>;
 }

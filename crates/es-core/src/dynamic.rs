@@ -1,8 +1,7 @@
 //! The object-safe versions of the recorder traits, for recorders that are chosen at run time.
 //!
-//! Every recorder has its object-safe version by a blanket implementation, and an `Arc` of an object-safe version is a recorder
-//! again: `Arc<dyn DynProcessRecorder>` goes wherever a `ProcessRecorder` goes. Boxing happens at
-//! this border only.
+//! Every recorder has an object-safe version by blanket implementation, and an `Arc` of one is a recorder
+//! again: `Arc<dyn DynProcessRecorder>` implements `ProcessRecorder`. Futures are boxed only here.
 
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
 
@@ -13,7 +12,7 @@ use crate::{
     PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder,
 };
 
-/// A future on the heap.
+/// A boxed future.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, PersistenceError>> + Send + 'a>>;
 
 /// The object-safe version of [`Recorder`].
@@ -37,7 +36,7 @@ pub trait DynApplicationRecorder: DynAggregateRecorder {
     /// See [`ApplicationRecorder::max_notification_id`].
     fn max_notification_id_dyn(&self) -> BoxFuture<'_, Option<i64>>;
     /// See [`ApplicationRecorder::commit_signal`].
-    fn commits_dyn(&self) -> &Signal;
+    fn commit_signal_dyn(&self) -> &Signal;
 }
 
 /// The object-safe version of [`TrackingRecorder`].
@@ -53,7 +52,7 @@ pub trait DynTrackingRecorder: DynRecorder {
         notification_id: i64,
     ) -> BoxFuture<'a, bool>;
     /// See [`TrackingRecorder::tracking_signal`].
-    fn positions_dyn(&self) -> &Signal;
+    fn tracking_signal_dyn(&self) -> &Signal;
 }
 
 /// The object-safe version of [`ProcessRecorder`].
@@ -91,7 +90,7 @@ impl<R: ApplicationRecorder> DynApplicationRecorder for R {
         Box::pin(self.max_notification_id())
     }
 
-    fn commits_dyn(&self) -> &Signal {
+    fn commit_signal_dyn(&self) -> &Signal {
         self.commit_signal()
     }
 }
@@ -113,7 +112,7 @@ impl<R: TrackingRecorder> DynTrackingRecorder for R {
         Box::pin(self.has_tracking_id(application_name, notification_id))
     }
 
-    fn positions_dyn(&self) -> &Signal {
+    fn tracking_signal_dyn(&self) -> &Signal {
         self.tracking_signal()
     }
 }
@@ -128,8 +127,8 @@ impl<R: ProcessRecorder> DynProcessRecorder for R {
     }
 }
 
-// `self.as_ref()` in what follows: an `Arc` of an object-safe version has the methods of the object-safe version too, by the blanket
-// implementations above, and calling those would never end.
+// Below, `self.as_ref()` is needed: by the blanket implementations above, an `Arc` of an object-safe version
+// has these methods itself, and calling them would recurse without end.
 
 impl<R: DynRecorder + ?Sized> Recorder for Arc<R> {
     async fn close(&self) -> Result<(), PersistenceError> {
@@ -164,7 +163,7 @@ impl<R: DynApplicationRecorder + ?Sized> ApplicationRecorder for Arc<R> {
     }
 
     fn commit_signal(&self) -> &Signal {
-        self.as_ref().commits_dyn()
+        self.as_ref().commit_signal_dyn()
     }
 }
 
@@ -186,7 +185,7 @@ impl<R: DynTrackingRecorder + ?Sized> TrackingRecorder for Arc<R> {
     }
 
     fn tracking_signal(&self) -> &Signal {
-        self.as_ref().positions_dyn()
+        self.as_ref().tracking_signal_dyn()
     }
 }
 

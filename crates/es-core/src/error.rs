@@ -1,17 +1,13 @@
-//! One error for everything that persistence can meet, of the kinds that users of the Python
-//! library (and of the Python DB API, PEP 249) know.
+//! The error of all operations, with the kinds of the Python library (and of the Python DB API, PEP 249).
 
 use std::{error::Error, fmt, sync::Arc};
 
 use uuid::Uuid;
 
-use crate::EventContext;
-
-/// Why an operation of the library failed.
+/// The error of all operations of the library.
 ///
-/// [`kind`](Self::kind) says what sort of failure it is, the predicates answer what callers ask,
-/// [`source`](Error::source) keeps the cause. Cloning is cheap enough for one failed group commit
-/// to tell every caller.
+/// [`kind`](Self::kind) and the predicates classify it; [`source`](Error::source) is the cause. Cloning is
+/// cheap, so that one failed group commit can fail every caller with it.
 ///
 /// ```
 /// use es_core::{Conflict, ErrorKind, PersistenceError, uuid::Uuid};
@@ -34,54 +30,47 @@ pub struct PersistenceError(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
-    context: Option<Place>,
+    /// The event that the error is about.
+    event: Option<String>,
     conflict: Option<Conflict>,
     transient: bool,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// The event that an error is about.
-#[derive(Clone)]
-struct Place {
-    originator_id: Uuid,
-    originator_version: i64,
-    topic: String,
-}
-
-/// What sort of failure a [`PersistenceError`] is.
+/// The kind of a [`PersistenceError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The library is used in a way that it does not offer, for example after `close()`.
+    /// The library is used incorrectly, for example after `close()`.
     Interface,
-    /// The datastore failed in a way that no other kind describes.
+    /// Any other failure of the datastore.
     Database,
-    /// A value cannot be stored, or what is stored cannot be read: malformed, out of range,
-    /// undecipherable.
+    /// A value cannot be stored, or a stored value cannot be read: it is malformed, out of range, or cannot
+    /// be decrypted.
     Data,
-    /// The datastore cannot work now: unreachable, locked beyond the timeout, full, read-only.
+    /// The datastore is not available: unreachable, locked beyond the timeout, full, read-only.
     Operational,
-    /// The connection was lost while a commit was in flight and it could not be found out whether
-    /// the events were recorded.
+    /// The connection was lost during a commit, and it could not be determined whether the events were
+    /// recorded.
     OutcomeUnknown,
-    /// What was waited for did not come to pass in time; nothing failed.
+    /// A wait timed out; nothing failed.
     TimedOut,
-    /// What was to be recorded is at odds with what is recorded; see [`PersistenceError::conflict`].
+    /// A write conflicts with stored data; see [`PersistenceError::conflict`].
     Integrity,
     /// The log, or the tracking record, is behind a position that was reached before: a failover to a
-    /// lagging standby or the restore of a backup has lost what was acknowledged. Going on from there
-    /// would skip events or repeat effects.
+    /// lagging standby or the restore of a backup has lost acknowledged writes. To continue would skip
+    /// events or repeat effects.
     RolledBack,
-    /// The datastore, or this library, broke a rule of its own.
+    /// An internal invariant of the datastore or of this library was violated: a bug.
     Internal,
-    /// The program asks for what is not there: a missing table, an unregistered transcoding, a
-    /// malformed setting.
+    /// The program or its configuration is wrong: a missing table, an unregistered transcoding, a malformed
+    /// setting.
     Programming,
-    /// The datastore, or this build of the library, does not have what was asked for.
+    /// The datastore, or this build of the library, does not support the operation.
     NotSupported,
 }
 
-/// What collided when recording was refused.
+/// The conflict of a write with stored data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Conflict {
@@ -89,25 +78,25 @@ pub enum Conflict {
     Version {
         /// The aggregate.
         originator_id: Uuid,
-        /// The version that is taken.
+        /// The version that is already recorded.
         originator_version: i64,
     },
-    /// A notification is recorded as processed already.
+    /// A notification is already recorded as processed.
     Tracking {
         /// The upstream application.
         application_name: String,
-        /// The first notification that was to be recorded as processed, and was already.
+        /// The first notification of the refused tracking record.
         notification_id: i64,
     },
 }
 
 impl PersistenceError {
-    /// An error of a kind, with a message that names the thing it is about and never a secret.
+    /// An error of a kind. The message names the thing that it is about, and never contains a secret.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
             message: message.into(),
-            context: None,
+            event: None,
             conflict: None,
             transient: false,
             source: None,
@@ -144,55 +133,51 @@ impl PersistenceError {
         Self::new(ErrorKind::NotSupported, message)
     }
 
-    /// Keeps the cause. The message must not repeat what the cause says of itself.
+    /// Sets the cause. The message must not repeat the message of the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.0.source = Some(Arc::from(source.into()));
         self
     }
 
-    /// Names the event that the error is about, if none is named yet.
+    /// Names the event that the error is about, unless one is named already.
     #[must_use]
-    pub fn at(mut self, context: &EventContext<'_>) -> Self {
-        self.0.context.get_or_insert_with(|| Place {
-            originator_id: context.originator_id,
-            originator_version: context.originator_version,
-            topic: context.topic.to_string(),
-        });
+    pub(crate) fn with_event_name(mut self, name: fmt::Arguments<'_>) -> Self {
+        self.0.event.get_or_insert_with(|| name.to_string());
         self
     }
 
-    /// Names the thing that the error is about, a database for example, before the message.
+    /// Prefixes the message with the thing that the error is about, such as a database.
     ///
     /// ```
     /// # use es_core::PersistenceError;
-    /// let full = PersistenceError::operational("there is no room").about("database \"events.db\"");
-    /// assert_eq!(full.to_string(), "database \"events.db\": there is no room");
+    /// let full = PersistenceError::operational("the disk is full").with_context("database \"events.db\"");
+    /// assert_eq!(full.to_string(), "database \"events.db\": the disk is full");
     /// ```
     #[must_use]
-    pub fn about(mut self, thing: impl fmt::Display) -> Self {
-        self.0.message = format!("{thing}: {}", self.0.message);
+    pub fn with_context(mut self, context: impl fmt::Display) -> Self {
+        self.0.message = format!("{context}: {}", self.0.message);
         self
     }
 
-    /// Marks a failure that may pass by itself: see [`is_transient`](Self::is_transient).
+    /// Marks the failure as [transient](Self::is_transient).
     #[must_use]
     pub fn transient(mut self) -> Self {
         self.0.transient = true;
         self
     }
 
-    /// What sort of failure this is.
+    /// Returns the kind.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// What collided, if recording was refused for that.
+    /// Returns the conflict with stored data, if that was the failure.
     pub fn conflict(&self) -> Option<&Conflict> {
         self.0.conflict.as_ref()
     }
 
-    /// Whether somebody else recorded this version, or this tracking position, before.
+    /// Returns whether this version, or this tracking position, was already recorded.
     ///
     /// ```
     /// # use es_core::PersistenceError;
@@ -202,8 +187,8 @@ impl PersistenceError {
         self.0.conflict.is_some()
     }
 
-    /// Whether the same call may succeed later with nothing changed by the caller: nothing was
-    /// recorded, and the cause (a lock, a lost connection, a restart) may pass.
+    /// Returns whether the same call may succeed later: nothing was recorded, and the cause (a lock, a lost
+    /// connection, a restart) is temporary.
     ///
     /// ```
     /// # use es_core::PersistenceError;
@@ -215,7 +200,7 @@ impl PersistenceError {
         self.0.transient
     }
 
-    /// Whether the events may or may not have been recorded. Read them back before trying again.
+    /// Returns whether it is unknown if the events were recorded. Read them back before a retry.
     ///
     /// ```
     /// # use es_core::{ErrorKind, PersistenceError};
@@ -226,8 +211,8 @@ impl PersistenceError {
         self.0.kind == ErrorKind::OutcomeUnknown
     }
 
-    /// Whether the log or the tracking record is behind a position that was reached before. Trying
-    /// again does not help: decide which of the two is right, and correct the other.
+    /// Returns whether the log or the tracking record is behind a position that was reached before. A retry
+    /// does not help: decide which of the two is right, and correct the other.
     ///
     /// ```
     /// # use es_core::{PersistenceError, Tracking};
@@ -285,12 +270,8 @@ impl fmt::Display for Conflict {
 
 impl fmt::Display for PersistenceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(context) = &self.0.context {
-            write!(
-                f,
-                "event {:?}, version {} of originator {}: ",
-                context.topic, context.originator_version, context.originator_id
-            )?;
+        if let Some(event) = &self.0.event {
+            write!(f, "{event}: ")?;
         }
         f.write_str(&self.0.message)
     }

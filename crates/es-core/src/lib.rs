@@ -1,18 +1,19 @@
 //! Events, ids, errors and the traits of all parts of an event store.
 //!
-//! This crate is what implementors depend on: it names the parts and joins them, and knows no
-//! database, no codec and no asynchronous runtime.
+//! Backends, codecs and ciphers depend on this crate, which depends on no database, no codec and no
+//! asynchronous runtime.
 //!
 //! - An [`EventStore`] puts a [`Mapper`] in front of a recorder.
-//! - A [`Mapper`] turns a [`DomainEvent`] into a [`StoredEvent`] and back: [`Transcoder`], then
+//! - A [`Mapper`] converts a [`DomainEvent`] to a [`StoredEvent`] and back: [`Transcoder`], then
 //!   [`Compressor`], then [`Cipher`].
-//! - A recorder keeps stored events. There are three tiers, each with all of the one before:
+//! - A recorder stores events. There are three tiers, each with all of the one before:
 //!   [`AggregateRecorder`] (events of one aggregate by version), [`ApplicationRecorder`] (plus a
 //!   total order of [`Notification`]s) and [`ProcessRecorder`] (plus [`Tracking`] records in the
 //!   same commit).
-//! - A [`Subscription`] follows the notifications of a recorder, from any position on, and then live.
-//! - A [`NotificationConsumer`] records what becomes of notifications, with the position, in one commit.
-//! - An [`Event`] says which [`Topic`] its payload is stored under and how its state is written.
+//! - A [`Subscription`] reads the notifications of a recorder after any position, first recorded and then
+//!   live ones.
+//! - A [`NotificationConsumer`] commits the effects of notifications together with the position.
+//! - An [`Event`] defines the [`Topic`] of its payload and the encoding of its state.
 //!
 //! Every recorder trait has an object-safe version (`Arc<dyn DynProcessRecorder>`) that implements the trait
 //! itself, so that code can be generic without allocating, or choose a recorder at run time.
@@ -55,10 +56,12 @@
 mod attributes;
 mod codec;
 mod consumer;
+mod context;
 mod domain;
 mod dynamic;
 mod error;
 mod mapper;
+mod page_size;
 mod recorder;
 mod selection;
 mod signal;
@@ -73,8 +76,9 @@ mod tracking_ext;
 
 pub use attributes::encode_attributes;
 pub use bytes::Bytes;
-pub use codec::{Cipher, Compressor, EventContext, Transcoder, Transcoding};
+pub use codec::{Cipher, Compressor, Transcoder, Transcoding};
 pub use consumer::{ConsumerError, HandlerError, NotificationBatch, NotificationConsumer};
+pub use context::EventContext;
 pub use domain::{DomainEvent, Event, next_version};
 pub use dynamic::{
     BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynRecorder,
@@ -82,16 +86,17 @@ pub use dynamic::{
 };
 pub use error::{Conflict, ErrorKind, PersistenceError};
 pub use mapper::Mapper;
+pub use page_size::{DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE};
 pub use recorder::{AggregateRecorder, ApplicationRecorder, ProcessRecorder, Recorder, TrackingRecorder};
 pub use selection::{EventRange, NotificationSelection};
-/// The serde that the traits of this crate speak, for code that is generated or written by hand.
+/// The serde of this crate's traits, for generated and hand-written code.
 pub use serde;
 pub use signal::{Listener, Signal};
 pub use snapshot::{Snapshot, SnapshotState};
 pub use state::StateReader;
 pub use store::{EventBatch, EventStore};
 pub use stored::{Notification, StoredEvent, Tracking};
-pub use streams::{AggregateRecorderExt, ApplicationRecorderExt, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE};
+pub use streams::{AggregateRecorderExt, ApplicationRecorderExt};
 pub use subscription::{Page, Subscription};
 /// The date and time library whose [`time::OffsetDateTime`] stamps events.
 pub use time;

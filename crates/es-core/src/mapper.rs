@@ -1,4 +1,4 @@
-//! Domain event <-> stored event.
+//! The mapper between domain events and stored events.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -10,12 +10,28 @@ use crate::{
     Transcoder,
 };
 
-/// Room for the encoded state of a common event, so that the buffer rarely grows.
+/// The initial capacity for an encoded state, so that the buffer rarely grows.
 const STATE_CAPACITY: usize = 512;
 
-/// Turns domain events into stored events and back: transcoder, then compressor, then cipher.
+/// Converts domain events to stored events and back: transcoder, then compressor, then cipher.
 ///
 /// Cloning is cheap; compressor and cipher are shared.
+///
+/// ```
+/// use std::sync::Arc;
+/// use es_core::{Cipher, Compressor, DomainEvent, Event, Mapper, PersistenceError, Transcoder};
+///
+/// fn round_trip<E: Event, T: Transcoder>(
+///     transcoder: T,
+///     compressor: Arc<dyn Compressor>,
+///     cipher: Arc<dyn Cipher>,
+///     event: &DomainEvent<E>,
+/// ) -> Result<DomainEvent<E>, PersistenceError> {
+///     let mapper = Mapper::new(transcoder).with_compressor(compressor).with_cipher(cipher);
+///     let stored = mapper.to_stored_event(event)?;
+///     mapper.to_domain_event(&stored)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Mapper<T> {
     transcoder: T,
@@ -24,34 +40,34 @@ pub struct Mapper<T> {
 }
 
 impl<T: Transcoder> Mapper<T> {
-    /// A mapper that encodes, and neither compresses nor encrypts.
+    /// A mapper without compression and encryption.
     pub fn new(transcoder: T) -> Self {
         Self { transcoder, compressor: None, cipher: None }
     }
 
-    /// Compresses what is encoded.
+    /// Sets the compressor.
     #[must_use]
     pub fn with_compressor(mut self, compressor: Arc<dyn Compressor>) -> Self {
         self.compressor = Some(compressor);
         self
     }
 
-    /// Encrypts what is encoded and perhaps compressed.
+    /// Sets the cipher, which encrypts after compression.
     #[must_use]
     pub fn with_cipher(mut self, cipher: Arc<dyn Cipher>) -> Self {
         self.cipher = Some(cipher);
         self
     }
 
-    /// The transcoder.
+    /// Returns the transcoder.
     pub fn transcoder(&self) -> &T {
         &self.transcoder
     }
 
-    /// What a recorder keeps of a domain event.
+    /// Converts a domain event to a stored event.
     ///
     /// # Errors
-    /// What the parts fail with, naming the event.
+    /// Any error of the parts, with the event's context.
     pub fn to_stored_event<E: Event>(&self, event: &DomainEvent<E>) -> Result<StoredEvent, PersistenceError> {
         let topic = event.payload.topic();
         let context = EventContext {
@@ -59,23 +75,23 @@ impl<T: Transcoder> Mapper<T> {
             originator_version: event.originator_version,
             topic: &topic,
         };
-        let state = self.write(&context, event).map_err(|error| error.at(&context))?;
+        let state = self.write(&context, event).map_err(|error| error.with_event(&context))?;
         Ok(StoredEvent {
             originator_id: event.originator_id,
             originator_version: event.originator_version,
             topic,
-            // Without the buffer's spare room, which a recorder in memory would keep for ever.
+            // Without the spare capacity, which a recorder in memory would never release.
             state: Bytes::from(state.into_boxed_slice()),
         })
     }
 
-    /// The domain event that a recorder kept.
+    /// Converts a stored event to a domain event.
     ///
     /// # Errors
-    /// What the parts fail with, naming the event: another key, damaged bytes, a topic that is not
-    /// one of `E`'s, a state that does not hold what `E` expects.
+    /// Any error of the parts, with the event's context: another key, damaged bytes, a topic that is not
+    /// in `E::TOPICS`, a state that does not match `E`.
     pub fn to_domain_event<E: Event>(&self, event: &StoredEvent) -> Result<DomainEvent<E>, PersistenceError> {
-        self.read(event).map_err(|error| error.at(&event.context()))
+        self.read(event).map_err(|error| error.with_event(&event.context()))
     }
 
     fn write<E: Event>(
@@ -117,7 +133,7 @@ impl<T: Transcoder> Mapper<T> {
     }
 }
 
-/// The state of an event as one flat object.
+/// Serializes the state of an event as one flat object.
 struct FlatState<'a, E, T> {
     event: &'a DomainEvent<E>,
     transcoder: &'a T,

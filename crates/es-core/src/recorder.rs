@@ -1,6 +1,6 @@
-//! What a backend implements: three tiers of recorder, and tracking.
+//! The traits that a backend implements: three tiers of recorder, and tracking.
 //!
-//! The traits are minimal; what users like to call stands in the extension traits.
+//! The traits are minimal; extension traits add streams, subscriptions and waiting.
 
 use std::{fmt::Debug, future::Future};
 
@@ -10,7 +10,7 @@ use crate::{
     EventRange, Notification, NotificationSelection, PersistenceError, Signal, StoredEvent, Tracking,
 };
 
-/// What all recorders have in common.
+/// The common part of all recorders.
 pub trait Recorder: Debug + Send + Sync {
     /// Closes the datastore, for all recorders that share it: waits for accepted writes, then releases
     /// resources.
@@ -26,34 +26,34 @@ pub trait Recorder: Debug + Send + Sync {
     fn close(&self) -> impl Future<Output = Result<(), PersistenceError>> + Send;
 }
 
-/// Keeps the events of aggregates, each at a version of its own.
+/// Stores the events of aggregates, each with a unique version.
 pub trait AggregateRecorder: Recorder {
-    /// Records the events as one: all of them, or none.
+    /// Records the events atomically. An empty list is accepted.
     ///
-    /// Returns the notification ids, in the order of the events, where the recorder gives any (an
-    /// application or process recorder), and nothing otherwise. Recording nothing is fine.
+    /// Returns the notification ids in the order of the events; an empty list from a recorder without
+    /// notifications (an aggregate recorder).
     ///
     /// # Errors
-    /// [`Integrity`](crate::ErrorKind::Integrity) with the [`Conflict`](crate::Conflict) when an
-    /// aggregate already has an event of such a version; nothing is recorded then.
+    /// [`Integrity`](crate::ErrorKind::Integrity) with the [`Conflict`](crate::Conflict) if an aggregate
+    /// already has an event with one of the versions; nothing is recorded then.
     ///
     /// # Cancel safety
-    /// When the future is dropped, the events are recorded whole or not at all.
+    /// Cancel safe: either all events are recorded or none.
     fn insert_events(
         &self,
         events: Vec<StoredEvent>,
     ) -> impl Future<Output = Result<Vec<i64>, PersistenceError>> + Send;
 
-    /// The recorded events of an aggregate within a range, in the order of their versions.
+    /// Returns the recorded events of an aggregate within a range, ordered by version.
     ///
-    /// A recorder that copies states ends early at [`max_bytes`](EventRange::max_bytes), and only if the
-    /// states that it returns have so many bytes.
+    /// A recorder that copies states ends early at [`max_bytes`](EventRange::max_bytes), and never before
+    /// the returned states have that size.
     ///
     /// # Errors
-    /// When the datastore cannot be read, or holds what cannot be an event.
+    /// If the datastore cannot be read, or contains a row that is not an event.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     fn select_events(
         &self,
         originator_id: Uuid,
@@ -61,91 +61,85 @@ pub trait AggregateRecorder: Recorder {
     ) -> impl Future<Output = Result<Vec<StoredEvent>, PersistenceError>> + Send;
 }
 
-/// Keeps events in one total order, so that readers can follow them.
+/// Stores events in one total order, so that readers can follow them.
 ///
-/// A reader that asks again and again for what comes after the last id it has seen gets every
-/// committed event, once, in the order of ids.
+/// A reader that repeatedly selects the notifications after the last id it has read gets every committed
+/// event, once, ordered by id.
 pub trait ApplicationRecorder: AggregateRecorder {
-    /// The recorded events in their total order.
+    /// Returns the recorded events in their total order.
     ///
-    /// Nothing ever appears below the last id of a page. And when `stop` is an id that was
-    /// [the highest](Self::max_notification_id) before, a page with fewer than `limit` notifications
-    /// has all of the selection: whoever filters by topics may go on after `stop`. A page of a selection
-    /// with [`max_bytes`](NotificationSelection::max_bytes) does so if its states have fewer bytes.
-    /// [`is_filled_by`](NotificationSelection::is_filled_by) tells a page that is full in either way.
-    ///
-    /// A recorder that copies states ends a page early at `max_bytes`, never before, and has at least one
-    /// notification in it.
+    /// - No event ever appears later with an id below the last id of a page.
+    /// - If `stop` is an id that was the [highest](Self::max_notification_id) before, a page that is not
+    ///   [full](NotificationSelection::is_filled_by) is the whole rest of the selection: a reader that
+    ///   filters by topics may continue after `stop`.
+    /// - A recorder that copies states ends a page early at
+    ///   [`max_bytes`](NotificationSelection::max_bytes), never before, and with at least one notification.
     ///
     /// # Errors
-    /// When the datastore cannot be read, or holds what cannot be an event.
+    /// If the datastore cannot be read, or contains a row that is not an event.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     fn select_notifications(
         &self,
         selection: NotificationSelection,
     ) -> impl Future<Output = Result<Vec<Notification>, PersistenceError>> + Send;
 
-    /// The highest notification id that is recorded.
+    /// Returns the highest recorded notification id.
     ///
-    /// While others write, an event with a lower id may still be about to appear: this is no
-    /// position to read from, only one to compare with, or to
-    /// [stop](NotificationSelection::stop) at.
+    /// While others write, an event with a lower id may still become visible. Do not read from this
+    /// position: only compare with it, or [stop](NotificationSelection::stop) at it.
     ///
     /// # Errors
-    /// When the datastore cannot be read.
+    /// If the datastore cannot be read.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     fn max_notification_id(&self) -> impl Future<Output = Result<Option<i64>, PersistenceError>> + Send;
 
-    /// Tells when something was recorded, and under which topics; closed with the recorder.
+    /// Returns the signal that fires after each commit, by topic; it is closed with the recorder.
     ///
-    /// It is woken by every commit of the process, after the commit and before the caller is told.
-    /// Where others can write too, something looks for what they have written while there are
-    /// listeners.
+    /// It fires for every commit of this process, after the commit and before the call returns. Commits of
+    /// other processes are found by polling while there are listeners.
     fn commit_signal(&self) -> &Signal;
 }
 
-/// Keeps how far upstream notifications have been processed.
+/// Stores the positions up to which upstream notifications have been processed.
 pub trait TrackingRecorder: Recorder {
     /// Records a position.
     ///
     /// # Errors
-    /// [`Integrity`](crate::ErrorKind::Integrity) with the [`Conflict`](crate::Conflict) when the
-    /// position recorded for that application is not before [the first](Tracking::first) of the
-    /// notifications that are accounted for, or is after the [expected](Tracking::after) one;
-    /// [`RolledBack`](crate::ErrorKind::RolledBack) when it is before the expected one. Nothing is
-    /// recorded then. See [`Tracking::validate`].
+    /// [`Integrity`](crate::ErrorKind::Integrity) with the [`Conflict`](crate::Conflict) if the recorded
+    /// position is not before the [first notification](Tracking::first_notification_id) of the record, or
+    /// is after the [expected](Tracking::after) position; [`RolledBack`](crate::ErrorKind::RolledBack) if
+    /// it is before the expected position. Nothing is recorded then. See [`Tracking::validate`].
     ///
     /// # Cancel safety
-    /// When the future is dropped, the position is recorded or not.
+    /// Cancel safe.
     fn insert_tracking(
         &self,
         tracking: Tracking,
     ) -> impl Future<Output = Result<(), PersistenceError>> + Send;
 
-    /// The position recorded for an upstream application.
+    /// Returns the position recorded for an upstream application.
     ///
     /// # Errors
-    /// When the datastore cannot be read.
+    /// If the datastore cannot be read.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     fn max_tracking_id(
         &self,
         application_name: &str,
     ) -> impl Future<Output = Result<Option<i64>, PersistenceError>> + Send;
 
-    /// Whether the notification `notification_id` of an upstream application, or a later one, has
-    /// been processed.
+    /// Returns whether the recorded position of an upstream application is `notification_id` or higher.
     ///
     /// # Errors
-    /// When the datastore cannot be read.
+    /// If the datastore cannot be read.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     fn has_tracking_id(
         &self,
         application_name: &str,
@@ -157,25 +151,23 @@ pub trait TrackingRecorder: Recorder {
         }
     }
 
-    /// Tells when positions were recorded, and of which applications; closed with the recorder. As
-    /// [`commits`](ApplicationRecorder::commit_signal) tells of events.
+    /// Returns the signal that fires after each recorded position, by application name; it is closed with
+    /// the recorder. See [`commit_signal`](ApplicationRecorder::commit_signal).
     fn tracking_signal(&self) -> &Signal;
 }
 
-/// Records events together with the position of the notification that caused them, which makes
-/// processing exactly-once.
+/// Records events and the position of the notification that caused them in one commit: exactly-once
+/// processing.
 pub trait ProcessRecorder: ApplicationRecorder + TrackingRecorder {
-    /// Records the events and the position as one: all of it, or nothing.
-    ///
-    /// The events may be none: the notification had no consequences.
+    /// Records the events and the position atomically. The list of events may be empty.
     ///
     /// # Errors
     /// As [`insert_events`](AggregateRecorder::insert_events) and
-    /// [`insert_tracking`](TrackingRecorder::insert_tracking); where both the position and a version
-    /// collide, the position is named.
+    /// [`insert_tracking`](TrackingRecorder::insert_tracking); if both the position and a version
+    /// conflict, the error names the position.
     ///
     /// # Cancel safety
-    /// When the future is dropped, everything is recorded, or nothing.
+    /// Cancel safe: either everything is recorded or nothing.
     fn insert_events_with_tracking(
         &self,
         events: Vec<StoredEvent>,

@@ -25,9 +25,9 @@ pub struct EventRange {
     pub lte: Option<i64>,
     /// Highest version first.
     pub desc: bool,
-    /// At most so many events.
+    /// The maximum of events.
     pub limit: Option<usize>,
-    /// Lets the selection end early, after the event with which the states have so many bytes together;
+    /// The total size of states after which the selection may end early, with the event that reaches it;
     /// see [`is_filled_by`](Self::is_filled_by). Not set by default.
     pub max_bytes: Option<usize>,
 }
@@ -78,14 +78,14 @@ impl EventRange {
         self
     }
 
-    /// Lets the selection end early, with at least one event, when the states have `bytes` together.
+    /// Allows the selection to end early, with at least one event, when the states have `bytes` together.
     #[must_use]
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = Some(bytes);
         self
     }
 
-    /// Whether more events may follow these in the range: they are as many as `limit`, or their states
+    /// Returns whether more events may follow these in the range: their number is `limit`, or their states
     /// have `max_bytes` together. Otherwise they are all.
     pub fn is_filled_by(&self, events: &[StoredEvent]) -> bool {
         is_full(events.iter(), self.limit.unwrap_or(usize::MAX), self.max_bytes)
@@ -113,7 +113,7 @@ impl<R: RangeBounds<i64>> From<R> for EventRange {
     }
 }
 
-/// Which notifications to select, always in the order of their ids.
+/// A selection of notifications, always ordered by id.
 ///
 /// ```
 /// use es_core::{NotificationSelection, Topic};
@@ -124,17 +124,17 @@ impl<R: RangeBounds<i64>> From<R> for EventRange {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NotificationSelection {
-    /// Where to start; from the beginning when absent.
+    /// The id to start at; by default the beginning.
     pub start: Option<i64>,
-    /// Whether a notification whose id is `start` is selected.
+    /// Whether the notification with the id `start` is selected.
     pub inclusive_of_start: bool,
     /// The last id to select.
     pub stop: Option<i64>,
-    /// Only these topics; all topics when empty.
+    /// Only these topics; all topics if empty.
     pub topics: Vec<Topic>,
-    /// At most so many notifications.
+    /// The maximum of notifications.
     pub limit: usize,
-    /// Lets the page end early, after the event with which the states have so many bytes together; see
+    /// The total size of states after which the page may end early, with the event that reaches it; see
     /// [`is_filled_by`](Self::is_filled_by). Not set by default.
     pub max_bytes: Option<usize>,
 }
@@ -145,7 +145,7 @@ impl NotificationSelection {
         Self { start: None, inclusive_of_start: true, stop: None, topics: Vec::new(), limit, max_bytes: None }
     }
 
-    /// Ids from `id` on, `id` included.
+    /// Only ids greater than or equal to `id`.
     #[must_use]
     pub const fn start(mut self, id: i64) -> Self {
         self.start = Some(id);
@@ -153,7 +153,7 @@ impl NotificationSelection {
         self
     }
 
-    /// Ids greater than `id`.
+    /// Only ids greater than `id`.
     #[must_use]
     pub const fn after(mut self, id: i64) -> Self {
         self.start = Some(id);
@@ -161,7 +161,7 @@ impl NotificationSelection {
         self
     }
 
-    /// Ids up to `id`, `id` included.
+    /// Only ids less than or equal to `id`.
     #[must_use]
     pub const fn stop(mut self, id: i64) -> Self {
         self.stop = Some(id);
@@ -175,27 +175,31 @@ impl NotificationSelection {
         self
     }
 
-    /// Lets the page end early, with at least one notification, when the states have `bytes` together.
+    /// Allows the page to end early, with at least one notification, when the states have `bytes` together.
     #[must_use]
     pub const fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = Some(bytes);
         self
     }
 
-    /// Whether more notifications may follow this page: it has `limit` notifications, or their states
-    /// have `max_bytes` together. Otherwise the page has all of the selection.
+    /// Returns whether more notifications may follow this page: it has `limit` notifications, or their
+    /// states have `max_bytes` together. Otherwise it is the whole rest of the selection.
     pub fn is_filled_by(&self, page: &[Notification]) -> bool {
         is_full(page.iter().map(|notification| &notification.event), self.limit, self.max_bytes)
     }
 
-    /// Whether `id` lies within `start` and `stop`.
+    /// Returns the lowest id that can be selected; `None` after the highest `i64`.
+    pub fn first_id(&self) -> Option<i64> {
+        match self.start {
+            None => Some(i64::MIN),
+            Some(start) if self.inclusive_of_start => Some(start),
+            Some(start) => start.checked_add(1),
+        }
+    }
+
+    /// Returns whether `id` is between `start` and `stop`.
     pub fn contains(&self, id: i64) -> bool {
-        let started = match self.start {
-            None => true,
-            Some(start) if self.inclusive_of_start => id >= start,
-            Some(start) => id > start,
-        };
-        started && self.stop.is_none_or(|stop| id <= stop)
+        self.first_id().is_some_and(|first| id >= first) && self.stop.is_none_or(|stop| id <= stop)
     }
 }
 
@@ -207,7 +211,7 @@ fn is_full<'e>(
     events.len() >= limit || events.len() > 0 && max_bytes.is_some_and(|max| state_bytes(events) >= max)
 }
 
-/// How many bytes the states of events have together.
+/// Returns the total size of the states of events.
 pub(crate) fn state_bytes<'e>(events: impl Iterator<Item = &'e StoredEvent>) -> usize {
     events.fold(0, |bytes, event| bytes.saturating_add(event.state.len()))
 }

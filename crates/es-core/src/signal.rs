@@ -1,4 +1,4 @@
-//! Wakes those who wait for something to be recorded, and nobody else.
+//! The signal of a recorder: notifies the tasks that wait for a commit.
 
 use std::{
     collections::HashMap,
@@ -19,17 +19,17 @@ use futures_util::{
     task::AtomicWaker,
 };
 
-/// Waiting longer than this is waiting for ever: a timer cannot be set to any [`Duration`].
-const LONGEST_WAIT: Duration = Duration::from_hours(365 * 24);
+/// The longest wait of a timer, which does not accept every [`Duration`].
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// How a recorder tells that something was recorded.
+/// Notifies listeners after something was recorded.
 ///
-/// Listeners wait for some keys (the topics of events, the names of tracked applications) or for
-/// any. Waking costs in proportion to the listeners that have something to read: one atomic load
-/// when nobody listens, nothing for those who wait for other keys.
+/// Listeners wait for some keys (the topics of events, the names of tracked applications) or for any. The
+/// cost of a notification is proportional to the number of listeners of its keys: one atomic load without
+/// listeners, nothing for listeners of other keys.
 ///
-/// Cloning gives another handle on the same signal. A wake-up is a hint: the listener reads, and may
-/// find nothing. It is never lost: what is woken between two waits ends the second at once.
+/// Cloning returns another handle on the same signal. A notification is a hint: the listener reads, and may
+/// find nothing. It is never lost: a notification between two waits ends the second one at once.
 ///
 /// ```
 /// use es_core::Signal;
@@ -46,7 +46,7 @@ pub struct Signal(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Read without the lock by those who wake.
+    /// The number of listeners; read without the lock.
     listeners: AtomicUsize,
     waiting: Mutex<Waiting>,
     is_closed: AtomicBool,
@@ -61,7 +61,7 @@ struct Waiting {
 
 #[derive(Default)]
 struct Waiter {
-    is_woken: AtomicBool,
+    is_notified: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -78,16 +78,15 @@ impl Signal {
         Self::default()
     }
 
-    /// A signal that calls `on_first_listener` whenever there is a listener and there was none
-    /// before: to start looking for what others have recorded, which nobody needs while nobody
-    /// listens.
+    /// A signal that calls `on_first_listener` whenever the number of listeners rises from 0 to 1, for
+    /// example to start polling for commits of other processes.
     ///
     /// It is called by the task that listens, and must not block.
     pub fn on_first_listener(on_first_listener: impl Fn() + Send + Sync + 'static) -> Self {
         Self(Arc::new(Shared { on_first_listener: Some(Box::new(on_first_listener)), ..Shared::default() }))
     }
 
-    /// Listens for these keys; for anything when there are none. Listen first, then read, then wait:
+    /// Listens for these keys, or for all keys if the list is empty. Listen first, then read, then wait:
     /// nothing is missed in between.
     pub fn listen<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) -> Listener {
         let keys: Vec<Box<str>> = keys.into_iter().map(|key| key.as_ref().into()).collect();
@@ -101,8 +100,8 @@ impl Signal {
                 waiting.by_key.entry(key.clone()).or_default().push(Arc::clone(&waiter));
             }
         }
-        // Sequentially consistent, as the load in `wake` is: either the one who wakes sees this
-        // listener, or the listener's first read, which comes after this, sees what was recorded.
+        // Sequentially consistent, as the load in `wake` is: either `wake` sees this listener, or the
+        // listener's first read, which comes after this, sees the commit.
         let before = self.0.listeners.fetch_add(1, Ordering::SeqCst);
         if before == 0
             && let Some(on_first_listener) = &self.0.on_first_listener
@@ -112,21 +111,21 @@ impl Signal {
         Listener { signal: self.clone(), waiter, keys }
     }
 
-    /// Wakes those who wait for one of these keys, and those who wait for anything.
+    /// Notifies the listeners of these keys, and the listeners of all keys.
     ///
-    /// Call it after the commit, and before telling the caller.
+    /// Call it after the commit, and before the result is returned.
     pub fn wake<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
         if !self.has_listeners() {
             return;
         }
-        let mut woken = Woken::default();
+        let mut woken = PendingWakers::default();
         {
             let waiting = self.waiting();
             woken.add(&waiting.for_any);
             if !waiting.by_key.is_empty() {
                 let mut previous = None;
                 for key in keys {
-                    // Events of one topic tend to stand together.
+                    // Events of one topic are often adjacent.
                     if previous != Some(key) {
                         previous = Some(key);
                         woken.add(waiting.by_key.get(key).map_or(&[], Vec::as_slice));
@@ -137,12 +136,12 @@ impl Signal {
         woken.wake();
     }
 
-    /// Wakes everybody: something was recorded, and it is not known what.
+    /// Notifies all listeners.
     pub fn wake_all(&self) {
         if !self.has_listeners() {
             return;
         }
-        let mut woken = Woken::default();
+        let mut woken = PendingWakers::default();
         {
             let waiting = self.waiting();
             woken.add(&waiting.for_any);
@@ -151,31 +150,32 @@ impl Signal {
         woken.wake();
     }
 
-    /// Whether anybody listens. Ask after the commit, when finding out what to wake is not for free.
+    /// Returns whether there are listeners. Call it after the commit, if determining the keys costs
+    /// something.
     pub fn has_listeners(&self) -> bool {
         self.0.listeners.load(Ordering::SeqCst) > 0
     }
 
-    /// Ends the waiting of everybody, for good.
+    /// Closes the signal: ends all waits, also later ones.
     pub fn close(&self) {
         self.0.is_closed.store(true, Ordering::SeqCst);
         self.wake_all();
     }
 
-    /// Whether the signal is closed.
+    /// Returns whether the signal is closed.
     pub fn is_closed(&self) -> bool {
         self.0.is_closed.load(Ordering::SeqCst)
     }
 
-    /// Waits for so long, or until the signal is closed. Returns whether it is closed.
+    /// Waits until the signal is closed, at most for `timeout`. Returns whether it is closed.
     ///
-    /// For pauses that must not hold up those who wait for the end.
+    /// For pauses that end when the recorder is closed.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
-    pub async fn closed_timeout(&self, at_most: Duration) -> bool {
+    /// Cancel safe.
+    pub async fn closed_timeout(&self, timeout: Duration) -> bool {
         let mut listener = self.listen::<&str>([]);
-        let mut pause = timer(at_most);
+        let mut pause = timer(timeout);
         while let Either::Left((is_open, _)) = select(pin!(listener.notified()), &mut pause).await {
             if !is_open {
                 break;
@@ -185,11 +185,11 @@ impl Signal {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing that can panic leaves the lists half changed.
+        // No code that can panic leaves the lists inconsistent.
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget(&self, listener: &Listener) {
+    fn remove(&self, listener: &Listener) {
         self.0.listeners.fetch_sub(1, Ordering::SeqCst);
         let mut waiting = self.waiting();
         let is_other = |waiter: &Arc<Waiter>| !Arc::ptr_eq(waiter, &listener.waiter);
@@ -207,54 +207,53 @@ impl Signal {
 }
 
 impl Listener {
-    /// Waits until the signal wakes this listener, at once if it did since the last wait.
+    /// Waits for a notification; returns at once if there was one since the last wait.
     ///
-    /// Returns whether the signal is still open: nothing will wake a listener of a closed one.
+    /// Returns false if the signal is closed.
     ///
     /// # Cancel safety
-    /// A wake-up that was not returned is kept for the next wait.
+    /// Cancel safe: a notification that was not returned is kept for the next wait.
     pub async fn notified(&mut self) -> bool {
-        poll_fn(|context| self.poll_woken(context)).await
+        poll_fn(|context| self.poll_notified(context)).await
     }
 
-    /// Waits for a wake-up, or for so long. Returns whether the signal is still open.
+    /// Waits for a notification, at most for `timeout`. Returns false if the signal is closed.
     ///
     /// # Cancel safety
-    /// As [`woken`](Self::woken).
-    pub async fn notified_timeout(&mut self, at_most: Duration) -> bool {
+    /// As [`notified`](Self::notified).
+    pub async fn notified_timeout(&mut self, timeout: Duration) -> bool {
         let woken = pin!(self.notified());
-        match select(woken, timer(at_most)).await {
+        match select(woken, timer(timeout)).await {
             Either::Left((is_open, _)) => is_open,
             Either::Right(_) => true,
         }
     }
 
-    /// As [`woken`](Self::woken), for a future or stream written by hand.
-    pub fn poll_woken(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+    /// As [`notified`](Self::notified), for a hand-written future or stream.
+    pub fn poll_notified(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         self.waiter.waker.register(context.waker());
         if self.signal.is_closed() {
             return Poll::Ready(false);
         }
-        if self.waiter.is_woken.swap(false, Ordering::SeqCst) { Poll::Ready(true) } else { Poll::Pending }
+        if self.waiter.is_notified.swap(false, Ordering::SeqCst) { Poll::Ready(true) } else { Poll::Pending }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.signal.forget(self);
+        self.signal.remove(self);
     }
 }
 
-/// Those to wake when the lock is released: a waker may run code of the program's, which may drop a
-/// listener.
+/// The wakers to call after the lock is released: a waker may run code that drops a listener.
 #[derive(Default)]
-struct Woken(Vec<Waker>);
+struct PendingWakers(Vec<Waker>);
 
-impl Woken {
+impl PendingWakers {
     fn add(&mut self, waiters: &[Arc<Waiter>]) {
         for waiter in waiters {
-            // One that is woken and has not read yet, because it lags, costs no more than this.
-            if !waiter.is_woken.swap(true, Ordering::SeqCst) {
+            // A listener that is notified already and has not read yet costs only this.
+            if !waiter.is_notified.swap(true, Ordering::SeqCst) {
                 self.0.extend(waiter.waker.take());
             }
         }
@@ -265,8 +264,8 @@ impl Woken {
     }
 }
 
-fn timer(at_most: Duration) -> Delay {
-    Delay::new(at_most.min(LONGEST_WAIT))
+fn timer(timeout: Duration) -> Delay {
+    Delay::new(timeout.min(LONGEST_WAIT))
 }
 
 impl fmt::Debug for Signal {

@@ -1,21 +1,21 @@
-//! The state of an aggregate at a version, stored like an event.
+//! Snapshots: the state of an aggregate at a version, stored as an event.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned, ser::SerializeMap};
 
 use crate::{Event, PersistenceError, StateReader, Topic, Transcoder};
 
-/// The state of an aggregate that can be kept in a [`Snapshot`].
+/// The state of an aggregate that can be stored in a [`Snapshot`].
 pub trait SnapshotState: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The topic of the aggregate type, such as `bank:Account`.
     const AGGREGATE_TOPIC: &str;
-    /// The topic that snapshots are stored under; by default that of the Python library's own.
+    /// The topic of the snapshots; by default that of the Python library.
     const SNAPSHOT_TOPIC: &str = "eventsourcing.domain:Snapshot";
 }
 
-/// The payload of a snapshot: a [`DomainEvent<Snapshot<S>>`](crate::DomainEvent) stands in a table
-/// of its own, at the version of the last event that its state accounts for.
+/// The payload of a snapshot. A [`DomainEvent<Snapshot<S>>`](crate::DomainEvent) is stored in a table of
+/// its own, with the version of the last event that is applied to its state.
 ///
-/// Keep snapshots in an [`EventStore`](crate::EventStore) over an aggregate recorder for the purpose
+/// Store snapshots in an [`EventStore`](crate::EventStore) over an aggregate recorder for the purpose
 /// `snapshots`; the newest is `EventRange::all().desc().limit(1)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot<S> {

@@ -1,4 +1,4 @@
-//! The stored state of one event while it is decoded: the flat object, read in one pass.
+//! The reader of a stored state: a flat object, decoded in one pass.
 
 use std::{borrow::Cow, error::Error, fmt, marker::PhantomData};
 
@@ -16,10 +16,10 @@ use crate::{EventContext, PersistenceError, Transcoder};
 const TIMESTAMP: &str = "timestamp";
 const CLASS_VERSION: &str = "class_version";
 
-/// The state of a stored event on its way to an [`Event`](crate::Event).
+/// Reads the state of a stored event.
 ///
-/// It takes what belongs to every event (timestamp and class version) out of the flat object while
-/// the rest goes to the event's own type, in one pass and without an intermediate tree.
+/// It takes the common attributes (timestamp and class version) out of the flat object, and passes the
+/// others to the event's own type, in one pass and without an intermediate tree.
 #[derive(Debug)]
 pub struct StateReader<'a, T> {
     bytes: &'a [u8],
@@ -34,13 +34,13 @@ impl<'a, T: Transcoder> StateReader<'a, T> {
         Self { bytes, context, transcoder, expected_version: 1, timestamp: None }
     }
 
-    /// The class version that wrote the state; 1 when the state has none.
+    /// Returns the class version of the state; 1 if the state has none.
     ///
-    /// Costs a pass over the state: ask only where a topic has more than one class version.
+    /// Costs a pass over the state: call it only if a topic has more than one class version.
     /// [`decode`](Self::decode) then accepts a state of this version.
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) when the state is not an object.
+    /// [`Data`](crate::ErrorKind::Data) if the state is not an object.
     pub fn class_version(&mut self) -> Result<u32, PersistenceError> {
         self.expected_version = self.written_version()?;
         Ok(self.expected_version)
@@ -49,15 +49,15 @@ impl<'a, T: Transcoder> StateReader<'a, T> {
     /// Decodes the attributes of the event.
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) when the state does not hold a `P`, or was written by
-    /// another class version than 1, or than [`class_version`](Self::class_version) told.
+    /// [`Data`](crate::ErrorKind::Data) if the state is not a `P`, or has another class version than 1, or
+    /// than [`class_version`](Self::class_version) returned.
     pub fn decode<P: Deserialize<'a>>(&mut self) -> Result<P, PersistenceError> {
         let mut common = Common { timestamp: None, class_version: 1 };
         let seed =
             Envelope { transcoder: self.transcoder, common: &mut common, attributes: PhantomData::<P> };
         let decoded = self.transcoder.decode(seed, self.bytes);
         if let Err(error) = decoded {
-            // A newer layout is a better reason than the attribute that it lacks.
+            // Another class version explains the failure better than a missing attribute.
             return Err(match self.written_version() {
                 Ok(version) if version != self.expected_version => self.unsupported_class_version(version),
                 _ => error,
@@ -70,11 +70,11 @@ impl<'a, T: Transcoder> StateReader<'a, T> {
         decoded
     }
 
-    /// Turns what an older class version wrote into what a later one writes.
+    /// Converts a state of an older class version to a later one.
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) when the conversion fails, which is the source; a conversion
-    /// by [`From`] never does.
+    /// [`Data`](crate::ErrorKind::Data) if the conversion fails, with its error as the source; a conversion
+    /// by [`From`] does not fail.
     pub fn upcast<Old, New>(&self, old: Old) -> Result<New, PersistenceError>
     where
         Old: TryInto<New>,
@@ -82,23 +82,23 @@ impl<'a, T: Transcoder> StateReader<'a, T> {
     {
         old.try_into().map_err(|error| {
             let message = format!("the state of class version {} cannot be upcast", self.expected_version);
-            PersistenceError::data(message).with_source(error).at(&self.context)
+            PersistenceError::data(message).with_source(error).with_event(&self.context)
         })
     }
 
-    /// The error for a topic that the event type does not have.
+    /// Returns the error for a topic that the event type does not have.
     pub fn unknown_topic(&self) -> PersistenceError {
         PersistenceError::programming(format!("no event type is known by topic {:?}", self.context.topic))
-            .at(&self.context)
+            .with_event(&self.context)
     }
 
-    /// The error for a state that a class version wrote which this program does not know.
+    /// Returns the error for a class version that this program does not know.
     pub fn unsupported_class_version(&self, version: u32) -> PersistenceError {
         PersistenceError::data(format!("class version {version} is not known to this program"))
-            .at(&self.context)
+            .with_event(&self.context)
     }
 
-    /// The timestamp, read by itself where the event's type had no attributes to decode.
+    /// Returns the timestamp; decodes it if the event's type has no attributes and read nothing.
     pub(crate) fn timestamp(&mut self) -> Result<OffsetDateTime, PersistenceError> {
         if self.timestamp.is_none() {
             self.decode::<IgnoredAny>()?;
@@ -120,7 +120,7 @@ impl<'a, T: Transcoder> StateReader<'a, T> {
     }
 }
 
-/// What every event's state has beside its own attributes.
+/// The common attributes of all events.
 struct Common {
     timestamp: Option<OffsetDateTime>,
     class_version: u32,
@@ -151,7 +151,7 @@ impl<'de, T: Transcoder, P: Deserialize<'de>> Visitor<'de> for Envelope<'_, T, P
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<P, A::Error> {
         let own = OwnAttributes { map: &mut map, transcoder: self.transcoder, common: self.common };
         let attributes = P::deserialize(MapAccessDeserializer::new(own))?;
-        // A type without attributes may not have asked for keys; what is common stands among them.
+        // A type without attributes may have read no keys; the common attributes are among the rest.
         let mut rest = OwnAttributes { map: &mut map, transcoder: self.transcoder, common: self.common };
         while rest.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(attributes)

@@ -1,4 +1,4 @@
-//! A mapper in front of a recorder.
+//! The event store: a mapper in front of a recorder.
 
 use futures_core::Stream;
 use futures_util::TryStreamExt;
@@ -11,8 +11,25 @@ use crate::{
 
 /// Stores and retrieves domain events: a [`Mapper`] in front of a recorder.
 ///
-/// `R` is a recorder, or `Arc<dyn DynAggregateRecorder>` and its like where the recorder is chosen
-/// at run time. Share a store by reference or in an `Arc`.
+/// `R` is a recorder, or an `Arc` of an object-safe version such as `Arc<dyn DynAggregateRecorder>` if the
+/// recorder is chosen at run time. Share a store by reference or in an `Arc`.
+///
+/// ```
+/// use es_core::{AggregateRecorder, DomainEvent, Event, EventRange, EventStore, Mapper, PersistenceError};
+/// use es_core::{Transcoder, uuid::Uuid};
+///
+/// async fn append_and_read<R: AggregateRecorder, T: Transcoder, E: Event>(
+///     recorder: R,
+///     transcoder: T,
+///     first: E,
+/// ) -> Result<Vec<DomainEvent<E>>, PersistenceError> {
+///     let store = EventStore::new(recorder, Mapper::new(transcoder));
+///     let account = Uuid::now_v7();
+///     // Fails with a conflict if another writer has recorded version 1.
+///     store.put(&[DomainEvent::new(account, 1, first)]).await?;
+///     store.get(account, EventRange::all()).await
+/// }
+/// ```
 #[derive(Debug)]
 pub struct EventStore<R, T> {
     recorder: R,
@@ -20,51 +37,51 @@ pub struct EventStore<R, T> {
 }
 
 impl<R, T> EventStore<R, T> {
-    /// A store that maps with `mapper` and records with `recorder`.
+    /// A store with a recorder and a mapper.
     pub fn new(recorder: R, mapper: Mapper<T>) -> Self {
         Self { recorder, mapper }
     }
 
-    /// The recorder.
+    /// Returns the recorder.
     pub fn recorder(&self) -> &R {
         &self.recorder
     }
 
-    /// The mapper.
+    /// Returns the mapper.
     pub fn mapper(&self) -> &Mapper<T> {
         &self.mapper
     }
 }
 
 impl<R: AggregateRecorder, T: Transcoder> EventStore<R, T> {
-    /// Records events of one type as one: all of them, or none. Putting nothing is fine.
+    /// Records events of one type atomically. An empty list is accepted.
     ///
-    /// Returns their notification ids, in their order, where the recorder gives any.
+    /// Returns their notification ids in order, if the recorder assigns any.
     ///
     /// # Errors
-    /// [`is_conflict`](PersistenceError::is_conflict) when an aggregate already has an event of such
-    /// a version; what mapping and recording fail with. Nothing is recorded then, unless
+    /// [`is_conflict`](PersistenceError::is_conflict) if an aggregate already has an event with one of the
+    /// versions; any error of mapping and recording. Nothing is recorded then, unless
     /// [`is_outcome_unknown`](PersistenceError::is_outcome_unknown).
     ///
     /// # Cancel safety
-    /// When the future is dropped, the events are recorded whole or not at all.
+    /// Cancel safe: either all events are recorded or none.
     pub async fn put<E: Event>(&self, events: &[DomainEvent<E>]) -> Result<Vec<i64>, PersistenceError> {
         self.batch().with(events)?.commit().await
     }
 
-    /// Begins a batch: events of several types and aggregates that are recorded as one.
+    /// Begins a batch of events of several types, which are recorded atomically.
     pub fn batch(&self) -> EventBatch<'_, R, T> {
         EventBatch { store: self, events: Vec::new() }
     }
 
-    /// The events of an aggregate within a range.
+    /// Returns the events of an aggregate within a range.
     ///
     /// # Errors
-    /// What selecting fails with, and mapping: a row that cannot be decoded is an error that names
-    /// it, never skipped.
+    /// Any error of selecting and mapping. A row that cannot be decoded is never skipped: the error names
+    /// it.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     pub async fn get<E: Event>(
         &self,
         originator_id: Uuid,
@@ -74,7 +91,7 @@ impl<R: AggregateRecorder, T: Transcoder> EventStore<R, T> {
         events.iter().map(|event| self.mapper.to_domain_event(event)).collect()
     }
 
-    /// The events of an aggregate within a range, in bounded memory; an error is the last item.
+    /// Streams the events of an aggregate within a range, in bounded memory. An error is the last item.
     pub fn stream<E: Event>(
         &self,
         originator_id: Uuid,
@@ -85,9 +102,7 @@ impl<R: AggregateRecorder, T: Transcoder> EventStore<R, T> {
     }
 }
 
-/// Events of several types and aggregates on their way to being recorded as one.
-///
-/// Nothing is recorded until it is committed.
+/// Events of several types and aggregates, to be recorded atomically by [`commit`](Self::commit).
 #[derive(Debug)]
 #[must_use = "a batch records nothing until it is committed"]
 pub struct EventBatch<'a, R, T> {
@@ -99,7 +114,7 @@ impl<R: AggregateRecorder, T: Transcoder> EventBatch<'_, R, T> {
     /// Adds events of one type.
     ///
     /// # Errors
-    /// What mapping fails with, naming the event.
+    /// Any error of mapping, with the event's context.
     pub fn with<E: Event>(mut self, events: &[DomainEvent<E>]) -> Result<Self, PersistenceError> {
         self.events.reserve(events.len());
         for event in events {
@@ -111,10 +126,10 @@ impl<R: AggregateRecorder, T: Transcoder> EventBatch<'_, R, T> {
     /// Records the batch, as [`EventStore::put`] does.
     ///
     /// # Errors
-    /// As [`EventStore::put`], without those of mapping.
+    /// As [`EventStore::put`], except those of mapping.
     ///
     /// # Cancel safety
-    /// When the future is dropped, the batch is recorded whole or not at all.
+    /// Cancel safe: either the whole batch is recorded or nothing.
     pub async fn commit(self) -> Result<Vec<i64>, PersistenceError> {
         self.store.recorder.insert_events(self.events).await
     }
@@ -122,11 +137,11 @@ impl<R: AggregateRecorder, T: Transcoder> EventBatch<'_, R, T> {
     /// Records the batch together with the position of the notification that caused it.
     ///
     /// # Errors
-    /// As [`commit`](Self::commit), and [`is_conflict`](PersistenceError::is_conflict) when the
-    /// position, or a later one, is already recorded.
+    /// As [`commit`](Self::commit), and [`is_conflict`](PersistenceError::is_conflict) if the position, or a
+    /// later one, is already recorded.
     ///
     /// # Cancel safety
-    /// When the future is dropped, everything is recorded, or nothing.
+    /// Cancel safe: either everything is recorded or nothing.
     pub async fn commit_with_tracking(self, tracking: Tracking) -> Result<Vec<i64>, PersistenceError>
     where
         R: ProcessRecorder,

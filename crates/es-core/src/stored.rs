@@ -1,4 +1,4 @@
-//! What recorders keep.
+//! The records of recorders: events, notifications, tracking.
 
 use std::cmp::Ordering;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{Conflict, ErrorKind, EventContext, PersistenceError, Topic};
 
-/// An event as a recorder keeps it: its context, its topic, and its state as bytes.
+/// An event as it is recorded: its context, and its state as bytes.
 ///
 /// Versions and notification ids are `i64`, the whole range of the databases' `bigint`. Cloning
 /// shares topic and state.
@@ -17,20 +17,25 @@ pub struct StoredEvent {
     pub originator_id: Uuid,
     /// The event's position in the aggregate's sequence; unique within the aggregate.
     pub originator_version: i64,
-    /// Which event type decodes the state.
+    /// The topic, which selects the event type that decodes the state.
     pub topic: Topic,
-    /// What the mapper made of the event: encoded, perhaps compressed, perhaps encrypted.
+    /// The encoded, optionally compressed and encrypted, state.
     pub state: Bytes,
 }
 
 impl StoredEvent {
-    /// Where the event stands, for ciphers and errors.
+    /// Returns the identity of the event, for ciphers and errors.
     pub fn context(&self) -> EventContext<'_> {
         EventContext {
             originator_id: self.originator_id,
             originator_version: self.originator_version,
             topic: &self.topic,
         }
+    }
+
+    /// Returns the conflict of this event with a recorded one of the same version.
+    pub fn conflict(&self) -> Conflict {
+        Conflict::Version { originator_id: self.originator_id, originator_version: self.originator_version }
     }
 }
 
@@ -43,11 +48,11 @@ pub struct Notification {
     pub event: StoredEvent,
 }
 
-/// How far a consumer has processed the notifications of an upstream application, and from where on.
+/// A tracking record: the range of notifications of an upstream application that a consumer has processed.
 ///
-/// It is refused with a [conflict](Conflict::Tracking) when any of the notifications that it accounts
-/// for is already processed: when the recorded position is not before the first of them. A record that
-/// [expects a position](Self::after) is also refused when the recorded position is another one.
+/// Recording it fails with a [conflict](Conflict::Tracking) if any of them is already processed: if the
+/// recorded position is not before the first. A record that [expects a position](Self::after) also fails
+/// if another position is recorded.
 ///
 /// The application name:
 /// - is not empty and has no NUL character,
@@ -61,50 +66,48 @@ pub struct Tracking {
 }
 
 impl Tracking {
-    /// The name that the Python library's tracking table keeps for its own mark.
+    /// The name that is reserved in the Python library's tracking table.
     pub const RESERVED_NAME: &str = "__migration__";
 
-    /// The position `notification_id` in the notifications of an upstream application, when that one
-    /// was processed.
+    /// The record of one processed notification.
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) when the name breaks a rule above.
+    /// [`Data`](crate::ErrorKind::Data) if the name is invalid.
     pub fn new(application_name: impl Into<String>, notification_id: i64) -> Result<Self, PersistenceError> {
         Self::spanning(application_name, notification_id, notification_id)
     }
 
-    /// The position `notification_id`, when several notifications were processed, from `first` on.
+    /// The record of several processed notifications, from `first` to `notification_id`.
     ///
-    /// Without the first one said, a consumer that handles several at a time could not be told from
-    /// one that repeats what another has just processed: its position is greater all the same.
+    /// The first one is needed to detect a consumer that repeats notifications which another one has just
+    /// processed: its position may be greater all the same.
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) when the name breaks a rule above, or `first` comes after the
-    /// position.
+    /// [`Data`](crate::ErrorKind::Data) if the name is invalid, or `first` is after the position.
     pub fn spanning(
         application_name: impl Into<String>,
         first: i64,
         notification_id: i64,
     ) -> Result<Self, PersistenceError> {
         let application_name = application_name.into();
-        let flaw = match application_name.as_str() {
+        let reason = match application_name.as_str() {
             "" => "is empty",
             Self::RESERVED_NAME => "is reserved",
             name if name.contains('\0') => "has a NUL character",
             _ if first > notification_id => {
                 return Err(PersistenceError::data(format!(
-                    "notifications from {first} to {notification_id} of application {application_name:?} are none"
+                    "notifications {first} to {notification_id} of application {application_name:?} are an empty range"
                 )));
             }
             _ => return Ok(Self { application_name, first, notification_id, expected_position: None }),
         };
-        Err(PersistenceError::data(format!("application name {application_name:?} {flaw}")))
+        Err(PersistenceError::data(format!("application name {application_name:?} {reason}")))
     }
 
     /// Requires that the recorded position is exactly `position`; 0 means that none is recorded.
     ///
-    /// A record that follows another position is a gap: the notifications in between would count as
-    /// processed. [`validate`](Self::validate) says how such a record is refused.
+    /// After a lower position there would be a gap: the notifications in between would count as processed.
+    /// See [`validate`](Self::validate) for the errors.
     ///
     /// ```
     /// # use es_core::{PersistenceError, Tracking};
@@ -117,7 +120,7 @@ impl Tracking {
     /// ```
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) when `position` is not before the first notification.
+    /// [`Data`](crate::ErrorKind::Data) if `position` is not before the first notification.
     pub fn after(mut self, position: i64) -> Result<Self, PersistenceError> {
         if position >= self.first {
             return Err(PersistenceError::data(format!(
@@ -129,18 +132,18 @@ impl Tracking {
         Ok(self)
     }
 
-    /// Compares the record with the recorded position, as every recorder does in the transaction that
+    /// Validates the record against the recorded position, as every recorder does in the transaction that
     /// writes it.
     ///
     /// # Errors
     /// With an [expected position](Self::expected_position):
-    /// - [`Integrity`](crate::ErrorKind::Integrity) with a [conflict](Conflict::Tracking) when the
-    ///   recorded position is greater: another instance has moved it;
-    /// - [`RolledBack`](crate::ErrorKind::RolledBack) when it is less, or none is recorded: the tracking
-    ///   record is older than one that was acknowledged.
+    /// - [`Integrity`](crate::ErrorKind::Integrity) with a [conflict](Conflict::Tracking) if the recorded
+    ///   position is greater: another instance has moved it;
+    /// - [`RolledBack`](crate::ErrorKind::RolledBack) if it is less, or none is recorded: the tracking
+    ///   record is older than an acknowledged one.
     ///
-    /// Without one, the conflict when the recorded position is not before the [first](Self::first)
-    /// notification.
+    /// Without one, the conflict if the recorded position is not before the
+    /// [first notification](Self::first_notification_id).
     pub fn validate(&self, recorded: Option<i64>) -> Result<(), PersistenceError> {
         let Some(expected) = self.expected_position else {
             return match recorded {
@@ -155,7 +158,7 @@ impl Tracking {
         }
     }
 
-    /// The conflict of this record with one that is recorded.
+    /// Returns the conflict of this record with a recorded one.
     pub fn conflict(&self) -> Conflict {
         Conflict::Tracking { application_name: self.application_name.clone(), notification_id: self.first }
     }
@@ -170,22 +173,22 @@ impl Tracking {
         PersistenceError::new(ErrorKind::RolledBack, message)
     }
 
-    /// The upstream application.
+    /// Returns the name of the upstream application.
     pub fn application_name(&self) -> &str {
         &self.application_name
     }
 
-    /// The first notification that was processed.
+    /// Returns the id of the first processed notification.
     pub fn first_notification_id(&self) -> i64 {
         self.first
     }
 
-    /// The position of the last notification that was processed.
+    /// Returns the id of the last processed notification: the position.
     pub fn notification_id(&self) -> i64 {
         self.notification_id
     }
 
-    /// The position that must be recorded, where one is [required](Self::after); 0 for none.
+    /// Returns the position that must be recorded, if one is [required](Self::after); 0 for none.
     pub fn expected_position(&self) -> Option<i64> {
         self.expected_position
     }

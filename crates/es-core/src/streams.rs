@@ -1,7 +1,7 @@
-//! Reading without end in bounded memory: streams that fetch a page at a time.
+//! Streams that fetch a page at a time, in bounded memory.
 //!
-//! Paging by key needs nothing held open between pages: no transaction, no cursor, no connection.
-//! A stream can be slow, or dropped at any point, without harm to anybody.
+//! Keyset pagination holds nothing between pages: no transaction, no cursor, no connection. A stream may be
+//! slow, or dropped at any point.
 
 use std::num::NonZeroUsize;
 
@@ -13,29 +13,17 @@ use futures_util::{
 use uuid::Uuid;
 
 use crate::{
-    AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
-    PersistenceError, StoredEvent, Subscription, Topic, selection::state_bytes,
+    AggregateRecorder, ApplicationRecorder, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE, EventRange, Notification,
+    NotificationSelection, PersistenceError, StoredEvent, Subscription, Topic, page_size::PageSize,
+    selection::state_bytes,
 };
-
-/// How many rows a stream or subscription fetches at a time unless told otherwise.
-///
-/// Reading a million notifications takes half the time of pages of 100 on SQLite and PostgreSQL. Pages
-/// of 10,000 gain about a tenth on PostgreSQL, and take twice the time on SQLite (`catch up` of `cargo
-/// xtask bench`).
-pub const DEFAULT_PAGE_SIZE: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
-
-/// How many bytes of states a stream or subscription fetches at a time, about: a page ends with the event
-/// that reaches it. 16 MiB.
-///
-/// A thousand events of 1 MiB took 1.05 GB before pages were bounded in bytes.
-pub const DEFAULT_PAGE_BYTES: NonZeroUsize = NonZeroUsize::new(16 << 20).unwrap();
 
 /// Streams of the events of one aggregate, for every recorder.
 pub trait AggregateRecorderExt: AggregateRecorder {
-    /// The events of an aggregate within a range, in bounded memory.
+    /// Streams the events of an aggregate within a range, in bounded memory.
     ///
-    /// Items are what [`select_events`](AggregateRecorder::select_events) selects; an error is the
-    /// last item.
+    /// The items are those of [`select_events`](AggregateRecorder::select_events). An error is the last
+    /// item.
     fn stream_events(
         &self,
         originator_id: Uuid,
@@ -44,7 +32,7 @@ pub trait AggregateRecorderExt: AggregateRecorder {
         self.stream_events_by(DEFAULT_PAGE_SIZE, originator_id, range)
     }
 
-    /// The same, fetching `page_size` events at a time, or fewer of [`DEFAULT_PAGE_BYTES`] together.
+    /// The same, with pages of `page_size` events, or fewer with [`DEFAULT_PAGE_BYTES`] together.
     fn stream_events_by(
         &self,
         page_size: NonZeroUsize,
@@ -68,7 +56,7 @@ pub trait AggregateRecorderExt: AggregateRecorder {
 
 impl<R: AggregateRecorder + ?Sized> AggregateRecorderExt for R {}
 
-/// Streams of notifications and subscriptions to them, for every recorder that has them.
+/// Streams of and subscriptions to notifications, for every application recorder.
 ///
 /// ```
 /// use std::pin::pin;
@@ -86,10 +74,10 @@ impl<R: AggregateRecorder + ?Sized> AggregateRecorderExt for R {}
 /// }
 /// ```
 pub trait ApplicationRecorderExt: ApplicationRecorder + Sized {
-    /// The notifications of a selection, in bounded memory.
+    /// Streams the notifications of a selection, in bounded memory.
     ///
-    /// Items are what [`select_notifications`](ApplicationRecorder::select_notifications) selects;
-    /// an error is the last item. Use `usize::MAX` as the selection's limit to read to the end.
+    /// The items are those of [`select_notifications`](ApplicationRecorder::select_notifications). An error
+    /// is the last item. Use `usize::MAX` as the selection's limit to read to the end.
     fn stream_notifications(
         &self,
         selection: NotificationSelection,
@@ -97,7 +85,7 @@ pub trait ApplicationRecorderExt: ApplicationRecorder + Sized {
         self.stream_notifications_by(DEFAULT_PAGE_SIZE, selection)
     }
 
-    /// The same, fetching `page_size` notifications at a time, or fewer of [`DEFAULT_PAGE_BYTES`] together.
+    /// The same, with pages of `page_size` notifications, or fewer with [`DEFAULT_PAGE_BYTES`] together.
     fn stream_notifications_by(
         &self,
         page_size: NonZeroUsize,
@@ -118,8 +106,8 @@ pub trait ApplicationRecorderExt: ApplicationRecorder + Sized {
         flatten(pages)
     }
 
-    /// Follows the notifications after `position` (0: from the beginning): first what is recorded,
-    /// then live. Those of some topics only, or all when there are none.
+    /// Subscribes to the notifications after `position` (0: from the beginning), first recorded and then
+    /// live ones; only those with one of `topics`, unless that is empty.
     ///
     /// ```
     /// use std::pin::pin;
@@ -144,18 +132,17 @@ pub trait ApplicationRecorderExt: ApplicationRecorder + Sized {
 
 impl<R: ApplicationRecorder> ApplicationRecorderExt for R {}
 
-/// The part of `range` that lies beyond a version, in the range's direction; nothing at the end of
-/// the versions.
+/// Returns the rest of `range` after a version, in the direction of the range, if there is any.
 fn range_beyond(range: EventRange, version: i64) -> Option<EventRange> {
     if range.desc { version.checked_sub(1).map(|lower| range.lte(lower)) } else { Some(range.gt(version)) }
 }
 
-/// A query that is answered a page at a time.
+/// The state of a paged query.
 struct Pages<Q> {
     size: PageSize,
-    /// What is not fetched yet; nothing when the last page has arrived.
+    /// The rest to fetch; `None` after the last page.
     rest: Option<Q>,
-    /// How many items of the query's own limit are left.
+    /// The rest of the query's own limit.
     remaining: usize,
 }
 
@@ -165,51 +152,21 @@ impl<Q: Clone> Pages<Q> {
         Self { size, rest: Some(query), remaining: limit.unwrap_or(usize::MAX) }
     }
 
-    /// What to fetch now, and at most how much of it; nothing at the end.
+    /// Returns the next query and its limit; `None` at the end.
     fn next(&self) -> Option<(Q, usize)> {
         let limit = self.size.rows().min(self.remaining);
         self.rest.clone().filter(|_| limit > 0).map(|rest| (rest, limit))
     }
 
-    /// The pages after one of so many items.
+    /// Returns the state after a page.
     fn after(self, items: usize, size: PageSize, rest: Option<Q>) -> Self {
         Self { size, rest, remaining: self.remaining.saturating_sub(items) }
     }
 }
 
-/// The size of the next page. After a page that was full in bytes, no more rows are asked for than it
-/// had: a server would send the others for nothing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PageSize {
-    rows: usize,
-    max_rows: usize,
-    max_bytes: usize,
-}
-
-impl PageSize {
-    pub(crate) fn new(rows: NonZeroUsize, bytes: NonZeroUsize) -> Self {
-        Self { rows: rows.get(), max_rows: rows.get(), max_bytes: bytes.get() }
-    }
-
-    pub(crate) fn rows(self) -> usize {
-        self.rows
-    }
-
-    pub(crate) fn bytes(self) -> usize {
-        self.max_bytes
-    }
-
-    /// The size after a page of so many rows and bytes.
-    pub(crate) fn after(self, rows: usize, bytes: usize) -> Self {
-        let next = if bytes >= self.max_bytes { rows } else { self.rows.saturating_mul(2) };
-        Self { rows: next.clamp(1, self.max_rows), ..self }
-    }
-}
-
-/// The items of the pages.
+/// Flattens pages to items.
 ///
-/// A future for each item, rather than for each page, would have to be moved for each, with all that
-/// fetching a page needs.
+/// A future for each item instead of for each page would be moved for each, with all the state of a query.
 fn flatten<T>(
     pages: impl Stream<Item = Result<Vec<T>, PersistenceError>>,
 ) -> impl Stream<Item = Result<T, PersistenceError>> {

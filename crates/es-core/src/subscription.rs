@@ -1,4 +1,4 @@
-//! Following a log: first everything recorded after a position, then live, without a seam.
+//! Subscriptions: recorded notifications after a position, then live ones.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -8,45 +8,43 @@ use uuid::Uuid;
 
 use crate::{
     ApplicationRecorder, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE, ErrorKind, Listener, Notification,
-    NotificationSelection, PersistenceError, Topic, selection::state_bytes, streams::PageSize,
+    NotificationSelection, PersistenceError, Topic, page_size::PageSize, selection::state_bytes,
 };
 
-/// How long to wait before reading again after a failure that may pass: doubled each time, from the
-/// first to the second.
+/// The shortest and the longest pause before a retry after a transient failure; doubled each time.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// How long a subscription waits before it looks by itself; see [`Subscription::poll_interval`].
+/// The default of [`Subscription::poll_interval`].
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Nobody wants a processor core to look without a pause.
+/// A lower bound, against busy loops.
 const SHORTEST_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Follows the notifications of a recorder: what is recorded after a position, then what is recorded
-/// from now on. Made by [`subscribe`](crate::ApplicationRecorderExt::subscribe).
+/// A subscription to the notifications of a recorder: those recorded after a position, then live ones.
+/// Made by [`subscribe`](crate::ApplicationRecorderExt::subscribe).
 ///
-/// There is no change-over between the two: both are pages of the log, read by position, and when
-/// nothing is left to read the subscription waits to be woken. Nothing is missed or seen twice, and a
-/// subscriber that lags keeps one page in memory.
+/// There is no switch between the two: all are pages of the log, read by position. At the end of the log the
+/// subscription waits for the recorder's signal. No notification is missed or delivered twice, and a slow
+/// subscriber keeps one page in memory.
 ///
 /// ```text
-///   log   1  2  3  4  5  6  7  8  9 │ 10 …          recorded by anybody
-///               ╰── page ──╯ ╰page╯ │ ╰ a commit wakes the subscription
+///   log   1  2  3  4  5  6  7  8  9 │ 10 …          recorded by any process
+///               ╰── page ──╯ ╰page╯ │ ╰ a commit notifies the subscription
 ///   position  3 ──────▶ 7 ──────▶ 9 │ ──▶ 10
 /// ```
 ///
-/// Failures that may pass (a lost connection, a restart of the server) are tried again at the same
-/// position for as long as it takes, told to `tracing` as warnings. Dropping a subscription at any
-/// point does no harm.
+/// Transient failures (a lost connection, a restart of the server) are retried at the same position without a
+/// limit, and logged with `tracing` as warnings. A subscription may be dropped at any point.
 ///
-/// A log that was rolled back (a failover to a lagging standby, the restore of a backup) gives ids out
-/// again, and a subscription that went on from its position would skip the events that get them. It
-/// fails with [`RolledBack`](crate::ErrorKind::RolledBack) instead, when nothing is found after a
-/// wake-up or the poll interval and the highest id is before the position, and when the last
-/// notification that it has read is not the same any more after a read that failed. What it cannot
-/// notice is a log that has overtaken the position again before it is read, without a failed read.
+/// A log that was rolled back (a failover to a lagging standby, the restore of a backup) assigns ids again. A
+/// subscription that continued from its position would skip the events with those ids. It fails with
+/// [`RolledBack`](crate::ErrorKind::RolledBack) instead: if nothing is found after a notification of the
+/// signal or the poll interval and the highest id is before the position, and if the notification that it
+/// read last is another one after a failed read. It cannot detect a log that has passed the position
+/// again before it is read, without a failed read.
 ///
-/// It holds a handle of the recorder, which therefore stays open until it is closed by
-/// [`close`](crate::Recorder::close); that ends the subscription.
+/// It holds a handle of the recorder, which stays open until [`close`](crate::Recorder::close) is called;
+/// that ends the subscription.
 #[derive(Debug)]
 pub struct Subscription<R> {
     recorder: R,
@@ -57,23 +55,21 @@ pub struct Subscription<R> {
     listener: Listener,
     /// The last notification that was read: id, originator and version.
     last_read: Option<(i64, Uuid, i64)>,
-    /// Whether the log has the position: it was read since the last wait.
+    /// Whether the log is known to have the position: it was read since the last wait.
     is_in_log: bool,
     /// Whether a read has failed since the last page.
     is_interrupted: bool,
 }
 
-/// What a subscription read at a time.
+/// A page of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Page {
-    /// The notifications, in the order of their ids; none when all that was recorded is of other
-    /// topics.
+    /// The notifications, ordered by id; empty if only other topics were recorded.
     pub notifications: Vec<Notification>,
-    /// Everything up to this id has been read, notifications of other topics included.
+    /// The id up to which the log has been read, other topics included.
     pub position: i64,
-    /// How many ids were known to be left after the position when the page was read: 0 when it
-    /// reaches the end of the log.
+    /// The distance in ids to the end of the log when the page was read; 0 at the end.
     pub lag: i64,
 }
 
@@ -94,54 +90,53 @@ impl<R: ApplicationRecorder> Subscription<R> {
         }
     }
 
-    /// Reads so many notifications at a time, at most; [`DEFAULT_PAGE_SIZE`] by default. A page ends
-    /// earlier with the event with which the states have [`DEFAULT_PAGE_BYTES`] together.
+    /// The maximum of notifications per page; [`DEFAULT_PAGE_SIZE`] by default. A page ends earlier when
+    /// its states have [`DEFAULT_PAGE_BYTES`] together.
     #[must_use]
     pub fn page_size(mut self, page_size: NonZeroUsize) -> Self {
         self.page_size = PageSize::new(page_size, DEFAULT_PAGE_BYTES);
         self
     }
 
-    /// Looks for something new after so long, even if nothing woke the subscription; 10 s by default,
-    /// and 1 ms at least.
+    /// The longest wait for a signal before the log is read; 10 s by default, at least 1 ms.
     ///
-    /// Recorders wake their subscriptions. This stands behind that, whatever the recorder, and moves
-    /// the position past notifications of other topics, which wake nobody: after a restart, at most
-    /// so much of the log is looked through again.
+    /// Recorders notify their subscriptions, so this is a second line of defence. It also moves the
+    /// position past notifications of other topics, which do not notify: after a restart, only the
+    /// notifications of this time are scanned again.
     #[must_use]
     pub fn poll_interval(mut self, poll_interval: Duration) -> Self {
         self.poll_interval = poll_interval.max(SHORTEST_POLL_INTERVAL);
         self
     }
 
-    /// Everything up to this id has been read.
+    /// Returns the id up to which the log has been read.
     pub fn position(&self) -> i64 {
         self.position
     }
 
-    /// Goes on after `position`, wherever the subscription was.
+    /// Continues after `position`.
     pub fn seek(&mut self, position: i64) {
         self.position = position;
         self.is_in_log = false;
     }
 
-    /// The recorder that is followed.
+    /// Returns the recorder.
     pub fn recorder(&self) -> &R {
         &self.recorder
     }
 
-    /// The next page, as soon as there is one; nothing when the recorder is closed.
+    /// Waits for the next page; returns `None` when the recorder is closed.
     ///
-    /// A subscription to some topics returns a page without notifications when all that was recorded
-    /// since is of other topics: its position has moved.
+    /// A subscription to some topics returns an empty page if only other topics were recorded: its position
+    /// has moved.
     ///
     /// # Errors
-    /// [`RolledBack`](crate::ErrorKind::RolledBack) when the log ends before the position, or has lost
-    /// what was read; what selecting notifications fails with, unless it may pass. The next call tries
-    /// again.
+    /// [`RolledBack`](crate::ErrorKind::RolledBack) if the log ends before the position, or has lost
+    /// notifications that were read; any error of selecting notifications that is not transient. The next
+    /// call tries again.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing: the position moves when a page is returned.
+    /// Cancel safe: the position moves when a page is returned.
     pub async fn next_page(&mut self) -> Result<Option<Page>, PersistenceError> {
         loop {
             if let Some(page) = self.read_with_retry().await? {
@@ -161,8 +156,8 @@ impl<R: ApplicationRecorder> Subscription<R> {
         }
     }
 
-    /// The notifications one by one; the stream ends when the recorder is closed, and after an error,
-    /// which is the last item.
+    /// Converts the subscription to a stream of notifications. It ends when the recorder is closed, and after
+    /// an error, which is the last item.
     pub fn into_stream(self) -> impl Stream<Item = Result<Notification, PersistenceError>> + Send {
         let pages = try_unfold(self, |mut subscription| async move {
             let page = subscription.next_page().await?;
@@ -171,14 +166,14 @@ impl<R: ApplicationRecorder> Subscription<R> {
         pages.map_ok(|page| stream::iter(page.notifications).map(Ok)).try_flatten()
     }
 
-    /// Reads what is there now, again after failures that may pass.
+    /// Reads a page, with retries after transient failures.
     async fn read_with_retry(&mut self) -> Result<Option<Page>, PersistenceError> {
         let (mut pause, longest_pause) = RETRY_PAUSES;
         loop {
             match self.read().await {
                 Err(_) if self.recorder.commit_signal().is_closed() => return Ok(None),
                 Err(error) if error.is_transient() => {
-                    tracing::warn!(%error, position = self.position, "following the log failed; trying again");
+                    tracing::warn!(%error, position = self.position, "reading the log failed; retrying");
                     self.is_in_log = false;
                     self.is_interrupted = true;
                     if self.recorder.commit_signal().closed_timeout(pause).await {
@@ -226,14 +221,14 @@ impl<R: ApplicationRecorder> Subscription<R> {
             return Ok(());
         }
         let message = format!(
-            "notification {id} was version {originator_version} of originator {originator_id}, and is not any \
-             more: the log has lost events that were acknowledged"
+            "notification {id} is no longer version {originator_version} of originator {originator_id}: the log \
+             has lost acknowledged events"
         );
         Err(PersistenceError::new(ErrorKind::RolledBack, message))
     }
 
-    /// Moves on past notifications of other topics too: what is selected up to an id that was
-    /// recorded before is complete.
+    /// Reads the subscribed topics and moves past others: a selection that stops at an id that was recorded
+    /// before is complete.
     async fn read_topics(&self, selection: NotificationSelection) -> Result<Option<Page>, PersistenceError> {
         let highest = self.recorder.max_notification_id().await?;
         verify_end(self.position, highest)?;
@@ -246,15 +241,15 @@ impl<R: ApplicationRecorder> Subscription<R> {
     }
 }
 
-/// Verifies that the log has what was read or processed up to `position`.
+/// Verifies that the log is not behind `position`.
 pub(crate) fn verify_end(position: i64, highest: Option<i64>) -> Result<(), PersistenceError> {
     if position <= highest.unwrap_or(0) {
         return Ok(());
     }
     let highest = highest.map_or_else(|| "none".to_owned(), |highest| highest.to_string());
     let message = format!(
-        "the position is {position}, but the highest notification id is {highest}: the log has lost events \
-         that were acknowledged"
+        "the position is {position}, but the highest notification id is {highest}: the log has lost \
+         acknowledged events"
     );
     Err(PersistenceError::new(ErrorKind::RolledBack, message))
 }

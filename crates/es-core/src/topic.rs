@@ -10,10 +10,10 @@ use crate::PersistenceError;
 /// - is not empty,
 /// - has no NUL character, which PostgreSQL's `text` cannot hold.
 ///
-/// One that was read from a database may be any text: see [`from_stored`](Self::from_stored).
+/// A topic that was read from a database may be any text: see [`from_stored`](Self::from_stored).
 ///
-/// By convention it reads `module:Qualified.Name`, as the Python library resolves it. Cloning does
-/// not copy the text.
+/// The convention is `module:Qualified.Name`, which the Python library can resolve. Cloning does not copy
+/// the text.
 ///
 /// ```
 /// use es_core::Topic;
@@ -35,19 +35,19 @@ impl Topic {
     /// A topic from text that is known at run time.
     ///
     /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) when the text is empty or has a NUL character.
+    /// [`Data`](crate::ErrorKind::Data) if the text is empty or has a NUL character.
     pub fn new(text: impl Into<Arc<str>>) -> Result<Self, PersistenceError> {
         let text = text.into();
-        match flaw(&text) {
+        match invalid_reason(&text) {
             None => Ok(Self(Text::Shared(text))),
-            Some(flaw) => Err(PersistenceError::data(format!("topic {text:?} {flaw}"))),
+            Some(reason) => Err(PersistenceError::data(format!("topic {text:?} {reason}"))),
         }
     }
 
-    /// The topic of a recorded event, whatever its text is: for recorders.
+    /// The topic of a recorded event, with any text: for recorders.
     ///
-    /// The Python library records any text, the empty one included. Readers that do not decode events get
-    /// past such an event, and can copy it as it is; a mapper fails with an error that names it.
+    /// The Python library records any text, even an empty one. Readers that do not decode events can read
+    /// and copy such an event; a mapper fails with an error that names it.
     ///
     /// ```
     /// use es_core::Topic;
@@ -61,16 +61,16 @@ impl Topic {
     /// A topic from a literal, without a copy.
     ///
     /// # Panics
-    /// When the literal is not a topic; at compile time where the result is a constant.
+    /// If the literal is not a valid topic; at compile time if the result is a constant.
     #[expect(clippy::panic, reason = "a wrong literal is a mistake in the program, found at its first run")]
     pub const fn from_static(text: &'static str) -> Self {
-        if flaw(text).is_some() {
+        if invalid_reason(text).is_some() {
             panic!("a topic is not empty and has no NUL character");
         }
         Self(Text::Static(text))
     }
 
-    /// The text of the topic.
+    /// Returns the text of the topic.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Text::Static(text) => text,
@@ -79,8 +79,8 @@ impl Topic {
     }
 }
 
-/// What keeps a text from being a topic.
-const fn flaw(text: &str) -> Option<&'static str> {
+/// Returns the reason why a text is not a valid topic.
+const fn invalid_reason(text: &str) -> Option<&'static str> {
     let bytes = text.as_bytes();
     if bytes.is_empty() {
         return Some("is empty");

@@ -1,25 +1,25 @@
-//! Waiting until something has been processed, and looking at positions.
+//! Waiting for a position, and validating it.
 
 use std::time::{Duration, Instant};
 
 use crate::{ApplicationRecorder, ErrorKind, PersistenceError, TrackingRecorder, subscription::verify_end};
 
-/// How long to wait for a wake-up before looking nevertheless: recorders wake those who wait.
+/// The longest wait for a notification of the signal before the position is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What can be asked of every recorder that tracks.
+/// Waiting for and validation of positions, for every recorder that tracks.
 pub trait TrackingRecorderExt: TrackingRecorder {
     /// Waits until the notification `notification_id` of an upstream application, or a later one, has
-    /// been processed: who has written can then read what became of it.
+    /// been processed, so that a writer can read the effects of its events.
     ///
-    /// Within one process the commit that records the position ends the waiting; what other processes
-    /// record is noticed at the recorder's poll interval.
+    /// A commit of the same process that records the position ends the wait at once; positions that other
+    /// processes record are found at the recorder's poll interval.
     ///
     /// ```
     /// # use std::time::Duration;
     /// # use es_core::{PersistenceError, TrackingRecorder, TrackingRecorderExt};
     /// # async fn example<R: TrackingRecorder>(balances: &R, ids: &[i64]) -> Result<(), PersistenceError> {
-    /// // `ids` is what putting the events returned.
+    /// // `ids` was returned by putting the events.
     /// if let Some(id) = ids.last() {
     ///     balances.wait("bank", *id, Duration::from_secs(2)).await?;
     /// }
@@ -28,12 +28,11 @@ pub trait TrackingRecorderExt: TrackingRecorder {
     /// ```
     ///
     /// # Errors
-    /// [`TimedOut`](ErrorKind::TimedOut) after `timeout`;
-    /// [`Interface`](ErrorKind::Interface) when the recorder is closed meanwhile; what reading the
-    /// position fails with.
+    /// [`TimedOut`](ErrorKind::TimedOut) after `timeout`; [`Interface`](ErrorKind::Interface) if the
+    /// recorder is closed meanwhile; any error of reading the position.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     fn wait(
         &self,
         application_name: &str,
@@ -52,27 +51,24 @@ pub trait TrackingRecorderExt: TrackingRecorder {
                     return Err(timed_out(application_name, notification_id, timeout));
                 }
                 if !listener.notified_timeout(left.min(POLL_INTERVAL)).await {
-                    return Err(PersistenceError::interface(
-                        "the recorder was closed while it was waited for",
-                    ));
+                    return Err(PersistenceError::interface("the recorder was closed during the wait"));
                 }
             }
         }
     }
 
-    /// How far an upstream application has been processed, having made sure that the upstream
-    /// recorder still has what was processed.
+    /// Returns the position of an upstream application, after validating it against the upstream log.
     ///
-    /// After a failover to a server that has lost acknowledged events, or when a backup was restored,
-    /// ids are given out again, and a consumer that goes on from its position would skip the new
-    /// events that get them.
+    /// After a failover to a server that has lost acknowledged events, or after the restore of a backup,
+    /// ids are assigned again. A consumer that continues from its position would skip the new events with
+    /// those ids.
     ///
     /// # Errors
-    /// [`RolledBack`](ErrorKind::RolledBack) when the position is beyond the highest notification id of
-    /// the upstream; what reading fails with.
+    /// [`RolledBack`](ErrorKind::RolledBack) if the position is after the highest notification id of the
+    /// upstream; any error of reading.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     fn validated_position<R: ApplicationRecorder>(
         &self,
         application_name: &str,
@@ -82,7 +78,7 @@ pub trait TrackingRecorderExt: TrackingRecorder {
             let position = self.max_tracking_id(application_name).await?;
             let Some(recorded) = position else { return Ok(None) };
             verify_end(recorded, upstream.max_notification_id().await?)
-                .map_err(|error| error.about(format_args!("application {application_name:?}")))?;
+                .map_err(|error| error.with_context(format_args!("application {application_name:?}")))?;
             Ok(position)
         }
     }
@@ -92,7 +88,8 @@ impl<R: TrackingRecorder + ?Sized> TrackingRecorderExt for R {}
 
 fn timed_out(application_name: &str, notification_id: i64, timeout: Duration) -> PersistenceError {
     let message = format!(
-        "notification {notification_id} of application {application_name:?} was not processed within {timeout:?}"
+        "notification {notification_id} of application {application_name:?} was not processed within \
+         {timeout:?}"
     );
     PersistenceError::new(ErrorKind::TimedOut, message).transient()
 }

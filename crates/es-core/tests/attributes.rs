@@ -92,7 +92,7 @@ fn what_the_mapper_writes_or_columns_hold_is_no_name_for_an_attribute() {
     struct Stamped {
         timestamp: i64,
     }
-    let refused = |name| format!("`{name}` is no name for an attribute: it is reserved");
+    let refused = |name| format!("`{name}` is reserved and cannot be the name of an attribute");
     let error = attributes(&Stamped { timestamp: 5 }).unwrap_err();
     assert_eq!(error.to_string(), refused("timestamp"));
     for name in ["timestamp", "originator_id", "originator_version", "class_version"] {

@@ -47,16 +47,16 @@ fn a_listener_is_woken_for_its_keys_only() {
     let wakes = Arc::new(CountWakes::default());
     let waker = Waker::from(Arc::clone(&wakes));
     let mut context = Context::from_waker(&waker);
-    assert!(opened.poll_woken(&mut context).is_pending());
+    assert!(opened.poll_notified(&mut context).is_pending());
     signal.wake([CLOSED.as_str()]);
     assert_eq!(wakes.0.load(Ordering::SeqCst), 0);
-    assert!(opened.poll_woken(&mut context).is_pending());
+    assert!(opened.poll_notified(&mut context).is_pending());
     assert_eq!(anything.notified().now_or_never(), Some(true));
     signal.wake([CLOSED.as_str(), OPENED.as_str()]);
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1, "woken by the first");
     signal.wake([OPENED.as_str()]);
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1, "one who is woken already is not woken again");
-    assert_eq!(opened.poll_woken(&mut context), Poll::Ready(true));
+    assert_eq!(opened.poll_notified(&mut context), Poll::Ready(true));
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_waker_may_drop_a_listener() {
     let signal = Signal::new();
     let mut listener = signal.listen::<&str>([]);
     let waker = Waker::from(Arc::new(DropsListener(Some(signal.listen::<&str>([])).into())));
-    assert!(listener.poll_woken(&mut Context::from_waker(&waker)).is_pending());
+    assert!(listener.poll_notified(&mut Context::from_waker(&waker)).is_pending());
     signal.wake_all();
 }
 

@@ -1,4 +1,5 @@
-//! How a subscription reads: its pages, its position, what it does when reading fails, and when nobody wakes it.
+//! How a subscription reads: its pages, its position, what it does when reading fails, and when nobody wakes
+//! it.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "these are tests")]
 

@@ -72,7 +72,7 @@ fn a_position_accounts_for_notifications_from_the_first_on() {
     assert_eq!(Tracking::new("upstream", 7).unwrap().first_notification_id(), 7);
     let error = Tracking::spanning("upstream", 8, 7).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
-    assert_eq!(error.to_string(), "notifications from 8 to 7 of application \"upstream\" are none");
+    assert_eq!(error.to_string(), "notifications 8 to 7 of application \"upstream\" are an empty range");
 }
 
 #[test]
@@ -207,7 +207,8 @@ fn an_error_keeps_its_cause_apart_from_its_message() {
 
 #[test]
 fn an_error_is_about_the_event_that_was_named_first() {
-    let error = PersistenceError::data("not JSON").at(&event(4).context()).at(&event(5).context());
+    let error =
+        PersistenceError::data("not JSON").with_event(&event(4).context()).with_event(&event(5).context());
     let named =
         "event \"bank:Opened\", version 4 of originator 00000000-0000-0000-0000-000000000000: not JSON";
     assert_eq!(error.to_string(), named);

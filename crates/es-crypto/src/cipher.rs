@@ -1,4 +1,4 @@
-//! The cipher: nonce, tag and ciphertext in one run of bytes.
+//! The cipher: nonce, tag and ciphertext, concatenated.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
 
 /// Encrypts the state of events with AES-GCM, as the Python library does.
 ///
-/// The event's place is ignored. One cipher serves any number of threads at once.
+/// The event's context is ignored. A cipher can be used by any number of threads.
 ///
 /// See the [crate's documentation](crate) for the layout, and for how many events one key may
 /// encrypt.
@@ -73,7 +73,7 @@ impl Cipher for AesCipher {
         out.extend_from_slice(&nonce);
         out.extend_from_slice(&[0; TAG_LENGTH]);
         out.extend_from_slice(plaintext);
-        // In bounds: what follows `start` was written just now.
+        // In bounds: the bytes after `start` were appended above.
         let (head, text) = out[start..].split_at_mut(OVERHEAD);
         let Some(tag) = self.algorithm.seal(nonce, text) else {
             out.truncate(start);
@@ -100,7 +100,7 @@ impl Cipher for AesCipher {
         };
         let start = out.len();
         out.extend_from_slice(text);
-        // In bounds: what follows `start` was written just now.
+        // In bounds: the bytes after `start` were appended above.
         if self.algorithm.open(*nonce, *tag, &mut out[start..]) {
             return Ok(());
         }
@@ -124,7 +124,7 @@ fn split(bytes: &[u8]) -> Option<(&[u8; NONCE_LENGTH], &[u8; TAG_LENGTH], &[u8])
     Some((nonce, tag, text))
 }
 
-/// Who does the work: `ring`, twice as fast, and `aes-gcm` for the key size that `ring` lacks.
+/// The implementation: `ring`, twice as fast, and `aes-gcm` for the key size that `ring` lacks.
 enum Algorithm {
     Ring(Box<LessSafeKey>),
     Aes192(Box<AesGcm<Aes192, U12>>),
@@ -146,7 +146,7 @@ impl Algorithm {
         Self::Ring(Box::new(LessSafeKey::new(key)))
     }
 
-    /// Encrypts `text` in context; `None` when it is too long.
+    /// Encrypts `text` in place; returns `None` if it is too long.
     fn seal(&self, nonce: [u8; NONCE_LENGTH], text: &mut [u8]) -> Option<[u8; TAG_LENGTH]> {
         match self {
             Self::Ring(key) => {
@@ -160,7 +160,7 @@ impl Algorithm {
         }
     }
 
-    /// Decrypts `text` in context, and tells whether it is what was encrypted with this key.
+    /// Decrypts `text` in place; returns false if it was not encrypted with this key, or was changed.
     fn open(&self, nonce: [u8; NONCE_LENGTH], tag: [u8; TAG_LENGTH], text: &mut [u8]) -> bool {
         match self {
             Self::Ring(key) => {

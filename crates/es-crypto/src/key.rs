@@ -1,4 +1,4 @@
-//! Keys: made, read, never shown, and overwritten when dropped.
+//! Keys: never shown, and zeroized when dropped.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ impl AesKey {
         let text = text.trim_ascii();
         // One allocation of sufficient size: growing would leave copies behind.
         let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
-        // The cause is dropped: it quotes the symbol that it stumbled over.
+        // The cause is dropped: it quotes a symbol of the key.
         let length = STANDARD.decode_slice(text, &mut bytes).map_err(|_| {
             PersistenceError::programming("a cipher key is expected to be base64 text; this one is not")
         })?;

@@ -1,17 +1,16 @@
 //! AES-GCM ciphers for stored events.
 //!
 //! [`AesCipher`] encrypts the state of events with AES-128, AES-192 or AES-256 in Galois/Counter
-//! Mode, in the very layout of the Python library: either reads what the other wrote with the
-//! same key.
+//! Mode, in the layout of the Python library: each reads the other's states with the same key.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 12 | nonce, random |
 //! | 16 | authentication tag |
 //! | as many as the plaintext | ciphertext |
 //!
-//! There is no associated data: an encrypted state is not bound to its event's context. Whoever can
-//! write to the database can move a state to another event; whoever cannot is kept out by the tag.
+//! There is no associated data: an encrypted state is not bound to its event's context. An attacker with
+//! write access to the database can move a state to another event, but cannot change one.
 //!
 //! # Example
 //! ```

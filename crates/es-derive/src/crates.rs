@@ -10,9 +10,9 @@ const TRANSCODE: &str = "es-transcode";
 
 /// The paths that generated code starts from.
 pub(crate) struct Crates {
-    /// Where `Event` and what it is made of stand.
+    /// The path of `Event` and the items that it uses.
     pub(crate) core: Path,
-    /// The crate that has all of it, where one was named.
+    /// The crate that has them all, if one was named.
     facade: Option<Path>,
 }
 
@@ -29,7 +29,7 @@ impl Crates {
         Ok(Self { core, facade: None })
     }
 
-    /// Where `Registered` and `serde_with` stand.
+    /// The path of `Registered` and `serde_with`.
     pub(crate) fn transcode(&self) -> Result<Path> {
         if let Some(facade) = &self.facade {
             return Ok(parse_quote!(#facade::transcode));

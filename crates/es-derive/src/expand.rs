@@ -79,7 +79,7 @@ fn implementation(event: &EventType) -> TokenStream {
     }
 }
 
-/// What serde writes in the place of the type.
+/// The type that serde serializes in place of the event type.
 fn written_mirror(event: &EventType) -> TokenStream {
     let EventType { ident, crates, shape } = event;
     let core = &crates.core;
@@ -115,7 +115,7 @@ fn written_mirror(event: &EventType) -> TokenStream {
     }
 }
 
-/// What serde reads for one layout, and how the event is made of it.
+/// The type that serde deserializes for one layout, and the conversion to the event.
 fn read_mirror(event: &EventType, layout: &Layout) -> TokenStream {
     let core = &event.crates.core;
     let (ident, name) = (&event.ident, mirror_name(layout));
@@ -194,7 +194,7 @@ impl ToTokens for Attributes {
     }
 }
 
-/// What decodes the state of a topic, whichever class version wrote it.
+/// The expression that decodes the state of a topic, of any class version.
 fn decoder(event: &EventType, layout: &Layout) -> TokenStream {
     let mirror = mirror_name(layout);
     let decode = quote!(state.decode::<#mirror>().map(#mirror::into_event));

@@ -20,20 +20,20 @@ use crate::{
 
 const RESERVED: [&str; 4] = ["timestamp", "originator_id", "originator_version", "class_version"];
 
-/// What a struct, or one variant of an enum, is stored as.
+/// The stored layout of a struct, or of one variant of an enum.
 pub(crate) struct Layout {
     /// The struct or the variant.
     pub(crate) ident: Ident,
     pub(crate) topic: LitStr,
     pub(crate) aliases: Vec<LitStr>,
-    /// What each class version before the present one wrote, from 1 on; `_` where the next version
+    /// The types of the earlier class versions, from 1 on; `_` if the next version
     /// reads it.
     pub(crate) old_layouts: Vec<Type>,
     pub(crate) body: Body,
     pub(crate) serde: ContainerSerde,
 }
 
-/// Where the attributes stand.
+/// The location of the attributes.
 pub(crate) enum Body {
     Named(Vec<Attributes>),
     /// In the fields of the one value inside.

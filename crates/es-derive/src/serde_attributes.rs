@@ -10,13 +10,13 @@ use syn::{
 /// The `#[serde(…)]` of a struct, an enum or a variant.
 #[derive(Clone, Default)]
 pub(crate) struct ContainerSerde {
-    /// What follows `rename_all`, or `rename_all_fields` of an enum.
+    /// The value of `rename_all`, or of `rename_all_fields` of an enum.
     pub(crate) rename_all: Option<TokenStream>,
     pub(crate) deny_unknown_fields: bool,
     pub(crate) default: Option<ContainerDefault>,
 }
 
-/// Where attributes that are missing come from.
+/// The source of missing attributes.
 #[derive(Clone)]
 pub(crate) enum ContainerDefault {
     Trait,
@@ -52,7 +52,7 @@ impl ContainerSerde {
         Ok(parsed)
     }
 
-    /// Whether `name` is written as something else for `rename_all`.
+    /// Returns whether `rename_all` changes `name`.
     pub(crate) fn renames(&self, name: &str) -> bool {
         let Some(rule) = &self.rename_all else { return false };
         let rule = rule.to_string();
@@ -63,7 +63,7 @@ impl ContainerSerde {
     }
 }
 
-/// What concerns only how serde itself would write the type, which may derive `Serialize` as well.
+/// The attributes that only affect serde's own derives, which the type may have as well.
 fn ignore(key: &str, meta: &ParseNestedMeta<'_>) -> Result<()> {
     const IGNORED: [&str; 9] =
         ["alias", "content", "crate", "expecting", "other", "rename", "rename_all", "tag", "untagged"];

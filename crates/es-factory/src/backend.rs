@@ -25,6 +25,6 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// A recorder of the application's events and its tracking positions.
     fn process_recorder(&self) -> BoxFuture<'_, Arc<dyn DynProcessRecorder>>;
 
-    /// Closes the datastore, and with it every recorder that came from here.
+    /// Closes the datastore, and with it every recorder of this backend.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

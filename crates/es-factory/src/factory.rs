@@ -1,4 +1,4 @@
-//! Environment -> recorders, mapper, event store.
+//! The infrastructure factory: recorders, mapper and event store from environment variables.
 
 use std::sync::{
     Arc,
@@ -29,9 +29,9 @@ pub struct InfrastructureFactory {
 }
 
 impl InfrastructureFactory {
-    /// A factory for an application, by the environment of this process.
+    /// Builds a factory for an application from the environment of this process.
     ///
-    /// An empty name stands for an application without one: its settings are the common ones.
+    /// An application with an empty name has only the common settings.
     ///
     /// # Errors
     /// As [`FactoryBuilder::build`].
@@ -166,19 +166,19 @@ impl InfrastructureFactory {
         Ok(Some(EventStore::new(self.aggregate_recorder(SNAPSHOTS).await?, self.mapper()?)))
     }
 
-    /// Whether `IS_SNAPSHOTTING_ENABLED` says yes; no by default.
+    /// Returns the setting `IS_SNAPSHOTTING_ENABLED`; false by default.
     ///
     /// # Errors
-    /// When the setting is neither yes nor no.
+    /// If the setting is neither yes nor no.
     pub fn is_snapshotting_enabled(&self) -> Result<bool, PersistenceError> {
         self.environment.boolean("IS_SNAPSHOTTING_ENABLED", false)
     }
 
-    /// Lets what recorders of this factory accepted finish, then closes the datastore. The factory
-    /// gives no recorders from then on.
+    /// Waits for accepted writes of this factory's recorders, then closes the datastore. The factory
+    /// returns no recorders after that.
     ///
     /// # Errors
-    /// When the datastore cannot be closed in order.
+    /// If the datastore cannot be closed.
     ///
     /// # Cancel safety
     /// A dropped future does not stop the closing.
@@ -195,7 +195,7 @@ impl InfrastructureFactory {
     }
 }
 
-/// A factory that is about to be built.
+/// The builder of a factory.
 #[derive(Debug)]
 #[must_use = "build the factory"]
 pub struct FactoryBuilder {
@@ -245,14 +245,14 @@ impl FactoryBuilder {
             backend,
             is_closed: AtomicBool::new(false),
         };
-        // A wrong setting is told now, not when the first event is put.
+        // A wrong setting is an error now, not when the first event is put.
         factory.mapper()?;
         factory.is_snapshotting_enabled()?;
         Ok(factory)
     }
 }
 
-/// Warns of settings of the Python library that have no effect here.
+/// Logs a warning for settings of the Python library that have no effect here.
 fn warn_of_ignored(environment: &Environment) {
     for (setting, instead) in [
         (

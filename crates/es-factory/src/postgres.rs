@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::{Backend, Environment};
 
-/// Which port the hosts have where none is set.
+/// The default port of the hosts.
 const DEFAULT_PORT: &str = "5432";
 
 #[derive(Debug)]

@@ -1,8 +1,8 @@
-//! The guide: how to follow the log, and how to process each event exactly once.
+//! The guide: following the log, and processing each event exactly once.
 //!
 //! - [`following`]: streams and live subscriptions.
-//! - [`processing`]: events that follow from events, exactly once.
-//! - [`projecting`]: tables of your own that are never behind their position, nor ahead of it.
+//! - [`processing`]: new events that follow from events.
+//! - [`projecting`]: tables of your own, always consistent with their position.
 
 #[doc = include_str!("guide/following.md")]
 pub mod following {}

@@ -1,22 +1,23 @@
-//! Event persistence: stores and retrieves domain events in memory, SQLite and PostgreSQL.
+//! An async event store: stores and retrieves domain events in memory, SQLite and PostgreSQL.
 //!
-//! Event sourcing keeps, instead of the present state, the sequence of events that led to it. This
-//! library keeps those events: the Rust counterpart of the persistence module of Python's
-//! `eventsourcing` library, reading and writing the very same databases.
+//! Event sourcing stores the sequence of events instead of the current state. This library stores those
+//! events. It is the Rust counterpart of the persistence module of Python's `eventsourcing` library, and
+//! reads and writes the same databases.
 //!
-//! Two promises come before everything else: **no reader ever misses an event or sees one twice, and
-//! what was acknowledged is never lost.**
+//! Two promises come first: **no reader ever misses an event or sees one twice, and an acknowledged write
+//! is never lost.**
+//!
+#![doc = include_str!("overview.svg")]
 //!
 //! # The parts
 //! - An [`EventStore`] puts a [`Mapper`] in front of a recorder.
-//! - The mapper turns a [`DomainEvent`] into a [`StoredEvent`] and back: transcoder, then compressor,
+//! - The mapper converts a [`DomainEvent`] to a [`StoredEvent`] and back: transcoder, then compressor,
 //!   then cipher.
-//! - The recorder keeps stored events, in memory, in SQLite or in PostgreSQL. An
-//!   [`AggregateRecorder`] keeps the events of aggregates by version, with optimistic concurrency. An
-//!   [`ApplicationRecorder`] gives them a total order besides. A [`ProcessRecorder`] records, in the
-//!   same commit, how far the notifications of another application have been processed: each is
-//!   processed exactly once.
-//! - A factory builds all of it from environment variables.
+//! - The recorder stores the events, in memory, in SQLite or in PostgreSQL. An [`AggregateRecorder`]
+//!   stores the events of aggregates by version, with optimistic concurrency. An
+//!   [`ApplicationRecorder`] adds a total order. A [`ProcessRecorder`] adds, in the same commit, the
+//!   position up to which the notifications of another application have been processed: exactly once.
+//! - A factory builds them all from environment variables.
 //!
 //! # A first event
 #![cfg_attr(all(feature = "derive", feature = "popo"), doc = "```")]
@@ -44,7 +45,7 @@
 //! let events = store.get::<AccountEvent>(account, EventRange::all()).await?;
 //! assert_eq!(events, [opened, credited]);
 //!
-//! // Somebody who does not know of version 2 cannot write another.
+//! // Optimistic concurrency: version 2 is already recorded.
 //! let closed = DomainEvent::new(account, 2, AccountEvent::Closed);
 //! assert!(store.put(&[closed]).await.is_err_and(|error| error.is_conflict()));
 //! # Ok(())
@@ -52,26 +53,26 @@
 //! ```
 //!
 //! # Following the log
-//! The guide (module `guide`, with the features `process` and `sqlite`) has a chapter on each: streams
-//! and live subscriptions, processors that handle each event exactly once, and projections into tables
-//! of your own.
+//! The guide (module `guide`, with the features `process` and `sqlite`) has three chapters: streams and
+//! live subscriptions, processors that handle each event exactly once, and projections into tables of your
+//! own.
 //!
-//! # Beside the Python library
+//! # With the Python library
 //! Processes in Rust and in Python can share a database: append to the same aggregates, follow the same
-//! log, go on from each other's snapshots and positions. What to know:
-//! - Version 9.1 records tracking positions only in a table that it has made itself; this library uses
-//!   that table as it is. Where 9.1 is to process notifications, let it make the tables.
+//! log, and continue from each other's snapshots and positions. Note:
+//! - Version 9.1 records tracking positions only in a table that it has created itself; this library uses
+//!   that table as it is. If 9.1 is to process notifications, let it create the tables.
 //! - On PostgreSQL, keep the default ordering, and `POSTGRES_ENABLE_DB_FUNCTIONS` of version 9.5 off:
 //!   otherwise the Python library's readers, and with the latter all readers, can miss events.
-//! - Its subscriptions of version 9.5 there wait for `NOTIFY`, which is sent with `POSTGRES_NOTIFY` on.
+//! - On PostgreSQL, subscriptions of version 9.5 wait for `NOTIFY`, which is sent with `POSTGRES_NOTIFY` on.
 //!
 //! # Features
-//! A feature compiles a part in, and never changes what another part does.
+//! A feature adds a part, and never changes another part.
 //!
-//! | feature | default | what it compiles in |
+//! | feature | default | part |
 //! |---|---|---|
 //! | `popo` | yes | recorders in memory: [`popo`] |
-//! | `sqlite` | yes | recorders on SQLite, which comes along: [`sqlite`] |
+//! | `sqlite` | yes | recorders on SQLite, which is compiled in: [`sqlite`] |
 //! | `postgres` | | recorders on PostgreSQL: [`postgres`] |
 //! | `tls` | | encrypted connections to PostgreSQL |
 //! | `json` | yes | the JSON transcoder: [`transcode`] |
@@ -80,32 +81,42 @@
 //! | `aes` | yes | the AES-GCM cipher: [`crypto`] |
 //! | `derive` | yes | [`derive(Event)`](derive@Event) |
 //! | `factory` | yes | the infrastructure factory: [`factory`] |
-//! | `process` | yes | processors, which process notifications exactly once: [`process`] |
-//! | `metrics` | | reports of processors to the `metrics` facade |
+//! | `process` | yes | processors, for exactly-once processing: [`process`] |
+//! | `metrics` | | metrics of processors, by the `metrics` facade |
 //!
-//! Each part is a crate of its own (`es-core`, `es-sqlite`, …) for those who prefer them à la carte.
+//! Each part is also a crate of its own (`es-core`, `es-sqlite`, …).
 
 #[cfg(all(feature = "process", feature = "sqlite"))]
 pub mod guide;
 
 #[cfg(any(feature = "zlib", feature = "zstd"))]
+#[doc(inline)]
 pub use es_compress as compress;
+#[doc(inline)]
 pub use es_core::*;
 #[cfg(feature = "aes")]
+#[doc(inline)]
 pub use es_crypto as crypto;
 #[cfg(feature = "derive")]
+#[doc(inline)]
 pub use es_derive::Event;
 #[cfg(feature = "factory")]
+#[doc(inline)]
 pub use es_factory as factory;
 #[cfg(feature = "popo")]
+#[doc(inline)]
 pub use es_popo as popo;
 #[cfg(feature = "postgres")]
+#[doc(inline)]
 pub use es_postgres as postgres;
 #[cfg(feature = "process")]
+#[doc(inline)]
 pub use es_process as process;
 #[cfg(feature = "sqlite")]
+#[doc(inline)]
 pub use es_sqlite as sqlite;
 #[cfg(feature = "json")]
+#[doc(inline)]
 pub use es_transcode as transcode;
 
 /// The examples of the README, compiled and run.

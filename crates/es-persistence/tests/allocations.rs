@@ -1,8 +1,9 @@
 //! The hot paths allocate no more than they did: a regression test of speed that needs no clock.
 //!
-//! An allocation costs tens of nanoseconds and, in all threads together, a lock; what an event costs beside its bytes is
-//! mostly these. The bounds are what was counted when they were written, and a tolerance for what dependencies and the
-//! standard library change. A bound that a change makes too high is lowered with it.
+//! An allocation costs tens of nanoseconds and, in all threads together, a lock; what an event costs beside
+//! its bytes is mostly these. The bounds are what was counted when they were written, and a tolerance for
+//! what dependencies and the standard library change. A bound that a change makes too high is lowered with
+//! it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
 #![allow(clippy::print_stdout, reason = "what was counted is shown when a bound is broken")]
 

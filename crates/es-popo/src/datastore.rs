@@ -168,10 +168,7 @@ impl Contents {
             let versions = self.aggregates.entry(event.originator_id).or_default();
             if !versions.insert(event.originator_version, first + claimed) {
                 self.give_back(events.iter().take(claimed));
-                return Err(Conflict::Version {
-                    originator_id: event.originator_id,
-                    originator_version: event.originator_version,
-                });
+                return Err(event.conflict());
             }
         }
         let ids = id_at(first)..id_at(first + events.len());
@@ -217,11 +214,7 @@ impl Contents {
 
 /// The positions in a log of `length` events whose ids lie within `start` and `stop`.
 fn wanted_positions(selection: &NotificationSelection, length: usize) -> Range<usize> {
-    let first_id = match selection.start {
-        None => 1,
-        Some(start) if selection.inclusive_of_start => start,
-        Some(start) => start.saturating_add(1),
-    };
+    let Some(first_id) = selection.first_id() else { return length..length };
     let last_id = selection.stop.unwrap_or(i64::MAX);
     let positions_before = |id: i64| usize::try_from(id).unwrap_or(0).min(length);
     positions_before(first_id.saturating_sub(1))..positions_before(last_id)

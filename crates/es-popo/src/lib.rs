@@ -1,14 +1,13 @@
 //! Recorders on plain old objects in memory.
 //!
-//! They need nothing, forget everything when they are closed or dropped, and keep every rule that
-//! the recorders on databases keep: the recorders for tests, for trying things out, and the
-//! reference that others are compared with.
+//! They have the same guarantees as the recorders on databases, except that events are lost when they are
+//! closed or dropped. They are for tests and experiments, and are the reference implementation that other
+//! recorders are compared with.
 //!
-//! - Readers do not block each other; a writer holds the lock for its own batch only.
-//! - What is read shares topic and state with what is kept. Nothing is copied.
+//! - Readers do not block each other; a writer holds the lock only for its own batch.
+//! - Events are read without copying topic and state.
 //! - Notification ids are 1, 2, 3, …, without gaps.
-//! - A [`PopoProjection`] keeps a view in memory, exactly once, of the notifications that a processor
-//!   hands over.
+//! - A [`PopoProjection`] updates a view in memory exactly once for each notification.
 //! - A recorder is a handle: clones share the events, and closing one closes all.
 //!
 //! # Example

@@ -20,7 +20,7 @@ use crate::{PopoProcessRecorder, PopoTrackingRecorder, datastore::Datastore};
 /// use es_core::{HandlerError, Notification};
 /// use es_popo::{PopoProjection, PopoTrackingRecorder};
 ///
-/// /// How many events there are.
+/// /// The number of events.
 /// struct Count;
 ///
 /// impl PopoProjection for Count {
@@ -39,9 +39,9 @@ use crate::{PopoProcessRecorder, PopoTrackingRecorder, datastore::Datastore};
 /// assert_eq!(*view.read(), 0);
 /// ```
 pub trait PopoProjection: Send {
-    /// What is made. It is cloned for each commit, so that a failure leaves no half of a change.
+    /// The view. It is cloned for each commit, so that a failure leaves it unchanged.
     type View: Clone + Send + Sync;
-    /// Why a notification cannot be projected.
+    /// The error of a notification that cannot be projected.
     type Error: Into<HandlerError>;
 
     /// Changes the view by a notification.

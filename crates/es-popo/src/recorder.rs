@@ -13,14 +13,14 @@ macro_rules! handle {
     ($(#[$doc:meta])* $Handle:ident) => {
         $(#[$doc])*
         ///
-        /// Cloning gives another handle on the same events.
+        /// Cloning returns another handle on the same events.
         #[derive(Clone, Debug)]
         pub struct $Handle {
             pub(crate) datastore: Arc<Datastore>,
         }
 
         impl $Handle {
-            /// A recorder without events.
+            /// An empty recorder.
             pub fn new() -> Self {
                 Self { datastore: Arc::new(Datastore::new()) }
             }
@@ -42,19 +42,19 @@ macro_rules! handle {
 }
 
 handle! {
-    /// Keeps the events of aggregates in memory.
+    /// Stores the events of aggregates in memory.
     PopoAggregateRecorder
 }
 handle! {
-    /// Keeps events in one total order in memory.
+    /// Stores events in one total order in memory.
     PopoApplicationRecorder
 }
 handle! {
-    /// Keeps tracking positions in memory.
+    /// Stores tracking positions in memory.
     PopoTrackingRecorder
 }
 handle! {
-    /// Keeps events in one total order, and tracking positions, in memory.
+    /// Stores events in one total order, and tracking positions, in memory.
     PopoProcessRecorder
 }
 

@@ -2,7 +2,7 @@
 
 use es_core::EventRange;
 
-/// Where the events of one aggregate stand in the log, in the order of their versions.
+/// The positions in the log of the events of one aggregate, ordered by version.
 ///
 /// A sorted vector: versions nearly always arrive in order and go to its end, and a range of them
 /// is a slice.

@@ -1,57 +1,36 @@
-//! Why a processor stopped.
-
-use std::{error::Error, fmt};
+//! The error that stops a processor.
 
 use es_core::{HandlerError, Notification, PersistenceError};
 
-/// Why a processor stopped. It can be run again: it goes on after the recorded position.
+/// The error that stopped a processor. It can be run again, and continues after the recorded position.
 ///
-/// Failures that may pass do not stop it.
-#[derive(Debug)]
+/// Transient failures do not stop it.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProcessorError {
     /// A notification could not be handled, and was not parked.
+    #[error(
+        "notification {} of application {application_name:?} could not be handled (event {:?}, version {} of \
+         originator {})",
+        notification.id,
+        notification.event.topic.as_str(),
+        notification.event.originator_version,
+        notification.event.originator_id
+    )]
     Handler {
         /// The upstream application.
         application_name: String,
-        /// The notification, which is not processed; those before it are.
+        /// The notification. It is not processed; those before it are.
         notification: Box<Notification>,
-        /// What the handler said.
+        /// The handler's error.
         source: HandlerError,
     },
-    /// The upstream could not be read, or the downstream not written.
+    /// The upstream could not be read, or the consumer could not record.
+    #[error("processing the notifications of application {application_name:?} failed")]
     Persistence {
         /// The upstream application.
         application_name: String,
-        /// What failed.
+        /// The failure.
         source: PersistenceError,
     },
-}
-
-impl fmt::Display for ProcessorError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Handler { application_name, notification, .. } => write!(
-                f,
-                "notification {} of application {application_name:?} could not be handled (event {:?}, version {} \
-                 of originator {})",
-                notification.id,
-                notification.event.topic.as_str(),
-                notification.event.originator_version,
-                notification.event.originator_id
-            ),
-            Self::Persistence { application_name, .. } => {
-                write!(f, "processing the notifications of application {application_name:?} failed")
-            }
-        }
-    }
-}
-
-impl Error for ProcessorError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Handler { source, .. } => Some(source.as_ref()),
-            Self::Persistence { source, .. } => Some(source),
-        }
-    }
 }

@@ -11,23 +11,24 @@ use es_core::{
     StoredEvent, uuid::Uuid,
 };
 
-/// A commit of so many events takes no more notifications.
+/// The number of events after which a commit takes no more notifications.
 const EVENTS_PER_COMMIT: usize = 10_000;
 
-/// Turns a notification into new events, or none.
+/// Turns a notification into new events.
 ///
-/// Every `FnMut(Notification) -> impl Future<Output = Result<Vec<StoredEvent>, E>>` is one, an `async`
-/// closure included. Implement it for a type of your own to park what cannot be handled.
+/// Implemented by every `FnMut(Notification) -> impl Future<Output = Result<Vec<StoredEvent>, E>>`, `async`
+/// closures included. Implement it for a type of your own to [park](Self::park) notifications.
 ///
-/// It is called for one notification after the other. Called for the same one again, after a crash
-/// for example, it should come to the same effect: what it returns is recorded once.
+/// It is called for one notification at a time, and for some more than once, after a crash for example:
+/// the events that it returns are recorded once.
 pub trait Handler: Send {
-    /// Why a notification cannot be handled. A [`PersistenceError`](es_core::PersistenceError) that
-    /// [may pass](es_core::PersistenceError::is_transient) does not count as a failure: the handler is
-    /// called again.
+    /// The error of a notification that cannot be handled. A
+    /// [transient](es_core::PersistenceError::is_transient)
+    /// [`PersistenceError`](es_core::PersistenceError) does not count as a failure: the handler is called
+    /// again.
     type Error: Into<HandlerError>;
 
-    /// The new events that follow from a notification, to be recorded as one with the position.
+    /// Returns the new events that follow from a notification, to be committed with the position.
     ///
     /// Several notifications may be handled before their events are committed together; see
     /// [`Processor::batch_size`](crate::Processor::batch_size).
@@ -36,13 +37,13 @@ pub trait Handler: Send {
         notification: &Notification,
     ) -> impl Future<Output = Result<Vec<StoredEvent>, Self::Error>> + Send;
 
-    /// Gives up on a notification that failed for the last time: returns events to record in its place,
-    /// such as one that says what failed, so that the processor goes on after it.
+    /// Returns the events to record for a notification that failed for the last time, such as one that
+    /// reports the failure, so that the processor continues after it.
     ///
-    /// By default it returns the failure, and the processor stops.
+    /// The default implementation returns the failure, and the processor stops.
     ///
     /// # Errors
-    /// The failure, or another: the processor stops at this notification.
+    /// The failure, or another error: the processor stops at this notification.
     fn park(
         &mut self,
         notification: &Notification,
@@ -71,12 +72,12 @@ where
 
 /// Calls a [`Handler`], and records the events that it returns with a process recorder.
 ///
-/// [`Processor::new`](crate::Processor::new) makes one. Make one yourself to wrap it in a consumer of your own, for
-/// [`Processor::with_consumer`](crate::Processor::with_consumer).
+/// [`Processor::new`](crate::Processor::new) makes one. Make one yourself to wrap it in a consumer of your
+/// own, for [`Processor::with_consumer`](crate::Processor::with_consumer).
 pub struct HandlerConsumer<R, H> {
     recorder: R,
     handler: H,
-    /// A notification that failed behind others, which are recorded first.
+    /// The notification that failed after others of its batch, whose events are recorded first.
     failed: Option<(i64, HandlerError)>,
 }
 
@@ -86,8 +87,8 @@ impl<R: ProcessRecorder, H: Handler> HandlerConsumer<R, H> {
         Self { recorder, handler, failed: None }
     }
 
-    async fn gather(&mut self, notifications: &[Notification]) -> Result<Gathered, ConsumerError> {
-        let mut gathered = Gathered::default();
+    async fn handle(&mut self, notifications: &[Notification]) -> Result<PendingEvents, ConsumerError> {
+        let mut pending = PendingEvents::default();
         for (index, notification) in notifications.iter().enumerate() {
             if let Some((id, error)) = self.failed.take()
                 && id == notification.id
@@ -96,7 +97,7 @@ impl<R: ProcessRecorder, H: Handler> HandlerConsumer<R, H> {
             }
             match self.handler.handle(notification).await {
                 Ok(events) => {
-                    if !gathered.add(events) || gathered.events.len() >= EVENTS_PER_COMMIT {
+                    if !pending.add(events) || pending.events.len() >= EVENTS_PER_COMMIT {
                         break;
                     }
                 }
@@ -109,7 +110,7 @@ impl<R: ProcessRecorder, H: Handler> HandlerConsumer<R, H> {
                 }
             }
         }
-        Ok(gathered)
+        Ok(pending)
     }
 }
 
@@ -121,10 +122,10 @@ impl<R: ProcessRecorder, H: Handler> NotificationConsumer for HandlerConsumer<R,
     }
 
     async fn process(&mut self, batch: NotificationBatch<'_>) -> Result<usize, ConsumerError> {
-        let gathered = self.gather(batch.notifications).await?;
-        let tracking = batch.tracking(gathered.handled)?;
-        self.recorder.insert_events_with_tracking(gathered.events, tracking).await?;
-        Ok(gathered.handled)
+        let pending = self.handle(batch.notifications).await?;
+        let tracking = batch.tracking(pending.handled)?;
+        self.recorder.insert_events_with_tracking(pending.events, tracking).await?;
+        Ok(pending.handled)
     }
 
     async fn park(
@@ -140,24 +141,23 @@ impl<R: ProcessRecorder, H: Handler> NotificationConsumer for HandlerConsumer<R,
     }
 }
 
-/// What follows from the notifications that go together into one commit.
+/// The events of one commit, and the number of notifications that they follow from.
 #[derive(Default)]
-struct Gathered {
+struct PendingEvents {
     events: Vec<StoredEvent>,
-    places: HashSet<(Uuid, i64)>,
+    versions: HashSet<(Uuid, i64)>,
     handled: usize,
 }
 
-impl Gathered {
-    /// Adds what follows from another notification, unless it claims a version that one before it has
-    /// claimed: its handler did not see that one's events, and must be called again when they are
-    /// recorded.
+impl PendingEvents {
+    /// Adds the events of another notification. Returns false, and adds nothing, if one has the version of
+    /// an earlier event: the handler has not read that event, and must be called again after the commit.
     fn add(&mut self, events: Vec<StoredEvent>) -> bool {
-        let place = |event: &StoredEvent| (event.originator_id, event.originator_version);
-        if self.handled > 0 && events.iter().any(|event| self.places.contains(&place(event))) {
+        let version = |event: &StoredEvent| (event.originator_id, event.originator_version);
+        if self.handled > 0 && events.iter().any(|event| self.versions.contains(&version(event))) {
             return false;
         }
-        self.places.extend(events.iter().map(place));
+        self.versions.extend(events.iter().map(version));
         self.events.extend(events);
         self.handled += 1;
         true

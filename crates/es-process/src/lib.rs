@@ -12,14 +12,14 @@
 //!  upstream log   5 6 7 ─▶ handler(6) ▸ events ─▶ downstream log                    │
 //!                        │                        tracking: "bank" is processed to 6 │
 //!                        └───────────────────────────────────────────────────────────┘
-//!  crash anywhere: neither is there, or both are. Restarted, it goes on after the recorded position.
+//!  After a crash either both are recorded or none. A restart continues after the recorded position.
 //! ```
 //!
 //! A handler may be *called* more than once for a notification: after a crash, or in two processes at
-//! the same time. Its *effects*, the events that it returns or what it writes in the transaction, are
-//! there once, because the position that is committed with them refuses to be recorded twice. What a
-//! handler does elsewhere (sends a letter) is not in that commit: record an event, and let a processor
-//! of that event send the letter under an idempotency key.
+//! the same time. Its *effects*, the events that it returns or the rows that it writes in the
+//! transaction, are recorded once, because the position that is committed with them cannot be recorded
+//! twice. Other effects (an e-mail) are not in that commit: record an event, and let a processor of that
+//! event send the e-mail with an idempotency key.
 //!
 //! # Example
 //! ```

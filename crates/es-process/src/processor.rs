@@ -1,4 +1,4 @@
-//! Follows an upstream and has its notifications processed, whatever interrupts.
+//! The processor: follows an upstream and commits the effects of its notifications once each.
 
 use std::{fmt, num::NonZeroUsize, time::Duration};
 
@@ -10,37 +10,37 @@ use es_core::{
 
 use crate::{Handler, HandlerConsumer, ProcessorError, Progress, RetryPolicy, metrics::Metrics};
 
-/// How many notifications a processor that catches up handles per commit unless told otherwise.
+/// The default maximum of notifications that a processor handles per commit.
 pub const DEFAULT_BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(500).unwrap();
 
-/// How long one that lost a notification to another instance leaves the work to that one.
+/// The default pause of an instance that lost a notification to another one.
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Processes the notifications of an upstream application: follows them from the recorded position
-/// on, and hands them to a downstream that commits their effects and the new position together.
+/// Processes the notifications of an upstream application: follows them from the recorded position,
+/// and passes them to a consumer that commits their effects and the new position together.
 ///
-/// - **Catching up**, it handles several notifications per commit
-///   ([`batch_size`](Self::batch_size)). Live, each is handled and committed as it arrives.
-/// - **Failures that may pass** (a lost connection, a locked database) are tried again for as long as
-///   it takes, told to `tracing` as warnings.
-/// - **A handler that fails** is called again as [`retries`](Self::retries) say, by default not at
-///   all. Then the notification is parked, if the handler knows how; otherwise the processor stops and
-///   names it.
+/// - **Catching up**, it handles several notifications per commit ([`batch_size`](Self::batch_size)).
+///   Live, each is handled and committed as it arrives.
+/// - **Transient failures** (a lost connection, a locked database) are retried without a limit, and
+///   logged with `tracing` as warnings.
+/// - **A handler that fails** is called again by the [`retries`](Self::retries) policy, by default not at
+///   all. Then the notification is parked if the handler implements that. Otherwise the processor stops
+///   with an error that names it.
 /// - **A log or a tracking record that was rolled back**, by a failover to a lagging standby or the
 ///   restore of a backup, stops the processor with an error of kind
-///   [`RolledBack`](es_core::ErrorKind::RolledBack): going on would skip events or repeat effects. Each
-///   commit compares the recorded position with the one that the processor reached, and the upstream is
-///   compared as a [`Subscription`] does.
+///   [`RolledBack`](es_core::ErrorKind::RolledBack): continuing would skip events or repeat effects. Each
+///   commit compares the recorded position with the position that the processor reached, and the upstream
+///   is checked as by a [`Subscription`].
 /// - **Two instances** of one processor never both succeed for one notification. The one that loses
-///   goes on after what the other has recorded, and leaves the work to it for as long as it makes
-///   progress: it is a standby that takes over when the other ends.
+///   continues after the other's position, and is a standby while the other makes progress; it takes over
+///   when the other ends.
 ///
 /// See the [crate's documentation](crate) for an example.
-pub struct Processor<R, D> {
+pub struct Processor<R, C> {
     application_name: String,
     name: String,
     upstream: R,
-    downstream: D,
+    consumer: C,
     topics: Vec<Topic>,
     batch_size: NonZeroUsize,
     page_size: NonZeroUsize,
@@ -56,7 +56,8 @@ where
     R: ProcessRecorder,
     H: Handler,
 {
-    /// Passes the notifications of `upstream` to `handler`, and records the events that it returns with `recorder`.
+    /// Passes the notifications of `upstream` to `handler`, and records the events that it returns with
+    /// `recorder`.
     ///
     /// `application_name` is the name under which the position is recorded.
     pub fn new(application_name: impl Into<String>, upstream: U, recorder: R, handler: H) -> Self {
@@ -64,17 +65,17 @@ where
     }
 }
 
-impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Processor<R, D> {
+impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
     /// Passes the notifications of `upstream` to a consumer: a projector, or one of your own.
     ///
     /// `application_name` is the name under which the position is recorded.
-    pub fn with_consumer(application_name: impl Into<String>, upstream: R, downstream: D) -> Self {
+    pub fn with_consumer(application_name: impl Into<String>, upstream: R, consumer: C) -> Self {
         let application_name = application_name.into();
         Self {
             name: application_name.clone(),
             application_name,
             upstream,
-            downstream,
+            consumer,
             topics: Vec::new(),
             batch_size: DEFAULT_BATCH_SIZE,
             page_size: DEFAULT_PAGE_SIZE,
@@ -85,90 +86,86 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Processor<R, D> {
         }
     }
 
-    /// Processes notifications of these topics only; of all topics by default, and when there are none.
+    /// Processes notifications of these topics only; by default, and for an empty list, of all topics.
     ///
-    /// The database filters. The position moves past what is left out, so that it is not looked
-    /// through again after a restart.
+    /// The database filters. The position moves past other topics, so that they are not scanned again
+    /// after a restart.
     #[must_use]
     pub fn topics(mut self, topics: impl IntoIterator<Item = Topic>) -> Self {
         self.topics = topics.into_iter().collect();
         self
     }
 
-    /// What the processor is called in logs and metrics; the upstream application's name by default.
+    /// The name of the processor in logs and metrics; by default the upstream application's.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Handles so many notifications per commit, at most, when so many are there to be processed;
-    /// [`DEFAULT_BATCH_SIZE`] by default (`processor, catching up` of `cargo xtask bench`).
+    /// The maximum of notifications per commit; [`DEFAULT_BATCH_SIZE`] by default (`processor, catching
+    /// up` of `cargo xtask bench`).
     ///
-    /// The handlers of one commit do not see each other's events in the recorder. Where one returns an
-    /// event at a place that another one has taken (it has read the same aggregate), the commit ends
-    /// before it, and it is called again. A handler that depends on earlier events in other ways needs
-    /// a batch size of 1. Projections see what those before them have written.
+    /// Calls of a handler for one commit do not see each other's events in the recorder. If a call returns
+    /// an event with the originator and version of an earlier call's event, the commit ends before it, and
+    /// the handler is called again for that notification. A handler that depends on earlier events in
+    /// other ways needs a batch size of 1. A projection sees what it wrote for earlier notifications.
     #[must_use]
     pub fn batch_size(mut self, batch_size: NonZeroUsize) -> Self {
         self.batch_size = batch_size;
         self
     }
 
-    /// Reads so many notifications at a time, at most; [`DEFAULT_PAGE_SIZE`] by default.
+    /// The maximum of notifications per read; [`DEFAULT_PAGE_SIZE`] by default.
     #[must_use]
     pub fn page_size(mut self, page_size: NonZeroUsize) -> Self {
         self.page_size = page_size;
         self
     }
 
-    /// Looks for notifications after so long even if nothing has told of any; see
-    /// [`Subscription::poll_interval`].
+    /// The longest wait for a signal before the log is read; see [`Subscription::poll_interval`].
     #[must_use]
     pub fn poll_interval(mut self, poll_interval: Duration) -> Self {
         self.poll_interval = Some(poll_interval);
         self
     }
 
-    /// How long to leave the work to another instance after it has recorded something first, before
-    /// looking whether it has gone on; 1 s by default. Another that takes longer for one batch is
-    /// taken for ended, which costs handling that batch twice, and nothing else.
+    /// The pause after another instance has recorded a position first; 1 s by default.
+    ///
+    /// If the position has not moved after the pause, this instance takes over. Another instance that
+    /// takes longer for one batch is then still at work: that batch is handled twice, and recorded once.
     #[must_use]
     pub fn standby_pause(mut self, standby_pause: Duration) -> Self {
         self.standby_pause = standby_pause;
         self
     }
 
-    /// How often a handler that failed is called again; not at all by default.
+    /// The policy for calling a handler again that failed; [`RetryPolicy::NONE`] by default.
     #[must_use]
     pub fn retries(mut self, retries: RetryPolicy) -> Self {
         self.retries = retries;
         self
     }
 
-    /// How far the processor is, to be read while it runs.
+    /// Returns a handle on the processor's progress, to be read while it runs.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
 
-    /// Processes what is there, and then what comes, until the upstream recorder is closed.
+    /// Processes all notifications, first recorded and then live ones, until the upstream recorder is
+    /// closed.
     ///
     /// # Errors
     /// [`ProcessorError::Handler`] for a notification that cannot be handled;
-    /// [`ProcessorError::Persistence`] for failures that will not pass, among them an upstream log or a
+    /// [`ProcessorError::Persistence`] for failures that are not transient, among them an upstream log or a
     /// recorded position that was [rolled back](PersistenceError::is_rolled_back). It can be run again.
     ///
     /// # Cancel safety
-    /// Dropping the future is a way to stop: what was handled is recorded whole or not at all, and a
-    /// new run goes on after the recorded position.
+    /// Cancel safe: dropping the future stops the processor. Either a batch is recorded or not, and a new
+    /// run continues after the recorded position.
     pub async fn run(&mut self) -> Result<(), ProcessorError> {
-        let mut work = Work {
-            metrics: Metrics::new(&self.name),
-            largest: self.batch_size.get(),
-            position: 0,
-            processor: self,
-        };
-        work.run().await
+        let metrics = Metrics::new(&self.name);
+        Run { metrics, batch_size: self.batch_size.get(), position: 0, processor: self }.run().await
     }
 
     fn error(&self, source: PersistenceError) -> ProcessorError {
@@ -177,34 +174,34 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Processor<R, D> {
 }
 
 /// One run of a processor.
-struct Work<'p, R, D> {
-    processor: &'p mut Processor<R, D>,
+struct Run<'p, R, C> {
+    processor: &'p mut Processor<R, C>,
     metrics: Metrics,
-    /// How many notifications to handle per commit now: fewer after a batch failed for one of them.
-    largest: usize,
-    /// The recorded position, from which the next one is recorded.
+    /// The current maximum of notifications per commit: fewer after one of a batch failed.
+    batch_size: usize,
+    /// The recorded position, which the next commit expects.
     position: i64,
 }
 
-/// What comes after a batch.
-enum Next {
-    /// So many notifications of it are recorded.
+/// The outcome of a batch.
+enum BatchOutcome {
+    /// The effects of this number of notifications were recorded.
     Handled(usize),
     /// This position is recorded, by another instance or by a commit whose success was not reported.
     Recorded(i64),
-    /// The same once more.
-    Again,
+    /// The batch is to be tried again.
+    Retry,
 }
 
-/// The failures since something was last recorded.
+/// The failures since the last commit.
 #[derive(Default)]
 struct Failures {
     of_handler: u32,
     of_conflict: u32,
-    passing: u32,
+    transient: u32,
 }
 
-impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
+impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
     async fn run(&mut self) -> Result<(), ProcessorError> {
         let Some(position) = self.first_position().await? else { return Ok(()) };
         self.position = position;
@@ -228,11 +225,11 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         }
     }
 
-    /// The recorded position; nothing when the upstream is closed before it can be read.
+    /// Returns the recorded position, or `None` if the upstream is closed before it can be read.
     async fn first_position(&self) -> Result<Option<i64>, ProcessorError> {
-        let Processor { application_name, upstream, downstream, progress, .. } = &*self.processor;
+        let Processor { application_name, upstream, consumer, progress, .. } = &*self.processor;
         let position = self
-            .patiently(|| downstream.recorder().validated_position(application_name, upstream))
+            .read_with_retry(|| consumer.recorder().validated_position(application_name, upstream))
             .await
             .map_err(|error| self.processor.error(error))?;
         let Some(position) = position else { return Ok(None) };
@@ -241,8 +238,8 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         Ok(Some(position))
     }
 
-    /// Processes a page, and returns the position that is recorded then: the page's, or a later one if
-    /// another instance is ahead; nothing when the upstream is closed before the end of the page.
+    /// Processes a page. Returns the position that is recorded then (the page's, or a later one if another
+    /// instance is ahead), or `None` if the upstream is closed before the end of the page.
     async fn process_page(&mut self, page: &Page) -> Result<Option<i64>, ProcessorError> {
         let application_name = self.processor.application_name.clone();
         let end = page.position.saturating_add(page.lag);
@@ -250,23 +247,23 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         let mut failures = Failures::default();
         while !self.is_closed() {
             let batch = self.batch(&application_name, rest, page.position);
-            let next = match self.processor.downstream.process(batch).await {
-                Ok(handled) if is_possible(handled, batch) => Next::Handled(handled),
-                Ok(handled) => return Err(self.impossible(handled, batch)),
+            let outcome = match self.processor.consumer.process(batch).await {
+                Ok(handled) if is_valid_count(handled, batch) => BatchOutcome::Handled(handled),
+                Ok(handled) => return Err(self.invalid_count(handled, batch)),
                 Err(failure) => self.after(failure, batch, &mut failures).await?,
             };
-            let position = match next {
-                Next::Again => continue,
-                // One that is behind was rolled back, which the next attempt is refused for.
-                Next::Recorded(position) if position <= self.position => continue,
-                Next::Handled(handled) => {
+            let position = match outcome {
+                BatchOutcome::Retry => continue,
+                // A lower position was rolled back: the next attempt fails with that error.
+                BatchOutcome::Recorded(position) if position <= self.position => continue,
+                BatchOutcome::Handled(handled) => {
                     failures = Failures::default();
                     self.committed(handled);
                     rest = rest.get(handled..).unwrap_or_default();
                     batch.position_after(handled)
                 }
-                Next::Recorded(position) => {
-                    rest = beyond(rest, position);
+                BatchOutcome::Recorded(position) => {
+                    rest = after_position(rest, position);
                     position
                 }
             };
@@ -278,7 +275,7 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         Ok(None)
     }
 
-    /// What to hand over at a time.
+    /// Returns the next batch of the rest of a page.
     fn batch<'a>(
         &self,
         application_name: &'a str,
@@ -286,7 +283,7 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         position: i64,
     ) -> NotificationBatch<'a> {
         let expected_position = Some(self.position);
-        match rest.get(..self.largest) {
+        match rest.get(..self.batch_size) {
             Some(notifications) if notifications.len() < rest.len() => {
                 let position = notifications.last().map_or(position, |last| last.id);
                 NotificationBatch { application_name, notifications, position, expected_position }
@@ -298,8 +295,8 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
     fn committed(&mut self, notifications: usize) {
         self.metrics.committed(notifications);
         self.processor.progress.processed_more(notifications);
-        // After a failure the batches grow again.
-        self.largest = self.largest.saturating_mul(2).min(self.processor.batch_size.get());
+        // Batches that were shrunk after a failure grow again.
+        self.batch_size = self.batch_size.saturating_mul(2).min(self.processor.batch_size.get());
     }
 
     fn moved(&mut self, position: i64, end: i64) {
@@ -315,7 +312,7 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         failure: ConsumerError,
         batch: NotificationBatch<'_>,
         failures: &mut Failures,
-    ) -> Result<Next, ProcessorError> {
+    ) -> Result<BatchOutcome, ProcessorError> {
         match failure {
             ConsumerError::Recording(error) => self.after_recording(error, batch, failures).await,
             ConsumerError::Handler { index, error } => {
@@ -329,7 +326,7 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         error: PersistenceError,
         batch: NotificationBatch<'_>,
         failures: &mut Failures,
-    ) -> Result<Next, ProcessorError> {
+    ) -> Result<BatchOutcome, ProcessorError> {
         match error.conflict() {
             Some(Conflict::Tracking { application_name, .. })
                 if application_name == batch.application_name =>
@@ -337,24 +334,24 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
                 self.metrics.lost();
                 self.stand_by().await
             }
-            Some(_) if self.hand_over_less(batch.notifications.len() / 2) => Ok(Next::Again),
-            // The handler has not seen what somebody else has recorded meanwhile: now it will.
+            Some(_) if self.shrink_batch(batch.notifications.len() / 2) => Ok(BatchOutcome::Retry),
+            // The handler has not read the events that conflict; the next call does.
             Some(_) => {
                 failures.of_conflict += 1;
                 match RetryPolicy::CONFLICT.pause_after(failures.of_conflict) {
                     Some(pause) => self.wait(pause).await,
                     None => return self.after_handler(0, error.into(), batch, failures).await,
                 }
-                Ok(Next::Again)
+                Ok(BatchOutcome::Retry)
             }
             None if error.is_outcome_unknown() => {
-                // A disk that fails every commit does so at once: without a pause this would never rest.
+                // A disk that fails every commit does so at once: without a pause this would be a busy loop.
                 self.pause(&error, failures).await;
                 self.recorded().await
             }
             None if error.is_transient() => {
                 self.pause(&error, failures).await;
-                Ok(Next::Again)
+                Ok(BatchOutcome::Retry)
             }
             None => Err(self.processor.error(error)),
         }
@@ -366,17 +363,17 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         error: HandlerError,
         batch: NotificationBatch<'_>,
         failures: &mut Failures,
-    ) -> Result<Next, ProcessorError> {
+    ) -> Result<BatchOutcome, ProcessorError> {
         if let Some(error) = error.downcast_ref::<PersistenceError>().filter(|error| error.is_transient()) {
             self.pause(error, failures).await;
-            return Ok(Next::Again);
+            return Ok(BatchOutcome::Retry);
         }
         let Some(notification) = batch.notifications.get(index) else {
-            let message = "a downstream failed at a notification that it was not given";
+            let message = "the consumer failed at a notification that is not in the batch";
             return Err(self.processor.error(PersistenceError::internal(message).with_source(error)));
         };
-        if self.hand_over_less(index) {
-            return Ok(Next::Again);
+        if self.shrink_batch(index) {
+            return Ok(BatchOutcome::Retry);
         }
         self.metrics.failed();
         failures.of_handler += 1;
@@ -385,10 +382,10 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
                 processor = self.processor.name,
                 notification = notification.id,
                 %error,
-                "a notification could not be handled; trying again"
+                "handling a notification failed; retrying"
             );
             self.wait(pause).await;
-            return Ok(Next::Again);
+            return Ok(BatchOutcome::Retry);
         }
         self.park(notification, error, batch, failures).await
     }
@@ -399,53 +396,56 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         error: HandlerError,
         batch: NotificationBatch<'_>,
         failures: &mut Failures,
-    ) -> Result<Next, ProcessorError> {
+    ) -> Result<BatchOutcome, ProcessorError> {
         let notifications = std::slice::from_ref(notification);
         let position = if batch.notifications.len() == 1 { batch.position } else { notification.id };
         let alone = NotificationBatch { notifications, position, ..batch };
         let failed = error.to_string();
-        match self.processor.downstream.park(alone, error).await {
+        match self.processor.consumer.park(alone, error).await {
             Ok(()) => {
                 self.metrics.parked();
                 tracing::error!(
                     processor = self.processor.name,
                     notification = notification.id,
                     error = failed,
-                    "a notification could not be handled and was parked"
+                    "handling a notification failed; parked"
                 );
-                Ok(Next::Handled(1))
+                Ok(BatchOutcome::Handled(1))
             }
             Err(ConsumerError::Handler { error: source, .. }) => Err(given_up(alone, notification, source)),
-            // What is recorded in its place has no place either, however often it is tried.
+            // The events to record instead conflict too, after all retries.
             Err(ConsumerError::Recording(error))
-                if is_of_version(&error) && failures.of_conflict > RetryPolicy::CONFLICT.max_retries =>
+                if is_version_conflict(&error)
+                    && failures.of_conflict > RetryPolicy::CONFLICT.max_retries =>
             {
                 Err(given_up(alone, notification, error.into()))
             }
-            // Boxed, because it may come to parking again.
+            // Boxed: this is recursive, since parking may be tried again.
             Err(ConsumerError::Recording(error)) => {
                 Box::pin(self.after_recording(error, alone, failures)).await
             }
         }
     }
 
-    /// Hands over fewer notifications at a time from now on, so that those before a failure are
-    /// recorded; whether there are any.
-    fn hand_over_less(&mut self, notifications: usize) -> bool {
+    /// Limits the next batches to `notifications`, so that those before a failure are recorded. Returns
+    /// false if there are none.
+    fn shrink_batch(&mut self, notifications: usize) -> bool {
         if notifications > 0 {
-            self.largest = notifications;
+            self.batch_size = notifications;
         }
         notifications > 0
     }
 
-    /// Another instance was faster: leaves the work to it for as long as it goes on.
-    async fn stand_by(&self) -> Result<Next, ProcessorError> {
+    /// Waits while another instance, which has recorded a position first, makes progress.
+    async fn stand_by(&self) -> Result<BatchOutcome, ProcessorError> {
         let Processor { name, standby_pause, .. } = &*self.processor;
         let mut known = None;
         loop {
-            let Next::Recorded(position) = self.recorded().await? else { return Ok(Next::Again) };
+            let BatchOutcome::Recorded(position) = self.recorded().await? else {
+                return Ok(BatchOutcome::Retry);
+            };
             if known.is_some_and(|known| position <= known) || self.is_closed() {
-                return Ok(Next::Recorded(position));
+                return Ok(BatchOutcome::Recorded(position));
             }
             tracing::info!(processor = name, position, "another instance is processing; standing by");
             known = Some(position);
@@ -453,22 +453,22 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
         }
     }
 
-    /// The position that is recorded now.
-    async fn recorded(&self) -> Result<Next, ProcessorError> {
-        let Processor { application_name, downstream, .. } = &*self.processor;
-        let read = self.patiently(|| downstream.recorder().max_tracking_id(application_name)).await;
+    /// Reads the recorded position.
+    async fn recorded(&self) -> Result<BatchOutcome, ProcessorError> {
+        let Processor { application_name, consumer, .. } = &*self.processor;
+        let read = self.read_with_retry(|| consumer.recorder().max_tracking_id(application_name)).await;
         let position = read.map_err(|error| self.processor.error(error))?;
-        Ok(position.flatten().map_or(Next::Again, Next::Recorded))
+        Ok(position.flatten().map_or(BatchOutcome::Retry, BatchOutcome::Recorded))
     }
 
-    /// Waits for a failure to pass, longer each time.
+    /// Waits after a transient failure, longer each time.
     async fn pause(&self, error: &PersistenceError, failures: &mut Failures) {
-        failures.passing = failures.passing.saturating_add(1);
-        tracing::warn!(processor = self.processor.name, %error, "processing failed; trying again");
-        self.wait(RetryPolicy::TRANSIENT.pause_after(failures.passing).unwrap_or_default()).await;
+        failures.transient = failures.transient.saturating_add(1);
+        tracing::warn!(processor = self.processor.name, %error, "processing failed; retrying");
+        self.wait(RetryPolicy::TRANSIENT.pause_after(failures.transient).unwrap_or_default()).await;
     }
 
-    /// Waits, though no longer than until the upstream is closed.
+    /// Waits for `pause`, or until the upstream is closed.
     async fn wait(&self, pause: Duration) {
         self.processor.upstream.commit_signal().closed_timeout(pause).await;
     }
@@ -479,17 +479,17 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
 
     fn upstream_error(&self, error: PersistenceError) -> ProcessorError {
         let named = format!("application {:?}", self.processor.application_name);
-        self.processor.error(if error.is_rolled_back() { error.about(named) } else { error })
+        self.processor.error(if error.is_rolled_back() { error.with_context(named) } else { error })
     }
 
-    fn impossible(&self, handled: usize, batch: NotificationBatch<'_>) -> ProcessorError {
+    fn invalid_count(&self, handled: usize, batch: NotificationBatch<'_>) -> ProcessorError {
         let given = batch.notifications.len();
-        let message = format!("a downstream told that it handled {handled} of {given} notifications");
+        let message = format!("the consumer claims to have handled {handled} of {given} notifications");
         self.processor.error(PersistenceError::internal(message))
     }
 
-    /// Reads, again after failures that may pass; nothing when the upstream is closed meanwhile.
-    async fn patiently<T, F>(&self, read: impl Fn() -> F) -> Result<Option<T>, PersistenceError>
+    /// Reads, with retries after transient failures. Returns `None` if the upstream is closed meanwhile.
+    async fn read_with_retry<T, F>(&self, read: impl Fn() -> F) -> Result<Option<T>, PersistenceError>
     where
         F: Future<Output = Result<T, PersistenceError>>,
     {
@@ -504,13 +504,13 @@ impl<R: ApplicationRecorder + Clone, D: NotificationConsumer> Work<'_, R, D> {
     }
 }
 
-/// Whether so many notifications of a batch can have been handled: one at least, where there is any.
-fn is_possible(handled: usize, batch: NotificationBatch<'_>) -> bool {
+/// Whether `handled` is at most the number of notifications, and at least 1 unless there are none.
+fn is_valid_count(handled: usize, batch: NotificationBatch<'_>) -> bool {
     let given = batch.notifications.len();
     (given.min(1)..=given).contains(&handled)
 }
 
-fn is_of_version(error: &PersistenceError) -> bool {
+fn is_version_conflict(error: &PersistenceError) -> bool {
     matches!(error.conflict(), Some(Conflict::Version { .. }))
 }
 
@@ -526,19 +526,19 @@ fn given_up(
     }
 }
 
-/// The notifications after a position.
-fn beyond(notifications: &[Notification], position: i64) -> &[Notification] {
+/// Returns the notifications after a position.
+fn after_position(notifications: &[Notification], position: i64) -> &[Notification] {
     let first = notifications.partition_point(|notification| notification.id <= position);
     notifications.get(first..).unwrap_or_default()
 }
 
-impl<R: fmt::Debug, D: fmt::Debug> fmt::Debug for Processor<R, D> {
+impl<R: fmt::Debug, C: fmt::Debug> fmt::Debug for Processor<R, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Processor")
             .field("name", &self.name)
             .field("application_name", &self.application_name)
             .field("upstream", &self.upstream)
-            .field("downstream", &self.downstream)
+            .field("consumer", &self.consumer)
             .field("progress", &self.progress)
             .finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! How far a processor is, for anybody to read.
+//! The progress of a processor.
 
 use std::{
     sync::{
@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The rate forgets what was longer ago than this, gradually.
+/// The time constant of the moving average.
 const RATE_MEMORY: Duration = Duration::from_secs(10);
 
-/// How far a processor is. Cheap to clone; it may outlive the processor.
+/// The progress of a processor. Cheap to clone; it may outlive the processor.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<Shared>);
 
@@ -31,25 +31,25 @@ struct Rate {
 }
 
 impl Progress {
-    /// Every notification up to this id is processed; 0 before the first, and before the processor
-    /// has read its position.
+    /// Returns the id up to which every notification is processed; 0 before the first, and before the
+    /// processor has read its position.
     pub fn position(&self) -> i64 {
         self.0.position.load(Ordering::Relaxed)
     }
 
-    /// How many ids the position was behind the end of the upstream log when that was last looked at:
-    /// 0 when it had caught up. As ids have gaps, and notifications of other topics count, it is at
-    /// least the number of notifications that are left.
+    /// Returns the distance in ids from the position to the end of the upstream log, when that was last
+    /// read; 0 when the processor had caught up. It is an upper bound of the notifications left, as ids
+    /// have gaps and other topics count.
     pub fn lag(&self) -> i64 {
         self.0.lag.load(Ordering::Relaxed)
     }
 
-    /// How many notifications this processor has processed since it was made.
+    /// Returns the number of notifications that this processor has processed since it was made.
     pub fn processed(&self) -> u64 {
         self.0.processed.load(Ordering::Relaxed)
     }
 
-    /// Notifications per second, averaged over the last ten seconds or so.
+    /// Returns the notifications per second, averaged over about the last ten seconds.
     pub fn rate(&self) -> f64 {
         let rate = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
         rate.at.map_or(0.0, |at| rate.per_second * remaining(at.elapsed()))
@@ -70,7 +70,7 @@ impl Progress {
     }
 }
 
-/// How much of the average is left after some time in which nothing happened.
+/// Returns the share of the average that is left after an idle time.
 fn remaining(idle: Duration) -> f64 {
     (-idle.as_secs_f64() / RATE_MEMORY.as_secs_f64()).exp()
 }

@@ -173,8 +173,8 @@ async fn a_handler_that_fails_stops_it_with_the_notification_named() {
     let error = processor.run().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "notification 4 of application \"bank\" could not be handled (event \"bank:Account.Credited\", version 1 of \
-         originator 00000000-0000-0000-0000-000000000004)"
+        "notification 4 of application \"bank\" could not be handled (event \"bank:Account.Credited\", \
+         version 1 of originator 00000000-0000-0000-0000-000000000004)"
     );
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "no such account");
     assert_eq!(audited(&audit).await, [1, 2, 3]);
@@ -404,8 +404,8 @@ impl ApplicationRecorder for Restorable {
     }
 }
 
-/// The bug: only the first position of a run was compared with the log. After the log was cut back to 7 under a
-/// processor at 10, the new notifications 8 to 10 were never handled, without an error.
+/// The bug: only the first position of a run was compared with the log. After the log was cut back to 7
+/// under a processor at 10, the new notifications 8 to 10 were never handled, without an error.
 #[tokio::test]
 async fn a_log_that_is_restored_under_a_processor_is_noticed() {
     for topics in [vec![], vec![CREDITED]] {

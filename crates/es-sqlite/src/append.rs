@@ -164,7 +164,7 @@ pub(crate) fn not_inserted(tracking: &Tracking, recorded: Option<i64>, inserted:
         return refusal;
     }
     let name = tracking.application_name();
-    skipped("tracking", inserted).about(format_args!("the position of application {name:?}"))
+    skipped("tracking", inserted).with_context(format_args!("the position of application {name:?}"))
 }
 
 /// The error for a row that a statement did not insert although it succeeded.
@@ -188,7 +188,7 @@ pub(crate) fn require_inserted(
     event: &StoredEvent,
     inserted: usize,
 ) -> Result<(), PersistenceError> {
-    if inserted == 1 { Ok(()) } else { Err(skipped(&table.name, inserted).at(&event.context())) }
+    if inserted == 1 { Ok(()) } else { Err(skipped(&table.name, inserted).with_event(&event.context())) }
 }
 
 /// The highest notification id of the table, 0 if it is empty.
@@ -232,7 +232,7 @@ pub(crate) fn refusal(event: &StoredEvent, error: rusqlite::Error) -> Persistenc
     }
     let is_about_the_event = is_too_big(&error);
     let refusal = from_sqlite(error);
-    if is_about_the_event { refusal.at(&event.context()) } else { refusal }
+    if is_about_the_event { refusal.with_event(&event.context()) } else { refusal }
 }
 
 fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {

@@ -15,14 +15,14 @@ pub(crate) fn from_sqlite(error: Error) -> PersistenceError {
 
 /// The same for opening the database `path`.
 pub(crate) fn from_opening(path: &Path, error: Error) -> PersistenceError {
-    from_sqlite(error).about(format_args!("database {path:?}"))
+    from_sqlite(error).with_context(format_args!("database {path:?}"))
 }
 
 /// Names the database in an error that is about it as a whole, rather than about what was asked of it.
 pub(crate) fn name_database(path: &Path, error: PersistenceError) -> PersistenceError {
     match error.kind() {
         ErrorKind::Operational | ErrorKind::OutcomeUnknown | ErrorKind::Database => {
-            error.about(format_args!("database {path:?}"))
+            error.with_context(format_args!("database {path:?}"))
         }
         _ => error,
     }

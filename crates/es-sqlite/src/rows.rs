@@ -45,7 +45,7 @@ impl RowReader<'_> {
             other => {
                 let context = EventContext { originator_id, originator_version, topic: &topic };
                 let flaw = format!("the state is {} in table {:?}", describe(other), self.table);
-                return Err(PersistenceError::data(flaw).at(&context));
+                return Err(PersistenceError::data(flaw).with_event(&context));
             }
         };
         Ok(StoredEvent { originator_id, originator_version, topic, state })

@@ -162,7 +162,7 @@ async fn effects_and_position_are_recorded_as_one() {
 
     assert_eq!(process(&mut projector, 1..=3).await.unwrap(), 3);
     assert_processed(&path, 3).await;
-    let woken = listener.poll_woken(&mut Context::from_waker(Waker::noop()));
+    let woken = listener.poll_notified(&mut Context::from_waker(Waker::noop()));
     assert_eq!(woken, Poll::Ready(true), "before the reply");
     projector.recorder().wait(UPSTREAM, 3, Duration::ZERO).await.unwrap();
 

@@ -3,11 +3,11 @@
 use bigdecimal::BigDecimal;
 use es_core::{PersistenceError, Transcoding};
 
-/// How many digits a decimal may have. The time to read or write one grows with their square; this
+/// The maximum of digits of a decimal. The time to read or write one grows with their square; this
 /// many take milliseconds.
 const MAX_DIGITS: usize = 100_000;
 
-/// How many digits surely fit into an `i64`.
+/// A number of digits that always fits into an `i64`.
 const SHORT: usize = 18;
 
 /// The longest text of so many digits.
@@ -81,12 +81,12 @@ fn check_range(digits: usize, exponent: i128) -> Result<(), PersistenceError> {
 
 /// The exponent of the first digit, where `exponent` is that of the last.
 fn adjusted(digits: usize, exponent: i128) -> i128 {
-    // Zero has a digit, whoever counts.
+    // Zero has one digit.
     exponent + digits.max(1) as i128 - 1
 }
 
-/// The decimal, when it has few digits and no exponent, as nearly all have: decoding one takes 340 instructions, and
-/// 1,260 by `BigDecimal::from_str` (callgrind, `1234.56`).
+/// The decimal, when it has few digits and no exponent, as nearly all have: decoding one takes 340
+/// instructions, and 1,260 by `BigDecimal::from_str` (callgrind, `1234.56`).
 fn parse_short(text: &str) -> Option<BigDecimal> {
     let (sign, magnitude) = match text.strip_prefix('-') {
         Some(magnitude) => (-1, magnitude),
@@ -121,8 +121,8 @@ fn spell(sign: &str, digits: &str, exponent: i128) -> String {
             let (whole, fraction) = digits.split_at(whole);
             [sign, whole, ".", fraction].concat()
         }
-        // Fewer digits than places: at most five zeros stand between. A width to be padded to would not do, which panics
-        // beyond 65,535.
+        // Fewer digits than places: at most five zeros stand between. A width to be padded to would not do,
+        // which panics beyond 65,535.
         _ => {
             let zeros = usize::try_from(-1 - adjusted).unwrap_or(0);
             [sign, "0.", &"0".repeat(zeros), digits].concat()

@@ -1,9 +1,9 @@
-//! What is asked of JSON text without decoding it.
+//! Properties of JSON text that are determined without decoding it.
 
-/// How deep arrays and objects may be nested, when written and when read: what serde_json reads.
+/// The maximum depth of arrays and objects, for writing and reading: that of serde_json's reader.
 pub(crate) const MAX_DEPTH: usize = 127;
 
-/// How deep arrays and objects are nested in a JSON text.
+/// Returns the depth of arrays and objects in a JSON text.
 pub(crate) fn depth(json: &str) -> usize {
     let mut depth: usize = 0;
     let mut deepest = 0;
@@ -18,7 +18,7 @@ pub(crate) fn depth(json: &str) -> usize {
     deepest
 }
 
-/// What a reader of JSON text cannot tell from what serde hands on.
+/// A token whose text serde does not pass to a visitor.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Token<'a> {
     /// A number as it is spelled.
@@ -27,7 +27,7 @@ pub(crate) enum Token<'a> {
     Object,
 }
 
-/// The numbers of a JSON text and the beginnings of its objects, in order.
+/// Returns the numbers of a JSON text and the beginnings of its objects, in order.
 pub(crate) fn tokens(json: &str) -> impl Iterator<Item = Token<'_>> {
     let mut bytes = outside_strings(json).peekable();
     std::iter::from_fn(move || {
@@ -46,7 +46,7 @@ pub(crate) fn tokens(json: &str) -> impl Iterator<Item = Token<'_>> {
     })
 }
 
-/// The bytes that stand outside of strings, with their positions.
+/// Returns the bytes outside of strings, with their positions.
 fn outside_strings(json: &str) -> impl Iterator<Item = (usize, u8)> {
     let mut within = false;
     let mut escaped = false;

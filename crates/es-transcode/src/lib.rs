@@ -219,12 +219,13 @@
 
 mod datetime;
 mod decimal;
+mod failure;
+mod finite_floats;
 mod json_text;
 mod python_style;
 mod registered;
 mod registry;
 mod scope;
-mod strict;
 mod transcoder;
 mod uuid_hex;
 mod value;

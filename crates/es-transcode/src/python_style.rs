@@ -1,4 +1,4 @@
-//! How the Python library spells JSON: compact, and floats as Python's `repr`.
+//! The JSON style of the Python library: compact, and floats as Python's `repr`.
 
 use std::{io, rc::Rc};
 
@@ -8,7 +8,7 @@ use serde_json::{
     ser::{CompactFormatter, Formatter},
 };
 
-use crate::{json_text::MAX_DEPTH, scope::Scope, strict::Strict};
+use crate::{finite_floats::FiniteFloats, json_text::MAX_DEPTH, scope::Scope};
 
 /// Appends the JSON of a value, or a part of it when that fails.
 pub(crate) fn write<V: Serialize + ?Sized>(
@@ -17,10 +17,10 @@ pub(crate) fn write<V: Serialize + ?Sized>(
     out: &mut Vec<u8>,
 ) -> Result<(), serde_json::Error> {
     let style = PythonStyle { scope: Rc::clone(scope) };
-    value.serialize(Strict(&mut Serializer::with_formatter(out, style)))
+    value.serialize(FiniteFloats(&mut Serializer::with_formatter(out, style)))
 }
 
-/// Counts the nesting as well: what is written must not be deeper than what can be read.
+/// Also counts the depth, which must not exceed that of the reader.
 struct PythonStyle {
     scope: Rc<Scope>,
 }

@@ -42,7 +42,7 @@ pub struct Registered;
 
 const NO_VALUE: &str = "the transcoding gave no value";
 
-/// What is written for a value that JSON lacks.
+/// The JSON object of a value that JSON lacks.
 #[derive(Serialize)]
 pub(crate) struct Tagged<'a, D: ?Sized> {
     #[serde(rename = "_type_")]
@@ -53,9 +53,9 @@ pub(crate) struct Tagged<'a, D: ?Sized> {
 
 impl<D: Serialize + ?Sized> Tagged<'_, D> {
     fn write<S: Serializer>(&self, scope: &Rc<Scope>, serializer: S) -> Result<S::Ok, S::Error> {
-        let afresh = scope.starts_afresh();
+        let is_buffered = scope.needs_buffering();
         let _nested = scope.nest();
-        if !afresh {
+        if !is_buffered {
             return self.serialize(serializer);
         }
         let mut json = Vec::new();
@@ -184,7 +184,9 @@ impl<T: 'static> DataSeed<'_, T> {
         let _nested = self.scope.nest();
         let mut value: Option<T> = None;
         let mut representation = <dyn erased_serde::Deserializer<'_>>::erase(deserializer);
-        self.transcoding.restore(&mut representation, &mut value, self.scope).map_err(D::Error::custom)?;
+        self.transcoding
+            .restore(&mut representation, &mut value, self.scope.failure())
+            .map_err(D::Error::custom)?;
         value.ok_or_else(|| D::Error::custom(NO_VALUE))
     }
 
@@ -207,7 +209,7 @@ impl<'de, T: 'static> DeserializeSeed<'de> for DataSeed<'_, T> {
         if self.transcoding.reads_text() {
             return deserializer.deserialize_str(self);
         }
-        if self.scope.starts_afresh() {
+        if self.scope.needs_buffering() {
             return self.read_json(<&RawValue>::deserialize(deserializer)?);
         }
         self.read(deserializer)
@@ -223,7 +225,7 @@ impl<T: 'static> Visitor<'_> for DataSeed<'_, T> {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
         let mut value: Option<T> = None;
-        self.transcoding.restore_text(text, &mut value, self.scope).map_err(E::custom)?;
+        self.transcoding.restore_text(text, &mut value, self.scope.failure()).map_err(E::custom)?;
         value.ok_or_else(|| E::custom(NO_VALUE))
     }
 }

@@ -10,13 +10,13 @@ use std::{
 use es_core::{PersistenceError, Transcoding};
 use serde::{Deserialize, de::IntoDeserializer};
 
-use crate::scope::Scope;
+use crate::failure::Failure;
 
 /// Ordered maps: registries are small, and a `TypeId` or a short name is compared faster than hashed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Registry {
     by_type: BTreeMap<TypeId, Arc<dyn ErasedTranscoding>>,
-    /// One name may stand for values of several types; what is expected at a place decides.
+    /// A name may be used for values of several types; the expected type selects one.
     by_name: BTreeMap<String, BTreeMap<TypeId, Arc<dyn ErasedTranscoding>>>,
 }
 
@@ -42,7 +42,8 @@ impl Registry {
 
     /// The transcoding that reads a `T` from what was written under a name.
     pub(crate) fn reader<T: 'static>(&self, name: &str) -> Result<&dyn ErasedTranscoding, PersistenceError> {
-        // Most often the type is still written under the name that it is read by, which is found with one search.
+        // Most often the type is still written under the name that it is read by, which is found with one
+        // search.
         if let Some(transcoding) = self.by_type.get(&TypeId::of::<T>()).filter(|found| found.tag() == name) {
             return Ok(&**transcoding);
         }
@@ -69,7 +70,7 @@ impl Registry {
     }
 }
 
-/// The error for a type that no transcoding writes, in the words that the Python library uses.
+/// The error for a type without a transcoding, in the words of the Python library.
 pub(crate) fn unregistered_type(type_name: &str) -> PersistenceError {
     PersistenceError::programming(format!(
         "Object of type {type_name} is not serializable. \
@@ -93,19 +94,19 @@ pub(crate) trait ErasedTranscoding: Debug + Send + Sync {
         &self,
         representation: &mut dyn erased_serde::Deserializer<'_>,
         value: &mut dyn Any,
-        scope: &Scope,
+        failure: &Failure,
     ) -> Result<(), erased_serde::Error>;
 
-    /// Whether every representation is a text, so that [`restore_text`](Self::restore_text) reads it.
+    /// Returns whether every representation is a text, which [`restore_text`](Self::restore_text) reads.
     fn reads_text(&self) -> bool;
 
-    /// [`restore`](Self::restore) of a text, without the detour over an erased deserializer, which takes longer than to
-    /// parse a UUID or a date.
+    /// [`restore`](Self::restore) of a text, without the detour over an erased deserializer, which takes
+    /// longer than to parse a UUID or a date.
     fn restore_text(
         &self,
         text: &str,
         value: &mut dyn Any,
-        scope: &Scope,
+        failure: &Failure,
     ) -> Result<(), serde::de::value::Error>;
 }
 
@@ -128,9 +129,9 @@ impl<C: Transcoding> ErasedTranscoding for C {
         &self,
         representation: &mut dyn erased_serde::Deserializer<'_>,
         value: &mut dyn Any,
-        scope: &Scope,
+        failure: &Failure,
     ) -> Result<(), erased_serde::Error> {
-        put(self, erased_serde::deserialize(representation)?, value, scope)
+        put(self, erased_serde::deserialize(representation)?, value, failure)
     }
 
     fn reads_text(&self) -> bool {
@@ -141,9 +142,9 @@ impl<C: Transcoding> ErasedTranscoding for C {
         &self,
         text: &str,
         value: &mut dyn Any,
-        scope: &Scope,
+        failure: &Failure,
     ) -> Result<(), serde::de::value::Error> {
-        put(self, C::Decoded::deserialize(text.into_deserializer())?, value, scope)
+        put(self, C::Decoded::deserialize(text.into_deserializer())?, value, failure)
     }
 }
 
@@ -152,15 +153,15 @@ fn put<C: Transcoding, E: serde::de::Error>(
     transcoding: &C,
     representation: C::Decoded,
     value: &mut dyn Any,
-    scope: &Scope,
+    failure: &Failure,
 ) -> Result<(), E> {
-    let fail = |error| E::custom(scope.fail(error));
+    let fail = |error| E::custom(failure.keep(error));
     let place: &mut Option<C::Value> = value.downcast_mut().ok_or_else(|| fail(wrong_type::<C>()))?;
     *place = Some(transcoding.decode(representation).map_err(fail)?);
     Ok(())
 }
 
-/// The registry finds transcodings by the very type of their values, so this is not met.
+/// Does not occur: the registry finds transcodings by the type of their values.
 fn wrong_type<C: Transcoding>() -> PersistenceError {
     PersistenceError::internal(format!(
         "the transcoding for {} was given another type",

@@ -1,4 +1,4 @@
-//! Which registry the encode or decode call that is under way on this thread has.
+//! The registry of the current encode or decode call of this thread.
 //!
 //! serde hands nothing but a serializer to the fields of a type, so a field that needs the registry
 //! finds it here. It is there only during the synchronous call; a call within a call, as a
@@ -12,35 +12,34 @@ use std::{
 
 use es_core::PersistenceError;
 
-use crate::registry::Registry;
+use crate::{failure::Failure, registry::Registry};
 
-/// How many representations pile up before one starts afresh; values are rarely nested as deep.
-const MAX_PILE: usize = 8;
+/// The number of nested representations after which one is buffered; values are rarely nested as deep.
+const MAX_NESTED_WRAPPERS: usize = 8;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Scope>>> = const { RefCell::new(None) };
 }
 
-/// An encode or decode call that is under way.
+/// The state of an encode or decode call.
 pub(crate) struct Scope {
     registry: Arc<Registry>,
-    /// Errors pass through serde as text; here they keep their kind.
-    failure: RefCell<Option<PersistenceError>>,
-    /// How many arrays and objects are open where something is written.
+    failure: Failure,
+    /// The number of open arrays and objects of the writer.
     depth: Cell<usize>,
-    /// How many representations are open where something is written or read.
+    /// The number of open representations.
     nesting: Cell<usize>,
 }
 
 impl Scope {
-    /// Why there is no current scope, for a value that needs one.
+    /// The error message if there is no current scope.
     pub(crate) const MISSING: &str = "registered transcodings are known only while a JsonTranscoder works";
 
     /// Begins a call; it ends when the guard is dropped.
     pub(crate) fn enter(registry: Arc<Registry>) -> Entered {
         let scope = Rc::new(Self {
             registry,
-            failure: RefCell::default(),
+            failure: Failure::default(),
             depth: Cell::default(),
             nesting: Cell::default(),
         });
@@ -48,7 +47,7 @@ impl Scope {
         Entered { scope, outer }
     }
 
-    /// The innermost call that is under way on this thread.
+    /// Returns the innermost current call of this thread.
     pub(crate) fn current() -> Option<Rc<Self>> {
         CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
     }
@@ -57,7 +56,7 @@ impl Scope {
         &self.registry
     }
 
-    /// How many arrays and objects are open where something is written.
+    /// The number of open arrays and objects of the writer.
     pub(crate) fn depth(&self) -> &Cell<usize> {
         &self.depth
     }
@@ -68,20 +67,22 @@ impl Scope {
         Nested(&self.nesting)
     }
 
-    /// Whether a representation that is about to be opened starts with fresh JSON text.
+    /// Returns whether the next representation is written to, or read from, a JSON text of its own.
     ///
-    /// Each one wraps serde's traits of the one around it, and every call passes through all wrappers.
-    /// Time and stack would grow with the square of the nesting; so the pile ends now and then.
-    pub(crate) fn starts_afresh(&self) -> bool {
+    /// Each representation wraps the serde traits of the one around it, and every call passes through all
+    /// wrappers: time and stack would grow with the square of the nesting. A text of its own ends that.
+    pub(crate) fn needs_buffering(&self) -> bool {
         let nesting = self.nesting.get();
-        nesting > 0 && nesting.is_multiple_of(MAX_PILE)
+        nesting > 0 && nesting.is_multiple_of(MAX_NESTED_WRAPPERS)
     }
 
-    /// Keeps an error, and gives the text that passes through serde instead.
+    pub(crate) fn failure(&self) -> &Failure {
+        &self.failure
+    }
+
+    /// Keeps an error, and returns the text that passes through serde instead.
     pub(crate) fn fail(&self, error: PersistenceError) -> String {
-        let text = error.to_string();
-        *self.failure.borrow_mut() = Some(error);
-        text
+        self.failure.keep(error)
     }
 }
 
@@ -105,14 +106,9 @@ impl Entered {
         &self.scope
     }
 
-    /// The error of the call: the one that was kept, if that is what serde's error tells of.
-    ///
-    /// A kept error may be an old one: an untagged enum tries one variant after the other.
-    pub(crate) fn explain(&self, what_failed: &str, error: serde_json::Error) -> PersistenceError {
-        match self.scope.failure.take() {
-            Some(kept) if error.to_string().contains(&kept.to_string()) => kept,
-            _ => PersistenceError::data(what_failed).with_source(error),
-        }
+    /// Returns the error of the call: the one that a transcoding failed with, or else serde's.
+    pub(crate) fn error(&self, message: &str, error: serde_json::Error) -> PersistenceError {
+        self.scope.failure.take(&error).unwrap_or_else(|| PersistenceError::data(message).with_source(error))
     }
 }
 

@@ -68,7 +68,7 @@ impl Transcoder for JsonTranscoder {
         let before = out.len();
         python_style::write(value, call.scope(), out).map_err(|error| {
             out.truncate(before);
-            call.explain("the value cannot be written as JSON", error)
+            call.error("the value cannot be written as JSON", error)
         })
     }
 
@@ -88,7 +88,7 @@ impl Transcoder for JsonTranscoder {
         let value = seed.deserialize(&mut deserializer);
         value
             .and_then(|value| deserializer.end().map(|()| value))
-            .map_err(|error| call.explain("the bytes are not the JSON that is expected", error))
+            .map_err(|error| call.error("the bytes are not the JSON that is expected", error))
     }
 
     fn serialize_timestamp<S: Serializer>(

@@ -18,7 +18,7 @@ use crate::{Registered, registered::Tagged, registry::unregistered_type, scope::
 /// A value whose type is known only when it is read, such as an element of a Python `list` of mixed
 /// content.
 ///
-/// What was read is written again with the same meaning, and with the bytes that the Python library
+/// A value that was read is written with the same meaning, and with the bytes that the Python library
 /// writes for it: integers of any size, the order of keys, exponents of decimals are kept.
 ///
 /// It can be the type of a field, or be within one. Not through serde's `flatten`, `untagged` and

@@ -149,8 +149,9 @@ fn long_decimals_are_bounded() {
     assert_data_error(encode(&transcoder(), &Alone(longest * BigDecimal::from(10))));
 }
 
-/// Once, the digits of the exponent counted when a decimal was read: the longest that were written were refused. And more
-/// than 65,535 of them after `0.` were a panic, as a width to be padded to may not be larger.
+/// Once, the digits of the exponent counted when a decimal was read: the longest that were written were
+/// refused. And more than 65,535 of them after `0.` were a panic, as a width to be padded to may not be
+/// larger.
 #[test]
 fn the_longest_decimals_that_are_written_are_read() {
     let digits: BigInt = "9".repeat(100_000).parse().unwrap();

@@ -6,7 +6,7 @@ use es_core::{
     AggregateRecorder, Conflict, ErrorKind, EventRange, PersistenceError, StoredEvent, uuid::Uuid,
 };
 
-/// What an error says to a program; its words are each datastore's own.
+/// The comparable part of an error; the message is specific to a datastore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) kind: ErrorKind,
@@ -25,10 +25,10 @@ pub(super) fn told<T>(answer: Result<T, PersistenceError>) -> Result<T, Refusal>
     answer.map_err(Refusal::from)
 }
 
-/// Whether both answers to an insertion are the same.
+/// Returns whether both results of an insertion are equal.
 ///
-/// A batch that is at odds with itself can be refused without a look at what is recorded: it may name
-/// an event that stands in it twice, whatever else collides.
+/// A batch that conflicts with itself can be refused before stored data is read: the error may name
+/// an event that occurs in it twice, even if others conflict too.
 pub(super) fn is_same(
     events: &[StoredEvent],
     tested: &Result<Vec<i64>, Refusal>,
@@ -61,7 +61,7 @@ pub(super) async fn is_same_among_others(
     is_named_instead(events.iter().map(place).filter(|place| taken.contains(place)), tested, expected)
 }
 
-/// Whether both are refused, and in the same way but that one of these is named.
+/// Returns whether both are refused with equal errors, except that this one names one of these versions.
 fn is_named_instead(
     mut colliding: impl Iterator<Item = (Uuid, i64)>,
     tested: &Result<Vec<i64>, Refusal>,

@@ -25,7 +25,7 @@ pub(super) struct Follower {
     following: Following,
 }
 
-/// What a subscription asks for.
+/// The parameters of a subscription.
 struct Wanted {
     topics: Vec<Topic>,
     page_size: NonZeroUsize,
@@ -145,7 +145,7 @@ pub(super) fn subscribe(
     recorder.subscribe(position, topics.iter().cloned()).poll_interval(NEVER)
 }
 
-/// What there is yet to read, and whether the subscription is over then.
+/// The rest to read, and whether the subscription ends then.
 fn rest(mut subscription: Subscription<Arc<dyn DynApplicationRecorder>>) -> (Vec<Notification>, bool) {
     let mut notifications = Vec::new();
     while let Some(page) = subscription.next_page().now_or_never() {
@@ -193,7 +193,7 @@ impl Wait {
         Self { handle, application_name, notification_id, waiting }
     }
 
-    /// Whether it waits on, which it must if the oracle does.
+    /// Returns whether it still waits, which it must if the oracle does.
     pub(super) async fn settle(&mut self, oracle: &Arc<dyn DynTrackingRecorder>) -> bool {
         let expected = told(oracle.wait(self.application_name, self.notification_id, Duration::ZERO).await);
         if matches!(&expected, Err(Refusal { kind: ErrorKind::TimedOut, .. })) {
@@ -242,7 +242,7 @@ impl<T: Send + 'static> Task<T> {
         ended.expect("it should not panic")
     }
 
-    /// What came of it, if it has ended.
+    /// The result, if it has ended.
     fn ended(&mut self) -> Option<T> {
         self.0.try_join_next().map(|ended| ended.expect("it should not panic"))
     }

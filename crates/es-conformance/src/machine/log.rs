@@ -23,10 +23,10 @@ impl Log {
 
     pub(super) fn rank(&self, id: i64) -> i64 {
         let known = self.0.binary_search(&id);
-        known.unwrap_or_else(|_| panic!("id {id} is nobody's: {:?}", self.0)) as i64 + 1
+        known.unwrap_or_else(|_| panic!("id {id} is unknown: {:?}", self.0)) as i64 + 1
     }
 
-    /// How many notifications there are up to an id, which may be nobody's; one more than there are when
+    /// Returns the number of notifications up to an id, which need not exist; one more than there are if
     /// it is beyond the end.
     pub(super) fn up_to(&self, id: i64) -> i64 {
         let is_beyond = id > self.0.last().copied().unwrap_or(0);

@@ -13,10 +13,10 @@ use proptest::{
     sample::select,
 };
 
-use super::{Recorders, log::Log};
+use super::{log::Log, recorders::Recorders};
 use crate::support::{self, tracking};
 
-/// How many handles of the datastore there are.
+/// The number of handles of the datastore.
 pub(super) const HANDLES: usize = 2;
 
 pub(super) static AGGREGATES: [Uuid; 4] = [Uuid::nil(), Uuid::from_u128(1), Uuid::from_u128(2), Uuid::max()];
@@ -42,7 +42,7 @@ pub(super) struct Step {
     pub(super) operation: Operation,
 }
 
-/// Which of the recorders that offer the same is asked.
+/// The recorder to use, of those with the same methods.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Through {
     Process,
@@ -55,7 +55,7 @@ pub(super) enum Operation {
     Insert(Insertion),
     /// Each through a handle.
     InsertAtOnce(Vec<(usize, Insertion)>),
-    /// What was to be inserted last, as somebody does who has not heard of the outcome.
+    /// The last insertion again, as after an unknown outcome.
     InsertAgain,
     Track(Processed),
     InsertSnapshots(Vec<NewEvent>),
@@ -117,7 +117,7 @@ enum Version {
 pub(super) struct Processed {
     application_name: &'static str,
     first: ProcessedFrom,
-    /// How many more than the first.
+    /// The number of notifications after the first.
     more: i64,
 }
 
@@ -202,7 +202,7 @@ impl Operation {
 }
 
 impl Insertion {
-    /// What is to be inserted, in view of what is recorded.
+    /// Returns the events to insert, given the recorded ones.
     pub(super) async fn resolve(&self, recorded: &Recorders) -> (Vec<StoredEvent>, Option<Tracking>) {
         let events = resolve(&self.events, &recorded.process).await;
         match &self.processed {

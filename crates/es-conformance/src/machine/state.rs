@@ -12,23 +12,23 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::task::JoinSet;
 
 use super::{
-    Recorders,
     answer::{Refusal, is_same, is_same_among_others, told},
     held::{Follower, Listening, Wait, subscribe},
     log::Log,
     operation::{AGGREGATES, APPLICATIONS, HANDLES, Insertion, Operation, Step, Through, resolve},
+    recorders::Recorders,
 };
 use crate::{Fixture, support::tracking};
 
 pub(super) struct Machine<'a, F> {
     fixture: &'a F,
     make_oracle: &'a dyn Fn() -> Recorders,
-    /// Which is never closed.
+    /// The oracle, which is never closed.
     oracle: Recorders,
-    /// What a handle answers that is closed, by the oracle.
+    /// A closed oracle, for the results of closed handles.
     closed: Recorders,
     handles: Vec<Handle>,
-    /// What was to be inserted last.
+    /// The events of the last insertion.
     last: (Vec<StoredEvent>, Option<Tracking>),
     log: Log,
     followers: Vec<Follower>,

@@ -16,7 +16,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// Whether the outcome of an insertion is right; when it succeeded, the model has it too.
+    /// Compares the outcome of an insertion with the model, and applies it if it succeeded.
     pub(super) fn inserted(
         &mut self,
         events: &[StoredEvent],
@@ -48,14 +48,11 @@ impl Model {
         }
     }
 
-    /// Everything that collides; a recorder names any one of it.
+    /// Returns all conflicts; a recorder names any one of them.
     fn conflicts(&self, events: &[StoredEvent], tracking: Option<&Tracking>) -> Vec<Conflict> {
         let mut taken: BTreeSet<(Uuid, i64)> = self.events.keys().copied().collect();
         let collides = |event: &&StoredEvent| !taken.insert((event.originator_id, event.originator_version));
-        let colliding = events.iter().filter(collides).map(|event| Conflict::Version {
-            originator_id: event.originator_id,
-            originator_version: event.originator_version,
-        });
+        let colliding = events.iter().filter(collides).map(StoredEvent::conflict);
         let mut conflicts: Vec<Conflict> = colliding.collect();
         let behind = |tracking: &&Tracking| {
             self.position(tracking.application_name())

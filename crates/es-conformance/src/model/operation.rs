@@ -1,4 +1,4 @@
-//! The operations, how they are made up, and how their answers are compared.
+//! The operations: their generation, and the comparison of their results.
 
 use std::ops::RangeInclusive;
 
@@ -25,7 +25,7 @@ static TOPICS: [Topic; 3] = [
 static APPLICATIONS: [&str; 3] = ["upstream", "Upstream", "川上"];
 const SMALL: RangeInclusive<i64> = -2..=8;
 
-/// What every recorder of events does.
+/// The operations of an aggregate recorder.
 #[derive(Clone, Debug)]
 pub(super) enum EventOperation {
     Insert(Vec<StoredEvent>),
@@ -51,7 +51,7 @@ impl EventOperation {
     }
 }
 
-/// What a recorder with a total order does.
+/// The operations of an application recorder.
 #[derive(Clone, Debug)]
 pub(super) enum OrderOperation {
     Insert(Vec<StoredEvent>),
@@ -91,7 +91,7 @@ impl OrderOperation {
     }
 }
 
-/// What a recorder of positions does.
+/// The operations of a tracking recorder.
 #[derive(Clone, Debug)]
 pub(super) enum TrackingOperation {
     Insert(Tracking),
@@ -127,7 +127,7 @@ impl TrackingOperation {
     }
 }
 
-/// What a process recorder does.
+/// The operations of a process recorder.
 #[derive(Clone, Debug)]
 pub(super) enum ProcessOperation {
     Order(OrderOperation),

@@ -76,7 +76,7 @@ pub(crate) fn check_events(events: &[StoredEvent]) -> Result<(), PersistenceErro
             "{bytes} bytes of events are more than the {LARGEST_REQUEST} that PostgreSQL takes at once"
         ));
         return Err(match largest {
-            Some(largest) => error.at(&largest.context()),
+            Some(largest) => error.with_event(&largest.context()),
             None => error,
         });
     }

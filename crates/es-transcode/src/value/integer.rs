@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 pub struct Integer(Box<str>);
 
 impl Integer {
-    /// How many digits an integer may have: what fits the range of a float, beyond which JSON numbers
+    /// The maximum of digits of an integer: those of the range of a float, beyond which JSON numbers
     /// are refused when they are read.
     pub const MAX_DIGITS: usize = 308;
 

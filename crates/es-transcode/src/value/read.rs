@@ -139,7 +139,7 @@ fn read_tagged<E: Error>(name: Value, data: Value) -> Result<Value, E> {
     }
 }
 
-/// Whether what has these transcodings, by the type of their values, is read as one of those types.
+/// Returns whether a value with these transcodings is read as one of their types.
 pub(super) fn has_standard_type(transcodings: &BTreeMap<TypeId, Arc<dyn ErasedTranscoding>>) -> bool {
     STANDARD_TYPES.iter().any(|(value_type, _)| transcodings.contains_key(&value_type()))
 }
@@ -165,7 +165,11 @@ fn read<T: Into<Value> + 'static>(
     let mut deserializer = serde_json::Deserializer::from_str(&json);
     let mut value: Option<T> = None;
     transcoding
-        .restore(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut deserializer), &mut value, scope)
+        .restore(
+            &mut <dyn erased_serde::Deserializer<'_>>::erase(&mut deserializer),
+            &mut value,
+            scope.failure(),
+        )
         .map_err(Error::custom)?;
     value.map(Into::into).ok_or_else(|| Error::custom("the transcoding gave no value"))
 }

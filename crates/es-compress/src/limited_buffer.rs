@@ -1,24 +1,24 @@
-//! Output that grows as it is filled, and never beyond a limit.
+//! An output buffer with a limit.
 
 use es_core::PersistenceError;
 
-/// The least that is made room for, so that short states need no second step.
+/// The first capacity, so that short states need no second step.
 const LEAST_ROOM: usize = 512;
 
 /// The end of a buffer that decompressed bytes are appended to.
 ///
-/// Room grows with what has been produced, not with what the compressed bytes promise.
+/// Its capacity grows with the bytes produced, not with the size that the compressed bytes declare.
 #[derive(Debug)]
-pub(crate) struct Bounded<'a> {
+pub(crate) struct LimitedBuffer<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
     limit: usize,
 }
 
-impl<'a> Bounded<'a> {
-    /// Runs `fill`, and takes back what it appended to `out` if it fails.
+impl<'a> LimitedBuffer<'a> {
+    /// Runs `fill`, and truncates `out` to its previous length if it fails.
     ///
-    /// There is room for the `expected` bytes at first, which must be believable.
+    /// The initial capacity is `expected` bytes, which must be plausible.
     pub(crate) fn fill(
         out: &'a mut Vec<u8>,
         limit: usize,
@@ -27,29 +27,29 @@ impl<'a> Bounded<'a> {
     ) -> Result<(), PersistenceError> {
         let start = out.len();
         out.reserve(expected.min(limit));
-        let mut bounded = Self { out, start, limit };
-        let result = fill(&mut bounded).and_then(|()| bounded.check());
+        let mut buffer = Self { out, start, limit };
+        let result = fill(&mut buffer).and_then(|()| buffer.check());
         if result.is_err() {
-            bounded.out.truncate(start);
+            buffer.out.truncate(start);
         }
         result
     }
 
-    /// The buffer, with room for at least one more byte.
+    /// Returns the buffer, with capacity for at least one more byte.
     ///
     /// # Errors
-    /// When more than the limit has been produced.
+    /// If more bytes than the limit have been produced.
     pub(crate) fn room(&mut self) -> Result<&mut Vec<u8>, PersistenceError> {
         self.check()?;
         if self.is_full() {
-            // One byte beyond the limit, so that the one that is too many shows itself.
+            // One byte beyond the limit, so that exceeding it is detected.
             let rest = (self.limit - self.produced()).saturating_add(1);
             self.out.reserve(self.produced().max(LEAST_ROOM).min(rest));
         }
         Ok(self.out)
     }
 
-    /// Whether the decoder stopped for lack of room, not of input.
+    /// Returns whether the decoder stopped for lack of capacity, not of input.
     pub(crate) fn is_full(&self) -> bool {
         self.out.len() == self.out.capacity()
     }
@@ -74,7 +74,7 @@ pub(crate) fn beyond_limit(limit: usize) -> PersistenceError {
     ))
 }
 
-/// Refuses to write what could not be read back.
+/// Refuses a state that could not be decompressed within the limit.
 pub(crate) fn check_writable(data: &[u8], limit: usize) -> Result<(), PersistenceError> {
     if data.len() <= limit {
         return Ok(());
@@ -86,17 +86,17 @@ pub(crate) fn check_writable(data: &[u8], limit: usize) -> Result<(), Persistenc
     )))
 }
 
-/// The error for a state of which a part is missing.
+/// The error for a truncated state.
 pub(crate) fn truncated(format: &str) -> PersistenceError {
     PersistenceError::data(format!("the state ends before its {format} stream does"))
 }
 
-/// The error for a state that goes on after its end.
+/// The error for a state with trailing bytes.
 pub(crate) fn trailing(format: &str, bytes: usize) -> PersistenceError {
     PersistenceError::data(format!("{bytes} bytes follow the {format} stream of the state"))
 }
 
-/// The error for bytes that no compressor of this format wrote.
+/// The error for bytes that are not of this format.
 pub(crate) fn malformed(format: &str) -> PersistenceError {
     PersistenceError::data(format!("the state is not a {format} stream, or has changed since it was written"))
 }

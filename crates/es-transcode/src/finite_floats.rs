@@ -14,11 +14,11 @@ use serde::{
 };
 
 /// A serializer, a part of one, or a value on its way to one.
-pub(crate) struct Strict<T>(pub(crate) T);
+pub(crate) struct FiniteFloats<T>(pub(crate) T);
 
-impl<T: Serialize + ?Sized> Serialize for Strict<&T> {
+impl<T: Serialize + ?Sized> Serialize for FiniteFloats<&T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(Strict(serializer))
+        self.0.serialize(FiniteFloats(serializer))
     }
 }
 
@@ -33,21 +33,21 @@ macro_rules! pass_on {
 macro_rules! pass_on_compound {
     ($($method:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {$(
         fn $method(self, $($argument: $type),*) -> Result<$output, S::Error> {
-            self.0.$method($($argument),*).map(Strict)
+            self.0.$method($($argument),*).map(FiniteFloats)
         }
     )*};
 }
 
-impl<S: Serializer> Serializer for Strict<S> {
+impl<S: Serializer> Serializer for FiniteFloats<S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Strict<S::SerializeSeq>;
-    type SerializeTuple = Strict<S::SerializeTuple>;
-    type SerializeTupleStruct = Strict<S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Strict<S::SerializeTupleVariant>;
-    type SerializeMap = Strict<S::SerializeMap>;
-    type SerializeStruct = Strict<S::SerializeStruct>;
-    type SerializeStructVariant = Strict<S::SerializeStructVariant>;
+    type SerializeSeq = FiniteFloats<S::SerializeSeq>;
+    type SerializeTuple = FiniteFloats<S::SerializeTuple>;
+    type SerializeTupleStruct = FiniteFloats<S::SerializeTupleStruct>;
+    type SerializeTupleVariant = FiniteFloats<S::SerializeTupleVariant>;
+    type SerializeMap = FiniteFloats<S::SerializeMap>;
+    type SerializeStruct = FiniteFloats<S::SerializeStruct>;
+    type SerializeStructVariant = FiniteFloats<S::SerializeStructVariant>;
 
     fn serialize_f64(self, value: f64) -> Result<S::Ok, S::Error> {
         if !value.is_finite() {
@@ -95,7 +95,7 @@ impl<S: Serializer> Serializer for Strict<S> {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.0.serialize_some(&Strict(value))
+        self.0.serialize_some(&FiniteFloats(value))
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -103,7 +103,7 @@ impl<S: Serializer> Serializer for Strict<S> {
         name: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_struct(name, &Strict(value))
+        self.0.serialize_newtype_struct(name, &FiniteFloats(value))
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -113,7 +113,7 @@ impl<S: Serializer> Serializer for Strict<S> {
         variant: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_variant(name, index, variant, &Strict(value))
+        self.0.serialize_newtype_variant(name, index, variant, &FiniteFloats(value))
     }
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
@@ -127,12 +127,12 @@ impl<S: Serializer> Serializer for Strict<S> {
 
 macro_rules! compound {
     ($($trait:ident { $method:ident($($key:ident: $type:ty)?) })*) => {$(
-        impl<S: $trait> $trait for Strict<S> {
+        impl<S: $trait> $trait for FiniteFloats<S> {
             type Ok = S::Ok;
             type Error = S::Error;
 
             fn $method<T: Serialize + ?Sized>(&mut self, $($key: $type,)? value: &T) -> Result<(), S::Error> {
-                self.0.$method($($key,)? &Strict(value))
+                self.0.$method($($key,)? &FiniteFloats(value))
             }
 
             fn end(self) -> Result<S::Ok, S::Error> {
@@ -151,16 +151,16 @@ compound! {
     SerializeStructVariant { serialize_field(key: &'static str) }
 }
 
-impl<S: SerializeMap> SerializeMap for Strict<S> {
+impl<S: SerializeMap> SerializeMap for FiniteFloats<S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
-        self.0.serialize_key(&Strict(key))
+        self.0.serialize_key(&FiniteFloats(key))
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
-        self.0.serialize_value(&Strict(value))
+        self.0.serialize_value(&FiniteFloats(value))
     }
 
     fn end(self) -> Result<S::Ok, S::Error> {
