@@ -1,9 +1,9 @@
-//! The one way to run things here: `cargo xtask test | ci | fmt | bench | coverage | faults | fuzz | interop | mutants |
-//! package | readme | sanitize | soak | postgres | pgbouncer`.
+//! The one way to run things here: `cargo xtask test | ci | fmt | lint | bench | coverage | faults | fuzz |
+//! interop | mutants | package | readme | sanitize | semver | soak | postgres | pgbouncer`.
 //!
 //! What a person runs and what CI runs is the same code, and whatever needs a PostgreSQL server is given one.
 
-// A command-line program talks to people by printing.
+// A command-line program prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(not(unix))]
@@ -17,6 +17,7 @@ mod coverage;
 mod faults;
 mod fuzz;
 mod interop;
+mod lint;
 mod mutants;
 mod package;
 mod pgbouncer;
@@ -25,6 +26,7 @@ mod process;
 mod python;
 mod readme;
 mod sanitize;
+mod semver;
 mod soak;
 mod test;
 mod tools;
@@ -53,11 +55,13 @@ enum Command {
     Faults(faults::Arguments),
     Fuzz(fuzz::Arguments),
     Interop(interop::Arguments),
+    Lint(lint::Arguments),
     Mutants(mutants::Arguments),
     Package(package::Arguments),
     /// Build and run the snippets of every README in new packages
     Readme,
     Sanitize(sanitize::Arguments),
+    Semver(semver::Arguments),
     Soak(soak::Arguments),
     #[command(subcommand)]
     Postgres(postgres::Command),
@@ -91,10 +95,12 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Faults(arguments) => faults::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Interop(arguments) => interop::run(&arguments),
+        Command::Lint(arguments) => lint::run(&arguments),
         Command::Mutants(arguments) => mutants::run(&arguments),
         Command::Package(arguments) => package::run(&arguments),
         Command::Readme => readme::run(),
         Command::Sanitize(arguments) => sanitize::run(&arguments),
+        Command::Semver(arguments) => semver::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
         Command::Postgres(command) => postgres::run(command),
         Command::Pgbouncer(command) => pgbouncer::run(&command),

@@ -15,6 +15,8 @@ pub(crate) const DENY: Tool = Tool { package: "cargo-deny", version: "0.20.2" };
 pub(crate) const FUZZ: Tool = Tool { package: "cargo-fuzz", version: "0.13.2" };
 /// Changes the code to see whether a test notices.
 pub(crate) const MUTANTS: Tool = Tool { package: "cargo-mutants", version: "27.1.0" };
+/// Compares public APIs by the rules of semantic versioning.
+pub(crate) const SEMVER_CHECKS: Tool = Tool { package: "cargo-semver-checks", version: "0.47.0" };
 /// Counts the lines that tests run.
 const LLVM_COV: Tool = Tool { package: "cargo-llvm-cov", version: "0.9.1" };
 
