@@ -10,8 +10,8 @@ use crate::{
 
 /// Run the benchmarks, with a PostgreSQL server as for `cargo xtask test`
 ///
-/// Arguments but the named are es-bench's own: --peers and --growth for more, --filter NAME for less, --write-results for
-/// BENCHMARKS.md, and what `cargo xtask bench -- --help` says.
+/// Arguments but the named are es-bench's own: --peers and --growth for more, --filter NAME for less,
+/// --write-results for BENCHMARKS.md, and what `cargo xtask bench -- --help` says.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
     /// Every workload once, with small sizes and without verdicts
@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// Leave the Python library out; otherwise it is installed into `target/python`
     #[arg(long)]
     pub(crate) without_python: bool,
+    /// Do not optimise: checks that every workload runs, for figures of no value
+    #[arg(long, requires = "quick")]
+    pub(crate) debug: bool,
     /// Arguments for es-bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) arguments: Vec<String>,
@@ -33,7 +36,11 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut command = workspace::cargo();
-    command.args(["run", "--release", "--package", "es-bench", "--"]).args(&arguments.arguments);
+    command.arg("run");
+    if !arguments.debug {
+        command.arg("--release");
+    }
+    command.args(["--package", "es-bench", "--"]).args(&arguments.arguments);
     if arguments.arguments.iter().any(|argument| argument == "--help") {
         return process::check(&mut command);
     }

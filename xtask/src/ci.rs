@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, Write},
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -11,17 +12,17 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    bench, interop, package, postgres, postgres::Version, process, readme, soak, test, tools, workspace,
+    bench, interop, lint, package, postgres, postgres::Version, process, readme, soak, test, tools, workspace,
 };
 
 /// Run everything that a change must pass
 ///
-/// That is formatting, lints (all features, then each alone), documentation, tests as `cargo xtask test` runs
-/// them, those of es-postgres on the oldest and the newest version of PostgreSQL too (where npm can install
-/// them), Rust and Python on one database as `cargo xtask interop` runs them, the quickstart example, the
-/// snippets of the READMEs in new packages, the packages as they would be published, a short run of the
-/// benchmarks without verdicts on time, and the licences, sources and advisories of dependencies.
-/// Every step is run even if an earlier one fails.
+/// That is formatting, the rules of `cargo xtask lint`, lints (all features, then each alone), documentation,
+/// tests as `cargo xtask test` runs them, those of es-postgres on the oldest and the newest version of
+/// PostgreSQL too (where npm can install them), Rust and Python on one database as `cargo xtask interop` runs
+/// them, the quickstart example, the snippets of the READMEs in new packages, the packages as they would be
+/// published, a short run of the benchmarks without verdicts on time, and the licences, sources and
+/// advisories of dependencies. Every step is run even if an earlier one fails.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Leave out what needs a PostgreSQL server
@@ -32,21 +33,21 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut steps = Steps::default();
     steps.run("format", format);
+    steps.run("repository rules", repository_rules);
     steps.run("lints", lints);
     steps.run("each feature alone", each_feature);
     steps.run("documentation", documentation);
     let mut tests = None;
+    // es-postgres is tested by itself on each server, so that its tests are compiled once.
     steps.run("tests", || {
-        let outcome = test::run_tests(&test::Arguments {
-            without_postgres: arguments.without_postgres,
-            ..test::Arguments::default()
-        })?;
-        let is_success = outcome.is_success();
-        tests = Some(outcome);
-        ensure!(is_success, "the tests failed");
-        Ok(Verdict::Passed)
+        let without_postgres = arguments.without_postgres;
+        let exclude = if without_postgres { Vec::new() } else { vec![test::POSTGRES_PACKAGE.to_owned()] };
+        let run =
+            test::run_tests(&test::Arguments { without_postgres, exclude, ..test::Arguments::default() });
+        add(run?, &mut tests)
     });
     if !arguments.without_postgres {
+        steps.run("es-postgres", || add(test::run_on(None)?, &mut tests));
         for (name, version) in
             [("oldest PostgreSQL", Version::OLDEST), ("newest PostgreSQL", Version::NEWEST)]
         {
@@ -80,6 +81,11 @@ fn format() -> Result<Verdict> {
     passes(&mut workspace::format(&["--check"]))
 }
 
+fn repository_rules() -> Result<Verdict> {
+    lint::check(lint::REQUIRED, Path::new(""))?;
+    Ok(Verdict::Passed)
+}
+
 fn lints() -> Result<Verdict> {
     let lint = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"];
     passes(workspace::cargo().args(lint))
@@ -90,20 +96,24 @@ fn on_version(version: Version, tests: &mut Option<test::Outcome>) -> Result<Ver
     if let Err(reason) = postgres::availability() {
         return Ok(Verdict::NotChecked(reason));
     }
-    let outcome = test::run_on(version)?;
+    add(test::run_on(Some(version))?, tests)
+}
+
+/// Adds an outcome to the total; an error if a test failed.
+fn add(outcome: test::Outcome, tests: &mut Option<test::Outcome>) -> Result<Verdict> {
     let is_success = outcome.is_success();
     match tests {
         Some(tests) => tests.add(outcome),
         None => *tests = Some(outcome),
     }
-    ensure!(is_success, "the tests failed on PostgreSQL {version}");
+    ensure!(is_success, "tests failed");
     Ok(Verdict::Passed)
 }
 
-/// Each feature of each package, none, and all: lints, since code that only some features use is otherwise
-/// dead.
+/// Each feature of each published package, none, and all: lints, since code that only some features use is
+/// otherwise dead.
 fn each_feature() -> Result<Verdict> {
-    let lint = ["clippy", "--workspace", "--each-feature", "--", "--deny", "warnings"];
+    let lint = ["clippy", "--workspace", "--ignore-private", "--each-feature", "--", "--deny", "warnings"];
     passes(tools::HACK.command()?.args(lint))
 }
 
@@ -124,10 +134,15 @@ fn quickstart() -> Result<Verdict> {
     passes(workspace::cargo().args(["run", "--example", "quickstart"]))
 }
 
-/// Every workload once: what does not work fails, and nobody asks how long it took. Where the Python library
-/// cannot be installed, the run says so.
+/// Runs every workload once. Errors fail the step, durations do not. If the Python library cannot be
+/// installed, the run says so.
 fn benchmarks(without_postgres: bool) -> Result<Verdict> {
-    bench::run(&bench::Arguments { quick: true, without_postgres, ..bench::Arguments::default() })?;
+    bench::run(&bench::Arguments {
+        quick: true,
+        debug: true,
+        without_postgres,
+        ..bench::Arguments::default()
+    })?;
     Ok(Verdict::Passed)
 }
 
@@ -171,7 +186,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What came of each step, and how long it took.
+/// The verdict and the duration of each step.
 #[derive(Debug, Default)]
 struct Steps(Vec<(&'static str, Verdict, Duration)>);
 
@@ -212,7 +227,7 @@ mod tests {
     use super::{Steps, Verdict};
 
     #[test]
-    fn a_failed_step_fails_the_whole_and_is_named() {
+    fn a_failed_step_fails_the_run_and_is_named() {
         let mut steps = Steps::default();
         steps.run("first", || Ok(Verdict::Passed));
         steps.run("second", || anyhow::bail!("broken"));
@@ -222,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_checked_does_not_fail_the_whole() {
+    fn a_step_that_cannot_be_checked_does_not_fail_the_run() {
         let mut steps = Steps::default();
         steps.run("only", || Ok(Verdict::NotChecked("no network")));
         assert!(steps.result().is_ok());

