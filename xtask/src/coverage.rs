@@ -9,10 +9,10 @@ use crate::{process, test, tools, workspace};
 
 /// Run the tests, and say how many lines of each file they run
 ///
-/// Tests that stand beside the code count as lines of it; examples in the documentation run nothing here. A report that
-/// shows the lines is left in `coverage/html` of the target directory. The PostgreSQL server is found as for `cargo xtask
-/// test`. Needs the toolchain's component llvm-tools, or `LLVM_COV` and `LLVM_PROFDATA` with the paths of such programs,
-/// of the major version of LLVM that `rustc -vV` tells.
+/// Tests that stand beside the code count as lines of it; examples in the documentation run nothing here. A
+/// report that shows the lines is left in `coverage/html` of the target directory. The PostgreSQL server is
+/// found as for `cargo xtask test`. Needs the toolchain's component llvm-tools, or `LLVM_COV` and
+/// `LLVM_PROFDATA` with the paths of such programs, of the major version of LLVM that `rustc -vV` tells.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Leave out what needs a PostgreSQL server
@@ -74,7 +74,8 @@ impl fmt::Display for Lines {
 struct Coverage(BTreeMap<String, BTreeMap<String, Lines>>);
 
 impl Coverage {
-    /// Reads the files beneath `root` out of a tracefile of lcov: `SF:` begins a file, `LF:` and `LH:` count its lines.
+    /// Reads the files beneath `root` out of a tracefile of lcov: `SF:` begins a file, `LF:` and `LH:` count
+    /// its lines.
     fn parse(lcov: &str, root: &str) -> Self {
         let mut coverage = Self::default();
         let mut lines = &mut Lines::default();

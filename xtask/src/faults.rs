@@ -10,7 +10,7 @@ use crate::{postgres::Server, process, test::WITHOUT_POSTGRES, workspace};
 /// The PostgreSQL server is found as for `cargo xtask test`. Databases, tasks and kills follow from the seed.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// How many rounds: in each, several processes are started and killed
+    /// The number of rounds: in each, several processes are started and killed
     #[arg(long, default_value_t = 40)]
     rounds: u32,
     /// The seed of the first database; the next has the next

@@ -3,8 +3,12 @@
 use std::{
     fmt::{self, Write},
     fs::{self, File},
+    io::{self, IsTerminal},
     path::PathBuf,
     process::Command,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -14,10 +18,10 @@ use crate::{process, tools, workspace};
 
 /// Hand each fuzz target what a fuzzer makes up, for some time
 ///
-/// A target starts with the files of its corpus in `tools/fuzz/corpus` and those that earlier runs found. What reaches new code
-/// is left in `tools/fuzz/corpus` of the target directory, next to the output of each target. Fails when an input breaks a
-/// promise, does not come to an end, or takes too much memory, and names the file of the input, which belongs into
-/// `tools/fuzz/corpus` once its cause is mended.
+/// A target starts with the files of its corpus in `tools/fuzz/corpus` and those that earlier runs found.
+/// What reaches new code is left in `tools/fuzz/corpus` of the target directory, next to the output of each
+/// target. Fails when an input breaks a promise, does not come to an end, or takes too much memory, and names
+/// the file of the input, which belongs into `tools/fuzz/corpus` once its cause is mended.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// For how long each target runs
@@ -92,14 +96,35 @@ fn fuzz(target: &str, arguments: &Arguments) -> Result<Report> {
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
     command.arg(format!("-max_total_time={}", arguments.seconds));
     command.args(LIMITS).arg("-print_final_stats=1");
-    let status = process::run(command.stderr(output))?;
+    let status = with_progress(target, arguments.seconds, || process::run(command.stderr(output)))?;
     let log = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
     Ok(Report::parse(&String::from_utf8_lossy(&log), status.success()))
 }
 
+/// Shows on a terminal how far the work is, which itself prints nothing.
+fn with_progress<T>(target: &str, seconds: u32, work: impl FnOnce() -> T) -> T {
+    if !io::stderr().is_terminal() {
+        return work();
+    }
+    thread::scope(|scope| {
+        let (working, ended) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            let start = Instant::now();
+            while ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+                eprint!("\r\x1b[K{target}: {} of {seconds} s", start.elapsed().as_secs());
+            }
+            eprint!("\r\x1b[K");
+        });
+        let result = work();
+        drop(working);
+        result
+    })
+}
+
 /// Of libFuzzer, for each input.
 const LIMITS: [&str; 4] = [
-    // By the clock on the wall, and a busy machine may stop us for minutes: what has not ended by then never does.
+    // By the clock on the wall, and a busy machine may stop us for minutes: what has not ended by then never
+    // does.
     "-timeout=300",
     // What merely takes long is no finding.
     "-report_slow_units=300",
@@ -109,13 +134,13 @@ const LIMITS: [&str; 4] = [
     "-rss_limit_mb=2048",
 ];
 
-/// What the fuzzer said at its end.
+/// The final report of the fuzzer.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Report {
     runs: String,
     runs_per_second: String,
-    /// `cov: 3 ft: 5 corp: 2/17b`: places in the code that were reached, with how often and which comparisons made of
-    /// them more features, and the inputs that this takes.
+    /// `cov: 3 ft: 5 corp: 2/17b`: places in the code that were reached, with how often and which comparisons
+    /// made of them more features, and the inputs that this takes.
     coverage: String,
     slowest: String,
     memory: String,

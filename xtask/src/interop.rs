@@ -7,10 +7,11 @@ use crate::{postgres::Server, process, python, workspace};
 
 /// Let processes in Rust and in Python work on one database at the same time
 ///
-/// The Python library is installed into virtual environments in `target/python`. On SQLite and on PostgreSQL (a server
-/// as for `cargo xtask test`), plain and compressed and encrypted, with the tables that either side makes: both sides
-/// append to the same accounts, follow the log, process each other's notifications and take snapshots. Everything that
-/// either has seen is compared, and so are the transcoders of both, on random values.
+/// The Python library is installed into virtual environments in `target/python`. On SQLite and on PostgreSQL
+/// (a server as for `cargo xtask test`), plain and compressed and encrypted, with the tables that either side
+/// makes: both sides append to the same accounts, follow the log, process each other's notifications and take
+/// snapshots. Everything that either has seen is compared, and so are the transcoders of both, on random
+/// values.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
     /// Leave out what needs a PostgreSQL server
@@ -19,7 +20,7 @@ pub(crate) struct Arguments {
     /// Only the configurations whose names contain this, as they are printed
     #[arg(long, value_name = "NAME")]
     pub(crate) filter: Option<String>,
-    /// What the random values are made from
+    /// The seed of the random values
     #[arg(long)]
     pub(crate) seed: Option<u64>,
 }

@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::{process, tools, workspace};
 
-/// What every stored byte and every wait goes through.
+/// The packages that every stored byte and every wait passes.
 const PACKAGES: [&str; 4] = ["es-core", "es-transcode", "es-crypto", "es-compress"];
 
 /// Packages whose rules are tested in a package on top of them, too.
@@ -19,8 +19,8 @@ const TESTED_BY: [(&str, &str); 1] = [("es-transcode", "es-derive")];
 
 /// Change the code in hundreds of small ways, and say which of them no test notices
 ///
-/// A mutant that is missed wants a test, or a line in `.cargo/mutants.toml` that says why it needs none. Reports are
-/// left in `mutants/` of the target directory. A package takes minutes to an hour.
+/// A mutant that is missed wants a test, or a line in `.cargo/mutants.toml` that says why it needs none.
+/// Reports are left in `mutants/` of the target directory. A package takes minutes to an hour.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Mutate this package; can be repeated
@@ -62,7 +62,7 @@ fn mutate(package: &str, arguments: &[String]) -> Result<Found> {
     Found::read(&output.join("mutants.out"))
 }
 
-/// How many mutants came to which end.
+/// The number of mutants by outcome.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
     noticed: usize,

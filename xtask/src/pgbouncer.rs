@@ -61,7 +61,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     }
 }
 
-/// What tests read; nothing, and a message, where the program cannot be had.
+/// The variable that tests read. If the program is not available: none, and a message.
 pub(crate) fn variable() -> Option<(&'static str, OsString)> {
     match provide() {
         Ok(program) => Some((PROGRAM, program.into_os_string())),

@@ -1,7 +1,8 @@
 //! Child processes that end when xtask is interrupted.
 //!
-//! A signal does not end xtask itself: it ends the child that xtask waits for, and xtask then returns through its own
-//! frames as after any failure, so that every guard (the one that stops a server, above all) does its work.
+//! A signal does not end xtask itself: it ends the child that xtask waits for, and xtask then returns through
+//! its own frames as after any failure, so that every guard (the one that stops a server, above all) does its
+//! work.
 
 use std::{
     io::{BufRead, BufReader},
@@ -71,8 +72,8 @@ pub(crate) fn run_with_lines(command: &mut Command, mut each: impl FnMut(&[u8]))
     wait(&mut child)
 }
 
-/// Spawns in a process group of its own: its end is then the end of all of its descendants (`cargo test` itself does
-/// not end its test programs), and Ctrl-C reaches us alone, who decide about the order.
+/// Spawns in a process group of its own: its end is then the end of all of its descendants (`cargo test`
+/// itself does not end its test programs), and Ctrl-C reaches us alone, who decide about the order.
 fn spawn(command: &mut Command) -> Result<Child> {
     let mut running = running();
     // Under the lock, and the handler sets the flag before it takes the lock: no child escapes it.

@@ -18,9 +18,10 @@ use crate::{
 /// Fails when a reader missed an event or saw one twice, and when memory, handles, connections or prepared
 /// statements grow beyond their bounds. The PostgreSQL server is found as for `cargo xtask test`.
 ///
-/// With --mixed, everything that may use one events table of PostgreSQL uses it at the same time: this library,
-/// the Python library, SQL of earlier builds, maintenance, readers, processors. Processes are killed and sessions
-/// are cut. Fails when an event or an effect is missing, unwanted, repeated or out of order, and names it.
+/// With --mixed, everything that may use one events table of PostgreSQL uses it at the same time: this
+/// library, the Python library, SQL of earlier builds, maintenance, readers, processors. Processes are killed
+/// and sessions are cut. Fails when an event or an effect is missing, unwanted, repeated or out of order, and
+/// names it.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
     /// For how long; fractions are fine
@@ -49,7 +50,7 @@ pub(crate) struct Arguments {
     pub(crate) debug: bool,
 }
 
-/// How writers keep the order of notification ids.
+/// The ordering of notification ids.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(crate) enum Ordering {
     #[default]

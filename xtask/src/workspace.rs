@@ -19,8 +19,9 @@ pub(crate) fn target() -> PathBuf {
 
 /// `cargo`, in the root of the workspace.
 ///
-/// `cargo run` describes xtask's own package in the environment. Build scripts that watch those variables (ring's
-/// does) would run again on each change between a plain `cargo build` and one beneath xtask, so they are removed.
+/// `cargo run` describes xtask's own package in the environment. Build scripts that watch those variables
+/// (ring's does) would run again on each change between a plain `cargo build` and one beneath xtask, so they
+/// are removed.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
@@ -32,11 +33,11 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// `cargo fmt` with one import style: one block of the standard library, one of other crates, one of this crate, each
-/// crate once.
+/// `cargo fmt` with one import style: one block of the standard library, one of other crates, one of this
+/// crate, each crate once.
 ///
-/// These options are unstable, though they have not changed since 2020. They are set here and not in rustfmt.toml, where
-/// a plain `cargo fmt` would warn about them.
+/// These options are unstable, though they have not changed since 2020. They are set here and not in
+/// rustfmt.toml, where a plain `cargo fmt` would warn about them.
 pub(crate) fn format(arguments: &[&str]) -> Command {
     let mut command = cargo();
     command.env("RUSTC_BOOTSTRAP", "1").args(["fmt", "--all", "--"]).args(arguments);

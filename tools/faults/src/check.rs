@@ -1,6 +1,7 @@
-//! Whether a [`History`] keeps the promises of recorders:
+//! Checks that a [`History`] keeps the promises of recorders:
 //!
-//! - what was acknowledged is there, under its ids, and what was refused is not; what nobody put is not;
+//! - what was acknowledged is there, under its ids, and what was refused is not; an event without a put is
+//!   not;
 //! - a put is there whole, in the order of its events, or not at all;
 //! - each aggregate's sequence is strictly serialisable: there is an order of its puts and gets, each
 //!   at a moment between its beginning and its end, in which every answer is right;
@@ -27,13 +28,13 @@ use crate::history::{Answer, Call, Event, History, Operation, Recorded};
 pub enum Violation {
     /// The log does not give ids in ascending order, or one twice.
     LogUnordered(i64),
-    /// The log holds an event that nobody put, or elsewhere than it was put.
+    /// The log holds an event without a put, or at another place than its put names.
     Invented(i64),
-    /// What was acknowledged is not there, or under other ids.
+    /// An acknowledged event is missing, or has another id.
     Lost(String),
     /// Some of a put's events are there, or in another order.
     Torn(String),
-    /// What was refused is there.
+    /// A refused event is recorded.
     Unwanted(String),
     /// An aggregate lacks a version, or has one twice.
     Version(u64, i64),
@@ -49,7 +50,7 @@ pub enum Violation {
     Stale(String, i64),
     /// A put has an id below that of one which was acknowledged before it began.
     AgainstTime(String),
-    /// A tracked position was recorded twice, or not at all, or is another than its events tell.
+    /// A tracked position was recorded twice, or not at all, or differs from that of its events.
     Position(String, i64),
 }
 
@@ -268,16 +269,16 @@ impl<'h> Checker<'h> {
     }
 
     fn check_positions(&mut self) {
-        let mut told: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+        let mut reported: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
         for key in self.by_put.keys() {
             let Some(Call::Put { tracking: Some((name, position)), .. }) =
                 self.puts.get(key).map(|put| &put.call)
             else {
                 continue;
             };
-            told.entry(name).or_default().push(*position);
+            reported.entry(name).or_default().push(*position);
         }
-        for (name, positions) in &mut told {
+        for (name, positions) in &mut reported {
             positions.sort_unstable();
             let odd = (1..).zip(&*positions).find(|(expected, position)| expected != *position);
             let last = positions.last().copied().unwrap_or(0);
@@ -288,7 +289,7 @@ impl<'h> Checker<'h> {
             }
         }
         for (name, position) in &self.history.positions {
-            if !told.contains_key(name.as_str()) {
+            if !reported.contains_key(name.as_str()) {
                 self.violations.push(Violation::Position(name.clone(), *position));
             }
         }

@@ -20,8 +20,8 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     history::{Answer, Call, Event, Recorded, TOPICS, topics},
-    place::Recorder,
     report::Report,
+    test_database::Recorder,
 };
 
 /// The upstream applications whose positions are tracked.
@@ -39,7 +39,7 @@ pub struct Clients {
     report: Arc<Report>,
     /// The first of the aggregates that others write, too.
     shared: u64,
-    /// The next of the aggregates that nobody else writes.
+    /// The next aggregate of its own.
     fresh: Arc<AtomicU64>,
     stop: watch::Receiver<bool>,
 }
@@ -109,7 +109,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Appends to aggregates that others write, too: whoever is second meets a conflict.
+    /// Appends to aggregates that other clients write: the second of two appends meets a conflict.
     async fn append(&self, random: &mut fastrand::Rng) -> Result<()> {
         let aggregate = self.shared + random.u64(0..SHARED);
         let mut places = self.next_places(aggregate, random.i64(1..5)).await?;
@@ -168,7 +168,7 @@ impl Clients {
         Ok(answer)
     }
 
-    /// How many events the aggregate has, if that could be read.
+    /// The number of events of an aggregate, if it could be read.
     async fn get(&self, aggregate: u64) -> Result<Option<i64>> {
         let key = self.report.key();
         self.report.invoked(&key, Call::Get { aggregate });
@@ -233,7 +233,7 @@ impl Clients {
         }
     }
 
-    /// Whether nobody has said stop; lets others have their turn, as a recorder in memory never does.
+    /// Yields, then returns whether the client continues. A recorder in memory never yields by itself.
     async fn goes_on(&self) -> bool {
         tokio::task::yield_now().await;
         !*self.stop.borrow()
@@ -249,13 +249,13 @@ fn some_topic(random: &mut fastrand::Rng) -> Option<usize> {
     Some(random.usize(0..TOPICS.len()))
 }
 
-/// Waits until it is told to stop.
+/// Waits for the stop signal.
 pub(crate) async fn stopped(mut stop: watch::Receiver<bool>) {
-    // Whoever would tell is gone: that is the end, too.
+    // A dropped sender is a stop, too.
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// What an error means for a history, unless it is one that must not be.
+/// Maps an error to an answer of a history; fails for errors that must not occur.
 fn judge(error: PersistenceError) -> Result<Answer> {
     match error.conflict() {
         Some(Conflict::Version { .. }) => Ok(Answer::Conflict),

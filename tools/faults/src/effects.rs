@@ -16,9 +16,9 @@ use tokio::sync::watch;
 
 use crate::{
     clients::stopped,
-    fuse::{Fuse, HANDLER},
     history::{Event, Recorded, topics},
-    place::{Place, ProcessRecorder, Recorder},
+    kill_point::{HANDLER, KillPoint},
+    test_database::{ProcessRecorder, Recorder, TestDatabase},
 };
 
 /// The name under which the upstream is tracked.
@@ -27,7 +27,7 @@ pub const UPSTREAM: &str = "bank";
 /// The table of a projection: what it has projected, in which order.
 const TABLE: &str = "effects";
 
-/// What effects are.
+/// The kind of effects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Kind {
@@ -40,31 +40,31 @@ pub enum Kind {
 /// Has the effects, and passes [`HANDLER`] before each.
 #[derive(Clone, Debug)]
 pub struct Effects {
-    fuse: Fuse,
+    kill_point: KillPoint,
     table: String,
 }
 
 impl Effects {
     /// Effects in a database.
-    pub fn new(place: &Place, fuse: Fuse) -> Self {
-        Self { fuse, table: place.table(TABLE) }
+    pub fn new(database: &TestDatabase, kill_point: KillPoint) -> Self {
+        Self { kill_point, table: database.table(TABLE) }
     }
 }
 
-/// Processes all events, or those of a topic, until told to stop.
+/// Processes all events, or those of a topic, until the stop signal.
 ///
 /// # Errors
 /// When the processor stops by itself.
 pub async fn process(
     upstream: Recorder,
-    place: &Place,
+    database: &TestDatabase,
     (kind, topic): (Kind, Option<usize>),
-    fuse: Fuse,
+    kill_point: KillPoint,
     seed: u64,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    let effects = Effects::new(place, fuse.clone());
-    match (kind, place.open_process(fuse, true).await?) {
+    let effects = Effects::new(database, kill_point.clone());
+    match (kind, database.open_process(kill_point, true).await?) {
         (Kind::Events, ProcessRecorder::Sqlite(recorder)) => {
             run(upstream, HandlerConsumer::new(recorder, effects), topic, seed, stop).await
         }
@@ -109,7 +109,7 @@ impl Handler for Effects {
     type Error = std::convert::Infallible;
 
     async fn handle(&mut self, notification: &Notification) -> Result<Vec<StoredEvent>, Self::Error> {
-        self.fuse.pass(HANDLER);
+        self.kill_point.pass(HANDLER);
         Ok(vec![effect(notification.id)])
     }
 }
@@ -129,7 +129,7 @@ impl SqliteProjection for Effects {
         transaction: &rusqlite::Transaction<'_>,
         notification: &Notification,
     ) -> Result<(), rusqlite::Error> {
-        self.fuse.pass(HANDLER);
+        self.kill_point.pass(HANDLER);
         let insert = format!("INSERT INTO {} (notification) VALUES (?1)", self.table);
         transaction.prepare_cached(&insert)?.execute((notification.id,)).map(drop)
     }
@@ -150,7 +150,7 @@ impl PostgresProjection for Effects {
         transaction: &mut sqlx::Transaction<'_, Postgres>,
         notification: &Notification,
     ) -> Result<(), sqlx::Error> {
-        self.fuse.pass(HANDLER);
+        self.kill_point.pass(HANDLER);
         let insert = format!("INSERT INTO {} (notification) VALUES ($1)", self.table);
         let insert = sqlx::query(AssertSqlSafe(insert)).bind(notification.id);
         insert.execute(&mut **transaction).await.map(drop)
@@ -167,35 +167,35 @@ fn effect(id: i64) -> StoredEvent {
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn read(place: &Place, kind: Kind) -> Result<Vec<i64>> {
+pub async fn read(database: &TestDatabase, kind: Kind) -> Result<Vec<i64>> {
     if kind == Kind::Rows {
-        return place.numbers(TABLE, "notification", "number").await;
+        return database.numbers(TABLE, "notification", "number").await;
     }
-    let recorder = place.open(&Fuse::new(None)).await?;
+    let recorder = database.open(&KillPoint::new(None)).await?;
     let all = recorder.select_notifications(NotificationSelection::new(usize::MAX)).await?;
     es_core::Recorder::close(&recorder).await?;
     Ok(of(&all))
 }
 
-/// Which notifications had these effects.
+/// The ids of the notifications that had these effects.
 pub fn of(effects: &[Notification]) -> Vec<i64> {
     effects.iter().map(|effect| Event::read(&effect.event).put.parse().unwrap_or(-1)).collect()
 }
 
-/// Whether each notification of the topic, up to the recorded position, had its effect once, in order, and those
-/// after it none. Returns how many, and the position.
+/// Checks that each notification of the topic, up to the recorded position, had its effect once, in order,
+/// and those after it none. Returns how many, and the position.
 ///
 /// # Errors
 /// Says which one is amiss.
 pub async fn check(
     upstream: &[Recorded],
-    place: &Place,
+    database: &TestDatabase,
     (kind, topic): (Kind, Option<usize>),
 ) -> Result<(usize, i64)> {
-    let recorder = place.open(&Fuse::new(None)).await?;
+    let recorder = database.open(&KillPoint::new(None)).await?;
     let position = recorder.max_tracking_id(UPSTREAM).await?.unwrap_or(0);
     es_core::Recorder::close(&recorder).await?;
-    let effects = read(place, kind).await?;
+    let effects = read(database, kind).await?;
     let processed = upstream.iter().take_while(|recorded| recorded.id <= position);
     let expected = processed.filter(|recorded| Event::is_about(recorded.event.aggregate, topic));
     check_effects(&effects, &expected.map(|recorded| recorded.id).collect::<Vec<_>>())?;

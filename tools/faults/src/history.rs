@@ -1,4 +1,4 @@
-//! What clients did, when they began and when they were answered; [`check`](crate::check::check) says
+//! The operations of clients with their begin and end; [`check`](crate::check::check) says
 //! whether it keeps the promises of recorders.
 
 use std::collections::{BTreeMap, HashMap};
@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, HashMap};
 use es_core::{Bytes, Notification, StoredEvent, Topic, uuid::Uuid};
 use serde::{Deserialize, Serialize};
 
-/// What events are about: those of even aggregates are of the first topic, those of odd ones of the second.
+/// The topics of events: the first for even aggregates, the second for odd ones.
 pub const TOPICS: [Topic; 2] = [Topic::from_static("faults:Happened"), Topic::from_static("faults:Occurred")];
 
 /// An event, as clients write it and find it again. Which put wrote it stands in the event itself, so
-/// that whoever reads the log can tell what is whole.
+/// that a reader of the log can check that batches are whole.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Event {
     /// The aggregate.
@@ -32,7 +32,7 @@ pub struct Recorded {
     pub event: Event,
 }
 
-/// What a client asks for.
+/// A call of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Call {
@@ -52,14 +52,14 @@ pub enum Call {
     Select {
         /// The id.
         after: i64,
-        /// How many, at most.
+        /// The limit.
         limit: usize,
         /// Of which of the [`TOPICS`]; nothing for all.
         topic: Option<usize>,
     },
 }
 
-/// What a client is answered.
+/// The answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Answer {
@@ -73,11 +73,11 @@ pub enum Answer {
     Refused,
     /// It is not known whether a put was recorded.
     Unknown,
-    /// What a get found.
+    /// The result of a get.
     Events(Vec<Event>),
-    /// What a select found.
+    /// The result of a select.
     Notifications(Vec<Recorded>),
-    /// What a subscription found, and the id up to which it has read everything.
+    /// The notifications of a subscription, and the id up to which it has read everything.
     ReadUpTo(Vec<Recorded>, i64),
 }
 
@@ -94,7 +94,7 @@ pub enum Message {
         key: String,
         /// When.
         at: u64,
-        /// What is asked.
+        /// The call.
         call: Call,
     },
     /// An operation is over.
@@ -103,7 +103,7 @@ pub enum Message {
         key: String,
         /// When.
         at: u64,
-        /// What was answered.
+        /// The answer.
         answer: Answer,
     },
 }
@@ -113,7 +113,7 @@ pub enum Message {
 pub struct Operation {
     /// Its name, unique in the history.
     pub key: String,
-    /// What was asked.
+    /// The call.
     pub call: Call,
     /// When it began.
     pub invoked: u64,
@@ -121,7 +121,7 @@ pub struct Operation {
     pub returned: Option<(u64, Answer)>,
 }
 
-/// What clients did, and what is recorded after it.
+/// The operations of clients, and the log after them.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// The operations, in the order in which they were heard of.
@@ -135,7 +135,7 @@ pub struct History {
 
 impl History {
     /// Takes note of what a client reports.
-    pub fn hear(&mut self, message: Message) {
+    pub fn record(&mut self, message: Message) {
         match message {
             Message::Ready => {}
             Message::Invoked { key, at, call } => {
@@ -153,7 +153,7 @@ impl History {
 }
 
 impl Event {
-    /// Whether events of an aggregate are of the topic that a select asks for.
+    /// Returns whether events of an aggregate have the topic of a select.
     pub fn is_about(aggregate: u64, topic: Option<usize>) -> bool {
         topic.is_none_or(|topic| TOPICS.get(topic) == Some(&topic_of(aggregate)))
     }

@@ -1,6 +1,6 @@
 //! `cargo xtask faults`: kills processes that write, read and process, round after round.
 
-// A command-line program talks to people by printing.
+// A command-line program prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::{process::ExitCode, time::Instant};
@@ -8,22 +8,22 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::{Context, Result};
 use clap::Parser;
 use es_faults::{
+    campaign::{self, Tally},
     child::{self, Job},
-    life::{self, Tally},
-    process,
+    process, progress,
 };
 
 /// Kills processes that write, read and process databases, and checks what is left
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask faults", bin_name = "cargo xtask faults")]
 struct Arguments {
-    /// How many rounds: in each, several processes are started and killed
+    /// The number of rounds: in each, several processes are started and killed
     #[arg(long, default_value_t = 40)]
     rounds: u32,
     /// The seed of the first database; the next has the next
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What one of the processes does
+    /// The job of one process
     #[arg(long = process::JOB.trim_start_matches('-'), hide = true)]
     job: Option<String>,
 }
@@ -53,11 +53,12 @@ async fn run() -> Result<()> {
         if left == 0 {
             break;
         }
-        let rounds = left.min(life::ROUNDS);
+        let rounds = left.min(campaign::ROUNDS);
         left -= rounds;
-        let lived = life::live(seed, rounds, &program).await?;
-        println!("seed {seed}: {lived}");
-        tally += lived;
+        let outcome = campaign::run(seed, rounds, &program).await?;
+        progress::show(format_args!(""));
+        println!("seed {seed}: {outcome}");
+        tally += outcome;
     }
     println!("all promises kept in {:.0} s: {tally}", began.elapsed().as_secs_f64());
     Ok(())

@@ -20,7 +20,7 @@ use crate::{
 /// The argument that a job follows.
 pub const JOB: &str = "--job";
 
-/// A process that takes longer to start, or to stop when it is told to, is stuck.
+/// A process that takes longer to start or to stop is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const SIGKILL: i32 = 9;
@@ -34,20 +34,20 @@ pub struct Child {
     ready: Receiver<()>,
     /// Nothing once they were taken.
     messages: Option<JoinHandle<Result<Vec<Message>>>>,
-    has_fuse: bool,
+    has_kill_point: bool,
     is_killed: bool,
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum End {
-    /// In order, as it was told.
+    /// In order, after a stop signal.
     Stopped,
     /// By its parent.
     Killed,
     /// By itself, at its point.
-    Burnt,
+    SelfKilled,
 }
 
 impl Child {
@@ -64,10 +64,10 @@ impl Child {
             .with_context(|| format!("cannot start {}", program.display()))?;
         let input = process.stdin.take();
         let output = process.stdout.take().context("a process has no output")?;
-        let (tell, ready) = mpsc::channel();
-        let messages = Some(thread::spawn(move || listen(output, &tell)));
-        let (name, has_fuse) = (job.name.clone(), job.fuse.is_some());
-        Ok(Self { name, process, input, ready, messages, has_fuse, is_killed: false })
+        let (sender, ready) = mpsc::channel();
+        let messages = Some(thread::spawn(move || listen(output, &sender)));
+        let (name, has_kill_point) = (job.name.clone(), job.kill_point.is_some());
+        Ok(Self { name, process, input, ready, messages, has_kill_point, is_killed: false })
     }
 
     /// Waits until it is at work, or has ended.
@@ -83,7 +83,7 @@ impl Child {
         }
     }
 
-    /// Tells it to end in order.
+    /// Sends the stop signal.
     pub fn stop(&mut self) {
         if let Some(input) = &mut self.input {
             // It may have ended.
@@ -103,13 +103,13 @@ impl Child {
         self.process.kill().context("cannot kill a process")
     }
 
-    /// Whether it ends at its point within a while; at once not, if it has none.
+    /// Returns whether the process ends at its kill point in time; false at once without a kill point.
     ///
     /// # Errors
-    /// When the system does not tell.
-    pub fn burns_within(&mut self, patience: Duration) -> Result<bool> {
+    /// When the state of the process cannot be read.
+    pub fn kills_itself_within(&mut self, patience: Duration) -> Result<bool> {
         let began = Instant::now();
-        while self.has_fuse && began.elapsed() < patience {
+        while self.has_kill_point && began.elapsed() < patience {
             if self.process.try_wait()?.is_some() {
                 return Ok(true);
             }
@@ -118,7 +118,7 @@ impl Child {
         Ok(false)
     }
 
-    /// How it ended, and all that it said.
+    /// Waits for the end, and returns it with all messages.
     ///
     /// # Errors
     /// When it does not end, ended with an error, or said what cannot be understood.
@@ -126,7 +126,7 @@ impl Child {
         let status = self.wait()?;
         let end = match status.signal() {
             Some(SIGKILL) if self.is_killed => End::Killed,
-            Some(SIGKILL) if self.has_fuse => End::Burnt,
+            Some(SIGKILL) if self.has_kill_point => End::SelfKilled,
             None if status.success() => End::Stopped,
             _ => bail!("process {} ended with {status}", self.name),
         };
@@ -167,7 +167,7 @@ fn listen(output: ChildStdout, ready: &Sender<()>) -> Result<Vec<Message>> {
             return Ok(messages);
         }
         match serde_json::from_slice(&line).context("a process says what is no message")? {
-            // Nobody waits any more if it took too long.
+            // The receiver is gone if the start took too long.
             Message::Ready => drop(ready.send(())),
             message => messages.push(message),
         }

@@ -1,4 +1,4 @@
-//! How clients tell what they do.
+//! The reports of clients about their operations.
 
 use std::{
     fmt,
@@ -13,20 +13,21 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::history::{Answer, Call, Message};
 
-/// Where the operations of one process are told.
+/// Reports the operations of one process.
 pub struct Report {
     name: String,
     operations: AtomicU64,
-    tell: Mutex<Box<dyn FnMut(Message) + Send>>,
+    send: Mutex<Box<dyn FnMut(Message) + Send>>,
 }
 
 impl Report {
-    /// Operations get keys that begin with `name`; `tell` is told what happens.
-    pub fn new(name: impl Into<String>, tell: impl FnMut(Message) + Send + 'static) -> Self {
-        Self { name: name.into(), operations: AtomicU64::new(0), tell: Mutex::new(Box::new(tell)) }
+    /// Creates a report whose operations have keys that begin with `name`, and which sends messages to
+    /// `send`.
+    pub fn new(name: impl Into<String>, send: impl FnMut(Message) + Send + 'static) -> Self {
+        Self { name: name.into(), operations: AtomicU64::new(0), send: Mutex::new(Box::new(send)) }
     }
 
-    /// Tells the standard output, a line for each message: what is written to a pipe is there for its
+    /// Writes a line for each message to the standard output: bytes in a pipe are there for its
     /// reader though the writer is killed.
     pub fn to_stdout(name: impl Into<String>) -> Self {
         Self::new(name, |message| {
@@ -36,16 +37,16 @@ impl Report {
                 stdout.write_all(&line).and_then(|()| stdout.flush())
             });
             if written.is_err() {
-                // Nobody is there to check what is done.
+                // The parent that checks the messages is gone.
                 std::process::exit(3);
             }
         })
     }
 
-    /// Tells what is no operation.
+    /// Sends a message.
     pub fn say(&self, message: Message) {
-        let mut tell = self.tell.lock().unwrap_or_else(PoisonError::into_inner);
-        tell(message);
+        let mut send = self.send.lock().unwrap_or_else(PoisonError::into_inner);
+        send(message);
     }
 
     /// The key of the next operation.

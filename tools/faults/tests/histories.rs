@@ -11,19 +11,19 @@ use es_core::{ApplicationRecorderExt, NotificationSelection, TrackingRecorder};
 use es_faults::{
     check::check,
     clients::{Clients, FEEDS},
-    fuse::Fuse,
     history::{Answer, History, Message, Recorded},
-    place::{Backend, Place, Recorder},
+    kill_point::KillPoint,
     report::Report,
+    test_database::{Backend, Recorder, TestDatabase},
 };
 use es_popo::PopoProcessRecorder;
 use futures_util::TryStreamExt;
 use tokio::sync::watch;
 
-/// How long a history is to be: two messages for each operation. Every history must pass.
+/// The length of a history: two messages for each operation. Every history must pass.
 const MESSAGES: usize = 6_000;
 
-/// Who takes longer is stuck.
+/// A client that takes longer is stuck.
 const LONG_ENOUGH: Duration = Duration::from_secs(60);
 
 fn is_enough(messages: &[Message]) -> bool {
@@ -51,7 +51,7 @@ async fn run(recorders: [Recorder; 2]) -> History {
         clients.await.unwrap().unwrap();
     }
     let mut history = History::default();
-    std::mem::take(&mut *messages.lock().unwrap()).into_iter().for_each(|message| history.hear(message));
+    std::mem::take(&mut *messages.lock().unwrap()).into_iter().for_each(|message| history.record(message));
     let all = recorders[0].stream_notifications(NotificationSelection::new(usize::MAX));
     history.log = all.map_ok(|one| Recorded::read(&one)).try_collect().await.unwrap();
     for name in FEEDS {
@@ -81,12 +81,12 @@ async fn check_backend(backend: Backend) {
     }
     let directory = tempfile::tempdir().unwrap();
     let name = format!("history_{backend:?}").to_lowercase();
-    let place = Place::create(backend, directory.path(), &name).await.unwrap();
-    let no_fuse = Fuse::new(None);
-    let recorders = [place.open(&no_fuse).await.unwrap(), place.open(&no_fuse).await.unwrap()];
+    let database = TestDatabase::create(backend, directory.path(), &name).await.unwrap();
+    let never = KillPoint::new(None);
+    let recorders = [database.open(&never).await.unwrap(), database.open(&never).await.unwrap()];
     let history = run(recorders).await;
     passes(&history);
-    place.delete().await.unwrap();
+    database.delete().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

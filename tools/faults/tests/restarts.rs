@@ -20,8 +20,8 @@ use es_core::{
 };
 use es_faults::{
     effects::{self, Effects, Kind, UPSTREAM},
-    fuse::Fuse,
-    place::{Backend, Place, ProcessRecorder},
+    kill_point::KillPoint,
+    test_database::{Backend, ProcessRecorder, TestDatabase},
 };
 use es_popo::{PopoApplicationRecorder, PopoProcessRecorder, PopoProjection};
 use es_postgres::HookFuture;
@@ -52,7 +52,7 @@ struct State {
     runtime: Handle,
     plan: Mutex<Option<Plan>>,
     reached: Notify,
-    /// What holds the last one that was reached.
+    /// The gate of the point that was reached last.
     gate: Mutex<Arc<Semaphore>>,
 }
 
@@ -71,7 +71,7 @@ impl Interruption {
     }
 
     fn arm(&self, step: &str, passing: usize) {
-        // The run before may have ended at the moment at which it was interrupted: what nobody has heard of would
+        // The run before may have ended at the moment at which it was interrupted: an unreported run would
         // interrupt this run before its step, and leave the step to the next one, for good.
         let _ = self.0.reached.notified().now_or_never();
         let gate = gate();
@@ -253,15 +253,15 @@ async fn check(backend: Backend, kind: Kind) {
     }
     let directory = tempfile::tempdir().unwrap();
     let name = format!("restarts_{backend:?}_{kind:?}").to_lowercase();
-    let place = Place::create(backend, directory.path(), &name).await.unwrap();
+    let database = TestDatabase::create(backend, directory.path(), &name).await.unwrap();
     let at = Interruption::new();
-    let make = || Effects::new(&place, Fuse::new(None));
+    let make = || Effects::new(&database, KillPoint::new(None));
     let handler = || InterruptedHandler { effects: make(), at: at.clone() };
     let steps = match kind {
         Kind::Rows => [&OF_DOWNSTREAMS[..], backend.points_of_projectors()].concat(),
         _ => [&OF_HANDLERS[..], backend.points_of_handlers()].concat(),
     };
-    let handled = match (kind, place.open_process(at.clone(), false).await.unwrap()) {
+    let handled = match (kind, database.open_process(at.clone(), false).await.unwrap()) {
         (Kind::Rows, ProcessRecorder::Sqlite(recorder)) => {
             interrupt(&at, &steps, &recorder, async || recorder.projector(make()).await.unwrap()).await
         }
@@ -278,15 +278,16 @@ async fn check(backend: Backend, kind: Kind) {
         }
         (_, other) => panic!("no test for {other:?}"),
     };
-    assert_eq!(effects::read(&place, kind).await.unwrap(), handled);
-    place.delete().await.unwrap();
+    assert_eq!(effects::read(&database, kind).await.unwrap(), handled);
+    database.delete().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_processor_in_memory() {
     let (at, audit) = (Interruption::new(), PopoProcessRecorder::new());
-    let place = Place::create(Backend::Sqlite, Path::new(""), "unused").await.unwrap();
-    let handler = || InterruptedHandler { effects: Effects::new(&place, Fuse::new(None)), at: at.clone() };
+    let database = TestDatabase::create(Backend::Sqlite, Path::new(""), "unused").await.unwrap();
+    let handler =
+        || InterruptedHandler { effects: Effects::new(&database, KillPoint::new(None)), at: at.clone() };
     let handled =
         interrupt(&at, &OF_HANDLERS, &audit, async || HandlerConsumer::new(audit.clone(), handler())).await;
     let all = audit.select_notifications(NotificationSelection::new(usize::MAX)).await.unwrap();

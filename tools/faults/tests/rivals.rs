@@ -13,9 +13,9 @@ use es_core::{
 };
 use es_faults::{
     effects,
-    fuse::Fuse,
     history::Event,
-    place::{Backend, Place, Recorder},
+    kill_point::KillPoint,
+    test_database::{Backend, Recorder, TestDatabase},
 };
 use es_popo::PopoProcessRecorder;
 
@@ -70,9 +70,9 @@ async fn check_backend(backend: Backend) {
     }
     let directory = tempfile::tempdir().unwrap();
     let name = format!("rivals_{backend:?}").to_lowercase();
-    let place = Place::create(backend, directory.path(), &name).await.unwrap();
-    check(place.open(&Fuse::new(None)).await.unwrap()).await;
-    place.delete().await.unwrap();
+    let database = TestDatabase::create(backend, directory.path(), &name).await.unwrap();
+    check(database.open(&KillPoint::new(None)).await.unwrap()).await;
+    database.delete().await.unwrap();
 }
 
 #[tokio::test]

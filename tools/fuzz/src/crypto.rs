@@ -6,8 +6,8 @@ use es_persistence::{
 };
 use uuid::Uuid;
 
-/// Of ciphertexts that the Python library wrote, which are in the corpus. AES-128 and AES-256 are one implementation,
-/// AES-192 another.
+/// Of ciphertexts that the Python library wrote, which are in the corpus. AES-128 and AES-256 are one
+/// implementation, AES-192 another.
 const KEYS: [&str; 3] = [
     "dnDrlAvVM1+XParYYZuR/w==",
     "F86IpDdDaL/wphYc6kTo/22Og0+RPKJy",
@@ -35,7 +35,7 @@ fn decrypt_anything(cipher: &AesCipher, context: &EventContext<'_>, data: &[u8])
     }
 }
 
-/// What was encrypted comes back, and nothing comes back once a bit of it is another.
+/// Decryption returns the plaintext, and fails when a bit has changed.
 fn changes_are_noticed(cipher: &AesCipher, context: &EventContext<'_>, plaintext: &[u8]) {
     let mut encrypted = Vec::new();
     let mut decrypted = Vec::new();

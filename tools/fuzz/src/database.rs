@@ -14,7 +14,7 @@ use crate::bank::{AccountEvent, transcoder};
 /// More than inputs have room for.
 const PAGES: usize = 64;
 
-/// Any file as a database: it is refused, or read and written; no call panics or goes on for ever.
+/// Any file as a database: it is refused, or read and written; no call panics or loops.
 #[expect(clippy::expect_used, reason = "neither a runtime nor a directory depends on the input")]
 pub fn python_database(data: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -27,7 +27,7 @@ pub fn python_database(data: &[u8]) {
         .synchronous(Synchronous::Off);
     runtime.block_on(async {
         let Ok(datastore) = options.open().await else { return };
-        // What fails is refused; that nothing panics and all comes to an end is what is asked.
+        // A failed call is an error; the test is that no call panics or loops.
         let _ = use_application(&datastore).await;
         let _ = use_snapshots(&datastore).await;
         let _ = datastore.close().await;

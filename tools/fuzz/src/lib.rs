@@ -1,8 +1,8 @@
-//! What must hold for any bytes: one function for each fuzz target.
+//! Properties that hold for any bytes: one function for each fuzz target.
 //!
-//! A target is given bytes and panics when a promise is broken. `targets/` hands it what libFuzzer makes up; the
-//! tests of this crate hand it every file of `tools/fuzz/corpus`, on stable Rust and without libFuzzer. What a
-//! fuzzer finds becomes a file of the corpus, so that it stays found.
+//! A target is given bytes and panics when a promise is broken. `targets/` hands it what libFuzzer makes up;
+//! the tests of this crate hand it every file of `tools/fuzz/corpus`, on stable Rust and without libFuzzer.
+//! What a fuzzer finds becomes a file of the corpus, so that it stays found.
 
 mod bank;
 mod compress;
@@ -18,7 +18,8 @@ pub use database::python_database;
 pub use settings::{environment, topic};
 pub use transcode::{decode_event, decode_value, round_trip};
 
-/// A target and its name: that of its corpus in `tools/fuzz/corpus`, and of its program in `tools/fuzz/targets`.
+/// A target and its name: that of its corpus in `tools/fuzz/corpus`, and of its program in
+/// `tools/fuzz/targets`.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.

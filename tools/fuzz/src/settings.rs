@@ -13,8 +13,8 @@ use crate::bank::{AccountEvent, transcoder};
 /// Stands in secrets, and nowhere else.
 const MARK: char = '🔑';
 
-/// A text is a topic exactly when it is not empty and has no NUL, and is then what it was; events of topics that no
-/// type has are refused.
+/// A text is a topic exactly when it is not empty and has no NUL, and is then what it was; events of topics
+/// that no type has are refused.
 pub fn topic(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(topic) = Topic::new(&*text) else {

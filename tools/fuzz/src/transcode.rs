@@ -18,10 +18,10 @@ use crate::{
     memory::within,
 };
 
-/// What one input may allocate, with its values, its errors and all that is in between: inputs have a few KiB.
+/// The bytes that one input may allocate, values and errors included: inputs have a few KiB.
 const MEMORY: u64 = 8 << 20;
 
-/// Anything as a value whose type nobody knows: what was read is written, and is then the same.
+/// Any bytes as a value of unknown type: a value that was read is written, and is then the same.
 pub fn decode_value(data: &[u8]) {
     let transcoder = transcoder();
     let read = |data: &[u8]| transcoder.decode(PhantomData::<Value>, data);
@@ -33,7 +33,8 @@ pub fn decode_value(data: &[u8]) {
     assert_eq!(again.as_ref().ok(), Some(&value), "{again:?}");
 }
 
-/// The first byte says which topic, the others are a state: an event that was read is written, and is then the same.
+/// The first byte says which topic, the others are a state: an event that was read is written, and is then
+/// the same.
 pub fn decode_event(data: &[u8]) {
     let Some((choice, state)) = data.split_first() else { return };
     match AccountEvent::TOPICS.get(usize::from(*choice)) {
@@ -63,7 +64,8 @@ fn written<E: Event>(mapper: &Mapper<impl Transcoder>, event: &DomainEvent<E>) -
     mapper.to_stored_event(event).expect("what was read can be written")
 }
 
-/// An event of any content through a mapper of any parts: it is the same when it comes back, or it was refused.
+/// An event of any content through a mapper of any parts: it is the same when it comes back, or it was
+/// refused.
 pub fn round_trip(data: &[u8]) {
     let mut source = Unstructured::new(data);
     // Too few bytes for all choices make no event.

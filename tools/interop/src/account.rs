@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::bank::{Account, AccountEvent, transcoder};
 
-/// How many accounts there are.
+/// The number of accounts.
 pub(crate) const ACCOUNTS: u32 = 3;
 
 /// The id of an account, which both languages know.

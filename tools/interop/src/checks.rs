@@ -1,4 +1,4 @@
-//! What must hold of what the participants found. Each flaw is told; none is expected.
+//! Checks of the participants' findings. Each flaw is reported; none is expected.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use crate::{
     participant::{CONTESTED, LEAD, PYTHON, RUST, TASKS},
 };
 
-/// What all participants found, Rust first, then Python.
+/// The findings of all participants, Rust first, then Python.
 #[derive(Clone, Debug)]
 pub(crate) struct Findings {
-    /// How many turns each writer has taken.
+    /// The number of turns of each writer.
     pub(crate) turns: u32,
     pub(crate) written: [Written; 2],
     pub(crate) followed: [Followed; 2],
@@ -52,7 +52,7 @@ impl Flaws {
         }
     }
 
-    /// The first difference of two lists is told; what follows is often its consequence.
+    /// Reports the first difference of two lists; further differences often follow from it.
     fn differences<T: PartialEq + Serialize>(&mut self, what: &str, first: &[T], second: &[T]) {
         let length = first.len().max(second.len());
         let different = (0..length).find(|&index| first.get(index) != second.get(index));
@@ -175,17 +175,17 @@ fn is_credited(logged: &Logged) -> bool {
     logged.topic == "bank:Account.Credited"
 }
 
-/// Who has written the event, and when it was their turn.
+/// The writer and the turn of an event.
 fn turn(logged: &Logged) -> String {
     text(logged).splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// Who has written the event.
+/// The writer of the event.
 fn author(logged: &Logged) -> &str {
     text(logged).split(' ').next().unwrap_or_default()
 }
 
-/// The text that says by whom, and in which turn, an event was written.
+/// The text that names the writer and the turn of an event.
 fn text(logged: &Logged) -> &str {
     let attributes = &logged.attributes;
     let remark = || attributes.get("remark")?.pointer("/dict/0/1");

@@ -1,4 +1,4 @@
-//! What scenarios differ in: version, datastore, codecs, and who makes the tables.
+//! The configuration of a scenario: version, datastore, codecs, and the side that makes the tables.
 
 use std::fmt;
 
@@ -60,10 +60,10 @@ impl Configuration {
         self.datastore == Datastore::Postgres
     }
 
-    /// Who makes the tables of the ledger, among them the one of tracking positions.
+    /// The side that makes the tables of the ledger, among them the one of tracking positions.
     ///
-    /// Version 9.1 of the Python library knows only the layout of its own: in the one that this library and 9.5 make, it
-    /// can record a first position, and every further one is a conflict to it.
+    /// Version 9.1 of the Python library knows only the layout of its own: in the one that this library and
+    /// 9.5 make, it can record a first position, and every further one is a conflict to it.
     pub(crate) fn ledger_tables_by(&self) -> Language {
         match self.python {
             PythonVersion::V9_1 => Language::Python,

@@ -23,8 +23,8 @@ pub(crate) enum Database {
 }
 
 impl Database {
-    /// A new one. Files are put into `directory`, which is on the disk of the target directory: a temporary directory may
-    /// be in memory.
+    /// A new one. Files are put into `directory`, which is on the disk of the target directory: a temporary
+    /// directory may be in memory.
     pub(crate) async fn create(datastore: Datastore, directory: &Path) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("interop_{}_{}", process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -41,8 +41,8 @@ impl Database {
         }
     }
 
-    /// The settings that say where it is, for both languages. On SQLite the ledger has a file of its own, since the names
-    /// of the tables are the same for every application there.
+    /// The settings that say where it is, for both languages. On SQLite the ledger has a file of its own,
+    /// since the names of the tables are the same for every application there.
     pub(crate) fn settings(&self) -> Result<Vec<(&'static str, String)>> {
         match self {
             Self::Sqlite(directory) => Ok(vec![

@@ -1,9 +1,9 @@
-//! What participants tell of what they did and saw, in the same JSON from both languages.
+//! The findings of participants, in the same JSON from both languages.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What a writer tells.
+/// The findings of a writer.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Written {
     /// Optimistic writes that were refused, each for a reason that the writer has looked up.
@@ -12,13 +12,13 @@ pub(crate) struct Written {
     pub(crate) snapshots: Vec<(String, i64)>,
 }
 
-/// What a follower tells: the log as it met it.
+/// The findings of a follower: the log as it was read.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Followed {
     pub(crate) log: Vec<Logged>,
 }
 
-/// What a processor tells.
+/// The findings of a processor.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Processed {
     pub(crate) processed: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Report {
     pub(crate) log: Vec<Logged>,
     pub(crate) accounts: Vec<AccountReport>,
     pub(crate) ledger: Vec<Logged>,
-    /// How far the ledger has processed the bank's notifications.
+    /// The ledger's position in the bank's notifications.
     pub(crate) position: i64,
 }
 
@@ -60,8 +60,8 @@ pub(crate) struct AccountReport {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct SnapshotReport {
     pub(crate) version: i64,
-    /// What the snapshot says.
+    /// The state in the snapshot.
     pub(crate) kept: Value,
-    /// What the events say.
+    /// The state by the events.
     pub(crate) replayed: Value,
 }

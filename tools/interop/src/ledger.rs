@@ -48,12 +48,12 @@ impl Ledger {
         self.factory.close().await
     }
 
-    /// How far the bank's notifications have been processed.
+    /// The position in the bank's notifications.
     pub(crate) async fn position(&self) -> Result<i64, PersistenceError> {
         Ok(self.store.recorder().max_tracking_id("bank").await?.unwrap_or(0))
     }
 
-    /// Whether we have booked it; if not, the other side has.
+    /// True if this side booked it; otherwise the other side did.
     pub(crate) async fn book(&self, notification_id: i64) -> Result<bool> {
         let booked = Booked {
             originator_topic: "ledger:Entry".to_owned(),

@@ -1,11 +1,11 @@
 //! Processes in Rust and in Python on one database, at the same time. Run by `cargo xtask interop`.
 //!
-//! A [`configuration`] says which versions, which datastore, which codecs and whose tables; a [`scenario`] lets
-//! [`participant`]s in both languages play their roles in it, each a process of its own, and [`checks`] compares what
-//! they found. What Rust plays in `participant.rs`, Python plays in `python/participant.py`. Beside that, [`transcoding`]
-//! compares the transcoders of both on random values.
+//! A [`configuration`] says which versions, which datastore, which codecs and whose tables; a [`scenario`]
+//! lets [`participant`]s in both languages play their roles in it, each a process of its own, and [`checks`]
+//! compares what they found. What Rust plays in `participant.rs`, Python plays in `python/participant.py`.
+//! Beside that, [`transcoding`] compares the transcoders of both on random values.
 
-// A command-line program talks to people by printing.
+// A command-line program prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod account;
@@ -42,10 +42,11 @@ struct Arguments {
     /// Only the configurations whose names contain this
     #[arg(long, value_name = "NAME", default_value = "")]
     filter: String,
-    /// The directory of the virtual environments `python-9.1` and `python-9.5`; given by `cargo xtask interop`
+    /// The directory of the virtual environments `python-9.1` and `python-9.5`; given by `cargo xtask
+    /// interop`
     #[arg(long, value_name = "DIRECTORY", default_value = "target/python")]
     environments: PathBuf,
-    /// What the random values are made from
+    /// The seed of the random values
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(subcommand)]

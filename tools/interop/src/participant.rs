@@ -1,7 +1,8 @@
 //! The Rust half of a scenario: a process that plays one role. `python/participant.py` is the Python half.
 //!
-//! A participant opens what the environment names, says `ready`, begins at the first line of its input, and prints its
-//! findings as one line of JSON. Roles that go on until everything is written are told so by the end of their input.
+//! A participant opens what the environment names, says `ready`, begins at the first line of its input, and
+//! prints its findings as one line of JSON. The end of its input ends a role that runs until everything is
+//! written.
 
 mod process;
 mod report;
@@ -35,11 +36,11 @@ use crate::{
     role::Role,
 };
 
-/// What this side calls itself in what it writes.
+/// The name of this side in its events.
 pub(crate) const RUST: &str = "rust";
-/// What the other side calls itself.
+/// The name of the other side.
 pub(crate) const PYTHON: &str = "python";
-/// What a participant says when it has opened what it needs.
+/// The message of a participant that has opened its databases.
 pub(crate) const READY: &str = "ready";
 
 /// Between two looks at what the other side does.
@@ -101,7 +102,7 @@ pub(crate) async fn play(role: Role, turns: u32) -> Result<()> {
     }
 }
 
-/// Whether everything is written.
+/// Returns whether everything is written.
 #[derive(Debug)]
 struct IsWritten(Arc<AtomicBool>);
 

@@ -16,11 +16,11 @@ use crate::{
     role::Role,
 };
 
-/// How long a process may take in all: it takes seconds, and much longer on a machine that is busy with other things.
+/// The time limit of a process: it takes seconds, and much longer on a busy machine.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What the processes of a scenario have in common.
+/// The shared settings of the processes of a scenario.
 #[derive(Debug)]
 pub(crate) struct Circumstances<'a> {
     pub(crate) environments: &'a Path,

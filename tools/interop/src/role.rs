@@ -1,4 +1,4 @@
-//! What a process does in a scenario.
+//! The role of a process in a scenario.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub(crate) enum Role {
     OpenLedger,
     /// Takes turns in crediting the accounts, never further ahead of the other side than a few turns.
     Write,
-    /// Takes one more turn when the writers have ended: who follows without asking is told of it by this side alone.
+    /// Takes one more turn when the writers have ended: only this side notifies subscribers of it.
     LastTurn,
     /// Reads the bank's log while it is written, until it ends.
     Follow,

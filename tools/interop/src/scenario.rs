@@ -18,10 +18,10 @@ use crate::{
     role::Role,
 };
 
-/// How many turns each side takes: a multiple of the number of accounts.
+/// The number of turns of each side: a multiple of the number of accounts.
 const TURNS: u32 = 60;
 
-/// What a scenario came to.
+/// The result of a scenario.
 #[derive(Debug)]
 pub(crate) struct Summary {
     events: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Summary {
 /// Plays the scenario.
 ///
 /// # Errors
-/// When a process fails or takes too long, and when what they found is at odds; all flaws are named.
+/// When a process fails or takes too long, and when their findings differ; all flaws are named.
 pub(crate) async fn run(configuration: &Configuration, environments: &Path) -> Result<Summary> {
     let start = Instant::now();
     let database = Database::create(configuration.datastore, environments).await?;
@@ -90,8 +90,8 @@ async fn race(circumstances: &Circumstances<'_>) -> Result<Findings> {
 
 /// A process in each language, ready to begin: the one that starts slowly is not to miss the race.
 ///
-/// One after the other. When two processes of version 9.5 of the Python library open one PostgreSQL database at the same
-/// time, one fails ("tuple concurrently updated"), since each replaces the same function.
+/// One after the other. When two processes of version 9.5 of the Python library open one PostgreSQL database
+/// at the same time, one fails ("tuple concurrently updated"), since each replaces the same function.
 async fn both(circumstances: &Circumstances<'_>, role: Role) -> Result<[Process; 2]> {
     let rust = Process::start(circumstances, Language::Rust, role).await?;
     let python = Process::start(circumstances, Language::Python, role).await?;

@@ -28,7 +28,8 @@ use crate::{
 };
 
 const VALUES: usize = 3_000;
-/// Levels of the deepest value; random ones have up to 6. In plain JSON a map takes three, of which serde_json reads 127.
+/// Levels of the deepest value; random ones have up to 6. In plain JSON a map takes three, of which
+/// serde_json reads 127.
 const DEPTH: usize = 60;
 
 /// One line to Python, and the line that it answers.
@@ -40,7 +41,7 @@ struct Line {
     encoded: String,
 }
 
-/// What is compared, for people.
+/// A readable name of the comparison.
 pub(crate) fn name(version: PythonVersion) -> String {
     format!("transcoders, Python {version}")
 }

@@ -1,9 +1,9 @@
-//! What a program holds, sampled while it runs: and whether it grows.
+//! Samples of the resources of a program while it runs, and the check that they do not grow.
 
 use std::{fmt, fs, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use es_faults::place::{self, Backend};
+use es_faults::test_database::{self, Backend};
 use sqlx::PgConnection;
 use tokio::runtime::Handle;
 
@@ -46,7 +46,7 @@ impl Gauges {
     /// When the server cannot be reached.
     pub async fn new(backends: &[Backend]) -> Result<Self> {
         let has_server = backends.iter().any(|backend| *backend != Backend::Sqlite);
-        let server = if has_server { Some(place::connect().await?) } else { None };
+        let server = if has_server { Some(test_database::connect().await?) } else { None };
         Ok(Self { gauges: Vec::new(), server })
     }
 
@@ -54,7 +54,7 @@ impl Gauges {
     ///
     /// # Errors
     /// When something cannot be read that could be read before.
-    pub async fn sample(&mut self, at: Duration, lanes: &[(Backend, Arc<Meters>)]) -> Result<()> {
+    pub async fn sample(&mut self, at: Duration, workloads: &[(Backend, Arc<Meters>)]) -> Result<()> {
         let at = at.as_secs_f64();
         let mut sampled: Vec<(String, Option<f64>, f64)> = Vec::new();
         if let Some(memory) = memory() {
@@ -66,7 +66,7 @@ impl Gauges {
         if let Some(server) = &mut self.server {
             sampled.push(("server connections".to_owned(), Some(CONNECTIONS), connections(server).await?));
         }
-        for (backend, meters) in lanes {
+        for (backend, meters) in workloads {
             let load =
                 |number: &std::sync::atomic::AtomicU64| number.load(std::sync::atomic::Ordering::Relaxed);
             if *backend != Backend::Sqlite {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_is_told_from_what_goes_up_and_down() {
+    fn growth_is_distinguished_from_fluctuation() {
         assert!(gauge(|second| second as f64).is_growing());
         assert!(!gauge(|_| 20.0).is_growing());
         assert!(!gauge(|second| 20.0 + (second % 7) as f64).is_growing());
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_filled_at_the_beginning_does_not_grow() {
+    fn a_resource_that_fills_at_the_beginning_does_not_grow() {
         assert!(!gauge(|second| second.min(25) as f64).is_growing());
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use es_core::{Bytes, Notification, StoredEvent, Topic, uuid::Uuid};
 
-/// How many aggregates there are.
+/// The number of aggregates.
 pub const AGGREGATES: usize = 2_048;
 
 /// An aggregate's topic is this, and its number modulo the number of topics.
@@ -19,7 +19,7 @@ const TOPICS: [&str; 4] = ["soak:Kind0", "soak:Kind1", "soak:Kind2", "soak:Kind3
 /// A multiplier that scatters consecutive numbers over all ids, as those of real aggregates are.
 const SCATTER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// What is acknowledged.
+/// The acknowledged events.
 #[derive(Debug)]
 pub struct Ledger {
     versions: Vec<AtomicI64>,
@@ -48,7 +48,7 @@ impl Ledger {
         self.last_id.load(Ordering::Acquire)
     }
 
-    /// How many events are acknowledged.
+    /// The number of acknowledged events.
     pub fn events(&self) -> u64 {
         self.events.load(Ordering::Acquire)
     }
@@ -69,7 +69,7 @@ pub fn topic(aggregate: usize) -> Topic {
     Topic::from_static(TOPICS[aggregate % TOPICS.len()])
 }
 
-/// Whether an aggregate's events have this topic, or one of any if there is none.
+/// Returns whether an aggregate's events have this topic; true without a topic.
 pub fn has_topic(aggregate: usize, wanted: Option<usize>) -> bool {
     wanted.is_none_or(|wanted| aggregate % TOPICS.len() == wanted % TOPICS.len())
 }
@@ -99,7 +99,7 @@ pub fn aggregate(event: &StoredEvent) -> Option<usize> {
     (aggregate < AGGREGATES && event.topic == topic(aggregate)).then_some(aggregate)
 }
 
-/// How long ago a notification's event was made.
+/// The age of a notification's event.
 pub fn age(notification: &Notification) -> Duration {
     let text = notification.event.state.split(|byte| *byte == b'#').next().unwrap_or_default();
     let made = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).unwrap_or(0);

@@ -1,7 +1,7 @@
-//! `cargo xtask soak`: a mixed load for so many minutes, and what grew under it; or with `--mixed`, everything
-//! that may use one events table, with faults, and a check of what all saw.
+//! `cargo xtask soak`: a mixed load for so many minutes, and what grew under it; or with `--mixed`,
+//! everything that may use one events table, with faults, and a check of what all saw.
 
-// A command-line program talks to people by printing.
+// A command-line program prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};

@@ -1,4 +1,4 @@
-//! What the lane of one datastore tells of itself while it works.
+//! The metrics of the workload of one datastore.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use hdrhistogram::Histogram;
 const LONGEST: u64 = 60_000_000;
 const DIGITS: u8 = 3;
 
-/// What one lane counts and measures.
+/// The counters and measurements of one workload.
 #[derive(Debug)]
 pub struct Meters {
     /// From the call that records one event to its return; alone or among others.
@@ -100,7 +100,7 @@ impl Meters {
         self.followed.store(0, Ordering::Relaxed);
     }
 
-    /// How many ids the steady subscriber is behind what is acknowledged.
+    /// The lag of the steady subscriber behind the acknowledged ids.
     pub fn lag(&self) -> i64 {
         (self.written.load(Ordering::Relaxed) - self.followed.load(Ordering::Relaxed)).max(0)
     }
@@ -167,7 +167,7 @@ impl fmt::Display for Counter {
     }
 }
 
-/// How long something took, in the first half of a run and in the second.
+/// Durations in the first half of a run and in the second.
 #[derive(Debug)]
 pub struct Latencies {
     is_second_half: AtomicBool,

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use es_core::{HandlerError, Notification, NotificationConsumer, TrackingRecorderExt};
-use es_faults::place::ProcessRecorder;
+use es_faults::test_database::ProcessRecorder;
 use es_postgres::PostgresProjection;
 use es_process::Processor;
 use es_sqlite::{SqliteProjection, rusqlite};
@@ -16,8 +16,8 @@ use sqlx::{AssertSqlSafe, Postgres};
 use tokio::time::sleep;
 
 use crate::{
-    lane::Lane,
     ledger::{self, AGGREGATES},
+    workload::Workload,
 };
 
 /// The name under which the position is tracked.
@@ -25,7 +25,7 @@ const UPSTREAM: &str = "soak";
 
 const TABLE: &str = "soak_versions";
 
-/// How long a processor runs before it is stopped, in milliseconds.
+/// The time a processor runs before it is stopped, in milliseconds.
 const STAY: std::ops::Range<u64> = 1_000..15_000;
 
 /// Beyond the longest catch-up that anybody waits for.
@@ -37,7 +37,7 @@ const ASKS: i64 = 256;
 /// The last version of each aggregate, in a table.
 #[derive(Debug)]
 struct Versions {
-    lane: Arc<Lane>,
+    workload: Arc<Workload>,
     table: String,
 }
 
@@ -45,27 +45,29 @@ struct Versions {
 ///
 /// # Errors
 /// When a notification is not the next, or the processor stops by itself.
-pub async fn follow(lane: Arc<Lane>) -> Result<()> {
+pub async fn follow(workload: Arc<Workload>) -> Result<()> {
     loop {
-        lane.meters.processors.add(1);
-        let versions = Versions { lane: Arc::clone(&lane), table: lane.place.table(TABLE) };
-        let is_at_end = match &lane.process {
-            ProcessRecorder::Sqlite(recorder) => run(&lane, recorder.projector(versions).await?).await?,
-            ProcessRecorder::Postgres(recorder) => run(&lane, recorder.projector(versions).await?).await?,
+        workload.meters.processors.add(1);
+        let versions = Versions { workload: Arc::clone(&workload), table: workload.database.table(TABLE) };
+        let is_at_end = match &workload.process {
+            ProcessRecorder::Sqlite(recorder) => run(&workload, recorder.projector(versions).await?).await?,
+            ProcessRecorder::Postgres(recorder) => {
+                run(&workload, recorder.projector(versions).await?).await?
+            }
             _ => anyhow::bail!("a recorder that does not project"),
         };
         if is_at_end {
-            return check(&lane).await;
+            return check(&workload).await;
         }
     }
 }
 
 /// Runs a processor for a while; true if it has reached the end of the log.
-async fn run(lane: &Lane, downstream: impl NotificationConsumer) -> Result<bool> {
-    let mut processor = Processor::with_consumer(UPSTREAM, lane.recorder.clone(), downstream);
+async fn run(workload: &Workload, downstream: impl NotificationConsumer) -> Result<bool> {
+    let mut processor = Processor::with_consumer(UPSTREAM, workload.recorder.clone(), downstream);
     let at_end = async {
-        let end = lane.ended().await;
-        lane.recorder.wait(UPSTREAM, end, CATCH_UP).await
+        let end = workload.ended().await;
+        workload.recorder.wait(UPSTREAM, end, CATCH_UP).await
     };
     tokio::select! {
         ended = processor.run() => {
@@ -77,10 +79,10 @@ async fn run(lane: &Lane, downstream: impl NotificationConsumer) -> Result<bool>
     }
 }
 
-/// Whether the table says what is acknowledged.
-async fn check(lane: &Lane) -> Result<()> {
-    let projected = lane.place.numbers(TABLE, "version", "aggregate").await?;
-    let acknowledged = (0..AGGREGATES).map(|aggregate| lane.ledger.version(aggregate));
+/// Checks that the table equals the acknowledged events.
+async fn check(workload: &Workload) -> Result<()> {
+    let projected = workload.database.numbers(TABLE, "version", "aggregate").await?;
+    let acknowledged = (0..AGGREGATES).map(|aggregate| workload.ledger.version(aggregate));
     let acknowledged: Vec<i64> = acknowledged.filter(|version| *version > 0).collect();
     ensure!(projected == acknowledged, "the projection differs from what is acknowledged");
     Ok(())
@@ -89,8 +91,8 @@ async fn check(lane: &Lane) -> Result<()> {
 impl Versions {
     /// The aggregate and version of a notification.
     fn next(&self, notification: &Notification) -> Result<(i64, i64)> {
-        self.lane.meters.projected.add(1);
-        self.lane.meters.projection.record(ledger::age(notification));
+        self.workload.meters.projected.add(1);
+        self.workload.meters.projection.record(ledger::age(notification));
         let aggregate = ledger::aggregate(&notification.event).context("an event that nobody wrote")?;
         Ok((i64::try_from(aggregate)?, notification.event.originator_version))
     }
@@ -158,7 +160,7 @@ impl PostgresProjection for Versions {
         if notification.id % ASKS == 0 {
             let count = sqlx::query_scalar("SELECT count(*) FROM pg_prepared_statements");
             let count: i64 = count.fetch_one(&mut **transaction).await?;
-            self.lane.meters.statements.store(count, Ordering::Relaxed);
+            self.workload.meters.statements.store(count, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Those who read: a steady subscriber, others that come and go, and whoever loads, pages and streams.
+//! Readers: a steady subscriber, others that come and go, and tasks that load, page and stream.
 
 use std::{
     num::NonZeroUsize,
@@ -19,73 +19,73 @@ use tokio::{
 };
 
 use crate::{
-    lane::Lane,
     ledger::{self, AGGREGATES},
-    seen::Seen,
+    sequence_checker::SequenceChecker,
+    workload::Workload,
     writers::pause,
 };
 
 const LOADERS: usize = 2;
 
-/// How many of an aggregate's newest events are loaded.
+/// The number of newest events of an aggregate that are loaded.
 const LOADED: i64 = 50;
 
 /// A subscriber that does not leave.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// How long one that comes and goes stays, in milliseconds.
+/// The lifetime of a short subscription, in milliseconds.
 const STAY: std::ops::Range<u64> = 10..4_000;
 
 /// Starts them all; they end when they have reached the end of the log.
-pub fn spawn(lane: &Arc<Lane>, tasks: &mut JoinSet<Result<()>>) {
-    tasks.spawn(follow_steadily(Arc::clone(lane)));
-    tasks.spawn(come_and_go(Arc::clone(lane), None));
-    tasks.spawn(come_and_go(Arc::clone(lane), Some(1)));
-    tasks.spawn(stream_and_go(Arc::clone(lane)));
+pub fn spawn(workload: &Arc<Workload>, tasks: &mut JoinSet<Result<()>>) {
+    tasks.spawn(follow_steadily(Arc::clone(workload)));
+    tasks.spawn(come_and_go(Arc::clone(workload), None));
+    tasks.spawn(come_and_go(Arc::clone(workload), Some(1)));
+    tasks.spawn(stream_and_go(Arc::clone(workload)));
     for _ in 0..LOADERS {
-        tasks.spawn(load(Arc::clone(lane)));
+        tasks.spawn(load(Arc::clone(workload)));
     }
-    tasks.spawn(page(Arc::clone(lane)));
-    tasks.spawn(stream(Arc::clone(lane)));
+    tasks.spawn(page(Arc::clone(workload)));
+    tasks.spawn(stream(Arc::clone(workload)));
 }
 
 /// Follows by one subscription from the beginning to the end.
-async fn follow_steadily(lane: Arc<Lane>) -> Result<()> {
-    let mut seen = Seen::from_beginning();
+async fn follow_steadily(workload: Arc<Workload>) -> Result<()> {
+    let mut seen = SequenceChecker::from_beginning();
     let take = |notifications: &[Notification], position| {
         for notification in notifications {
-            lane.meters.delivery.record(ledger::age(notification));
+            workload.meters.delivery.record(ledger::age(notification));
         }
-        lane.meters.followed.fetch_max(position, Ordering::Relaxed);
+        workload.meters.followed.fetch_max(position, Ordering::Relaxed);
     };
-    subscribe(&lane, &mut seen, None, FOR_EVER, take).await?;
-    seen.check(&lane.ledger, None)
+    subscribe(&workload, &mut seen, None, FOR_EVER, take).await?;
+    seen.check(&workload.ledger, None)
 }
 
 /// Follows by many subscriptions, each of which begins where the one before was dropped.
-async fn come_and_go(lane: Arc<Lane>, topic: Option<usize>) -> Result<()> {
-    let mut seen = Seen::from_beginning();
-    while !lane.ends_at(seen.position()) {
+async fn come_and_go(workload: Arc<Workload>, topic: Option<usize>) -> Result<()> {
+    let mut seen = SequenceChecker::from_beginning();
+    while !workload.ends_at(seen.position()) {
         let stay = Duration::from_millis(fastrand::u64(STAY));
-        subscribe(&lane, &mut seen, topic, stay, |_, _| {}).await?;
+        subscribe(&workload, &mut seen, topic, stay, |_, _| {}).await?;
         pause(Duration::from_millis(300)).await;
     }
-    seen.check(&lane.ledger, topic)
+    seen.check(&workload.ledger, topic)
 }
 
 /// Follows by a subscription until it has reached the end, or for so long.
 async fn subscribe(
-    lane: &Lane,
-    seen: &mut Seen,
+    workload: &Workload,
+    seen: &mut SequenceChecker,
     topic: Option<usize>,
     stay: Duration,
     mut take: impl FnMut(&[Notification], i64),
 ) -> Result<()> {
-    lane.meters.subscriptions.add(1);
+    workload.meters.subscriptions.add(1);
     let topics: Vec<Topic> = topic.map(ledger::topic).into_iter().collect();
-    let mut subscription = lane.recorder.subscribe(seen.position(), topics).page_size(page_size());
+    let mut subscription = workload.recorder.subscribe(seen.position(), topics).page_size(page_size());
     let mut stay = pin!(sleep(stay));
-    let mut ended = pin!(lane.ended());
+    let mut ended = pin!(workload.ended());
     let mut end = i64::MAX;
     while seen.position() < end {
         let page = tokio::select! {
@@ -98,18 +98,18 @@ async fn subscribe(
             seen.see(notification)?;
         }
         seen.reach(page.position);
-        lane.meters.read.add(page.notifications.len());
+        workload.meters.read.add(page.notifications.len());
         take(&page.notifications, page.position);
     }
     Ok(())
 }
 
 /// Follows by subscriptions that are read as streams, and are dropped in the middle of a page.
-async fn stream_and_go(lane: Arc<Lane>) -> Result<()> {
-    let mut seen = Seen::from_beginning();
-    while !lane.ends_at(seen.position()) {
-        lane.meters.subscriptions.add(1);
-        let subscription = lane.recorder.subscribe(seen.position(), []).page_size(page_size());
+async fn stream_and_go(workload: Arc<Workload>) -> Result<()> {
+    let mut seen = SequenceChecker::from_beginning();
+    while !workload.ends_at(seen.position()) {
+        workload.meters.subscriptions.add(1);
+        let subscription = workload.recorder.subscribe(seen.position(), []).page_size(page_size());
         let mut stream = pin!(subscription.into_stream());
         let mut stay = pin!(sleep(Duration::from_millis(fastrand::u64(STAY))));
         for _ in 0..fastrand::usize(1..10_000) {
@@ -119,22 +119,22 @@ async fn stream_and_go(lane: Arc<Lane>) -> Result<()> {
             };
             let Some(next) = next else { anyhow::bail!("a stream ended although nothing was closed") };
             seen.see(&next)?;
-            lane.meters.read.add(1);
+            workload.meters.read.add(1);
         }
     }
-    seen.check(&lane.ledger, None)
+    seen.check(&workload.ledger, None)
 }
 
 /// Loads the newest events of aggregates: at least what was acknowledged before.
-async fn load(lane: Arc<Lane>) -> Result<()> {
-    while lane.goes_on() {
+async fn load(workload: Arc<Workload>) -> Result<()> {
+    while workload.goes_on() {
         let aggregate = fastrand::usize(0..AGGREGATES);
-        let acknowledged = lane.ledger.version(aggregate);
+        let acknowledged = workload.ledger.version(aggregate);
         let first = (acknowledged - LOADED).max(0);
         let began = Instant::now();
         let range = EventRange::all().gt(first);
-        let events = lane.recorder.select_events(ledger::originator_id(aggregate), range).await?;
-        lane.meters.load.record(began.elapsed());
+        let events = workload.recorder.select_events(ledger::originator_id(aggregate), range).await?;
+        workload.meters.load.record(began.elapsed());
         let versions = events.iter().map(|event| event.originator_version);
         ensure!(
             versions.eq(first + 1..=first + events.len() as i64),
@@ -146,44 +146,44 @@ async fn load(lane: Arc<Lane>) -> Result<()> {
         );
         pause(Duration::from_millis(50)).await;
     }
-    lane.ended().await;
+    workload.ended().await;
     Ok(())
 }
 
 /// Selects pages from anywhere.
-async fn page(lane: Arc<Lane>) -> Result<()> {
-    while lane.goes_on() {
+async fn page(workload: Arc<Workload>) -> Result<()> {
+    while workload.goes_on() {
         let selection = NotificationSelection::new(fastrand::usize(1..1_000));
-        let mut seen = Seen::after(anywhere(&lane));
-        for notification in lane.recorder.select_notifications(selection.after(seen.position())).await? {
+        let mut seen = SequenceChecker::after(anywhere(&workload));
+        for notification in workload.recorder.select_notifications(selection.after(seen.position())).await? {
             seen.see(&notification)?;
-            lane.meters.read.add(1);
+            workload.meters.read.add(1);
         }
         pause(Duration::from_millis(200)).await;
     }
-    lane.ended().await;
+    workload.ended().await;
     Ok(())
 }
 
 /// Streams from anywhere, and does not always read to the end.
-async fn stream(lane: Arc<Lane>) -> Result<()> {
-    while lane.goes_on() {
-        let mut seen = Seen::after(anywhere(&lane));
+async fn stream(workload: Arc<Workload>) -> Result<()> {
+    while workload.goes_on() {
+        let mut seen = SequenceChecker::after(anywhere(&workload));
         let everything = NotificationSelection::new(usize::MAX).after(seen.position());
-        let mut stream = pin!(lane.recorder.stream_notifications_by(page_size(), everything));
+        let mut stream = pin!(workload.recorder.stream_notifications_by(page_size(), everything));
         for _ in 0..fastrand::usize(1..10_000) {
             let Some(next) = stream.try_next().await? else { break };
             seen.see(&next)?;
-            lane.meters.read.add(1);
+            workload.meters.read.add(1);
         }
         pause(Duration::from_secs(1)).await;
     }
-    lane.ended().await;
+    workload.ended().await;
     Ok(())
 }
 
-fn anywhere(lane: &Lane) -> i64 {
-    fastrand::i64(0..=lane.ledger.last_id())
+fn anywhere(workload: &Workload) -> i64 {
+    fastrand::i64(0..=workload.ledger.last_id())
 }
 
 fn page_size() -> NonZeroUsize {

@@ -1,28 +1,25 @@
-//! All lanes at the same time, and the samples beside them.
+//! All workloads at the same time, and the samples beside them.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
-use es_faults::place::Backend;
+use es_faults::{progress, test_database::Backend};
 use tokio::{
     sync::watch,
     task::JoinSet,
     time::{Instant, interval, sleep_until},
 };
 
-use crate::{gauges::Gauges, lane, meters::Meters};
+use crate::{gauges::Gauges, meters::Meters, workload};
 
 const SAMPLE_PAUSE: Duration = Duration::from_secs(2);
 
-/// How often a line tells that the run goes on.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
-
-/// What a run has shown. No reader missed an event or saw one twice, or there would be none.
+/// The result of a run. No reader missed an event or saw one twice, or there would be none.
 #[derive(Debug)]
 pub struct Report {
     duration: Duration,
-    /// What the lane of each datastore has done.
-    pub lanes: Vec<(Backend, Arc<Meters>)>,
+    /// The metrics of the workload of each datastore.
+    pub workloads: Vec<(Backend, Arc<Meters>)>,
     gauges: Gauges,
 }
 
@@ -32,20 +29,20 @@ pub struct Report {
 /// When a reader missed an event or saw one twice, or anything fails that no fault explains.
 pub async fn run(duration: Duration) -> Result<Report> {
     let backends = Backend::available();
-    let lanes: Vec<(Backend, Arc<Meters>)> =
+    let workloads: Vec<(Backend, Arc<Meters>)> =
         backends.iter().map(|backend| (*backend, Arc::default())).collect();
     let gauges = Gauges::new(backends).await?;
     let (stop, stopped) = watch::channel(false);
     // Aborted when it is dropped.
     let mut working = JoinSet::new();
-    for (backend, meters) in &lanes {
-        working.spawn(lane::run(*backend, Arc::clone(meters), stopped.clone()));
+    for (backend, meters) in &workloads {
+        working.spawn(workload::run(*backend, Arc::clone(meters), stopped.clone()));
     }
-    let mut report = Report { duration, lanes, gauges };
+    let mut report = Report { duration, workloads, gauges };
     tokio::select! {
         sampled = report.watch() => sampled?,
         ended = working.join_next() => match ended {
-            Some(ended) => { ended??; bail!("a lane ended too early") }
+            Some(ended) => { ended??; bail!("a workload ended too early") }
             None => bail!("there is no datastore"),
         },
     }
@@ -57,7 +54,7 @@ pub async fn run(duration: Duration) -> Result<Report> {
 }
 
 impl Report {
-    /// What grew beyond its bound.
+    /// Names the resources that grew beyond their bounds.
     pub fn growing(&self) -> Vec<String> {
         self.gauges.growing()
     }
@@ -66,28 +63,26 @@ impl Report {
     async fn watch(&mut self) -> Result<()> {
         let began = Instant::now();
         let mut ticks = interval(SAMPLE_PAUSE);
-        let mut tell_at = TOLD_EVERY;
         while began.elapsed() < self.duration {
             tokio::select! {
-                _ = ticks.tick() => self.gauges.sample(began.elapsed(), &self.lanes).await?,
+                _ = ticks.tick() => {
+                    progress::show(format_args!("{}", self.progress(began.elapsed())));
+                    self.gauges.sample(began.elapsed(), &self.workloads).await?;
+                }
                 () = sleep_until(began + self.duration) => {}
             }
             if began.elapsed() > self.duration / 2 {
-                self.lanes.iter().for_each(|(_, meters)| meters.begin_second_half());
-            }
-            if began.elapsed() > tell_at {
-                tell_at += TOLD_EVERY;
-                self.tell(began.elapsed());
+                self.workloads.iter().for_each(|(_, meters)| meters.begin_second_half());
             }
         }
+        progress::show(format_args!(""));
         Ok(())
     }
 
-    #[expect(clippy::print_stderr, reason = "whoever waits for half an hour wants to know that it goes on")]
-    fn tell(&self, elapsed: Duration) {
-        let events: u64 = self.lanes.iter().map(|(_, meters)| meters.recorded.count()).sum();
+    fn progress(&self, elapsed: Duration) -> String {
+        let events: u64 = self.workloads.iter().map(|(_, meters)| meters.recorded.count()).sum();
         let minutes = |duration: Duration| duration.as_secs_f64() / 60.0;
-        eprintln!("{:.0} of {:.0} minutes: {events} events", minutes(elapsed), minutes(self.duration));
+        format!("{:.1} of {:.1} minutes: {events} events", minutes(elapsed), minutes(self.duration))
     }
 }
 
@@ -98,7 +93,7 @@ impl fmt::Display for Report {
             "{:.1} minutes: no reader missed an event or saw one twice",
             self.duration.as_secs_f64() / 60.0
         )?;
-        for (backend, meters) in &self.lanes {
+        for (backend, meters) in &self.workloads {
             write!(f, "\n{backend:?}\n{meters}")?;
         }
         write!(f, "\n{}", self.gauges)

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 use es_core::{AggregateRecorder, EventRange};
-use es_faults::{fuse::Fuse, place::Recorder};
+use es_faults::{kill_point::KillPoint, test_database::Recorder};
 use futures_util::future::try_join_all;
 use tokio::{
     task::JoinSet,
@@ -13,9 +13,9 @@ use tokio::{
 };
 
 use crate::{
-    lane::Lane,
     ledger::{self, AGGREGATES},
     meters::Latencies,
+    workload::Workload,
 };
 
 /// Aggregates that several write at the same time.
@@ -30,73 +30,74 @@ const RIVALS: usize = 4;
 /// Single writers, one who writes groups and one who writes batches.
 const OWNERS: usize = SINGLES + 2;
 
-/// How many inserts are begun at the same time.
+/// The number of concurrent inserts.
 const GROUP: usize = 32;
-/// What a batch is: so many events of each of so many aggregates.
+/// The size of a batch: so many events of each of so many aggregates.
 const BATCH: (usize, i64) = (4, 25);
 
 /// A state that is larger than what fits beside a row on either datastore, once in so many events.
 const LARGE: (usize, u32) = (100 << 10, 200);
 
-/// Starts them all; they end when the lane says so.
-pub fn spawn(lane: &Arc<Lane>, tasks: &mut JoinSet<Result<()>>) {
+/// Starts them all; they end when the workload says so.
+pub fn spawn(workload: &Arc<Workload>, tasks: &mut JoinSet<Result<()>>) {
     for owner in 0..SINGLES {
-        tasks.spawn(write_alone(Arc::clone(lane), owner));
+        tasks.spawn(write_alone(Arc::clone(workload), owner));
     }
-    tasks.spawn(write_groups(Arc::clone(lane), SINGLES));
-    tasks.spawn(write_batches(Arc::clone(lane), SINGLES + 1));
+    tasks.spawn(write_groups(Arc::clone(workload), SINGLES));
+    tasks.spawn(write_batches(Arc::clone(workload), SINGLES + 1));
     for rival in 0..RIVALS {
-        tasks.spawn(write_against_others(Arc::clone(lane), rival % HOT));
+        tasks.spawn(write_against_others(Arc::clone(workload), rival % HOT));
     }
-    tasks.spawn(visit(Arc::clone(lane)));
+    tasks.spawn(visit(Arc::clone(workload)));
 }
 
-async fn write_alone(lane: Arc<Lane>, owner: usize) -> Result<()> {
-    while lane.goes_on() {
+async fn write_alone(workload: Arc<Workload>, owner: usize) -> Result<()> {
+    while workload.goes_on() {
         let padding = if fastrand::u32(0..LARGE.1) == 0 { LARGE.0 } else { fastrand::usize(0..300) };
-        put(&lane, owned(owner), padding).await?;
+        put(&workload, owned(owner), padding).await?;
         pause(Duration::from_millis(100)).await;
     }
     Ok(())
 }
 
-async fn write_groups(lane: Arc<Lane>, owner: usize) -> Result<()> {
-    while lane.goes_on() {
+async fn write_groups(workload: Arc<Workload>, owner: usize) -> Result<()> {
+    while workload.goes_on() {
         let mut aggregates: Vec<usize> = (0..GROUP).map(|_| owned(owner)).collect();
         // Of one aggregate, only one version is the next.
         aggregates.sort_unstable();
         aggregates.dedup();
-        try_join_all(aggregates.into_iter().map(|aggregate| put(&lane, aggregate, 100))).await?;
+        try_join_all(aggregates.into_iter().map(|aggregate| put(&workload, aggregate, 100))).await?;
         pause(Duration::from_millis(250)).await;
     }
     Ok(())
 }
 
-async fn write_batches(lane: Arc<Lane>, owner: usize) -> Result<()> {
-    while lane.goes_on() {
+async fn write_batches(workload: Arc<Workload>, owner: usize) -> Result<()> {
+    while workload.goes_on() {
         let mut aggregates: Vec<usize> = (0..BATCH.0).map(|_| owned(owner)).collect();
         aggregates.sort_unstable();
         aggregates.dedup();
-        let places: Vec<_> = aggregates.into_iter().map(|aggregate| lane.next(aggregate, BATCH.1)).collect();
-        let is_recorded = lane.insert(&lane.recorder, &places, 100, &lane.meters.batch).await?;
+        let places: Vec<_> =
+            aggregates.into_iter().map(|aggregate| workload.next(aggregate, BATCH.1)).collect();
+        let is_recorded = workload.insert(&workload.recorder, &places, 100, &workload.meters.batch).await?;
         ensure!(is_recorded, "a batch met a conflict with nobody");
         pause(Duration::from_secs(1)).await;
     }
     Ok(())
 }
 
-/// Reads which version is the next, and writes it, until nobody else was faster.
-async fn write_against_others(lane: Arc<Lane>, aggregate: usize) -> Result<()> {
-    while lane.goes_on() {
+/// Reads the next version and writes it, again after each conflict.
+async fn write_against_others(workload: Arc<Workload>, aggregate: usize) -> Result<()> {
+    while workload.goes_on() {
         loop {
             let newest = EventRange::all().desc().limit(1);
-            let newest = lane.recorder.select_events(ledger::originator_id(aggregate), newest).await?;
+            let newest = workload.recorder.select_events(ledger::originator_id(aggregate), newest).await?;
             let version = newest.first().map_or(0, |newest| newest.originator_version);
             let next = [(aggregate, version + 1, 1)];
-            if lane.insert(&lane.recorder, &next, 50, &lane.meters.insert).await? {
+            if workload.insert(&workload.recorder, &next, 50, &workload.meters.insert).await? {
                 break;
             }
-            lane.meters.conflicts.add(1);
+            workload.meters.conflicts.add(1);
         }
         pause(Duration::from_millis(200)).await;
     }
@@ -104,32 +105,32 @@ async fn write_against_others(lane: Arc<Lane>, aggregate: usize) -> Result<()> {
 }
 
 /// Opens a recorder beside the others, uses it, and closes it.
-async fn visit(lane: Arc<Lane>) -> Result<()> {
-    while lane.goes_on() {
-        let recorder = lane.place.open(&Fuse::new(None)).await?;
+async fn visit(workload: Arc<Workload>) -> Result<()> {
+    while workload.goes_on() {
+        let recorder = workload.database.open(&KillPoint::new(None)).await?;
         for _ in 0..fastrand::u32(1..4) {
-            let next = lane.next(VISITED, 1);
-            let is_recorded = lane.insert(&recorder, &[next], 50, &lane.meters.insert).await?;
+            let next = workload.next(VISITED, 1);
+            let is_recorded = workload.insert(&recorder, &[next], 50, &workload.meters.insert).await?;
             ensure!(is_recorded, "a visitor met a conflict with nobody");
         }
         let all = recorder.select_events(ledger::originator_id(VISITED), EventRange::all()).await?;
         ensure!(
-            all.len() as i64 == lane.ledger.version(VISITED),
+            all.len() as i64 == workload.ledger.version(VISITED),
             "a visitor found {} events of its {}",
             all.len(),
-            lane.ledger.version(VISITED)
+            workload.ledger.version(VISITED)
         );
         es_core::Recorder::close(&recorder).await?;
-        lane.meters.recorders.add(1);
+        workload.meters.recorders.add(1);
         pause(Duration::from_secs(2)).await;
     }
     Ok(())
 }
 
-/// Puts the next event of an aggregate that nobody else writes.
-async fn put(lane: &Lane, aggregate: usize, padding: usize) -> Result<()> {
-    let next = [lane.next(aggregate, 1)];
-    let is_recorded = lane.insert(&lane.recorder, &next, padding, &lane.meters.insert).await?;
+/// Puts the next event of an aggregate with a single writer.
+async fn put(workload: &Workload, aggregate: usize, padding: usize) -> Result<()> {
+    let next = [workload.next(aggregate, 1)];
+    let is_recorded = workload.insert(&workload.recorder, &next, padding, &workload.meters.insert).await?;
     ensure!(is_recorded, "aggregate {aggregate} met a conflict with nobody");
     Ok(())
 }
@@ -145,7 +146,7 @@ pub(crate) async fn pause(about: Duration) {
     sleep(about.mul_f64(fastrand::f64() * 2.0)).await;
 }
 
-impl Lane {
+impl Workload {
     /// The next so many places of an aggregate: its number, the first version, and how many.
     fn next(&self, aggregate: usize, events: i64) -> (usize, i64, i64) {
         (aggregate, self.ledger.version(aggregate) + 1, events)

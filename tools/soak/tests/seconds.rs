@@ -10,7 +10,7 @@ async fn everybody_works_and_nobody_misses_anything() {
         Ok(report) => report,
         Err(error) => panic!("{error:#}"),
     };
-    for (backend, meters) in &report.lanes {
+    for (backend, meters) in &report.workloads {
         assert!(meters.recorded.count() > 0, "{backend:?}\n{meters}");
         assert!(meters.projected.count() >= meters.recorded.count(), "{backend:?}\n{meters}");
         assert!(meters.read.count() >= 3 * meters.recorded.count(), "{backend:?}\n{meters}");

@@ -1,4 +1,4 @@
-//! Whom a server runs as: PostgreSQL refuses to run as root.
+//! The account that a server runs as: PostgreSQL refuses to run as root.
 
 use std::{
     ffi::OsStr,
@@ -47,7 +47,8 @@ impl Account {
         chown(path, Some(user), Some(group)).with_context(|| format!("cannot give {} away", path.display()))
     }
 
-    /// Tried rather than computed: permissions of every parent matter, and more than the mode bits can forbid it.
+    /// Tried rather than computed: permissions of every parent matter, and more than the mode bits can forbid
+    /// it.
     pub(crate) fn can_enter(self, directory: &Path) -> bool {
         self.command("true", directory).status().is_ok_and(|status| status.success())
     }

@@ -1,8 +1,8 @@
 //! A server of our own, started from installed binaries.
 //!
-//! It listens on loopback alone, on a free port, without Unix sockets (their paths are limited to about 100 bytes, which
-//! a checkout's path can exceed). Everything that bears on durability and speed is PostgreSQL's default, so that what a
-//! benchmark measures is what a user gets.
+//! It listens on loopback alone, on a free port, without Unix sockets (their paths are limited to about 100
+//! bytes, which a checkout's path can exceed). Everything that bears on durability and speed is PostgreSQL's
+//! default, so that what a benchmark measures is what a user gets.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -34,7 +34,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const PORT_ATTEMPTS: usize = 5;
 const LOG_TAIL_LINES: usize = 20;
 
-/// How long a server runs.
+/// The lifetime of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lifetime {
     /// As long as its guard; where the system can do that, not even a killed xtask leaves it running.
@@ -43,7 +43,8 @@ pub(crate) enum Lifetime {
     UntilStopped,
 }
 
-/// A server, and the guard that stops it and deletes its data when dropped, unless it is to run until it is stopped.
+/// A server, and the guard that stops it and deletes its data when dropped, unless it is to run until it is
+/// stopped.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     binaries: Binaries,
@@ -94,7 +95,7 @@ impl Cluster {
             self.directory.account().command(self.binaries.path("initdb"), self.directory.home());
         initdb.arg("--pgdata").arg(data).arg("--pwfile").arg(&password_file);
         initdb.args(["--username", &self.connection.user, "--auth=scram-sha-256"]);
-        // The same on every machine, whatever its locale. No sync: data of which nobody knows yet need not be durable.
+        // The same on every machine, whatever its locale. No sync: new data need not be durable.
         initdb.args(["--encoding=UTF8", "--no-locale", "--no-sync"]);
         process::check(self.logged(&mut initdb)?)?;
         fs::remove_file(&password_file).context("cannot delete the password file")
@@ -132,8 +133,8 @@ impl Cluster {
         ] {
             command.arg("-c").arg(setting);
         }
-        // Ctrl-C at the terminal is for us: the server is to outlive those who use it. And messages that we look for
-        // are to be in English.
+        // Ctrl-C at the terminal is for us: the server is to outlive those who use it. And messages that we
+        // look for are to be in English.
         command.process_group(0).env("LC_ALL", "C");
         command
     }
@@ -198,7 +199,8 @@ impl Drop for Cluster {
     }
 }
 
-/// Stops the server on the directory's data if there is one, without a checkpoint: these data will not be used again.
+/// Stops the server on the directory's data if there is one, without a checkpoint: these data will not be
+/// used again.
 pub(crate) fn stop(binaries: &Binaries, directory: &ClusterDirectory) -> Result<()> {
     if !directory.data().join("postmaster.pid").exists() {
         return Ok(());
@@ -220,14 +222,14 @@ fn is_ready(directory: &ClusterDirectory, pid: u32) -> bool {
     lines.next() == Some(&pid.to_string()) && lines.nth(6) == Some("ready")
 }
 
-/// Whether this system's `setpriv` can have the kernel signal a child whose parent has ended (Linux).
+/// Returns whether this system's `setpriv` can request a signal for a child whose parent has ended (Linux).
 fn can_end_with_parent() -> bool {
     let mut probe = Command::new("setpriv");
     probe.args(["--pdeathsig", "QUIT", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
     probe.status().is_ok_and(|status| status.success())
 }
 
-/// A port on loopback that nobody listens to at this moment.
+/// A port on loopback without a listener at this moment.
 pub(crate) fn free_port() -> Result<u16> {
     let address = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
     Ok(address.context("cannot find a free port")?.port())

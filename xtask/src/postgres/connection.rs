@@ -1,4 +1,4 @@
-//! How to reach a server, in the environment variables that the library itself reads.
+//! The connection settings of a server, in the environment variables that the library itself reads.
 
 use std::{env, fmt, fs::File, io::Read, net::TcpStream, process::Command};
 
@@ -64,7 +64,7 @@ impl Connection {
         ]
     }
 
-    /// Whether anybody listens there.
+    /// Returns whether a server listens there.
     pub(crate) fn is_answered(&self) -> bool {
         TcpStream::connect(format!("{}:{}", self.host, self.port)).is_ok()
     }

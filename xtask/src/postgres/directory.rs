@@ -1,7 +1,8 @@
-//! The directory of a cluster, `target/postgres/<name>/`: `log`, `lock`, and `home/` with all that the server owns.
+//! The directory of a cluster, `target/postgres/<name>/`: `log`, `lock`, and `home/` with all that the server
+//! owns.
 //!
-//! A throw-away directory is locked as long as the run that made it lives. One that is found unlocked was left by a run
-//! that was killed: its server is stopped and its data deleted by the next run.
+//! A throw-away directory is locked as long as the run that made it lives. One that is found unlocked was
+//! left by a run that was killed: its server is stopped and its data deleted by the next run.
 
 use std::{
     env,
@@ -18,7 +19,7 @@ use super::{account::Account, cluster, connection::random_hex, locate, versions}
 use crate::workspace;
 
 const THROW_AWAY: &str = "run-";
-const PEOPLES: &str = "people";
+const DEV_SERVER: &str = "people";
 
 #[derive(Debug)]
 pub(crate) struct ClusterDirectory {
@@ -33,7 +34,7 @@ impl ClusterDirectory {
     /// A new directory for this run, after those that killed runs left are deleted.
     pub(crate) fn throw_away() -> Result<Self> {
         let parent = parent()?;
-        // Nobody may take the new directory for an abandoned one before it is locked.
+        // Until it is locked, no other process may take the new directory for an abandoned one.
         let _guard = lock(&parent.join("lock"))?;
         delete_abandoned(&parent);
         let path = parent.join(format!("{THROW_AWAY}{}", process::id()));
@@ -42,16 +43,16 @@ impl ClusterDirectory {
         Self::open(path, Some(lock))
     }
 
-    /// The directory of the cluster that people start and stop, created if it is not there.
-    pub(crate) fn peoples() -> Result<Self> {
-        let path = parent()?.join(PEOPLES);
+    /// The directory of the development server's cluster, created if it is not there.
+    pub(crate) fn dev_server() -> Result<Self> {
+        let path = parent()?.join(DEV_SERVER);
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Self::open(path, None)
     }
 
     /// The same, if it is there.
-    pub(crate) fn existing_peoples() -> Result<Option<Self>> {
-        let path = parent()?.join(PEOPLES);
+    pub(crate) fn existing_dev_server() -> Result<Option<Self>> {
+        let path = parent()?.join(DEV_SERVER);
         if path.is_dir() { Self::open(path, None).map(Some) } else { Ok(None) }
     }
 
@@ -78,7 +79,7 @@ impl ClusterDirectory {
         self.path.join("log")
     }
 
-    /// What people's cluster is reached by; holds its password.
+    /// The connection settings of the development server, its password included.
     pub(crate) fn environment(&self) -> PathBuf {
         self.path.join("environment")
     }
@@ -98,7 +99,7 @@ impl ClusterDirectory {
     }
 }
 
-/// Writes a file that nobody else can read.
+/// Writes a file that only its owner can read.
 pub(crate) fn write_secret(path: &Path, secret: &str) -> Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     let written = file.and_then(|mut file| file.write_all(secret.as_bytes()));
@@ -115,8 +116,8 @@ fn existing_home(directory: &Path) -> Option<PathBuf> {
     fs::canonicalize(directory.join("home")).ok()
 }
 
-/// Beneath `directory` if the account gets there, else beneath the system's directory for temporary files (root's own
-/// checkout is closed to others); a link then says where.
+/// Beneath `directory` if the account gets there, else beneath the system's directory for temporary files
+/// (root's own checkout is closed to others); a link then says where.
 fn create_home(directory: &Path, account: Account) -> Result<PathBuf> {
     let home = directory.join("home");
     create_reachable(&home, account)

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{process::check, workspace};
 
-/// The project of the server that people start and stop.
-pub(crate) const PEOPLES_PROJECT: &str = "es-persistence";
+/// The project of the development server.
+pub(crate) const DEV_SERVER_PROJECT: &str = "es-persistence";
 
 /// A Compose project, and the guard that removes it with its volumes when dropped.
 #[derive(Debug)]
@@ -43,10 +43,10 @@ impl Drop for Compose {
     }
 }
 
-/// Starts the server of people, which runs until [`down`].
-pub(crate) fn up_for_people() -> Result<Connection> {
+/// Starts the development server, which runs until [`down`].
+pub(crate) fn up_dev_server() -> Result<Connection> {
     let connection = own_connection()?;
-    start(PEOPLES_PROJECT, &connection)?;
+    start(DEV_SERVER_PROJECT, &connection)?;
     Ok(connection)
 }
 

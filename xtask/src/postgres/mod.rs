@@ -1,13 +1,13 @@
-//! A PostgreSQL server for whoever needs one: given by the environment, started from installed binaries, or
-//! from Docker; in this order.
+//! A PostgreSQL server: given by the environment, started from installed binaries, or from Docker; in this
+//! order.
 
 mod account;
 mod cluster;
 mod connection;
+mod dev_server;
 mod directory;
 mod docker;
 mod locate;
-mod people;
 mod versions;
 
 use std::ffi::OsString;
@@ -15,9 +15,9 @@ use std::ffi::OsString;
 use anyhow::{Result, bail};
 use cluster::{Cluster, Lifetime};
 pub(crate) use connection::Connection;
+pub(crate) use dev_server::{Command, run};
 use directory::ClusterDirectory;
 use docker::Compose;
-pub(crate) use people::{Command, run};
 pub(crate) use versions::{Selection, Version, availability};
 
 /// Names the directory of the programs of the server under test to tests that start servers of their own.
@@ -58,8 +58,8 @@ impl Server {
         self
     }
 
-    /// What tests read: how to reach the server and, if it was started from installed programs, where those
-    /// are.
+    /// The variables that tests read: connection settings and, if the server was started from installed
+    /// programs, their directory.
     pub(crate) fn variables(&self) -> Vec<(&'static str, OsString)> {
         let connection = self.connection().variables().map(|(name, value)| (name, value.into()));
         let programs = match self {
@@ -78,7 +78,7 @@ impl Server {
     }
 }
 
-/// What a server can be started from on this machine.
+/// The installed programs or Docker, to start a server from.
 enum Source {
     Binaries(locate::Binaries),
     Docker,

@@ -114,7 +114,7 @@ impl FromStr for Version {
     }
 }
 
-/// What `--postgres` selects.
+/// The selection of `--postgres`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Selection {
     One(Version),
@@ -143,7 +143,7 @@ pub(crate) fn any_installed() -> Option<Binaries> {
     VERSIONS.into_iter().rev().find_map(Version::installed)
 }
 
-/// Whether versions can be installed here, and why not.
+/// Checks that versions can be installed here; the error is the reason.
 pub(crate) fn availability() -> Result<(), &'static str> {
     if (OS, ARCH) != ("linux", "x86_64") {
         return Err("not on this platform");

@@ -46,8 +46,8 @@ fn all_after(after: i64) -> Call {
 }
 
 fn did(history: &mut History, key: &str, invoked: u64, returned: u64, call: Call, answer: Answer) {
-    history.hear(Message::Invoked { key: key.to_owned(), at: invoked, call });
-    history.hear(Message::Returned { key: key.to_owned(), at: returned, answer });
+    history.record(Message::Invoked { key: key.to_owned(), at: invoked, call });
+    history.record(Message::Returned { key: key.to_owned(), at: returned, answer });
 }
 
 /// Changes the good history, and says what is found then.
@@ -90,7 +90,7 @@ fn an_operation_without_an_answer_may_be_either() {
 }
 
 #[test]
-fn what_was_acknowledged_is_missed() {
+fn a_missing_acknowledged_put_is_found() {
     let lost = found(|history| {
         history.log.pop();
         history.positions.clear();
@@ -116,7 +116,7 @@ fn half_a_put_is_found() {
 }
 
 #[test]
-fn what_was_refused_or_never_put_is_found() {
+fn a_recorded_event_that_was_refused_or_never_put_is_found() {
     for refusal in [Answer::Conflict, Answer::TrackingConflict, Answer::Refused] {
         let unwanted = found(|history| answer(history, "b", refusal));
         assert!(unwanted.contains(&Violation::Unwanted("b".to_owned())), "{unwanted:?}");
@@ -177,7 +177,7 @@ fn answers_at_the_wrong_time_are_found() {
 }
 
 #[test]
-fn what_an_aggregate_never_was_is_found() {
+fn a_state_that_an_aggregate_never_had_is_found() {
     let never = [Violation::NeverSo("h".to_owned())];
     assert_eq!(found(|history| answer(history, "h", Answer::Events(vec![event(1, 1, "a", 0)]))), never);
     assert_eq!(found(|history| answer(history, "h", Answer::Events(vec![event(1, 3, "b", 0)]))), never);
@@ -186,7 +186,7 @@ fn what_an_aggregate_never_was_is_found() {
 }
 
 #[test]
-fn what_readers_miss_or_misread_is_found() {
+fn events_that_readers_miss_or_misread_are_found() {
     let page = |change: fn(&mut Vec<Recorded>)| {
         found(|history| {
             let mut page = history.log.iter().take(3).cloned().collect();
@@ -211,7 +211,7 @@ fn what_readers_miss_or_misread_is_found() {
 
 /// All events of the good history are of the second topic, but those of aggregate 2.
 #[test]
-fn what_readers_of_a_topic_miss_or_misread_is_found() {
+fn events_that_readers_of_a_topic_miss_or_misread_are_found() {
     let read = |topic, change: fn(&mut Vec<Recorded>), position: fn(i64) -> Option<i64>| {
         found(|history| {
             did(history, "l", 61, 70, put([(2, 1)]), Answer::Recorded(vec![6]));

@@ -1,4 +1,4 @@
-//! Each check tells the flaw that is planted for it, and nothing is told when there is none.
+//! Each check reports the flaw that is planted for it, and nothing without a flaw.
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
 use serde_json::{Map, Value, json};
@@ -11,7 +11,7 @@ use crate::{
 
 const TURNS: u32 = 6;
 
-/// What participants find when nothing is wrong: both sides take their turns alternately.
+/// The findings without a flaw: both sides take their turns alternately.
 fn findings() -> Findings {
     let mut log = Vec::new();
     for account in 0..3 {

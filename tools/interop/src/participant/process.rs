@@ -6,8 +6,8 @@ use es_persistence::{ApplicationRecorder, Notification, NotificationSelection, t
 use super::{IsWritten, PAUSE, PYTHON};
 use crate::{account::Bank, bank::AccountEvent, findings::Processed, ledger::Ledger};
 
-/// Both sides race for the notifications whose ids are multiples of this; each of the others is for the side that did
-/// not write it.
+/// Both sides race for the notifications whose ids are multiples of this; each of the others is for the side
+/// that did not write it.
 pub(crate) const CONTESTED: i64 = 5;
 
 /// Processes what is for us, until the log ends.

@@ -27,7 +27,7 @@ pub(crate) async fn report(bank: &Bank, ledger: &Ledger) -> Result<Report> {
     })
 }
 
-/// What is recorded is not recorded again, whoever recorded it.
+/// Records a snapshot unless either side has recorded it.
 async fn require_refusals(bank: &Bank, ledger: &Ledger) -> Result<()> {
     let late = DomainEvent::new(account_id(0), 2, AccountEvent::Closed);
     let refused = bank.store.put(&[late]).await;

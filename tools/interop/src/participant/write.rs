@@ -19,9 +19,9 @@ use crate::{
     findings::Written,
 };
 
-/// How many turns, on one account, one side may be ahead of the other: both write from beginning to end.
+/// The maximum lead of one side in turns on one account: both write from beginning to end.
 pub(crate) const LEAD: i64 = 4;
-/// How many turns are taken at the same time, each on an account of its own or in conflict with each other.
+/// The number of concurrent turns, each on an account of its own or in conflict with each other.
 pub(crate) const TASKS: u32 = 4;
 
 /// Opens the accounts.
@@ -83,7 +83,7 @@ async fn take_turn(bank: &Bank, turn: u32, written: &mut Written) -> Result<()> 
     }
 }
 
-/// How far we are ahead of the other side, by the notes on this account.
+/// The lead over the other side, by the notes on this account.
 fn lead(loaded: &Loaded) -> i64 {
     loaded.account.notes.iter().map(|note| if note.starts_with(RUST) { 1 } else { -1 }).sum()
 }

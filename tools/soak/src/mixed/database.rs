@@ -33,7 +33,7 @@ const PASSWORD: &str = "secret";
 /// A proxy cuts each connection within this many milliseconds.
 const CUT_WITHIN: std::ops::Range<u64> = 500..20_000;
 
-/// How a participant reaches the database.
+/// The connection of a participant to the database.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Address {
     pub(crate) host: String,
@@ -41,7 +41,7 @@ pub(crate) struct Address {
     pub(crate) dbname: String,
     pub(crate) user: String,
     pub(crate) password: String,
-    /// Whether a pooler in transaction mode is in between.
+    /// True if a pooler in transaction mode is in between.
     pub(crate) is_pooled: bool,
     pub(crate) is_parallel: bool,
 }

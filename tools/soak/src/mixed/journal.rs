@@ -1,4 +1,4 @@
-//! What the participants of a mixed soak did and saw, and whether that fits what is recorded.
+//! The journal of a mixed soak: all that the participants did and saw, and its check against the log.
 //!
 //! A participant writes a line before each put and after it. The state of an event names its put, so that
 //! each recorded event is found again, and each that no put explains is noticed.
@@ -49,11 +49,11 @@ pub struct Row {
     pub version: i64,
     /// The topic.
     pub topic: String,
-    /// What [`state`] made.
+    /// The parsed result of [`state`].
     pub state: String,
 }
 
-/// How often something happened.
+/// Counts of operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Puts that were acknowledged.
@@ -146,7 +146,7 @@ impl Journal {
         self.violations.push(violation);
     }
 
-    /// How much was done.
+    /// Counts the operations.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts { followers: self.seen.len(), ..Counts::default() };
         for put in self.puts.values() {

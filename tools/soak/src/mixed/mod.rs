@@ -26,6 +26,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use es_core::uuid::Uuid;
+use es_faults::progress;
 use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::{
     sync::{Notify, watch},
@@ -45,14 +46,14 @@ use crate::writers::pause;
 /// Processors that make no progress for so long, although no fault is caused, are stuck.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
-/// What is run.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// For how long faults and writers go on.
     pub duration: Duration,
-    /// How many puts are acknowledged at least, however long that takes.
+    /// The minimum of acknowledged puts, whatever time that takes.
     pub puts: usize,
-    /// Whether ordering is parallel instead of serialized.
+    /// True for parallel ordering, false for serialized.
     pub is_parallel: bool,
     /// The Python of an environment with version 9.5 of the Python library, which takes part then.
     pub python: Option<PathBuf>,
@@ -81,7 +82,7 @@ pub enum Defect {
     LowerPosition,
 }
 
-/// What a run has shown.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
     counts: Counts,
@@ -94,7 +95,7 @@ pub struct Report {
     pub violations: Vec<String>,
 }
 
-/// What the parts of a run share.
+/// The shared state of a run.
 #[derive(Debug)]
 struct Shared {
     journal: Mutex<Journal>,
@@ -194,7 +195,16 @@ async fn run_on(settings: &Settings, database: &Database) -> Result<Report> {
 
 /// Lets writers work for as long, and as much, as is wanted.
 async fn work(shared: &Shared, began: Instant, settings: &Settings) {
-    sleep_until(began + settings.duration).await;
+    while began.elapsed() < settings.duration {
+        let minutes = |duration: Duration| duration.as_secs_f64() / 60.0;
+        progress::show(format_args!(
+            "{:.1} of {:.1} minutes",
+            minutes(began.elapsed()),
+            minutes(settings.duration)
+        ));
+        sleep_until((began + settings.duration).min(Instant::now() + Duration::from_secs(1))).await;
+    }
+    progress::show(format_args!(""));
     while shared.journal().counts().acknowledged < settings.puts {
         sleep(Duration::from_millis(100)).await;
     }
@@ -296,7 +306,7 @@ async fn end(shared: &Shared, control: &mut PgConnection, defects: &[Defect]) ->
     Ok(end)
 }
 
-/// What sessions do, for a violation that is about waiting.
+/// Describes the activity of sessions, for a violation about waiting.
 async fn activity(control: &mut PgConnection) -> Result<Vec<String>> {
     let select = "SELECT format('%s %s %s %s since %s, transaction %s: %s', pid, state, wait_event_type, \
                   wait_event, now() - state_change, now() - xact_start, left(query, 200)) FROM pg_stat_activity \
@@ -423,7 +433,7 @@ impl Settings {
 }
 
 impl Report {
-    /// How much was done.
+    /// Counts the operations.
     pub fn counts(&self) -> Counts {
         self.counts
     }

@@ -1,7 +1,7 @@
 //! A process that writes, follows or processes with this library, until it is stopped or killed.
 //!
-//! It prints the lines that a [journal](super::journal) takes. Its input says when to stop: `stop` for writers,
-//! `end ID` for followers, which stop when they have read that id.
+//! It prints the lines that a [journal](super::journal) takes. Its input says when to stop: `stop` for
+//! writers, `end ID` for followers, which stop when they have read that id.
 
 use std::{
     collections::HashMap,
@@ -43,7 +43,7 @@ const HOT: usize = 3;
 /// Aggregates of each writing task.
 const OWNED: usize = 6;
 
-/// What a process does.
+/// The job of a process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) role: Role,
@@ -64,7 +64,7 @@ pub(crate) enum Role {
     Process,
 }
 
-/// What the parent said.
+/// The message of the parent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Told {
     stop: bool,

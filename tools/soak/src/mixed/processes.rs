@@ -21,7 +21,7 @@ pub(crate) const JOB: &str = "--job";
 /// A process that takes longer to stop is stuck.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What runs in a process.
+/// The job of a process.
 #[derive(Clone, Debug)]
 pub(crate) enum Program {
     Rust(Role, Address),
@@ -130,7 +130,7 @@ async fn listen(shared: Arc<Shared>, output: ChildStdout) -> Result<()> {
     Ok(())
 }
 
-/// Tells it to stop when it is time, and waits for ever unless it is stuck.
+/// Stops the process when it is time, and fails if it is stuck.
 async fn stop(shared: &Shared, program: &Program, input: &mut Option<ChildStdin>) -> Result<()> {
     let mut stages = shared.stages();
     let stage = stages.wait_for(|stage| match stage {

@@ -13,7 +13,7 @@ use crate::writers::pause;
 /// The first key of the advisory lock of an append.
 const APPEND_CLASS: i32 = 0x6573_6c6b;
 
-/// How a session writes.
+/// The way a session writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// As earlier builds of this library: the lock of the table, in the transaction of the insert.
@@ -172,7 +172,7 @@ impl Session {
     }
 }
 
-/// Whether the server knows no such prepared transaction.
+/// Returns whether the server has no such prepared transaction.
 fn is_missing(error: &anyhow::Error) -> bool {
     let database = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
     database.is_some_and(|error| error.code().as_deref() == Some("42704"))

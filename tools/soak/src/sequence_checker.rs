@@ -1,20 +1,20 @@
-//! What one reader has seen. Versions of an aggregate follow each other without a gap, so that whoever
-//! misses an event, or sees one twice, finds a version that is not the next: without remembering events.
+//! Checks the sequence of notifications that one reader sees. Versions of an aggregate have no gap: a missed
+//! or repeated event shows as a version that is not the next one, without a memory of all events.
 
 use anyhow::{Context, Result, ensure};
 use es_core::Notification;
 
 use crate::ledger::{self, AGGREGATES, Ledger};
 
-/// What a reader of notifications has seen.
+/// Checks that a reader sees each notification once, in order.
 #[derive(Debug)]
-pub struct Seen {
+pub struct SequenceChecker {
     position: i64,
     /// The last version of each aggregate; none as long as any may come first.
     versions: Vec<Option<i64>>,
 }
 
-impl Seen {
+impl SequenceChecker {
     /// Of one who reads everything.
     pub fn from_beginning() -> Self {
         Self { position: 0, versions: vec![Some(0); AGGREGATES] }
@@ -56,7 +56,7 @@ impl Seen {
         self.position = self.position.max(position);
     }
 
-    /// Whether exactly what is acknowledged was seen, of one topic or of all.
+    /// Checks that exactly the acknowledged events were seen, of one topic or of all.
     ///
     /// # Errors
     /// When something was not, or more was.
@@ -81,7 +81,7 @@ mod tests {
         Notification { id, event: ledger::event(aggregate, version, 0) }
     }
 
-    fn reads(seen: &mut Seen, notifications: &[(i64, usize, i64)]) -> bool {
+    fn reads(seen: &mut SequenceChecker, notifications: &[(i64, usize, i64)]) -> bool {
         notifications
             .iter()
             .all(|(id, aggregate, version)| seen.see(&notification(*id, *aggregate, *version)).is_ok())
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn missing_and_repeated_events_are_found() {
         let whole = [(1, 7, 1), (2, 8, 1), (4, 7, 2)];
-        assert!(reads(&mut Seen::from_beginning(), &whole));
+        assert!(reads(&mut SequenceChecker::from_beginning(), &whole));
         for broken in [
             vec![(1, 7, 1), (4, 7, 3)],
             vec![(1, 7, 2)],
@@ -99,22 +99,22 @@ mod tests {
             vec![(3, 7, 1), (1, 8, 1)],
             vec![(1, AGGREGATES, 1)],
         ] {
-            assert!(!reads(&mut Seen::from_beginning(), &broken), "{broken:?}");
+            assert!(!reads(&mut SequenceChecker::from_beginning(), &broken), "{broken:?}");
         }
     }
 
     #[test]
-    fn whoever_begins_somewhere_finds_gaps_after_the_first() {
-        assert!(reads(&mut Seen::after(10), &[(11, 7, 5), (12, 7, 6)]));
-        assert!(!reads(&mut Seen::after(10), &[(11, 7, 5), (12, 7, 7)]));
-        assert!(!reads(&mut Seen::after(10), &[(10, 7, 5)]));
+    fn a_checker_that_starts_later_finds_gaps_after_its_first_notification() {
+        assert!(reads(&mut SequenceChecker::after(10), &[(11, 7, 5), (12, 7, 6)]));
+        assert!(!reads(&mut SequenceChecker::after(10), &[(11, 7, 5), (12, 7, 7)]));
+        assert!(!reads(&mut SequenceChecker::after(10), &[(10, 7, 5)]));
     }
 
     #[test]
     fn an_end_that_is_not_the_acknowledged_one_is_found() {
         let ledger = Ledger::default();
         ledger.acknowledged(7, 2, 4);
-        let mut seen = Seen::from_beginning();
+        let mut seen = SequenceChecker::from_beginning();
         assert!(reads(&mut seen, &[(1, 7, 1)]));
         assert!(seen.check(&ledger, None).is_err());
         assert!(reads(&mut seen, &[(4, 7, 2)]));

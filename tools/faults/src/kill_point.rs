@@ -30,9 +30,9 @@ pub struct Plan {
     pub delay: u64,
 }
 
-/// What is told the points, and burns at the planned one.
+/// Fault hooks that kill the process at the planned point.
 #[derive(Clone, Debug)]
-pub struct Fuse(Arc<State>);
+pub struct KillPoint(Arc<State>);
 
 #[derive(Debug)]
 struct State {
@@ -40,14 +40,14 @@ struct State {
     left: AtomicI64,
 }
 
-impl Fuse {
-    /// Burns as planned; never without a plan.
+impl KillPoint {
+    /// Kills as planned; never without a plan.
     pub fn new(plan: Option<Plan>) -> Self {
         let left = AtomicI64::new(plan.as_ref().map_or(0, |plan| plan.passing));
         Self(Arc::new(State { plan, left }))
     }
 
-    /// A point is passed.
+    /// Counts one passing of a point, and kills the process at the planned one.
     pub fn pass(&self, point: &str) {
         let Some(plan) = self.0.plan.as_ref().filter(|plan| plan.point == point) else { return };
         if self.0.left.fetch_sub(1, Ordering::SeqCst) != 1 {
@@ -64,7 +64,7 @@ impl Fuse {
     }
 }
 
-/// Nothing is tidied up, and nobody is told.
+/// Kills the process: no destructor runs, and no answer is sent.
 fn end() {
     // It can only fail for a process or a signal that does not exist.
     let _ = kill_process(getpid(), Signal::KILL);
@@ -73,14 +73,14 @@ fn end() {
     }
 }
 
-impl FaultHooks for Fuse {
+impl FaultHooks for KillPoint {
     fn before(&self, step: es_sqlite::FaultPoint) -> Result<(), Fault> {
         self.pass(&name(step));
         Ok(())
     }
 }
 
-impl es_postgres::FaultHooks for Fuse {
+impl es_postgres::FaultHooks for KillPoint {
     fn reached(&self, point: es_postgres::FaultPoint) -> HookFuture<'_> {
         self.pass(&name(point));
         Box::pin(async {})

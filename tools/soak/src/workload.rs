@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use es_core::ApplicationRecorder;
 use es_faults::{
-    fuse::Fuse,
-    place::{self, Backend, Place, ProcessRecorder, Recorder},
+    kill_point::KillPoint,
+    test_database::{self, Backend, ProcessRecorder, Recorder, TestDatabase},
 };
 use sqlx::PgConnection;
 use tokio::{
@@ -28,24 +28,24 @@ const EVENTS_PER_DATABASE: u64 = 200_000;
 /// A reader that is not at the end so long after the last event is stuck.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
-/// How often the database's size is looked at.
+/// The interval of measurements of the database's size.
 const MEASURE_PAUSE: Duration = Duration::from_secs(2);
 
 /// One database, and those who work on it.
 #[derive(Debug)]
-pub struct Lane {
+pub struct Workload {
     /// Where it is.
-    pub place: Place,
+    pub database: TestDatabase,
     /// The recorder that nearly everybody shares: what it holds is what must not grow.
     pub process: ProcessRecorder,
     /// The same.
     pub recorder: Recorder,
-    /// What is acknowledged.
+    /// The acknowledged events.
     pub ledger: Ledger,
-    /// What is measured, over all databases of the datastore.
+    /// The metrics over all databases of the datastore.
     pub meters: Arc<Meters>,
     stop: watch::Receiver<bool>,
-    /// The last id, once nobody writes any more.
+    /// The last id, once all writers have ended.
     end: watch::Sender<Option<i64>>,
 }
 
@@ -59,24 +59,25 @@ pub async fn run(backend: Backend, meters: Arc<Meters>, stop: watch::Receiver<bo
         number += 1;
         meters.begin_database();
         let directory = tempfile::tempdir()?;
-        let place = Place::create(backend, directory.path(), &format!("soak_{backend:?}_{number}")).await?;
-        let worked = Lane::work(&place, directory.path(), &meters, &stop).await;
-        place.delete().await?;
+        let database =
+            TestDatabase::create(backend, directory.path(), &format!("soak_{backend:?}_{number}")).await?;
+        let worked = Workload::work(&database, directory.path(), &meters, &stop).await;
+        database.delete().await?;
         worked.with_context(|| format!("{backend:?}, database {number}"))?;
     }
     Ok(())
 }
 
-impl Lane {
+impl Workload {
     async fn work(
-        place: &Place,
+        database: &TestDatabase,
         directory: &Path,
         meters: &Arc<Meters>,
         stop: &watch::Receiver<bool>,
     ) -> Result<()> {
-        let process = place.open_process(Fuse::new(None), true).await?;
-        let lane = Arc::new(Self {
-            place: place.clone(),
+        let process = database.open_process(KillPoint::new(None), true).await?;
+        let workload = Arc::new(Self {
+            database: database.clone(),
             recorder: process.clone().into(),
             process,
             ledger: Ledger::default(),
@@ -84,17 +85,17 @@ impl Lane {
             stop: stop.clone(),
             end: watch::Sender::new(None),
         });
-        let mut scale = Scale::new(place, directory).await?;
+        let mut scale = Scale::new(database, directory).await?;
         tokio::select! {
-            worked = Arc::clone(&lane).write_and_read() => worked?,
+            worked = Arc::clone(&workload).write_and_read() => worked?,
             failed = scale.measure(meters) => failed?,
         }
         scale.measure_once(meters).await?;
-        es_core::Recorder::close(&lane.recorder).await?;
+        es_core::Recorder::close(&workload.recorder).await?;
         Ok(())
     }
 
-    /// Everybody works; when nobody writes any more, the readers read to the end.
+    /// Runs writers and readers; when all writers have ended, the readers read to the end.
     async fn write_and_read(self: Arc<Self>) -> Result<()> {
         // Both are aborted when they are dropped.
         let (mut writers, mut readers) = (JoinSet::new(), JoinSet::new());
@@ -119,17 +120,17 @@ impl Lane {
         read.context("readers do not reach the end")?.context("a reader")
     }
 
-    /// Whether there is more to be written.
+    /// Returns whether writers continue.
     pub fn goes_on(&self) -> bool {
         !*self.stop.borrow() && self.ledger.events() < EVENTS_PER_DATABASE
     }
 
-    /// Whether nothing will come after a position.
+    /// Returns whether the log ends at a position.
     pub fn ends_at(&self, position: i64) -> bool {
         self.end.borrow().is_some_and(|end| position >= end)
     }
 
-    /// Waits until nobody writes any more, and returns the last id.
+    /// Waits until all writers have ended, and returns the last id.
     pub async fn ended(&self) -> i64 {
         let mut end = self.end.subscribe();
         // The sender is `self`'s: it is there as long as this waits.
@@ -152,9 +153,11 @@ enum Scale<'a> {
 }
 
 impl<'a> Scale<'a> {
-    async fn new(place: &'a Place, directory: &'a Path) -> Result<Self> {
-        Ok(match place {
-            Place::Postgres { schema, .. } => Self::Schema(Box::new(place::connect().await?), schema),
+    async fn new(database: &'a TestDatabase, directory: &'a Path) -> Result<Self> {
+        Ok(match database {
+            TestDatabase::Postgres { schema, .. } => {
+                Self::Schema(Box::new(test_database::connect().await?), schema)
+            }
             _ => Self::Directory(directory),
         })
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask postgres`: a server that people start, look into and stop.
+//! `cargo xtask postgres`: a development server to start, query and stop.
 
 use std::{fs, os::unix::process::CommandExt, process};
 
@@ -14,7 +14,7 @@ use super::{
     versions::Version,
 };
 
-/// A PostgreSQL server that runs until it is told to stop.
+/// A PostgreSQL server that runs until `down`.
 ///
 /// It is started from the binaries that are installed or, without any, from Docker. Its data are in
 /// target/postgres.
@@ -59,14 +59,14 @@ fn up() -> Result<()> {
 }
 
 fn start() -> Result<Connection> {
-    let directory = ClusterDirectory::peoples()?;
+    let directory = ClusterDirectory::dev_server()?;
     let environment = directory.environment();
     let connection = match Source::find()? {
         Source::Binaries(binaries) => {
             let password = recorded(&directory)?.map(|connection| connection.password);
             Cluster::start(binaries, directory, password, Lifetime::UntilStopped)?.connection().clone()
         }
-        Source::Docker => docker::up_for_people()?,
+        Source::Docker => docker::up_dev_server()?,
     };
     let lines = connection.variables().map(|(name, value)| format!("{name}={value}\n")).concat();
     write_secret(&environment, &lines)?;
@@ -74,7 +74,7 @@ fn start() -> Result<Connection> {
 }
 
 fn down() -> Result<()> {
-    let Some(directory) = ClusterDirectory::existing_peoples()? else {
+    let Some(directory) = ClusterDirectory::existing_dev_server()? else {
         eprintln!("xtask: the server does not run");
         return Ok(());
     };
@@ -82,7 +82,7 @@ fn down() -> Result<()> {
         let binaries = locate::binaries().context("the programs that started the server are gone")?;
         cluster::stop(&binaries, &directory)?;
     } else {
-        docker::down(docker::PEOPLES_PROJECT)?;
+        docker::down(docker::DEV_SERVER_PROJECT)?;
     }
     directory.delete();
     eprintln!("xtask: stopped the server and deleted its data");
@@ -117,13 +117,13 @@ fn psql(arguments: &[String]) -> Result<()> {
     Err(command.args(arguments).exec()).context("cannot run psql, PostgreSQL's client")
 }
 
-/// How to reach the server, if it runs.
+/// The connection settings of the server, if it runs.
 fn running() -> Result<Option<Connection>> {
-    let Some(directory) = ClusterDirectory::existing_peoples()? else { return Ok(None) };
+    let Some(directory) = ClusterDirectory::existing_dev_server()? else { return Ok(None) };
     Ok(recorded(&directory)?.filter(Connection::is_answered))
 }
 
-/// What the last start wrote down.
+/// The connection settings that the last start recorded.
 fn recorded(directory: &ClusterDirectory) -> Result<Option<Connection>> {
     match fs::read_to_string(directory.environment()) {
         Ok(lines) => Connection::from_lines(&lines),

@@ -1,4 +1,4 @@
-//! The life of a database: round after round, processes write and read it and are killed, and after
+//! A campaign on a database: round after round, processes write and read it and are killed, and after
 //! each round everything that was promised must hold.
 
 use std::{
@@ -20,27 +20,28 @@ use crate::{
     child::{Job, Role},
     clients::{Clients, FEEDS},
     effects::{self, Kind},
-    fuse::{Fuse, HANDLER, Plan},
     history::{Answer, Call, History, Message, Recorded, TOPICS},
-    place::{Backend, Place, Recorder},
+    kill_point::{HANDLER, KillPoint, Plan},
     process::{Child, End},
+    progress,
     report::Report,
+    test_database::{Backend, Recorder, TestDatabase},
 };
 
-/// How often the processes of one database are killed before the next database.
+/// The number of rounds on one pair of databases.
 pub const ROUNDS: u32 = 4;
 
-/// How long a process that is to be killed at a point may take to come there.
-const FUSE_BURNS: Duration = Duration::from_millis(700);
+/// The time limit for a process to reach its kill point.
+const SELF_KILL_WAIT: Duration = Duration::from_millis(700);
 
-/// How long the parent waits for a processor that nobody disturbs.
+/// The time limit for an undisturbed processor to catch up.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
-/// What was done, and how much of it.
+/// Counts of the work of a campaign.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// Databases.
-    pub lives: usize,
+    pub databases: usize,
     /// Rounds.
     pub rounds: usize,
     /// Processes that were started.
@@ -48,7 +49,7 @@ pub struct Tally {
     /// Those that were killed at a random moment.
     pub killed: usize,
     /// Those that killed themselves at a point, or shortly after it.
-    pub burnt: usize,
+    pub self_killed: usize,
     /// Puts, gets and selects.
     pub operations: usize,
     /// Puts that were acknowledged.
@@ -64,23 +65,24 @@ pub struct Tally {
 }
 
 /// One database, or rather two: an upstream, and a downstream that processes it.
-struct Life<'a> {
+struct Campaign<'a> {
+    seed: u64,
     program: &'a Path,
     random: fastrand::Rng,
     downstream_backend: Backend,
-    upstream: Place,
-    downstream: Place,
-    /// What processors do, and with events of which topic.
+    upstream: TestDatabase,
+    downstream: TestDatabase,
+    /// The kind of effects of processors, and the topic of the events they process.
     work: (Kind, Option<usize>),
     history: History,
     tally: Tally,
 }
 
-/// Lives a life that follows from its seed, as far as the system's scheduling lets it.
+/// Runs the campaign that follows from its seed, as far as the system's scheduling lets it.
 ///
 /// # Errors
 /// Says which promise was broken.
-pub async fn live(seed: u64, rounds: u32, program: &Path) -> Result<Tally> {
+pub async fn run(seed: u64, rounds: u32, program: &Path) -> Result<Tally> {
     let backends = Backend::available();
     let choose = |number: u64| {
         let index = usize::try_from(number).unwrap_or(0) % backends.len();
@@ -89,9 +91,10 @@ pub async fn live(seed: u64, rounds: u32, program: &Path) -> Result<Tally> {
     let chosen = (choose(seed), choose(seed / backends.len() as u64));
     let directory = tempfile::tempdir()?;
     let mut random = fastrand::Rng::with_seed(seed);
-    let upstream = place(chosen.0, directory.path(), &format!("{seed}_up"), &mut random).await?;
-    let downstream = place(chosen.1, directory.path(), &format!("{seed}_down"), &mut random).await?;
-    let mut life = Life {
+    let upstream = database(chosen.0, directory.path(), &format!("{seed}_up"), &mut random).await?;
+    let downstream = database(chosen.1, directory.path(), &format!("{seed}_down"), &mut random).await?;
+    let mut campaign = Campaign {
+        seed,
         program,
         work: some_work(&mut random),
         random,
@@ -99,17 +102,17 @@ pub async fn live(seed: u64, rounds: u32, program: &Path) -> Result<Tally> {
         upstream: upstream.clone(),
         downstream: downstream.clone(),
         history: History::default(),
-        tally: Tally { lives: 1, ..Tally::default() },
+        tally: Tally { databases: 1, ..Tally::default() },
     };
-    let lived = life.rounds(rounds).await;
-    let work = life.work;
+    let outcome = campaign.rounds(rounds).await;
+    let work = campaign.work;
     let again = || {
         format!(
             "seed {seed} ({upstream:?}, {downstream:?}, {work:?}); again: cargo xtask faults --seed {seed} --rounds {rounds}"
         )
     };
-    let lived = lived.with_context(again);
-    if lived.is_err()
+    let outcome = outcome.with_context(again);
+    if outcome.is_err()
         && let Some(kept) = keep(directory)
     {
         eprint(&format!("the databases are kept: {kept}, {upstream:?}, {downstream:?}"));
@@ -117,20 +120,25 @@ pub async fn live(seed: u64, rounds: u32, program: &Path) -> Result<Tally> {
         upstream.delete().await?;
         downstream.delete().await?;
     }
-    lived?;
-    Ok(life.tally)
+    outcome?;
+    Ok(campaign.tally)
 }
 
 /// An empty database, half of them with hints, and half of them with tracking as in Python's version 9.1.
-async fn place(backend: Backend, directory: &Path, name: &str, random: &mut fastrand::Rng) -> Result<Place> {
-    let mut place = Place::create(backend, directory, name).await?;
+async fn database(
+    backend: Backend,
+    directory: &Path,
+    name: &str,
+    random: &mut fastrand::Rng,
+) -> Result<TestDatabase> {
+    let mut database = TestDatabase::create(backend, directory, name).await?;
     if random.bool() {
-        place = place.with_hints();
+        database = database.with_hints();
     }
     if random.bool() {
-        place.create_row_per_position().await?;
+        database.create_row_per_position().await?;
     }
-    Ok(place)
+    Ok(database)
 }
 
 /// Half of the processors process one topic, the others all.
@@ -143,18 +151,19 @@ fn keep(directory: tempfile::TempDir) -> Option<String> {
     Some(directory.keep().display().to_string())
 }
 
-#[expect(clippy::print_stderr, reason = "whoever looks into a failure needs its databases")]
+#[expect(clippy::print_stderr, reason = "a failure is investigated in its databases")]
 fn eprint(message: &str) {
     eprintln!("{message}");
 }
 
-impl Life<'_> {
+impl Campaign<'_> {
     async fn rounds(&mut self, rounds: u32) -> Result<()> {
         for round in 1..=rounds {
             self.tally.rounds += 1;
+            progress::show(format_args!("seed {}, round {round} of {rounds}", self.seed));
             let messages = self.round(round).with_context(|| format!("round {round}"))?;
-            self.hear(messages);
-            self.look(round).await.with_context(|| format!("after round {round}"))?;
+            self.record(messages);
+            self.verify(round).await.with_context(|| format!("after round {round}"))?;
         }
         self.catch_up().await.context("at the end")
     }
@@ -182,7 +191,7 @@ impl Life<'_> {
         for child in &mut children {
             thread::sleep(Duration::from_millis(self.random.u64(0..40)));
             let is_stopped = self.random.u8(0..3) == 0;
-            if child.burns_within(FUSE_BURNS)? {
+            if child.kills_itself_within(SELF_KILL_WAIT)? {
                 continue;
             }
             if is_stopped { child.stop() } else { child.kill()? }
@@ -191,7 +200,7 @@ impl Life<'_> {
             let (end, said) = child.end()?;
             match end {
                 End::Killed => self.tally.killed += 1,
-                End::Burnt => self.tally.burnt += 1,
+                End::SelfKilled => self.tally.self_killed += 1,
                 End::Stopped => {}
             }
             messages.extend(said);
@@ -210,24 +219,25 @@ impl Life<'_> {
         }
         // Some points are passed often, and some seldom.
         let often = [1, 3, 20][self.random.usize(0..3)];
-        let fuse = Plan {
+        let kill_point = Plan {
             point: points[self.random.usize(0..points.len())].to_owned(),
             passing: self.random.i64(1..=often),
             delay: if self.random.bool() { 0 } else { self.random.u64(1..3_000) },
         };
-        let fuse = (self.random.u8(0..4) > 0).then_some(fuse);
+        let kill_point = (self.random.u8(0..4) > 0).then_some(kill_point);
         let name = format!("r{round}p{number}");
-        Job { name, seed: self.random.u32(..), round, upstream: self.upstream.clone(), role, fuse }
+        Job { name, seed: self.random.u32(..), round, upstream: self.upstream.clone(), role, kill_point }
     }
 
-    fn hear(&mut self, messages: impl IntoIterator<Item = Message>) {
-        messages.into_iter().for_each(|message| self.history.hear(message));
+    fn record(&mut self, messages: impl IntoIterator<Item = Message>) {
+        messages.into_iter().for_each(|message| self.history.record(message));
     }
 
     /// Opens both databases as the next program would, and checks all that was promised.
-    async fn look(&mut self, round: u32) -> Result<()> {
-        let upstream = self.upstream.open(&Fuse::new(None)).await.context("the upstream does not open")?;
-        self.go_on(round, &upstream).await?;
+    async fn verify(&mut self, round: u32) -> Result<()> {
+        let upstream =
+            self.upstream.open(&KillPoint::new(None)).await.context("the upstream does not open")?;
+        self.append_once(round, &upstream).await?;
         let log = read(&upstream).await?;
         ensure!(log.starts_with(&self.history.log), "what an earlier round left is not there as it was");
         self.history.log = log;
@@ -247,33 +257,35 @@ impl Life<'_> {
         Ok(())
     }
 
-    /// The parent is a client, too: recording goes on.
-    async fn go_on(&mut self, round: u32, upstream: &Recorder) -> Result<()> {
+    /// Appends once more, with the parent as the client.
+    async fn append_once(&mut self, round: u32, upstream: &Recorder) -> Result<()> {
         let messages = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&messages);
-        let tell = move |message| heard.lock().unwrap_or_else(PoisonError::into_inner).push(message);
-        let report = Arc::new(Report::new(format!("r{round}parent"), tell));
+        let send = move |message| heard.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+        let report = Arc::new(Report::new(format!("r{round}parent"), send));
         let (_stop, stopped) = watch::channel(false);
         let client = Clients::new(upstream.clone(), report, round, self.random.u32(..), stopped);
         let answer = client.put_one().await?;
         ensure!(matches!(answer, Answer::Recorded(_)), "recording does not go on: {answer:?}");
         let messages = std::mem::take(&mut *messages.lock().unwrap_or_else(PoisonError::into_inner));
-        self.hear(messages);
+        self.record(messages);
         Ok(())
     }
 
     /// An undisturbed processor brings the effects of all that is left.
     async fn catch_up(&mut self) -> Result<()> {
-        let fuse = Fuse::new(None);
-        let upstream = self.upstream.open(&fuse).await?;
-        let downstream = self.downstream.open(&fuse).await?;
+        let kill_point = KillPoint::new(None);
+        let upstream = self.upstream.open(&kill_point).await?;
+        let downstream = self.downstream.open(&kill_point).await?;
         let end = upstream.max_notification_id().await?.unwrap_or(0);
-        let (tell, stop) = watch::channel(false);
-        let (place, work, seed) = (self.downstream.clone(), self.work, self.random.u64(..));
+        let (stopper, stop) = watch::channel(false);
+        let (database, work, seed) = (self.downstream.clone(), self.work, self.random.u64(..));
         let processing =
-            tokio::spawn(async move { effects::process(upstream, &place, work, fuse, seed, stop).await });
+            tokio::spawn(
+                async move { effects::process(upstream, &database, work, kill_point, seed, stop).await },
+            );
         es_core::TrackingRecorderExt::wait(&downstream, effects::UPSTREAM, end, CATCH_UP).await?;
-        tell.send_replace(true);
+        stopper.send_replace(true);
         processing.await??;
         let (effects, position) = effects::check(&self.history.log, &self.downstream, self.work).await?;
         ensure!(position == end, "the processor stopped at {position} instead of {end}");
@@ -305,11 +317,11 @@ async fn read(upstream: &Recorder) -> Result<Vec<Recorded>> {
 
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
-        self.lives += other.lives;
+        self.databases += other.databases;
         self.rounds += other.rounds;
         self.processes += other.processes;
         self.killed += other.killed;
-        self.burnt += other.burnt;
+        self.self_killed += other.self_killed;
         self.operations += other.operations;
         self.acknowledged += other.acknowledged;
         self.conflicts += other.conflicts;
@@ -325,11 +337,11 @@ impl fmt::Display for Tally {
             f,
             "{} databases, {} rounds, {} processes ({} killed at a random moment, {} at a point), {} operations: \
              {} puts acknowledged, {} refused by a conflict, {} unanswered; {} events and {} effects found",
-            self.lives,
+            self.databases,
             self.rounds,
             self.processes,
             self.killed,
-            self.burnt,
+            self.self_killed,
             self.operations,
             self.acknowledged,
             self.conflicts,

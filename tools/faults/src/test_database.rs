@@ -9,9 +9,9 @@ use es_sqlite::{SqliteOptions, SqliteProcessRecorder, rusqlite};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 
-use crate::fuse::Fuse;
+use crate::kill_point::KillPoint;
 
-/// Tells tests that there is no server, and not to look for one.
+/// Set if there is no server for tests.
 const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
 
 /// The application whose tables are on a server.
@@ -45,16 +45,16 @@ pub enum Backend {
 /// A database of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
-pub enum Place {
+pub enum TestDatabase {
     /// A file.
     Sqlite(PathBuf),
     /// A schema on the server that the environment names.
     Postgres {
         /// Its name.
         schema: String,
-        /// Whether writers do without a table lock.
+        /// Selects the parallel ordering.
         parallel: bool,
-        /// Whether processes tell each other by `NOTIFY`.
+        /// Enables `NOTIFY`.
         hints: bool,
     },
 }
@@ -86,7 +86,7 @@ impl Backend {
     }
 }
 
-impl Place {
+impl TestDatabase {
     /// An empty database.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ impl Place {
         Ok(Self::Postgres { schema, parallel: backend == Backend::Parallel, hints: false })
     }
 
-    /// The same, whose processes tell each other by `NOTIFY` on a server.
+    /// The same with `NOTIFY` on a server.
     #[must_use]
     pub fn with_hints(mut self) -> Self {
         if let Self::Postgres { hints, .. } = &mut self {
@@ -152,12 +152,12 @@ impl Place {
         execute(format!("DROP SCHEMA \"{schema}\" CASCADE")).await
     }
 
-    /// A recorder whose points are told to `fuse`.
+    /// Opens a recorder with `kill_point` as its fault hooks.
     ///
     /// # Errors
     /// When the database cannot be opened.
-    pub async fn open(&self, fuse: &Fuse) -> Result<Recorder> {
-        Ok(self.open_process(fuse.clone(), true).await?.into())
+    pub async fn open(&self, kill_point: &KillPoint) -> Result<Recorder> {
+        Ok(self.open_process(kill_point.clone(), true).await?.into())
     }
 
     /// The same, of which projectors can be made, with hooks of the caller's.
@@ -223,7 +223,7 @@ impl Place {
         }
     }
 
-    /// How a table of this database is named in statements.
+    /// The name of a table of this database in statements.
     pub fn table(&self, name: &str) -> String {
         match self {
             Self::Sqlite(_) => name.to_owned(),
