@@ -16,7 +16,7 @@ pub(crate) const FUZZ: Tool = Tool { package: "cargo-fuzz", version: "0.13.2" };
 /// Changes the code to see whether a test notices.
 pub(crate) const MUTANTS: Tool = Tool { package: "cargo-mutants", version: "27.1.0" };
 /// Compares public APIs by the rules of semantic versioning.
-pub(crate) const SEMVER_CHECKS: Tool = Tool { package: "cargo-semver-checks", version: "0.47.0" };
+pub(crate) const SEMVER_CHECKS: Tool = Tool { package: "cargo-semver-checks", version: "0.51.0" };
 /// Counts the lines that tests run.
 const LLVM_COV: Tool = Tool { package: "cargo-llvm-cov", version: "0.9.1" };
 

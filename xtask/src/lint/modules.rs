@@ -78,7 +78,7 @@ fn name(module: &Module) -> String {
 }
 
 /// The modules that are reached from one by at least one edge.
-fn reachable<'a>(graph: &BTreeMap<&'a Module, BTreeSet<Module>>, from: &Module) -> BTreeSet<Module> {
+fn reachable(graph: &BTreeMap<&Module, BTreeSet<Module>>, from: &Module) -> BTreeSet<Module> {
     let mut reached = BTreeSet::new();
     let mut open = vec![from.clone()];
     while let Some(module) = open.pop() {
