@@ -1,4 +1,4 @@
-//! From what the driver and the server report to [`PersistenceError`].
+//! Errors of the driver and the server as [`PersistenceError`].
 
 use std::{error::Error, fmt};
 
@@ -9,21 +9,23 @@ use sqlx::{
     postgres::{PgDatabaseError, PgSeverity},
 };
 
-/// What an error of the driver means for a statement that was to write.
+/// The SQLSTATE of a unique violation.
+pub(crate) const UNIQUE_VIOLATION: &str = "23505";
+
+/// The class of an error of the driver, for a statement that writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The connection is gone; the statement may have been committed.
+pub(crate) enum ErrorClass {
+    /// The connection is lost; the statement may have been committed.
     Lost,
-    /// Nothing was written, and what is at odds is a matter between transactions: looking again
-    /// will tell.
+    /// Nothing was written, because of a conflict between transactions: a retry shows whether it remains.
     Contended,
-    /// Nothing was written, because the server cannot work as it stands: so with any other request.
+    /// Nothing was written, because the server is unavailable, for every request.
     Unavailable,
-    /// Nothing was written, for a reason that may lie in the request itself.
+    /// Nothing was written, for a reason that may be specific to the request.
     Refused,
 }
 
-/// An error of the driver in words that say nothing twice and show no row.
+/// An error of the driver with a text that neither repeats its source nor shows a row.
 ///
 /// The driver's own text repeats the text of its source, and adds the line of the server's C source. The
 /// detail that the server reports is left out: it may show the values of a row.
@@ -58,7 +60,7 @@ fn write_server_error(f: &mut fmt::Formatter<'_>, error: &PgDatabaseError) -> fm
     for (what, name) in
         [("table", error.table()), ("column", error.column()), ("constraint", error.constraint())]
     {
-        // The message mostly names it.
+        // The message often names it.
         if let Some(name) = name.filter(|name| !error.message().contains(*name)) {
             write!(f, ", {what} {name:?}")?;
         }
@@ -84,61 +86,63 @@ impl Error for DriverError {
     }
 }
 
-/// Judges an error of the driver by its SQLSTATE.
-pub(crate) fn verdict(error: &sqlx::Error) -> Verdict {
-    // A server that breaks down in the midst of a commit, for example because there is no room for what comes
-    // after it in the log, tells why by the same code as for a statement that has written nothing.
+/// Classifies an error of the driver by its SQLSTATE.
+pub(crate) fn classify(error: &sqlx::Error) -> ErrorClass {
+    // A server that crashes during a commit, for example because its disk is full, reports the same code as
+    // for a statement that has written nothing.
     if matches!(severity(error), Some(PgSeverity::Fatal | PgSeverity::Panic)) {
-        return Verdict::Lost;
+        return ErrorClass::Lost;
     }
     let Some(code) = sqlstate(error) else {
         return match error {
-            sqlx::Error::Encode(_) => Verdict::Refused,
-            // Whatever broke, the state of the connection is not known any more; and an answer that
-            // cannot be read may be that of a commit.
-            _ => Verdict::Lost,
+            sqlx::Error::Encode(_) => ErrorClass::Refused,
+            // The state of the connection is unknown, and an answer that cannot be read may be that of a
+            // commit.
+            _ => ErrorClass::Lost,
         };
     };
     match (class(&code), &*code) {
-        // A backend that is told to stop may have committed before it says so: it waits for a
-        // synchronous standby after its commit.
-        ("08", _) | (_, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04") => Verdict::Lost,
-        (_, "23505" | "40001" | "40P01") => Verdict::Contended,
-        // Too much for the server's statement timeout, which others need not be.
-        (_, "57014") => Verdict::Refused,
-        ("53" | "55" | "57" | "58" | "XX", _) | (_, "25006") => Verdict::Unavailable,
-        _ => Verdict::Refused,
+        // A backend that is terminated may have committed before: it waits for a synchronous standby after
+        // its commit.
+        ("08", _) | (_, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04") => {
+            ErrorClass::Lost
+        }
+        (_, UNIQUE_VIOLATION | "40001" | "40P01") => ErrorClass::Contended,
+        // The statement timeout of the server; other requests may take less time.
+        (_, "57014") => ErrorClass::Refused,
+        ("53" | "55" | "57" | "58" | "XX", _) | (_, "25006") => ErrorClass::Unavailable,
+        _ => ErrorClass::Refused,
     }
 }
 
-/// Whether the connection is gone.
+/// Returns whether the connection is lost.
 pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
-    verdict(error) == Verdict::Lost
+    classify(error) == ErrorClass::Lost
 }
 
-/// Whether the server itself has said why it does not let us in.
-pub(crate) fn is_told_by_server(error: &PersistenceError) -> bool {
+/// Returns whether the server itself has refused the connection, with an error.
+pub(crate) fn is_from_server(error: &PersistenceError) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<DriverError>());
     cause.is_some_and(|DriverError(cause)| cause.as_database_error().is_some())
 }
 
-/// Whether the server does not accept writes (any more).
+/// Returns whether the server accepts no writes.
 pub(crate) fn is_read_only(error: &sqlx::Error) -> bool {
     sqlstate(error).as_deref() == Some("25006")
 }
 
-/// Whether the server has this SQLSTATE to tell.
+/// Returns whether the error has one of these SQLSTATEs.
 pub(crate) fn has_sqlstate(error: &sqlx::Error, codes: &[&str]) -> bool {
     sqlstate(error).is_some_and(|code| codes.contains(&&*code))
 }
 
-/// The table that the server names in an error.
+/// Returns the table that the server names in an error.
 pub(crate) fn table(error: &sqlx::Error) -> Option<&str> {
     error.as_database_error().and_then(DatabaseError::table)
 }
 
-/// The error for a statement that failed; `doing` says what it was to do, and on what.
-pub(crate) fn from_statement(doing: &str, error: sqlx::Error) -> PersistenceError {
+/// Returns the error for a statement that failed; `operation` says what it did, and on what.
+pub(crate) fn from_statement(operation: &str, error: sqlx::Error) -> PersistenceError {
     let code = sqlstate(&error);
     let kind = match &error {
         sqlx::Error::Database(_) => kind_of(code.as_deref().unwrap_or_default()),
@@ -147,25 +151,26 @@ pub(crate) fn from_statement(doing: &str, error: sqlx::Error) -> PersistenceErro
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => ErrorKind::Operational,
         _ => ErrorKind::Database,
     };
-    let transient = is_transient(&error);
-    let failed = PersistenceError::new(kind, format!("{doing} failed")).with_source(DriverError(error));
-    if transient { failed.transient() } else { failed }
+    failure(kind, format!("{operation} failed"), error)
 }
 
-/// The error for a connection that could not be made; `server` is the host and port.
+/// Returns the error for a connection that could not be opened; `server` is the host and port.
 pub(crate) fn from_connecting(server: &str, error: sqlx::Error) -> PersistenceError {
     let kind = match &error {
         sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => ErrorKind::Programming,
         sqlx::Error::Tls(_) if !cfg!(feature = "tls") => ErrorKind::NotSupported,
         _ => ErrorKind::Operational,
     };
-    let transient = is_transient(&error);
-    let failed = PersistenceError::new(kind, format!("cannot connect to PostgreSQL at {server}"));
-    let failed = failed.with_source(DriverError(error));
-    if transient { failed.transient() } else { failed }
+    failure(kind, format!("cannot connect to PostgreSQL at {server}"), error)
 }
 
-/// The error for a connection that the pool could not give.
+fn failure(kind: ErrorKind, message: String, error: sqlx::Error) -> PersistenceError {
+    let is_transient = is_transient(&error);
+    let failed = PersistenceError::new(kind, message).with_source(DriverError(error));
+    if is_transient { failed.transient() } else { failed }
+}
+
+/// Returns the error of the pool.
 pub(crate) fn from_pool(error: PoolError<PersistenceError>) -> PersistenceError {
     match error {
         PoolError::Closed => datastore_closed(),
@@ -177,24 +182,24 @@ pub(crate) fn from_pool(error: PoolError<PersistenceError>) -> PersistenceError 
     }
 }
 
-/// The error of a datastore that was closed.
+/// Returns the error of a closed datastore.
 pub(crate) fn datastore_closed() -> PersistenceError {
     PersistenceError::interface("the datastore is closed")
 }
 
-/// The error of a recorder that was closed.
+/// Returns the error of a closed recorder.
 pub(crate) fn closed() -> PersistenceError {
     PersistenceError::interface("the recorder is closed")
 }
 
-/// A failure that may pass by itself, of a statement that has written nothing, or only read.
+/// Returns whether a retry may succeed, of a statement that has written nothing, or only read.
 pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     match error {
-        // Data that makes no sense, such as a certificate that is not trusted, stays so.
+        // Invalid data, such as a certificate that is not trusted, remains invalid.
         sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
-        // The server has closed the connection instead of answering, which the driver takes for a zero byte.
+        // The server has closed the connection instead of answering, which the driver reads as a zero byte.
         sqlx::Error::Protocol(message) => message.starts_with("unexpected response from SSLRequest: 0x00"),
-        // The server begins anew.
+        // The server restarts.
         _ if severity(error) == Some(PgSeverity::Panic) => true,
         _ => sqlstate(error).is_some_and(|code| {
             matches!(class(&code), "08" | "40")
@@ -204,7 +209,7 @@ pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     }
 }
 
-/// The kind for a SQLSTATE, class by class as Python's drivers have it.
+/// Returns the kind for a SQLSTATE, by its class as in Python's drivers.
 fn kind_of(code: &str) -> ErrorKind {
     match (class(code), code) {
         (_, "25006" | "25P03" | "25P04") => ErrorKind::Operational,

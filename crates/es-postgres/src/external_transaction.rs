@@ -1,58 +1,52 @@
-//! Appending and tracking inside a transaction of the caller's, so that tables of the caller's own
-//! change in the same commit.
+//! Appends and tracking inside a transaction of the caller's, so that tables of the caller's own change in
+//! the same commit.
 
 use es_core::{PersistenceError, StoredEvent, Tracking};
 use sqlx::{Postgres, Row, Transaction};
 
 use crate::{
-    PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
-    PostgresTrackingRecorder, error,
-    follow::notify_sender,
-    store::Store,
-    write::{self, Batch, Outcome, Scope, position},
+    error, follow,
+    recorder::{
+        PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
+        PostgresTrackingRecorder, Store,
+    },
+    write::{self, Batch, Outcome, Scope},
 };
 
-impl Store {
-    async fn append_in(
-        &self,
-        transaction: &mut Transaction<'_, Postgres>,
-        batch: Batch<'_>,
-    ) -> Result<Vec<i64>, PersistenceError> {
-        self.check_open()?;
-        write::check_events(batch.events)?;
-        if batch.events.is_empty() && batch.tracking.is_none() {
-            return Ok(Vec::new());
-        }
-        require_read_committed(transaction).await?;
-        let appender = self.appender.get();
-        let appended = appender.append(&mut *transaction, &[batch], Scope::Callers).await;
-        if appended.as_ref().is_err_and(|failed| failed.is_layout_changed)
-            && let Err(error) = self.appender.refresh().await
-        {
-            tracing::debug!(%error, "cannot look again at what stands in the database");
-        }
-        let outcome = appended.map_err(|failed| failed.error)?.into_iter().next();
-        let ids = match outcome {
-            Some(Outcome::Recorded(ids)) => ids,
-            Some(Outcome::Refused(refusal)) => return Err(refusal),
-            Some(Outcome::Locked | Outcome::FirstPosition | Outcome::NotInserted) => {
-                let message = "the tracking position was recorded at the same time: roll back and try again";
-                return Err(PersistenceError::operational(message).transient());
-            }
-            None => return Err(PersistenceError::internal("an append of one request has no outcome")),
-        };
-        if let (true, Some(events)) = (self.datastore.0.options.notify, &appender.tables.events)
-            && !batch.events.is_empty()
-        {
-            let sent = notify_sender::send_in(transaction, &events.name).await;
-            sent.map_err(|failed| error::from_statement("sending a hint", failed))?;
-        }
-        Ok(ids)
+async fn append_in(
+    store: &Store,
+    transaction: &mut Transaction<'_, Postgres>,
+    batch: Batch<'_>,
+) -> Result<Vec<i64>, PersistenceError> {
+    store.check_open()?;
+    write::check_events(batch.events)?;
+    if batch.events.is_empty() && batch.tracking.is_none() {
+        return Ok(Vec::new());
     }
+    require_read_committed(transaction).await?;
+    let appender = store.appender.get();
+    let appended = appender.append(&mut *transaction, &[batch], Scope::Callers).await;
+    store.appender.refresh_if(appended.as_ref().is_err_and(|failed| failed.is_layout_changed)).await;
+    let ids = match appended.map_err(|failed| failed.error)?.into_iter().next() {
+        Some(Outcome::Recorded(ids)) => ids,
+        Some(Outcome::Refused(refusal)) => return Err(refusal),
+        Some(Outcome::Locked | Outcome::FirstPosition | Outcome::NotInserted) => {
+            let message = "the tracking position was recorded at the same time: roll back and try again";
+            return Err(PersistenceError::operational(message).transient());
+        }
+        None => return Err(PersistenceError::internal("an append of one request has no outcome")),
+    };
+    if let (true, Some(events)) = (store.database.options.notify, &appender.tables.events)
+        && !batch.events.is_empty()
+    {
+        let sent = follow::send_in(transaction, &events.name).await;
+        sent.map_err(|failed| error::from_statement("sending a notification", failed))?;
+    }
+    Ok(ids)
 }
 
-/// A stricter transaction reads from a snapshot that is older than the locks of an append: positions in the layout of
-/// one row for each record would be recorded twice.
+/// Checks the isolation level. A stricter transaction reads from a snapshot that is older than the locks of
+/// an append: positions in the layout of one row for each record would be recorded twice.
 async fn require_read_committed(transaction: &mut Transaction<'_, Postgres>) -> Result<(), PersistenceError> {
     let failed = |failed| error::from_statement("reading the isolation level", failed);
     let query = "SELECT pg_catalog.current_setting('transaction_isolation')";
@@ -71,27 +65,28 @@ macro_rules! insert_events_in {
         impl $name {
             /// Records events inside a transaction of the caller's, in the same database.
             ///
-            /// With [`Serialized`](crate::NotificationOrdering::Serialized) ordering, this call takes the lock of
-            /// an append and keeps it until the transaction ends. Every other writer of the table waits that long,
-            /// so call this last, and commit at once. With [`Parallel`](crate::NotificationOrdering::Parallel)
-            /// ordering it takes no lock, and readers wait for the transaction to end. The transaction's own
-            /// settings apply, its `lock_timeout` among them.
+            /// With [`Serialized`](crate::NotificationOrdering::Serialized) ordering, this call takes the
+            /// lock of an append and keeps it until the transaction ends. Every other writer of the table
+            /// waits that long, so call this last, and commit at once. With
+            /// [`Parallel`](crate::NotificationOrdering::Parallel) ordering it takes no lock, and readers
+            /// wait for the transaction to end. The transaction's own settings apply, its `lock_timeout`
+            /// among them.
             ///
             /// The transaction must be `READ COMMITTED`, as it is by default; others are refused.
             ///
             /// # Errors
-            /// [`is_conflict`](PersistenceError::is_conflict) when an aggregate already has an event of such a
-            /// version: nothing was inserted, and the transaction can go on. After any other error of the server,
-            /// it can only be rolled back.
+            /// [`is_conflict`](PersistenceError::is_conflict) if an aggregate already has an event of such a
+            /// version: nothing was inserted, and the transaction can go on. After any other error of the
+            /// server, it can only be rolled back.
             ///
             /// # Cancel safety
-            /// When the future is dropped, roll the transaction back.
+            /// If the future is dropped, roll the transaction back.
             pub async fn insert_events_in(
                 &self,
                 transaction: &mut Transaction<'_, Postgres>,
                 events: &[StoredEvent],
             ) -> Result<Vec<i64>, PersistenceError> {
-                self.0.append_in(transaction, Batch { events, tracking: None }).await
+                append_in(&self.0, transaction, Batch { events, tracking: None }).await
             }
         }
     )+};
@@ -100,20 +95,19 @@ macro_rules! insert_events_in {
 insert_events_in!(PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder);
 
 impl PostgresTrackingRecorder {
-    /// Records a position inside a transaction of the caller's: it is there when it commits, and is not
-    /// when it does not.
+    /// Records a position inside a transaction of the caller's.
     ///
-    /// Call this first. Whoever records a position of the same application at the same time waits until
-    /// the transaction ends, and then meets a conflict, before having done anything else. Those who
-    /// [wait](es_core::TrackingRecorderExt::wait) for the position notice it at the
-    /// [poll interval](crate::PostgresOptions::poll_interval).
+    /// Call this first. Another transaction that records a position of the same application waits until this
+    /// one ends, and then gets a conflict before it has done anything else. Tasks that
+    /// [wait](es_core::TrackingRecorderExt::wait) for the position are woken at the [poll
+    /// interval](crate::PostgresOptions::poll_interval).
     ///
     /// # Errors
     /// As [`insert_tracking`](es_core::TrackingRecorder::insert_tracking). After any error, roll the
     /// transaction back.
     ///
     /// # Cancel safety
-    /// When the future is dropped, roll the transaction back.
+    /// If the future is dropped, roll the transaction back.
     pub async fn insert_tracking_in(
         &self,
         transaction: &mut Transaction<'_, Postgres>,
@@ -123,32 +117,29 @@ impl PostgresTrackingRecorder {
         require_read_committed(transaction).await?;
         let mut ids = vec![tracking.first_notification_id(), tracking.notification_id()];
         ids.dedup();
-        match self.0.track_in(transaction, tracking, &ids).await {
+        match write::record_position(&self.0.appender, transaction, tracking, &ids).await {
             Ok(recorded) => recorded.map(drop),
-            Err(failed) => {
-                self.0.look_again(&failed).await;
-                Err(position::not_recorded(tracking, failed))
-            }
+            Err(failed) => Err(write::not_recorded(&self.0.appender, tracking, failed).await),
         }
     }
 }
 
 impl PostgresProcessRecorder {
-    /// Records events and a position inside a transaction of the caller's; see
-    /// [`insert_events_in`](Self::insert_events_in). The events may be none.
+    /// Records events, if any, and a position inside a transaction of the caller's; see
+    /// [`insert_events_in`](Self::insert_events_in).
     ///
     /// # Errors
-    /// As [`insert_events_in`](Self::insert_events_in), and a conflict when the position is not
-    /// greater than the one recorded.
+    /// As [`insert_events_in`](Self::insert_events_in), and a conflict if the position is not greater than
+    /// the recorded one.
     ///
     /// # Cancel safety
-    /// When the future is dropped, roll the transaction back.
+    /// If the future is dropped, roll the transaction back.
     pub async fn insert_events_with_tracking_in(
         &self,
         transaction: &mut Transaction<'_, Postgres>,
         events: &[StoredEvent],
         tracking: &Tracking,
     ) -> Result<Vec<i64>, PersistenceError> {
-        self.0.append_in(transaction, Batch { events, tracking: Some(tracking) }).await
+        append_in(&self.0, transaction, Batch { events, tracking: Some(tracking) }).await
     }
 }

@@ -1,13 +1,13 @@
-//! A seam for tests: the points that a recorder passes, and a chance to hold it there.
+//! Fault hooks for tests: points at which a test can pause a recorder or inject a fault.
 //!
-//! Whether a reader can miss an event is decided between two statements, and no test meets such a
-//! moment by timing. Programs in production leave this alone.
+//! A reader could miss an event only between two statements, which a test cannot hit by timing. Programs in
+//! production have no use for hooks.
 
 use std::{fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
-/// Is told each point that a recorder passes; the recorder goes on when the future is done.
+/// Receives each point that a recorder reaches; the recorder waits for the future.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,50 +32,49 @@ pub trait FaultHooks: Send + Sync + 'static {
     fn reached(&self, point: FaultPoint) -> HookFuture<'_>;
 }
 
-/// What a hook does before the recorder goes on.
+/// The future of a hook, for which the recorder waits.
 pub type HookFuture<'a> = BoxFuture<'a, ()>;
 
-/// A point that a recorder passes.
+/// A point that a recorder reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultPoint {
     /// The writer has formed a group and is about to send it.
     GroupFormed,
-    /// The server has answered a group, and its callers are about to be told.
+    /// The server has answered a group, and its callers are about to get their results.
     GroupAnswered,
-    /// The writer has lost its connection and is about to find out what became of a request.
+    /// The writer has lost its connection and is about to recover the outcome of a request.
     OutcomeDoubtful,
-    /// A request was not appended, because its tracking position is locked by another transaction; it is about
-    /// to be retried.
+    /// A request was not appended, because its tracking position is locked by another transaction; it is
+    /// about to be retried.
     PositionLocked,
-    /// A reader has met a gap and is about to ask who is writing.
+    /// A reader has met a gap and is about to list the writing transactions.
     GapFound,
-    /// A reader knows who was writing when it met a gap.
+    /// A reader has listed the transactions that were writing when it met a gap.
     HorizonTaken,
-    /// Some of those have not finished; the reader is about to wait.
+    /// Some of these transactions are open; the reader is about to wait.
     WritersPending,
-    /// A waiting reader has listed the writers again.
+    /// A waiting reader has listed the writing transactions again.
     WritersListed,
-    /// All of those have finished; the reader is about to read again.
+    /// All of these transactions have ended; the reader is about to read again.
     HorizonPassed,
-    /// Somebody has looked for what others have recorded, in vain or not, and has woken those who wait
-    /// for it.
+    /// A poll for commits of others has ended, and has woken the tasks that wait for them.
     Polled,
-    /// A hint for other processes is about to be sent.
-    Hinting,
-    /// A connection listens for hints of a table.
+    /// A `NOTIFY` is about to be sent.
+    Notifying,
+    /// A connection listens for notifications of a table.
     Listening,
     /// A projector has begun a transaction.
     ProjectorBegun,
-    /// A projector has inserted the position, and is about to call its handlers.
+    /// A projector has recorded the position, and is about to call its handlers.
     ProjectorTracked,
-    /// The handlers of a projector are done, and it is about to commit.
+    /// The handlers of a projector have returned, and it is about to commit.
     ProjectorHandled,
     /// A projector has committed, or failed to.
     ProjectorCommitted,
 }
 
-/// The hooks of a datastore; none unless a test sets them.
+/// The hooks of a datastore, if a test has installed any.
 #[derive(Clone, Default)]
 pub(crate) struct InstalledHooks(Option<Arc<dyn FaultHooks>>);
 

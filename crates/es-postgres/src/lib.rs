@@ -1,19 +1,19 @@
 //! Recorders on PostgreSQL: the same tables as the Python library's.
 //!
-//! A [`PostgresDatastore`] is one open database. Its recorders share a pool of connections, and each
-//! has a queue of its own, from which what waits is committed in groups:
+//! A [`PostgresDatastore`] is an open database. Its recorders share a pool of connections. Each has a queue,
+//! from which waiting requests are committed in groups:
 //!
 //! - [`PostgresAggregateRecorder`] keeps events, or snapshots, of aggregates by version,
 //! - [`PostgresApplicationRecorder`] also keeps them in one total order,
 //! - [`PostgresProcessRecorder`] also keeps tracking records, in the same commit,
 //! - [`PostgresTrackingRecorder`] keeps tracking records alone.
 //!
-//! A [`PostgresProjection`] writes tables of the program's own in the commit that records a position:
-//! see [`PostgresTrackingRecorder::projector`].
+//! A [`PostgresProjection`] writes tables of the program's own in the commit that records a position: see
+//! [`PostgresTrackingRecorder::projector`].
 //!
-//! Everything runs on tokio, in the runtime in which a recorder was made. An acknowledged event is
-//! committed, as durably as the server is set up to commit. Any number of processes, in Rust or
-//! Python, may share a database.
+//! Recorders run on tokio, in the runtime in which they were made. An acknowledged event is committed, as
+//! durably as the server is configured to commit. Any number of processes, in Rust or Python, may share a
+//! database.
 //!
 //! # Example
 //! ```no_run
@@ -25,7 +25,7 @@
 //! # async fn main() -> Result<(), PersistenceError> {
 //! let options = PostgresOptions::new("eventsourcing").host("127.0.0.1").user("bank").password("secret");
 //! let datastore = options.open().await?;
-//! // Tables `bank_events` and `bank_tracking` are created unless they are there.
+//! // Creates the tables `bank_events` and `bank_tracking` if they are missing.
 //! let recorder = datastore.process_recorder("bank").await?;
 //!
 //! let opened = StoredEvent {
@@ -37,7 +37,7 @@
 //! assert_eq!(recorder.insert_events(vec![opened.clone()]).await?, [1]);
 //! assert_eq!(recorder.select_events(opened.originator_id, EventRange::all()).await?, [opened.clone()]);
 //!
-//! // The same version again is a conflict that says what collided.
+//! // The same version again is a conflict.
 //! let refused = recorder.insert_events(vec![opened]).await.unwrap_err();
 //! assert!(refused.is_conflict());
 //!
@@ -48,62 +48,62 @@
 //! ```
 //!
 //! # The total order
-//! Notification ids come from a sequence, which gives them out before the transactions that use them commit: with
-//! several writers, a higher id can become visible before a lower one, and a reader that has moved on never sees the
-//! lower one. There are two ways to prevent that:
+//! Notification ids come from a sequence, which allocates them before the transactions that use them commit:
+//! with several writers, a higher id can become visible before a lower one, and a reader that has read past
+//! it never sees the lower one. There are two ways to prevent that:
 //!
-//! - [`NotificationOrdering::Serialized`], the default. Writers exclude each other from before the first id is drawn until after
-//!   the commit is visible. Ids become visible in ascending order, for every reader, the Python library's included.
-//!   An append is one statement that takes a transaction-level advisory lock of the table and inserts; `INSERT` itself
-//!   excludes the Python library's writers, which lock the table. One statement carries all waiting requests, so that
-//!   the lock costs one flush of the disk for each group. A conflict may spend ids.
-//! - [`NotificationOrdering::Parallel`]. Writers never wait for each other. A reader that meets a gap determines which
-//!   transactions were writing, waits until they have ended, and reads again. Every process must use this
-//!   library in this mode, and notifications are read from the primary. A transaction that writes
-//!   and stays open delays readers: they warn (`tracing`), and fail where a
-//!   [bound](PostgresOptions::fence_timeout) is set, but never go past it. Go on after the last id of a
+//! - [`NotificationOrdering::Serialized`], the default. Writers exclude each other from before the first id
+//!   is allocated until after the commit is visible. Ids become visible in ascending order, for every reader,
+//!   the Python library's included. An append is one statement that takes a transaction-level advisory lock
+//!   of the table and inserts; `INSERT` itself excludes the Python library's writers, which lock the table.
+//!   One statement carries all waiting requests, so that the lock costs one flush of the disk for each group.
+//!   A conflict may use up ids.
+//! - [`NotificationOrdering::Parallel`]. Writers never wait for each other. A reader that meets a gap
+//!   determines which transactions were writing, waits until they have ended, and reads again. Every process
+//!   must use this library in this mode, and notifications are read from the primary. A transaction that
+//!   writes and stays open delays readers: they warn (`tracing`), and fail if a
+//!   [bound](PostgresOptions::fence_timeout) is set, but never skip the gap. Continue after the last id of a
 //!   page; or, after a page with fewer events than its limit, after its
-//!   [`stop`](es_core::NotificationSelection::stop), if that was the highest id before. An empty page
-//!   without one, or a short page beyond its last id, says nothing of what is in flight. Two writers of the same
-//!   aggregate wait for each other's commit, because the second one has to know whether the version is free.
+//!   [`stop`](es_core::NotificationSelection::stop), if that was the highest id before. An empty page without
+//!   a `stop`, or a short page beyond its last id, does not cover transactions in progress. Two writers of
+//!   the same aggregate wait for each other's commit, because the second one has to know whether the version
+//!   is free.
 //!
-//! A recorder inspects its tables when it is opened. Open it again after an events table was replaced by another one:
-//! in the parallel ordering it draws ids from the sequence that it found.
+//! A recorder inspects its tables when it is opened. Open it again after an events table was replaced: in the
+//! parallel ordering it allocates ids from the sequence that it found.
 //!
-//! Both need ids that are drawn one by one: a sequence with `CACHE 1`, `NO CYCLE`, ascending, as is the
-//! default. Serialized order needs writers that take one of the two locks. Those of the Python library do, unless
-//! `POSTGRES_ENABLE_DB_FUNCTIONS` is on: its function takes none, so leave that off. Earlier builds of this library
-//! lock the table, and may run at the same time.
+//! Both need ids that are allocated one by one: a sequence with `CACHE 1`, `NO CYCLE`, ascending, as is the
+//! default. The serialized ordering needs writers that take one of the two locks. Those of the Python library
+//! do, unless `POSTGRES_ENABLE_DB_FUNCTIONS` is on: its function takes none, so leave that off. Earlier
+//! builds of this library lock the table, and may run at the same time.
 //!
 //! # Following
-//! What the datastore's own recorders commit wakes those who wait for it, before the one who recorded it
-//! is answered. What others commit (other processes, the Python library, a transaction of the caller's)
-//! is found within the [poll interval](PostgresOptions::poll_interval): one task for each table
-//! looks at its highest notification id, while somebody waits, and wakes those whose topics are new. Where
-//! [`notify`](PostgresOptions::notify) is on, hints travel between processes at once, and the poll stands
-//! behind them.
+//! A commit of the datastore's own recorders wakes the tasks that wait for it before its caller gets the
+//! result. Commits of others (other processes, the Python library, transactions of the caller's) are found
+//! within the [poll interval](PostgresOptions::poll_interval): while tasks wait, one task for each table
+//! reads its highest notification id, and wakes those that wait for one of the new topics. With
+//! [`notify`](PostgresOptions::notify), processes also notify each other after commits.
 //!
-//! A subscription outlives a restart of the server: it tries again at its position.
+//! A subscription survives a restart of the server: it retries at its position.
 //!
 //! # Lost connections
-//! Reads are tried again on a new connection, for up to the
-//! [connect timeout](PostgresOptions::connect_timeout). When a connection is lost while a commit is in flight,
-//! the recorder looks whether exactly these events, and their tracking position, are recorded before it does anything
-//! else: then they are acknowledged, and if not, they are recorded. Events of another writer at the same versions are
-//! taken for these if topic and state are the same bytes, unless their ids show that they are older than the request;
-//! states with a timestamp differ. Only when the server does not come back
-//! within the [connect timeout](PostgresOptions::connect_timeout) is the outcome
+//! Reads are retried on a new connection, for up to the [connect timeout](PostgresOptions::connect_timeout).
+//! If a connection is lost while a commit is in flight, the recorder first checks whether exactly these
+//! events, and their tracking position, are recorded: if so, they are acknowledged, and if not, they are
+//! recorded. Events of another writer at the same versions count as these if topic and state are the same
+//! bytes, unless their ids show that they are older than the request; states with a timestamp differ. Only if
+//! the server does not return within the [connect timeout](PostgresOptions::connect_timeout) is the outcome
 //! [unknown](es_core::ErrorKind::OutcomeUnknown). A position that is recorded without events counts as
-//! recorded when the table has exactly it, whoever wrote it.
+//! recorded if the table has exactly it, regardless of its writer.
 //!
-//! A connection that falls silent without an error, because a network loses what it is given, is
-//! noticed by asking the server on another one; see [`PostgresOptions::response_timeout`].
+//! A connection that stays silent without an error, because a network loses packets, is detected by asking
+//! the server on another connection; see [`PostgresOptions::response_timeout`].
 //!
-//! After a failover to a server that has lost acknowledged events, ids are handed out again:
-//! [`validated_position`](es_core::TrackingRecorderExt::validated_position) tells. A synchronous standby
-//! has all that was acknowledged. Readers see no more than it has, with one exception that is
-//! PostgreSQL's own: when of a primary the first process alone is killed, the others may for a moment
-//! show what no standby has.
+//! After a failover to a server that has lost acknowledged events, ids are allocated again:
+//! [`validated_position`](es_core::TrackingRecorderExt::validated_position) detects it. A synchronous standby
+//! has all acknowledged events. Readers see no more than it has, with one exception that is PostgreSQL's own:
+//! if only the first process of a primary is killed, the others may for a moment show commits that no standby
+//! has.
 //!
 //! # Roles
 //! - To create tables: `CREATE` on the schema. Other roles run without
@@ -112,17 +112,19 @@
 //! - To record: `SELECT` and `INSERT` on the events table, `USAGE` on its sequence, and
 //!   `SELECT, INSERT, UPDATE` on the tracking table.
 //!
-//! Statements of the library run with `search_path = pg_catalog, pg_temp`, so that objects of another role in `public`
-//! are not used in their place (CVE-2018-1058), and with planner settings of their own. Triggers of the tables run
-//! with them too: qualify the names that they use. A [`PostgresProjection`] and the caller's own transactions run with
-//! the settings of their role. Tables with child tables are read with them; each needs the same indexes.
+//! Statements of the library run with `search_path = pg_catalog, pg_temp`, so that objects of another role in
+//! `public` are not used in their place (CVE-2018-1058), and with planner settings of their own. Triggers of
+//! the tables run with these settings too: qualify the names that they use. A [`PostgresProjection`] and the
+//! caller's own transactions run with the settings of their role. Reads include child tables; each needs the
+//! same indexes.
 //!
 //! libpq's environment variables have no effect; see [`PostgresOptions::open`].
 //!
 //! # Synchronous standbys
-//! An acknowledged event is on the synchronous standby, with one exception: if the wait for the standby is cancelled
-//! (`pg_cancel_backend`, `pg_terminate_backend`, a fast shutdown), the server reports success with a warning, which the
-//! driver does not pass on. The event is then committed on the primary, and may be lost in a failover.
+//! An acknowledged event is on the synchronous standby, with one exception: if the wait for the standby is
+//! cancelled (`pg_cancel_backend`, `pg_terminate_backend`, a fast shutdown), the server reports success with
+//! a warning, which the driver does not pass on. The event is then committed on the primary, and may be lost
+//! in a failover.
 //!
 //! # Behind pgbouncer
 //! In session mode no option is needed; a pgbouncer that refuses the startup parameter of
@@ -140,12 +142,14 @@ mod error;
 mod external_transaction;
 mod fault_hooks;
 mod follow;
+mod limits;
 mod options;
 mod projection;
 mod read;
 mod recorder;
+mod resources;
 mod schema;
-mod store;
+mod task_permit;
 mod write;
 
 pub use datastore::PostgresDatastore;

@@ -1,4 +1,4 @@
-//! How a PostgreSQL datastore is opened.
+//! Options of a PostgreSQL datastore.
 
 use std::{
     env, fmt,
@@ -14,17 +14,16 @@ use futures_util::future::BoxFuture;
 use sqlx::postgres::PgSslMode;
 
 use crate::{
-    PostgresDatastore,
     fault_hooks::{FaultHooks, InstalledHooks},
+    limits::GroupLimits,
 };
 
-/// The port of PostgreSQL unless told otherwise.
 const DEFAULT_PORT: u16 = 5432;
 
 /// An [`Instant`](std::time::Instant) cannot be arbitrarily far in the future.
 const LONGEST_WAIT: Duration = Duration::from_hours(365 * 24);
 
-/// How a PostgreSQL datastore is opened.
+/// Options of a PostgreSQL datastore. Waiting times above 365 days count as 365 days.
 ///
 /// ```
 /// use std::time::Duration;
@@ -62,21 +61,21 @@ pub struct PostgresOptions {
     pub(crate) tls: TlsOptions,
     pub(crate) poll_interval: Duration,
     pub(crate) notify: bool,
-    pub(crate) group: GroupBounds,
+    pub(crate) group: GroupLimits,
     pub(crate) queue_bytes: NonZeroU32,
     pub(crate) hooks: InstalledHooks,
 }
 
-/// How the order of notifications is kept while several writers write.
+/// The way in which the total order of notifications is kept while several writers write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NotificationOrdering {
-    /// Writers exclude each other from before the first id is drawn until after the commit is visible, so that
-    /// ids become visible in ascending order: safe for every reader, the Python library's included.
+    /// Writers exclude each other from before the first id is allocated until after the commit is visible, so
+    /// that ids become visible in ascending order. Safe for every reader, the Python library's included.
     #[default]
     Serialized,
-    /// Writers never wait for each other; readers that meet a gap wait for the transactions that were writing.
-    /// Only where every reader uses this library, on the primary, in this mode.
+    /// Writers never wait for each other; readers that meet a gap wait for the transactions that were
+    /// writing. Safe only if every reader uses this library, on the primary, in this mode.
     Parallel,
 }
 
@@ -90,25 +89,18 @@ impl std::str::FromStr for NotificationOrdering {
             "serialized" | "table-lock" => Ok(Self::Serialized),
             "parallel" => Ok(Self::Parallel),
             _ => Err(PersistenceError::programming(format!(
-                "ordering {text:?} is not known: expected \"serialized\" or \"parallel\""
+                "unknown ordering {text:?}: expected \"serialized\" or \"parallel\""
             ))),
         }
     }
 }
 
-/// What one group commit takes at most; a larger request is a group of its own.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct GroupBounds {
-    pub(crate) rows: usize,
-    pub(crate) bytes: usize,
-}
-
-/// Calls for a password; see [`PostgresOptions::password_provider`].
+/// A function that returns a password; see [`PostgresOptions::password_provider`].
 type PasswordProvider = Arc<
     dyn Fn() -> BoxFuture<'static, Result<String, Box<dyn std::error::Error + Send + Sync>>> + Send + Sync,
 >;
 
-/// Where the password comes from. Never shown.
+/// The source of the password. `Debug` does not show it.
 #[derive(Clone)]
 pub(crate) enum Password {
     None,
@@ -126,7 +118,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// How connections are encrypted.
+/// The encryption of connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TlsOptions {
     pub(crate) mode: Option<PgSslMode>,
@@ -136,8 +128,8 @@ pub(crate) struct TlsOptions {
 }
 
 impl TlsOptions {
-    /// Fails when a file cannot be read: the driver would not say which.
-    pub(crate) fn require_files(&self) -> Result<(), PersistenceError> {
+    /// Checks that the files can be read: the error of the driver would not name the file.
+    pub(crate) fn check_files(&self) -> Result<(), PersistenceError> {
         for path in [&self.root_certificate, &self.client_certificate, &self.client_key].into_iter().flatten()
         {
             File::open(path).map_err(|error| {
@@ -151,11 +143,11 @@ impl TlsOptions {
 
 impl PostgresOptions {
     /// The longest [`lock_timeout`](Self::lock_timeout) and
-    /// [`idle_in_transaction_session_timeout`](Self::idle_in_transaction_session_timeout) in whole
-    /// seconds: the server counts milliseconds in a signed integer of 32 bits.
+    /// [`idle_in_transaction_session_timeout`](Self::idle_in_transaction_session_timeout), in whole seconds:
+    /// the server counts milliseconds in a signed 32-bit integer.
     pub const MAX_SERVER_TIMEOUT: Duration = Duration::from_secs(i32::MAX as u64 / 1_000);
 
-    /// Opens the database `dbname`, on `localhost` as user `postgres` unless told otherwise.
+    /// Returns the default options for the database `dbname`: host `localhost`, user `postgres`.
     pub fn new(dbname: impl Into<String>) -> Self {
         Self {
             dbname: dbname.into(),
@@ -181,13 +173,13 @@ impl PostgresOptions {
             tls: TlsOptions::default(),
             poll_interval: Duration::from_millis(250),
             notify: false,
-            group: GroupBounds { rows: 4_096, bytes: 4 << 20 },
+            group: GroupLimits { rows: 4_096, bytes: 4 << 20 },
             queue_bytes: const { NonZeroU32::new(64 << 20).unwrap() },
             hooks: InstalledHooks::default(),
         }
     }
 
-    /// The server: a host name, an address, or the directory of a Unix socket. The port stays.
+    /// Sets the server: a host name, an address, or the directory of a Unix socket. Keeps the port.
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Self {
         let port = self.hosts.first().map_or(DEFAULT_PORT, |(_, port)| *port);
@@ -195,7 +187,7 @@ impl PostgresOptions {
         self
     }
 
-    /// The port; 5432 by default. Of several hosts, the port of each.
+    /// Sets the port of each host; 5432 by default.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         for host in &mut self.hosts {
@@ -204,20 +196,20 @@ impl PostgresOptions {
         self
     }
 
-    /// Several servers, of which the first that accepts writes is used, and looked for again when
-    /// it does not any more.
+    /// Sets several servers. The first that accepts writes is used; when it no longer does, another one is
+    /// sought.
     #[must_use]
     pub fn hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = (H, u16)>) -> Self {
         self.hosts = hosts.into_iter().map(|(host, port)| (host.into(), port)).collect();
         self
     }
 
-    /// Several servers as the settings `POSTGRES_HOST` and `POSTGRES_PORT` name them: separated by
-    /// commas, with one port for all, or as many ports as hosts.
+    /// Sets several servers from lists separated by commas, as in `POSTGRES_HOST` and `POSTGRES_PORT`: with
+    /// one port for all, or as many ports as hosts.
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) when a host is empty, a port is not a
-    /// number, or there are neither one port nor as many as hosts.
+    /// [`Programming`](es_core::ErrorKind::Programming) if a host is empty, a port is not a number, or the
+    /// numbers of hosts and ports do not match.
     pub fn host_list(self, hosts: &str, ports: &str) -> Result<Self, PersistenceError> {
         let wrong = |what: String| Err(PersistenceError::programming(what));
         let hosts: Vec<&str> = hosts.split(',').map(str::trim).collect();
@@ -240,21 +232,21 @@ impl PostgresOptions {
         }
     }
 
-    /// The role to connect as; `postgres` by default.
+    /// Sets the role to connect as; `postgres` by default.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = user.into();
         self
     }
 
-    /// The password; none by default.
+    /// Sets the password; none by default.
     #[must_use]
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Password::Fixed(password.into());
         self
     }
 
-    /// Where to get a password for each new connection, such as a token that expires.
+    /// Sets a function that returns a password for each new connection, such as a token that expires.
     ///
     /// ```
     /// use es_postgres::PostgresOptions;
@@ -279,86 +271,87 @@ impl PostgresOptions {
         self
     }
 
-    /// The schema that the tables are in; `public` by default. It is not created.
+    /// Sets the schema of the tables; `public` by default. It is not created.
     #[must_use]
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = schema.into();
         self
     }
 
-    /// Whether missing tables and indexes are created when a recorder is made; yes by default. Without it, a
-    /// missing table is an error that names it.
+    /// Creates missing tables and indexes when a recorder is made; on by default. If off, a missing table is
+    /// an error.
     #[must_use]
     pub fn create_table(mut self, create: bool) -> Self {
         self.create_table = create;
         self
     }
 
-    /// How the order of notifications is kept; [`NotificationOrdering::Serialized`] by default, which is safe
-    /// for every reader. All processes that share a database must agree.
+    /// Sets the way in which the total order is kept; [`NotificationOrdering::Serialized`] by default, which
+    /// is safe for every reader. All processes that share a database must use the same.
     #[must_use]
     pub fn ordering(mut self, ordering: NotificationOrdering) -> Self {
         self.ordering = ordering;
         self
     }
 
-    /// How many connections of one recorder write at the same time in [`NotificationOrdering::Parallel`]; 2 by
-    /// default. In the serialized ordering it is one: more would wait for each other.
+    /// Sets the number of connections of one recorder that write at the same time in
+    /// [`NotificationOrdering::Parallel`]; 2 by default. In the serialized ordering it is always one: more
+    /// would wait for each other.
     #[must_use]
     pub fn writers(mut self, connections: NonZeroUsize) -> Self {
         self.writers = connections;
         self
     }
 
-    /// How long a reader in [`NotificationOrdering::Parallel`] waits for those who are writing, before it fails
-    /// with a transient error that names who holds it up; without end by default, since going on
-    /// would be to miss events. Values above 365 days count as that.
+    /// Sets how long a reader in [`NotificationOrdering::Parallel`] waits for writing transactions before it
+    /// fails with a transient error that names one; unlimited by default. A reader never skips the gap, since
+    /// that would miss events.
     #[must_use]
     pub fn fence_timeout(mut self, timeout: Duration) -> Self {
         self.fence_timeout = Some(timeout.min(LONGEST_WAIT));
         self
     }
 
-    /// How long a reader in [`NotificationOrdering::Parallel`] waits before it warns (an event of `tracing`) who
-    /// holds it up, again and again; 5 seconds by default. Values above 365 days count as that.
+    /// Sets the interval of warnings (events of `tracing`) of a reader in [`NotificationOrdering::Parallel`]
+    /// that waits for a writing transaction, which they name; 5 seconds by default.
     #[must_use]
     pub fn stall_warning(mut self, after: Duration) -> Self {
         self.stall_warning = after.min(LONGEST_WAIT);
         self
     }
 
-    /// How long to wait for the lock of the events table before recording fails with a transient
-    /// error; zero, the default, waits for ever. Opening fails if it exceeds
-    /// [`MAX_SERVER_TIMEOUT`](Self::MAX_SERVER_TIMEOUT).
+    /// Sets how long an append waits for the lock of the events table before it fails with a transient error;
+    /// zero, the default, waits forever. The longest is [`MAX_SERVER_TIMEOUT`](Self::MAX_SERVER_TIMEOUT).
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
         self
     }
 
-    /// How long a session may idle in a transaction before the server ends it; zero, the default,
-    /// is for ever. Opening fails if it exceeds [`MAX_SERVER_TIMEOUT`](Self::MAX_SERVER_TIMEOUT).
+    /// Sets how long a session may be idle in a transaction before the server terminates it; zero, the
+    /// default, is unlimited. The longest is [`MAX_SERVER_TIMEOUT`](Self::MAX_SERVER_TIMEOUT).
     #[must_use]
     pub fn idle_in_transaction_session_timeout(mut self, timeout: Duration) -> Self {
         self.idle_in_transaction_session_timeout = timeout;
         self
     }
 
-    /// How long to wait for a connection, a free one of the pool or a new one to each host, and for
-    /// a lost server to return before the outcome of a commit is given up; 30 seconds by default.
-    /// Values above 365 days count as that.
+    /// Sets how long a caller waits for a free connection of the pool or a new one to each host, and how long
+    /// after a lost connection reads are retried and the outcome of a commit is recovered; 30 seconds by
+    /// default.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout.min(LONGEST_WAIT);
         self
     }
 
-    /// How long the server may keep silent before it is asked, on another connection, whether it is
-    /// still at work on an answer; 30 seconds by default, and never at zero. It may be, for a lock or a
-    /// disk can take long, and is asked again after the same time. If it is not, or cannot be reached,
-    /// the network has lost what was sent or the answer: the connection counts as
-    /// [lost](crate#lost-connections). So this is to be more than the largest request takes on its way. The server is told to give up a client that it cannot reach after
-    /// the same time, unless it has settings of its own (`tcp_user_timeout`, `tcp_keepalives_idle`). Values above 365 days count as that.
+    /// Sets the interval at which, while no answer comes, the server is asked on another connection whether
+    /// it is still working on it; 30 seconds by default, and never at zero. If it is, because a lock or a
+    /// disk takes long, the wait goes on. If it is not, or cannot be reached, the network has lost the
+    /// request or the answer: the connection counts as [lost](crate#lost-connections). Set it to more than
+    /// the transfer of the largest request takes. The server closes a connection to a client that it cannot
+    /// reach after the same time, unless it has settings of its own (`tcp_user_timeout`,
+    /// `tcp_keepalives_idle`).
     ///
     /// Behind a [pooler in transaction mode](Self::transaction_pooler) it has no effect: set the pooler's
     /// `query_timeout` and `tcp_keepalive`.
@@ -368,7 +361,7 @@ impl PostgresOptions {
         self
     }
 
-    /// How long a connection is used; for ever by default. At zero, every connection serves one
+    /// Sets the maximum age of a connection; unlimited by default. At zero, a connection serves one
     /// transaction.
     #[must_use]
     pub fn conn_max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
@@ -376,61 +369,60 @@ impl PostgresOptions {
         self
     }
 
-    /// Whether a pooled connection is tried before it is used, at the price of a round trip; no by
-    /// default, since reads are retried and writes are found out when a connection is lost.
+    /// Tests a pooled connection before it is used, at the cost of a round trip; off by default, since reads
+    /// are retried and writes are recovered when a connection is lost.
     #[must_use]
     pub fn pre_ping(mut self, ping: bool) -> Self {
         self.pre_ping = ping;
         self
     }
 
-    /// How many connections are kept open; 5 by default.
+    /// Sets the number of connections that are kept open; 5 by default.
     #[must_use]
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.pool_size = connections;
         self
     }
 
-    /// How many more connections are opened when all are in use, and closed when nobody has needed
-    /// them for 10 to 20 seconds; 10 by default.
+    /// Sets the number of additional connections that are opened when all are in use, and closed after 10 to
+    /// 20 seconds without use; 10 by default.
     #[must_use]
     pub fn max_overflow(mut self, connections: usize) -> Self {
         self.max_overflow = connections;
         self
     }
 
-    /// How many readers may wait for a connection before the next one fails at once; zero, the
-    /// default, is any number. What was accepted to be recorded waits its turn.
+    /// Sets the number of readers that may wait for a connection before the next one fails at once; zero, the
+    /// default, is unlimited. Accepted writes always wait.
     #[must_use]
     pub fn max_waiting(mut self, callers: usize) -> Self {
         self.max_waiting = callers;
         self
     }
 
-    /// Whether connections go through a pooler in transaction mode, such as pgbouncer; no by
-    /// default. Then nothing is left in a session: statements are not kept prepared, and each runs
-    /// within a transaction of its own, which costs round trips. A pooler that tracks prepared
-    /// statements (pgbouncer from 1.21 with `max_prepared_statements`) needs it, too: without it, the
-    /// settings and locks of a session stay behind for other clients of the pooler, which then do not
-    /// find their tables (`search_path`).
+    /// Connects through a pooler in transaction mode, such as pgbouncer; off by default. If on, nothing is
+    /// left in a session: statements are not kept prepared, and each runs in a transaction of its own, which
+    /// costs round trips. A pooler that tracks prepared statements (pgbouncer from 1.21 with
+    /// `max_prepared_statements`) needs it, too: without it, other clients of the pooler get sessions with
+    /// this library's settings and locks, and do not find their tables (`search_path`).
     #[must_use]
     pub fn transaction_pooler(mut self, pooler: bool) -> Self {
         self.transaction_pooler = pooler;
         self
     }
 
-    /// Whether and how connections are encrypted, under the names of libpq's `sslmode`: `disable`,
-    /// `prefer` (the default, whatever `PGSSLMODE` is), `require`, `verify-ca`, `verify-full`. The driver does not try again
-    /// encrypted where libpq's `allow` does.
+    /// Sets the encryption of connections by the names of libpq's `sslmode`: `disable`, `allow`, `prefer`
+    /// (the default, also if `PGSSLMODE` is set), `require`, `verify-ca`, `verify-full`. With `allow`, the
+    /// driver does not retry with encryption as libpq does.
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) when the name is not known;
-    /// [`NotSupported`](es_core::ErrorKind::NotSupported) when it asks for encryption and the feature
-    /// `tls` is off.
+    /// [`Programming`](es_core::ErrorKind::Programming) if the name is unknown;
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) if it requires encryption and the feature `tls` is
+    /// off.
     pub fn sslmode(mut self, name: &str) -> Result<Self, PersistenceError> {
         let mode: PgSslMode = name.parse().map_err(|_| {
             PersistenceError::programming(format!(
-                "sslmode {name:?} is not known: expected disable, allow, prefer, require, verify-ca or \
+                "unknown sslmode {name:?}: expected disable, allow, prefer, require, verify-ca or \
                  verify-full"
             ))
         })?;
@@ -444,14 +436,14 @@ impl PostgresOptions {
         Ok(self)
     }
 
-    /// The file of certificates that the server's is verified against (PEM). Opening fails when it cannot be read.
+    /// Sets the file of the root certificates (PEM). Opening fails if it cannot be read.
     #[must_use]
     pub fn ssl_root_certificate(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls.root_certificate = Some(path.into());
         self
     }
 
-    /// The files of this client's certificate and key (PEM). Opening fails when they cannot be read.
+    /// Sets the files of the client's certificate and key (PEM). Opening fails if they cannot be read.
     #[must_use]
     pub fn ssl_client_certificate(
         mut self,
@@ -463,97 +455,79 @@ impl PostgresOptions {
         self
     }
 
-    /// How long it takes at most until those who wait for events or positions notice what another
-    /// process has recorded, or a transaction of the caller's own; 250 ms by default.
+    /// Sets the interval at which a waiting task polls for commits of other processes, and of the caller's
+    /// own transactions; 250 ms by default. Commits of recorders of the same datastore wake it at once.
     ///
-    /// What a recorder of the same datastore records wakes them at once. For the rest, one task for
-    /// each table asks for its highest notification id this often, and only while somebody waits: at
-    /// the default, four times a second, a look at one index entry. People hardly notice a
-    /// quarter of a second, nor does the server notice four such queries. Values above 365 days count as that.
+    /// One task for each table reads its highest notification id, while any task waits. Cost: four index
+    /// lookups per second.
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval.min(LONGEST_WAIT);
         self
     }
 
-    /// Whether other processes are told by `NOTIFY` when events were recorded, and listened to while
-    /// somebody follows a recorder here; no by default, since each such process notices by itself within
-    /// its [poll interval](Self::poll_interval).
+    /// Sends a `NOTIFY` after commits, and listens while a recorder is followed; off by default, since each
+    /// process also polls at its [poll interval](Self::poll_interval).
     ///
     /// The channel is the events table's name (with `_` for `.`), as in the Python library, whose
-    /// subscriptions wait for such hints alone: switch this on where they follow events of this
-    /// library. A hint is sent after each group commit, or once after several, in a transaction of its own
-    /// that is not flushed; no caller waits for it, and closing a recorder waits until it was
-    /// sent. Appending inside [a transaction of the caller's](crate::PostgresApplicationRecorder::insert_events_in)
-    /// sends it in that transaction, where `NOTIFY` takes a lock of the whole instance until the commit
-    /// is durable.
+    /// subscriptions rely on notifications alone: switch this on if they follow events of this library. A
+    /// notification is sent after each group commit, or once after several, in a transaction of its own that
+    /// is not flushed. No caller waits for it, but closing a recorder does. An append inside [a transaction
+    /// of the caller's](crate::PostgresApplicationRecorder::insert_events_in) sends it in that transaction,
+    /// where `NOTIFY` takes a lock of the whole instance until the commit is durable.
     ///
-    /// What it costs 64 writers was less than the noise of a busy machine: in five pairs of rounds, with the
-    /// table lock, hints made 0.98 to 1.85 of the events a second that there were without. From a
-    /// commit in one process to its delivery in another it took 3.9 ms instead of 240 (medians of 60).
+    /// Its cost for 64 writers was below the noise of a busy machine: in five pairs of rounds, with the table
+    /// lock, 0.98 to 1.85 of the events per second without it. The delay from a commit in one process to its
+    /// delivery in another was 3.9 ms instead of 240 ms (medians of 60).
     ///
-    /// Listening takes one connection beyond the pool's. Behind a
-    /// [pooler in transaction mode](Self::transaction_pooler) hints are sent, and not listened to.
+    /// Listening takes one connection beyond the pool. Behind a
+    /// [pooler in transaction mode](Self::transaction_pooler) notifications are sent, but not received.
     #[must_use]
     pub fn notify(mut self, notify: bool) -> Self {
         self.notify = notify;
         self
     }
 
-    /// How many events one group commit takes at most; 4,096 by default. A request that has more is
-    /// a group of its own.
+    /// Sets the maximum number of events of a group commit; 4,096 by default. A larger request is a group of
+    /// its own.
     #[must_use]
     pub fn group_rows(mut self, rows: NonZeroUsize) -> Self {
         self.group.rows = rows.get();
         self
     }
 
-    /// How many bytes of events one group commit takes at most; 4 MiB by default. A request that
-    /// has more is a group of its own.
+    /// Sets the maximum number of bytes of a group commit; 4 MiB by default. A larger request is a group of
+    /// its own.
     #[must_use]
     pub fn group_bytes(mut self, bytes: NonZeroUsize) -> Self {
         self.group.bytes = bytes.get();
         self
     }
 
-    /// How many bytes of events may wait for the writer or be on their way; 64 MiB by default.
-    /// Callers wait beyond that. Each event counts 128 bytes more than its topic and state, so that
-    /// this bounds the number of events too.
+    /// Sets the maximum number of bytes of events in the queue and in progress; 64 MiB by default. Beyond
+    /// that, callers wait. Each event counts 128 bytes more than its topic and state, which bounds the number
+    /// of events too.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: NonZeroU32) -> Self {
         self.queue_bytes = bytes;
         self
     }
 
-    /// Tells `hooks` the points that recorders pass: for tests.
+    /// Installs fault hooks, for tests.
     #[must_use]
     pub fn hooks(mut self, hooks: impl FaultHooks) -> Self {
         self.hooks = InstalledHooks::new(hooks);
         self
     }
 
-    /// Connects to the server.
-    ///
-    /// The environment variables of libpq (`PGHOST`, `PGPASSWORD`, `PGSSLMODE` and others) and the password
-    /// file have no effect. `PGOPTIONS`, `PGSSLCERT` and `PGSSLKEY`, which the driver reads and nothing
-    /// can override, must not be set: opening fails, except that those of a client certificate are ignored
-    /// where [`ssl_client_certificate`](Self::ssl_client_certificate) is given.
-    ///
-    /// # Errors
-    /// [`Operational`](es_core::ErrorKind::Operational) when no host can be reached, or none of
-    /// several accepts writes; [`Programming`](es_core::ErrorKind::Programming) for options that
-    /// make no sense.
-    ///
-    /// # Cancel safety
-    /// Dropping the future closes what was opened.
-    pub async fn open(self) -> Result<PostgresDatastore, PersistenceError> {
-        self.require_valid_timeouts()?;
-        self.require_no_libpq_variables()?;
-        PostgresDatastore::open(self).await
+    /// Checks the options, and that no environment variable changes them.
+    pub(crate) fn check(&self) -> Result<(), PersistenceError> {
+        self.check_timeouts()?;
+        self.check_environment()
     }
 
-    /// Refuses variables that the driver would obey without being asked to.
-    fn require_no_libpq_variables(&self) -> Result<(), PersistenceError> {
+    /// Refuses environment variables that the driver would apply.
+    fn check_environment(&self) -> Result<(), PersistenceError> {
         let certificates: &[&str] = match (&self.tls.client_certificate, &self.tls.mode) {
             (None, mode) if cfg!(feature = "tls") && !matches!(mode, Some(PgSslMode::Disable)) => {
                 &["PGSSLCERT", "PGSSLKEY"]
@@ -568,8 +542,8 @@ impl PostgresOptions {
         }
     }
 
-    /// Refuses timeouts that the server would refuse, with an error of its own for each statement.
-    fn require_valid_timeouts(&self) -> Result<(), PersistenceError> {
+    /// Refuses timeouts that the server would refuse, in each statement.
+    fn check_timeouts(&self) -> Result<(), PersistenceError> {
         let timeouts = [
             ("lock_timeout", self.lock_timeout),
             ("idle_in_transaction_session_timeout", self.idle_in_transaction_session_timeout),

@@ -1,4 +1,4 @@
-//! The recorders: which tier offers what.
+//! The recorders, and the parts they share: tables, queue, signals, reads.
 
 use std::sync::Arc;
 
@@ -6,9 +6,19 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
     PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder,
 };
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use crate::store::Store;
+use crate::{
+    connection::{Database, column},
+    error,
+    follow::{self, Signals},
+    options::NotificationOrdering,
+    read::{gap_fence, select},
+    resources::Resources,
+    schema::{CatalogState, TableName, TableSpec, rows::Topics},
+    write::{AppenderCache, Committer, Queue},
+};
 
 /// Keeps events, or snapshots, of aggregates in one table.
 ///
@@ -43,7 +53,8 @@ macro_rules! recorder {
     ($($name:ident),+) => {$(
         impl Recorder for $name {
             async fn close(&self) -> Result<(), PersistenceError> {
-                self.0.datastore.close().await
+                self.0.resources.close().await;
+                Ok(())
             }
         }
     )+};
@@ -53,7 +64,7 @@ macro_rules! aggregate_recorder {
     ($($name:ident),+) => {$(
         impl AggregateRecorder for $name {
             async fn insert_events(&self, events: Vec<StoredEvent>) -> Result<Vec<i64>, PersistenceError> {
-                self.0.append(events, None).await
+                self.0.queue.append(events, None).await
             }
 
             async fn select_events(
@@ -78,7 +89,7 @@ macro_rules! application_recorder {
             }
 
             async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
-                self.0.max_notification_id().await
+                gap_fence::highest_id(&self.0.database, self.0.events()?).await
             }
 
             fn commit_signal(&self) -> &Signal {
@@ -92,7 +103,7 @@ macro_rules! tracking_recorder {
     ($($name:ident),+) => {$(
         impl TrackingRecorder for $name {
             async fn insert_tracking(&self, tracking: Tracking) -> Result<(), PersistenceError> {
-                self.0.append(Vec::new(), Some(tracking)).await.map(drop)
+                self.0.queue.append(Vec::new(), Some(tracking)).await.map(drop)
             }
 
             async fn max_tracking_id(
@@ -125,6 +136,88 @@ impl ProcessRecorder for PostgresProcessRecorder {
         events: Vec<StoredEvent>,
         tracking: Tracking,
     ) -> Result<Vec<i64>, PersistenceError> {
-        self.0.append(events, Some(tracking)).await
+        self.0.queue.append(events, Some(tracking)).await
+    }
+}
+
+/// The tables, the queue and the signals of one recorder.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) database: Arc<Database>,
+    pub(crate) appender: Arc<AppenderCache>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) signals: Arc<Signals>,
+    tables: TableSpec,
+    resources: Arc<Resources>,
+}
+
+impl Store {
+    pub(crate) fn new(
+        resources: Arc<Resources>,
+        tables: TableSpec,
+        state: CatalogState,
+    ) -> Result<Self, PersistenceError> {
+        let database = Arc::clone(&resources.database);
+        // A signal that a caller keeps does not keep the connections open; a task that polls does.
+        let (listener, runtime) = (Arc::downgrade(&resources.listener), Handle::current());
+        let signals = Arc::new(resources.listener.tables.signals(&tables, move |permit| {
+            if let Some(listener) = listener.upgrade() {
+                runtime.spawn(follow::poll(listener, permit));
+            }
+        }));
+        let appender = Arc::new(AppenderCache::new(Arc::clone(&database), tables.clone(), state));
+        // Writers that exclude each other would only wait for each other; positions that one caller records
+        // one after the other must not overtake each other.
+        let writers = if appender.get().excludes_others() { 1 } else { database.options.writers.get() };
+        let queue = resources.add_queue(|| {
+            let committer = Committer::new(Arc::clone(&appender), Arc::clone(&signals));
+            Arc::new(Queue::start(committer, &database.options, writers))
+        })?;
+        Ok(Self { database, appender, queue, signals, tables, resources })
+    }
+
+    async fn select_events(
+        &self,
+        originator_id: Uuid,
+        range: EventRange,
+    ) -> Result<Vec<StoredEvent>, PersistenceError> {
+        let query = select::events(self.events()?, originator_id, range)?;
+        let mut topics = Topics::default();
+        self.database.fetch(&query, |row| topics.event(row)).await
+    }
+
+    async fn select_notifications(
+        &self,
+        selection: &NotificationSelection,
+    ) -> Result<Vec<Notification>, PersistenceError> {
+        let (database, events) = (&self.database, self.events()?);
+        match database.options.ordering {
+            _ if selection.limit == 0 => Ok(Vec::new()),
+            NotificationOrdering::Serialized => gap_fence::read(database, events, selection, None).await,
+            NotificationOrdering::Parallel => gap_fence::read_complete(database, events, selection).await,
+        }
+    }
+
+    async fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
+        self.check_open()?;
+        // The reserved name marks a tracking table for the Python library; it is not an application's.
+        if application_name == Tracking::RESERVED_NAME || application_name.contains('\0') {
+            return Ok(None);
+        }
+        let table = self.tables.tracking.as_ref();
+        let table = table.ok_or_else(|| PersistenceError::internal("a recorder without a tracking table"))?;
+        let query = select::max_tracking_id(table, application_name)?;
+        let positions = self.database.fetch(&query, |row| column::<Option<i64>>(row, 0)).await?;
+        Ok(positions.into_iter().next().flatten())
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), PersistenceError> {
+        if self.queue.is_closed() { Err(error::closed()) } else { Ok(()) }
+    }
+
+    fn events(&self) -> Result<&TableName, PersistenceError> {
+        self.check_open()?;
+        let events = self.tables.events.as_ref();
+        events.ok_or_else(|| PersistenceError::internal("a recorder without an events table"))
     }
 }

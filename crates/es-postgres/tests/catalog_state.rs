@@ -1,5 +1,5 @@
-//! Tables that are not as a recorder creates them: missing columns, keys and indexes, sequences that do not fit,
-//! the earlier layout of the tracking table, a layout that changes, triggers that skip rows.
+//! Tables that are not as a recorder creates them: missing columns, keys and indexes, sequences that do not
+//! fit, the earlier layout of the tracking table, a layout that changes, triggers that skip rows.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,8 +38,8 @@ async fn tables_that_vanish_are_not_replaced_by_empty_ones() {
     assert!(!scalar::<bool>(&mut schema.connect().await, &stands).await);
 }
 
-// Ids are drawn under a session lock, which the statement releases. A writer that was cancelled in between kept it:
-// its session went back to the pool, and no other writer could draw ids any more.
+// Ids are drawn under a session lock, which the statement releases. A writer that was cancelled in between
+// kept it: its session went back to the pool, and no other writer could draw ids any more.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_is_cancelled_while_it_draws_ids_keeps_no_lock() {
@@ -135,9 +135,9 @@ async fn a_tracking_table_with_another_key_is_refused() {
     }
 }
 
-// Python's version 9.5 migrates a tracking table of version 9.1 when it opens it: to another primary key. A recorder that
-// was open took every violation of the new key for a conflict of its events, and recorded no position until it was
-// opened again.
+// Python's version 9.5 migrates a tracking table of version 9.1 when it opens it: to another primary key. A
+// recorder that was open took every violation of the new key for a conflict of its events, and recorded no
+// position until it was opened again.
 
 const MIGRATE: &str = "BEGIN; ALTER TABLE {t} RENAME TO bkup1_bank_tracking; \
     ALTER INDEX {i} RENAME TO bkup1_bank_tracking_pkey; \
@@ -175,8 +175,8 @@ async fn a_migrated_tracking_table_is_noticed() {
     }
 }
 
-// An application recorder on a table without notification ids acknowledged events, returned no ids, and readers saw
-// none of them.
+// An application recorder on a table without notification ids acknowledged events, returned no ids, and
+// readers saw none of them.
 
 #[tokio::test]
 async fn a_table_without_notification_ids_is_refused() {
@@ -230,8 +230,8 @@ async fn long_table_names_have_indexes_of_their_own() {
     without.application_recorder("short").await.unwrap();
 }
 
-// A sequence that the default of the column uses, without being owned by the column, was not looked at: with `CACHE`,
-// sessions gave out ids in blocks, and a pager missed two thirds of the events.
+// A sequence that the default of the column uses, without being owned by the column, was not looked at: with
+// `CACHE`, sessions gave out ids in blocks, and a pager missed two thirds of the events.
 
 #[tokio::test]
 async fn a_sequence_that_is_not_owned_is_checked() {
@@ -261,8 +261,8 @@ async fn a_sequence_that_is_not_owned_is_checked() {
     }
 }
 
-// An identity column that is always generated refuses the ids that parallel ordering inserts: the recorder opened, and
-// every append failed.
+// An identity column that is always generated refuses the ids that parallel ordering inserts: the recorder
+// opened, and every append failed.
 
 #[tokio::test]
 async fn a_column_that_is_always_generated_is_refused_where_ids_are_inserted() {
@@ -288,7 +288,8 @@ async fn a_column_that_is_always_generated_is_refused_where_ids_are_inserted() {
     }
 }
 
-// A trigger that returns NULL skips its row without an error. The event was acknowledged with the ids of others.
+// A trigger that returns NULL skips its row without an error. The event was acknowledged with the ids of
+// others.
 
 #[tokio::test]
 async fn rows_that_a_trigger_skips_are_not_acknowledged() {
@@ -336,7 +337,8 @@ async fn rows_that_a_trigger_skips_are_not_acknowledged() {
     }
 }
 
-// Ids and versions of a smaller type were committed, and then could not be read: every caller got an unknown outcome.
+// Ids and versions of a smaller type were committed, and then could not be read: every caller got an unknown
+// outcome.
 
 #[tokio::test]
 async fn columns_of_other_types_are_refused() {
@@ -354,8 +356,8 @@ async fn columns_of_other_types_are_refused() {
     }
 }
 
-// Parallel ordering draws ids from the sequence, and ignored what the default of the column makes of them: its ids were
-// below those that readers had passed.
+// Parallel ordering draws ids from the sequence, and ignored what the default of the column makes of them:
+// its ids were below those that readers had passed.
 
 #[tokio::test]
 async fn a_default_that_is_not_the_plain_sequence_is_refused_in_parallel() {
@@ -373,8 +375,8 @@ async fn a_default_that_is_not_the_plain_sequence_is_refused_in_parallel() {
     assert!(refused.to_string().contains("default"), "{refused}");
 }
 
-// A unique index of the user's own was taken for a version conflict of a rival: the request was retried for two seconds,
-// and all others waited.
+// A unique index of the user's own was taken for a version conflict of a rival: the request was retried for
+// two seconds, and all others waited.
 
 #[tokio::test]
 async fn a_unique_index_of_the_users_is_no_conflict() {
@@ -388,8 +390,8 @@ async fn a_unique_index_of_the_users_is_no_conflict() {
     assert!(!refused.is_conflict());
 }
 
-// A transaction with a stricter isolation read the maximum of the positions from a snapshot that was older than its
-// locks: notifications were recorded twice.
+// A transaction with a stricter isolation read the maximum of the positions from a snapshot that was older
+// than its locks: notifications were recorded twice.
 
 #[tokio::test]
 async fn a_stricter_transaction_of_the_callers_is_refused() {

@@ -1,5 +1,5 @@
-//! Lost connections, locks that do not come, callers that go away: nothing is lost, nothing is
-//! written twice, and nobody is told what is not so.
+//! Lost connections, locks that are not granted, canceled callers: nothing is lost, nothing is written twice,
+//! and no caller gets a wrong result.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -52,7 +52,7 @@ async fn holding_the_lock(schema: &Schema) -> PgConnection {
     connection
 }
 
-/// Until somebody waits for a lock on the events table.
+/// Until a session waits for a lock on the events table.
 async fn until_waiting(connection: &mut PgConnection, schema: &Schema) {
     let events = schema.table("bank_events");
     let sql =
@@ -99,7 +99,7 @@ async fn a_request_that_never_arrived_is_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn somebody_elses_event_in_the_place_is_a_conflict() {
+async fn a_rivals_event_at_the_version_is_a_conflict() {
     let schema = Schema::create().await;
     let proxy = Proxy::start(schema.server.clone(), MARK).await;
     let options = schema
@@ -118,7 +118,7 @@ async fn somebody_elses_event_in_the_place_is_a_conflict() {
 
 const CONTESTED: Uuid = Uuid::from_u128(0xc0);
 
-/// Somebody else is faster while the outcome is in doubt.
+/// A rival is faster while the outcome is unknown.
 struct Inserting(common::Server, String);
 
 impl FaultHooks for Inserting {
@@ -191,7 +191,7 @@ async fn idle_connections_that_were_lost_are_replaced() {
     let page = recorder.select_notifications(NotificationSelection::new(10)).await.unwrap();
     assert_eq!(page.len(), 1, "a read is tried again");
     assert!(scalar::<i64>(&mut killer, &kill).await > 0);
-    assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [2], "a write is found out");
+    assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [2], "a write is recovered");
     assert_eq!(count(&schema).await, 2);
 }
 
@@ -421,7 +421,7 @@ fn who_outlives_the_writers_runtime_is_told() {
     let mut waiting = Box::pin(recorder.insert_events(vec![first()]));
     assert!(callers.block_on(async { (&mut waiting).now_or_never() }).is_none());
     drop(writers);
-    // This one was not sent, which nobody is left to say.
+    // This one was not sent, which no task is left to report.
     assert_eq!(callers.block_on(waiting).unwrap_err().kind(), ErrorKind::OutcomeUnknown);
     let refused = callers.block_on(recorder.insert_events(vec![first()])).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Interface);
@@ -492,8 +492,9 @@ async fn what_is_postponed_is_not_overtaken() {
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(9));
 }
 
-/// One that is left out for a version that its rival then has may have lost its position, too: its own time comes, and it
-/// is told of the position, as it would be without others around. There is nothing left for it to do.
+/// One that is left out for a version that its rival then has may have lost its position, too: its own time
+/// comes, and it is told of the position, as it would be without others around. There is nothing left for it
+/// to do.
 #[tokio::test]
 async fn who_is_postponed_with_a_lost_position_is_told_of_the_position() {
     let schema = Schema::create().await;

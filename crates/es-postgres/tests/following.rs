@@ -1,5 +1,5 @@
 //! Following a log that other processes write, which a datastore of its own stands for here: woken by
-//! the poll, woken by a hint, and not woken when there is nothing to read.
+//! the poll, woken by a notification, and not woken when there is nothing to read.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -30,7 +30,7 @@ use es_postgres::{
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 
-/// Longer than any test takes: whoever waits for this to pass fails.
+/// Longer than any test takes: a test that waits for it fails.
 const NEVER: Duration = Duration::from_secs(3_600);
 
 /// A bound for tests that fail.
@@ -217,7 +217,7 @@ async fn waiting_for_a_position_notices_another_process() {
     soon(waiting).await.unwrap().unwrap();
 }
 
-/// Subscribers whose topics are not written read nothing, whoever writes.
+/// Subscribers whose topics are not written read nothing, regardless of the writer.
 #[tokio::test]
 async fn a_thousand_subscribers_of_other_topics_read_nothing() {
     const SUBSCRIBERS: usize = 1_000;
@@ -258,8 +258,8 @@ async fn a_thousand_subscribers_of_other_topics_read_nothing() {
     assert_eq!(reads.load(Atomic::SeqCst), 4 * SUBSCRIBERS, "each has read once: the end, and a page");
 }
 
-/// Ids that are missing wake nobody whose topics are not written: what appears later wakes those who
-/// wait for it, and what was rolled back nobody.
+/// Missing ids wake no subscriber of other topics: an event that appears later wakes its subscribers, and one
+/// that was rolled back wakes none.
 #[tokio::test]
 async fn a_gap_wakes_only_those_whom_it_concerns() {
     for (ordering, end) in [
@@ -368,7 +368,7 @@ async fn a_position_does_not_move_past_what_is_being_written() {
             pages
         });
         fence.reached().await;
-        assert!(!following.is_finished(), "it waits for whoever is writing");
+        assert!(!following.is_finished(), "it waits for the writing transactions");
         fence.open();
         run(&mut slow, "COMMIT").await;
         writer.insert_events(vec![of_topic("bank:A")]).await.unwrap();
@@ -401,7 +401,7 @@ async fn closing_and_dropping_end_the_looking() {
             assert_eq!(soon(subscription.next_page()).await.unwrap(), None, "it ends in order");
         }
         drop((recorder, subscription));
-        // Who waits is told, whatever else woke it before.
+        // A waiting task is woken, even if something else woke it before.
         soon(async { while listeners.0.notified().await || listeners.1.notified().await {} }).await;
         until(&mut connection, SESSIONS).await;
     }
@@ -409,8 +409,8 @@ async fn closing_and_dropping_end_the_looking() {
 
 // Hints.
 
-/// A recorder that waits for hints, and nothing else: held at each `Listening` until it is let go.
-async fn hinted(server: &common::Server) -> (PostgresProcessRecorder, Warden) {
+/// A recorder that waits for notifications alone, held at each `Listening` until released.
+async fn notified(server: &common::Server) -> (PostgresProcessRecorder, Warden) {
     let (gate, listening) = Gate::at(FaultPoint::Listening);
     let options = server.options().poll_interval(NEVER).notify(true).hooks(gate);
     (options.open().await.unwrap().process_recorder("bank").await.unwrap(), listening)
@@ -420,9 +420,9 @@ async fn hinted(server: &common::Server) -> (PostgresProcessRecorder, Warden) {
 const LISTENING: &str = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
 
 #[tokio::test]
-async fn a_hint_wakes_those_who_wait_elsewhere() {
+async fn a_notify_wakes_waiting_tasks_of_another_datastore() {
     let database = Database::create().await;
-    let (reader, mut listening) = hinted(&database.server).await;
+    let (reader, mut listening) = notified(&database.server).await;
     let writer = database.server.options().notify(true).open().await.unwrap();
     let writer = writer.application_recorder("bank").await.unwrap();
     let mut listener = reader.commit_signal().listen(["bank:A"]);
@@ -432,7 +432,7 @@ async fn a_hint_wakes_those_who_wait_elsewhere() {
         writer.insert_events(vec![of_topic("bank:A")]).await.unwrap();
         woken(&mut listener).await;
     }
-    // A transaction of the caller's carries its hint along, also to its own process.
+    // A transaction of the caller's sends its notification, also to its own process.
     let mut connection = database.server.connect().await;
     let mut transaction = sqlx::Connection::begin(&mut connection).await.unwrap();
     writer.insert_events_in(&mut transaction, &[of_topic("bank:A")]).await.unwrap();
@@ -449,11 +449,11 @@ async fn a_hint_wakes_those_who_wait_elsewhere() {
     woken(&mut listener).await;
 }
 
-/// What is told while nobody listens is found by looking again.
+/// Events that are notified while no connection listens are found by polling.
 #[tokio::test]
 async fn a_listening_connection_that_is_lost_is_replaced() {
     let database = Database::create().await;
-    let (reader, mut listening) = hinted(&database.server).await;
+    let (reader, mut listening) = notified(&database.server).await;
     let mut listener = reader.commit_signal().listen(["bank:A"]);
     woken(&mut listener).await;
     let mut connection = database.server.connect().await;
@@ -461,7 +461,7 @@ async fn a_listening_connection_that_is_lost_is_replaced() {
         listening.pass_one().await;
         until(&mut connection, &format!("SELECT count(*) = 1 {LISTENING}")).await;
         run(&mut connection, &format!("SELECT pg_terminate_backend(pid, 10000) {LISTENING}")).await;
-        // Held when it has listened again, and before it looks: closing waits until the hint was sent.
+        // Held when it has listened again, and before it looks: closing waits until the notification was sent.
         listening.reached().await;
         run(&mut connection, &format!("SELECT pg_terminate_backend(pid, 10000) {LISTENING}")).await;
         let writer = recorder(database.server.options().notify(true)).await;
@@ -472,9 +472,9 @@ async fn a_listening_connection_that_is_lost_is_replaced() {
     }
 }
 
-/// The Python library's followers wait for hints on this channel.
+/// The Python library's subscriptions wait for notifications on this channel.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hints_are_sent_on_the_channel_of_the_python_library() {
+async fn notifications_are_sent_on_the_channel_of_the_python_library() {
     let database = Database::create().await;
     let recorder = database.server.options().notify(true).open().await.unwrap();
     let recorder = recorder.application_recorder("Bank.Of.England").await.unwrap();
@@ -486,6 +486,6 @@ async fn hints_are_sent_on_the_channel_of_the_python_library() {
     let mut listener = sqlx::postgres::PgListener::connect(&address).await.unwrap();
     listener.listen("bank_of_england_events").await.unwrap();
     recorder.insert_events(vec![first()]).await.unwrap();
-    let hint = soon(listener.recv()).await.unwrap();
-    assert_eq!(hint.channel(), "bank_of_england_events");
+    let notification = soon(listener.recv()).await.unwrap();
+    assert_eq!(notification.channel(), "bank_of_england_events");
 }

@@ -1,5 +1,5 @@
-//! What is told of requests whose connection is lost: certain conflicts as conflicts, and of a group
-//! whose server is gone everything within one bound.
+//! Results of requests whose connection is lost: certain conflicts are conflicts, and if the server is gone,
+//! all requests of a group fail within one bound.
 //!
 //! Defects that were once here: a conflict with a tracking position was looked at again and again
 //! until the time was over, and then called unknown; each request of a lost group waited for its
@@ -38,7 +38,7 @@ fn marked() -> StoredEvent {
     StoredEvent { state: Bytes::from_static(MARK), ..first() }
 }
 
-/// Somebody else records position 7 while the outcome is in doubt.
+/// A rival records position 7 while the outcome is unknown.
 struct Tracks(Server, String);
 
 impl FaultHooks for Tracks {
@@ -53,7 +53,7 @@ impl FaultHooks for Tracks {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn somebody_elses_position_is_a_certain_conflict() {
+async fn a_rivals_position_is_a_certain_conflict() {
     let schema = Schema::create().await;
     let proxy = Proxy::start(schema.server.clone(), MARK).await;
     let hooks = Tracks(schema.server.clone(), schema.table("bank_tracking"));

@@ -24,7 +24,7 @@ use std::{
 
 use common::{
     Schema, first,
-    link::{Direction, Harm, Link},
+    link::{Direction, Link, NetworkFault},
     run, scalar,
 };
 use es_core::{
@@ -94,7 +94,7 @@ async fn tables(way: Way) -> Schema {
 }
 
 /// Does harm to the first message, then to the second one, until there are no more. Says how many.
-async fn harm_each_message(way: Way, doing: Doing, direction: Direction, harm: Harm) -> usize {
+async fn harm_each_message(way: Way, doing: Doing, direction: Direction, harm: NetworkFault) -> usize {
     let schema = tables(way).await;
     let link = Link::start(&schema.server).await;
     let mut expected = Vec::new();
@@ -137,7 +137,7 @@ async fn does(doing: Doing, recorder: &PostgresProcessRecorder, round: usize) ->
     }
 }
 
-async fn harm_everything(harm: Harm, ways: &[Way]) {
+async fn harm_everything(harm: NetworkFault, ways: &[Way]) {
     let mut lanes = Vec::new();
     for &way in ways {
         for doing in [Doing::AppendingOne, Doing::AppendingSeveral, Doing::Reading] {
@@ -152,25 +152,25 @@ async fn harm_everything(harm: Harm, ways: &[Way]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_is_cut_at_any_message_is_made_up_for() {
-    harm_everything(Harm::Cut, &[SERIALIZED, PARALLEL, Way::Transaction]).await;
+    harm_everything(NetworkFault::Cut, &[SERIALIZED, PARALLEL, Way::Transaction]).await;
 }
 
-/// A server that breaks down may have committed before; its words were once taken for those of a statement that has
-/// written nothing.
+/// A server that breaks down may have committed before; its words were once taken for those of a statement
+/// that has written nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_breaks_down_at_any_message_is_made_up_for() {
-    harm_everything(Harm::Breakdown, &[SERIALIZED, PARALLEL, Way::Transaction]).await;
+    harm_everything(NetworkFault::Breakdown, &[SERIALIZED, PARALLEL, Way::Transaction]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_freezes_at_any_message_is_made_up_for() {
-    harm_everything(Harm::Freeze, &[SERIALIZED, Way::Transaction]).await;
+    harm_everything(NetworkFault::Freeze, &[SERIALIZED, Way::Transaction]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_comes_late_does_no_harm() {
     // Later than the recorder looks and sooner than it gives up, and later than a transaction may idle.
-    harm_everything(Harm::Delay(PATIENCE * 5 / 4), &[SERIALIZED, Way::TransactionInTime]).await;
+    harm_everything(NetworkFault::Delay(PATIENCE * 5 / 4), &[SERIALIZED, Way::TransactionInTime]).await;
 }
 
 // A server that is at work is waited for, however long.
@@ -203,8 +203,8 @@ async fn a_lock_that_takes_long_is_no_lost_connection() {
     assert_eq!(append.await.unwrap().unwrap(), [1]);
 }
 
-// A server that breaks down closes a connection before it answers whether it encrypts. The driver takes the end for a
-// zero byte and reports an error of the protocol, which was not transient: a follower gave up.
+// A server that breaks down closes a connection before it answers whether it encrypts. The driver takes the
+// end for a zero byte and reports an error of the protocol, which was not transient: a follower gave up.
 
 #[tokio::test]
 async fn a_connection_that_is_closed_before_the_first_answer_may_be_tried_again() {

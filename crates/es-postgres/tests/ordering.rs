@@ -177,13 +177,13 @@ async fn what_commits_between_page_and_horizon_is_not_skipped() {
     let (reader, mut points) = trap.holding_reader(FaultPoint::GapFound).await;
     let mut page = tokio::spawn(async move { ids(&reader, after(0)).await });
     points.passed_by(FaultPoint::GapFound, &mut page).await;
-    // The rows are read, the horizon is not: nobody will be in it.
+    // The rows are read, the horizon is not: it will be empty.
     slow.commit().await;
     points.release();
     assert_eq!(page.await.unwrap(), [1, 2], "the page is read again after the horizon");
 
     // The defect: rows and horizon in one statement. Its snapshot is taken first, and the locks are
-    // listed later: whoever commits in between is in neither. An advisory lock that the statement
+    // listed later: a writer that commits in between is in neither. An advisory lock that the statement
     // waits for stands for "in between".
     let trap = Trap::set().await;
     let mut slow = trap.writer().await;
@@ -338,7 +338,7 @@ async fn a_short_page_has_nothing_that_was_drawn_after_the_horizon() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_that_reaches_its_stop_waits_for_nobody() {
+async fn a_page_that_reaches_its_stop_does_not_wait() {
     let trap = Trap::set().await;
     trap.recorder.insert_events(vec![first(), first()]).await.unwrap();
     let mut slow = trap.writer().await;
@@ -750,7 +750,7 @@ impl Points {
     async fn unhindered(&mut self, page: impl Future<Output = Vec<i64>>) -> Vec<i64> {
         tokio::select! {
             biased;
-            () = self.passed(FaultPoint::WritersPending) => panic!("the reader waits for somebody"),
+            () = self.passed(FaultPoint::WritersPending) => panic!("the reader waits for a writer"),
             page = page => page,
         }
     }
@@ -891,7 +891,7 @@ mod defective {
         }
     }
 
-    /// Reads the rows if nobody is writing, in one statement.
+    /// Reads the rows if no transaction is writing, in one statement.
     #[derive(Default)]
     pub(crate) struct OneStatement(i64);
 

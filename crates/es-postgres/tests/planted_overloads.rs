@@ -1,10 +1,10 @@
 //! No function or operator of a stranger runs with the rights of this library's role.
 //!
-//! A role that may create objects in a schema of the search path can define an overload of a built-in function or
-//! operator for types that PostgreSQL itself does not define it for. It is then preferred to the built-in
-//! one, and runs with the rights of the caller (CVE-2018-1058). Some names in this library's SQL were not
-//! qualified: `numeric * integer`, `oid = regclass`, `cardinality` and `unnest`. With the library connected
-//! as a superuser, opening a datastore was enough to make a stranger a superuser.
+//! A role that may create objects in a schema of the search path can define an overload of a built-in
+//! function or operator for types that PostgreSQL itself does not define it for. It is then preferred to the
+//! built-in one, and runs with the rights of the caller (CVE-2018-1058). Some names in this library's SQL
+//! were not qualified: `numeric * integer`, `oid = regclass`, `cardinality` and `unnest`. With the library
+//! connected as a superuser, opening a datastore was enough to make a stranger a superuser.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -527,7 +527,7 @@ fn portion_again(page: &[Notification], position: i64) -> NotificationBatch<'_> 
     }
 }
 
-/// Subscriptions, woken by the poller and by hints, with a gap whose transaction is open meanwhile.
+/// Subscriptions, woken by the poller and by notifications, with a gap whose transaction is open meanwhile.
 async fn follow(options: &PostgresOptions, name: &str) {
     for notify in [false, true] {
         let options = options.clone().notify(notify);
@@ -546,7 +546,7 @@ async fn follow(options: &PostgresOptions, name: &str) {
     }
 }
 
-/// Answers of commits are lost, and their outcome is found out.
+/// Answers of commits are lost, and their outcomes are recovered.
 async fn recover(server: &Server, options: &PostgresOptions, name: &str) {
     let marked = || StoredEvent { state: Bytes::from_static(MARK), ..first() };
     for cut in [Cut::Answer, Cut::Request] {

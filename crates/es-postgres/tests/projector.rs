@@ -12,7 +12,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use common::{
     Database, Schema, Server, first,
-    link::{Direction, Harm, Link},
+    link::{Direction, Link, NetworkFault},
     run, scalar,
 };
 use es_core::{
@@ -232,7 +232,7 @@ async fn effects_and_position_are_committed_together() {
     }
 }
 
-/// Somebody migrates the tracking table meanwhile, as the Python library does.
+/// The tracking table is migrated meanwhile, as by the Python library.
 #[tokio::test]
 async fn another_layout_of_the_tracking_table_is_noticed() {
     let fixture = Fixture::create(true).await;
@@ -373,7 +373,7 @@ async fn a_future_dropped_at_any_step_leaves_all_or_nothing() {
     }
 }
 
-/// The server ends the session at each step, and whoever comes after it goes on.
+/// The server terminates the session at each step, and the next attempt succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_killed_at_any_step_leaves_each_effect_once() {
     let kill = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
@@ -506,7 +506,7 @@ async fn a_connection_that_freezes_at_any_message_is_given_up() {
             let recorder = options.clone().open().await.unwrap().tracking_recorder("bank").await.unwrap();
             let mut projector = recorder.projector(fixture.rows(Two::Projects)).await.unwrap();
             let next = notifications([id]);
-            link.arm(direction, Harm::Freeze, passing);
+            link.arm(direction, NetworkFault::Freeze, passing);
             let processed = soon(projector.process(batch(&next))).await;
             let was_done = link.disarm();
             if let Err(failure) = processed {
@@ -567,7 +567,7 @@ impl PostgresProjection for FailsFreezing {
         notification: &Notification,
     ) -> Result<(), HandlerError> {
         self.rows.project(transaction, notification).await?;
-        self.link.arm(Direction::ToServer, Harm::Freeze, 0);
+        self.link.arm(Direction::ToServer, NetworkFault::Freeze, 0);
         Err("it is refused".into())
     }
 }

@@ -139,9 +139,9 @@ async fn what_is_created_is_what_python_creates() {
     assert_eq!(scalar::<String>(&mut connection, mark).await, "__migration__1");
 }
 
-/// Version 9.5 records the position before it locks the events table. An append that waited for the position while it
-/// held the events table, and an append of Python's for the same upstream, waited for each other until the server
-/// aborted one of them.
+/// Version 9.5 records the position before it locks the events table. An append that waited for the position
+/// while it held the events table, and an append of Python's for the same upstream, waited for each other
+/// until the server aborted one of them.
 #[tokio::test]
 async fn a_locked_position_is_not_waited_for_inside_the_statement() {
     let database = restore("postgres-9.5-plain").await;

@@ -30,7 +30,7 @@ async fn events_are_kept_in_order_and_conflicts_named() {
     let refused = recorder.insert_events_with_tracking(vec![first()], tracking).await.unwrap_err();
     let expected = Conflict::Tracking { application_name: "upstream".to_owned(), notification_id: 5 };
     assert_eq!(refused.conflict(), Some(&expected));
-    // A conflict is told before an id is spent.
+    // A conflict is detected before an id is allocated.
     assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [4]);
     let events = recorder.select_events(id, EventRange::all()).await.unwrap();
     assert_eq!(events, [event(id, 1), event(id, 2), event(id, 3)]);
@@ -44,7 +44,8 @@ async fn events_are_kept_in_order_and_conflicts_named() {
     assert_eq!(closed.kind(), ErrorKind::Interface);
 }
 
-/// A group is asked for by the lowest and the highest version of each aggregate: what lies between is no conflict by itself.
+/// A group is asked for by the lowest and the highest version of each aggregate: what lies between is no
+/// conflict by itself.
 #[tokio::test]
 async fn versions_between_those_of_a_batch_are_no_conflict() {
     let schema = Schema::create().await;
@@ -60,8 +61,8 @@ async fn versions_between_those_of_a_batch_are_no_conflict() {
     assert_eq!(recorder.insert_events(vec![event(id, 3), event(id, 4)]).await.unwrap(), [6, 7]);
 }
 
-/// A conflict with an event that is committed while a request waits for the lock is reported, for a single event and
-/// for a group.
+/// A conflict with an event that is committed while a request waits for the lock is reported, for a single
+/// event and for a group.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conflict_that_arises_while_waiting_is_reported() {
     let schema = Schema::create().await;

@@ -23,7 +23,7 @@ use es_core::{
 use es_postgres::{PostgresApplicationRecorder, PostgresOptions};
 use tokio::sync::mpsc;
 
-/// Longer than the test takes: whoever waits for this to pass fails.
+/// Longer than the test takes: a test that waits for it fails.
 const NEVER: Duration = Duration::from_secs(3_600);
 
 /// Sends the ids that a subscription delivers.

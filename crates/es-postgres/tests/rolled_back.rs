@@ -1,5 +1,5 @@
-//! A log, or a tracking record, that is cut back under a running processor: by the restore of a backup, or by a
-//! failover to a standby that lags.
+//! A log, or a tracking record, that is cut back under a running processor: by the restore of a backup, or by
+//! a failover to a standby that lags.
 //!
 //! The bug: only the first position of a run was compared with the log. After an upstream was cut back to 7
 //! under a processor at 10, the new notifications 8 to 10 were never handled; after a downstream was, the

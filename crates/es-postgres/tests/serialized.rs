@@ -1,7 +1,8 @@
 //! Serialized ordering: ids become visible in ascending order, whichever kinds of writers share the table.
 //!
-//! Writers of this library exclude each other by an advisory lock inside the statement that inserts, and the Python
-//! library's writers by the lock that `INSERT` takes. Each test also runs a defective variant, which it must catch.
+//! Writers of this library exclude each other by an advisory lock inside the statement that inserts, and the
+//! Python library's writers by the lock that `INSERT` takes. Each test also runs a defective variant, which
+//! it must catch.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -128,9 +129,9 @@ enum Writer {
     Unlocked,
 }
 
-/// Kinds that run together. An earlier build with an insert-only role takes the advisory lock before the table, so with
-/// writers that lock the table it makes circles of waiting, which the server resolves without an error, but only after
-/// `deadlock_timeout`.
+/// Kinds that run together. An earlier build with an insert-only role takes the advisory lock before the
+/// table, so with writers that lock the table it makes circles of waiting, which the server resolves without
+/// an error, but only after `deadlock_timeout`.
 const WRITERS: [&[Writer]; 2] = [
     &[Writer::Recorder, Writer::CallersTransaction, Writer::Python, Writer::EarlierBuild],
     &[Writer::Recorder, Writer::CallersTransaction, Writer::EarlierInsertOnly],
@@ -180,8 +181,8 @@ impl Writer {
     }
 }
 
-/// Follows the log by `id > last` until it has read so many events beyond the end of the writers, and returns the ids
-/// that it read.
+/// Follows the log by `id > last` until it has read so many events beyond the end of the writers, and returns
+/// the ids that it read.
 async fn follow(server: Server, events: String, stop: Arc<AtomicBool>, read: Arc<AtomicUsize>) -> Vec<i64> {
     let mut connection = server.connect().await;
     let mut seen: Vec<i64> = Vec::new();
@@ -198,8 +199,8 @@ async fn follow(server: Server, events: String, stop: Arc<AtomicBool>, read: Arc
     }
 }
 
-/// Runs two writers of each kind beside a reader of `reading_from`, and returns the ids that it read and those that
-/// are recorded.
+/// Runs two writers of each kind beside a reader of `reading_from`, and returns the ids that it read and
+/// those that are recorded.
 async fn read_beside(
     schema: &Schema,
     kinds: &[Writer],
@@ -270,8 +271,8 @@ async fn ids_become_visible_in_order_beside_writers_of_every_kind() {
     panic!("the test does not notice writers without a lock");
 }
 
-// The commit of a higher id follows the commit of a lower one in the write-ahead log too, so a standby shows them in the
-// same order.
+// The commit of a higher id follows the commit of a lower one in the write-ahead log too, so a standby shows
+// them in the same order.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ids_become_visible_in_order_on_a_standby() {
@@ -348,8 +349,8 @@ async fn neither_kind_of_writer_starves() {
     }
 }
 
-// The statement's snapshot is older than its lock: a position that a rival records in between is met by the row, which
-// shows its latest version, and not by the snapshot.
+// The statement's snapshot is older than its lock: a position that a rival records in between is met by the
+// row, which shows its latest version, and not by the snapshot.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_position_that_is_recorded_while_an_append_waits_is_not_repeated() {
@@ -445,8 +446,9 @@ async fn open_hooked(
     (options.open().await.unwrap().process_recorder("bank").await.unwrap(), locked)
 }
 
-// A request whose position is locked was waited for inside the statement, or retried beside later requests: others
-// waited with it, the position after it overtook it, and it was refused, as if its notification had been processed.
+// A request whose position is locked was waited for inside the statement, or retried beside later requests:
+// others waited with it, the position after it overtook it, and it was refused, as if its notification had
+// been processed.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_position_delays_its_own_application_alone() {
@@ -482,9 +484,9 @@ async fn a_locked_position_delays_its_own_application_alone() {
     }
 }
 
-// The first position of an application was inserted while the statement held the locks of the events table, and waited
-// there for a rival's first position: a deadlock with the Python library's order of locks, and with a projection that
-// appends.
+// The first position of an application was inserted while the statement held the locks of the events table,
+// and waited there for a rival's first position: a deadlock with the Python library's order of locks, and
+// with a projection that appends.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_first_position_is_waited_for_without_locks() {

@@ -184,7 +184,7 @@ impl FaultHooks for Ends {
     }
 }
 
-// A server that lets nobody in, because all its connections are taken.
+// A server that refuses connections, because all are in use.
 
 #[tokio::test]
 async fn a_server_out_of_connections_is_a_transient_error() {
@@ -315,8 +315,8 @@ async fn a_full_disk_is_told_and_loses_nothing() {
     }
 }
 
-// The disk of the write-ahead log is full: the server breaks down, maybe in the midst of a commit, and cannot begin
-// anew before room is made.
+// The disk of the write-ahead log is full: the server breaks down, maybe in the midst of a commit, and cannot
+// begin anew before room is made.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_write_ahead_log_is_made_up_for() {

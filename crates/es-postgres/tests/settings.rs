@@ -542,7 +542,7 @@ async fn a_connection_that_must_be_encrypted_is_or_is_not_made() {
     let opened = options.open().await;
     if has_tls {
         opened.unwrap();
-        // Nobody told which authority to trust, and no public one knows a server of tests.
+        // No root certificate is set, and no public authority has signed the certificate of a test server.
         server.options().sslmode("verify-full").unwrap().open().await.unwrap_err();
     } else {
         let refused = opened.unwrap_err();
@@ -803,8 +803,8 @@ async fn events_and_the_callers_own_tables_change_together() {
     }
 }
 
-/// A position that a rival recorded between the check and the insertion left the events in the caller's transaction,
-/// to be committed without it.
+/// A position that a rival recorded between the check and the insertion left the events in the caller's
+/// transaction, to be committed without it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_an_append_cannot_be_committed_by_the_caller() {
     let schema = Schema::create().await;

@@ -24,7 +24,8 @@ use es_core::{AggregateRecorder, ErrorKind, PersistenceError};
 use es_postgres::{PostgresDatastore, PostgresOptions};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
-/// The only name in the server's certificate. Its address, by which the server can be reached as well, is not.
+/// The only name in the server's certificate. Its address, by which the server can be reached as well, is
+/// not.
 const NAME: &str = "localhost";
 
 /// An authority that signs certificates.
@@ -64,8 +65,8 @@ fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// A server that offers encryption, with a certificate for [`NAME`] that the authority has signed, and the directory of
-/// its certificates; none where PostgreSQL's programs are not installed here.
+/// A server that offers encryption, with a certificate for [`NAME`] that the authority has signed, and the
+/// directory of its certificates; none where PostgreSQL's programs are not installed here.
 async fn start(authority: &Authority) -> Option<(Cluster, PathBuf)> {
     let mut cluster = Cluster::start(&[])?;
     let directory = cluster.directory("certificates");

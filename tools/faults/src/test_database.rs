@@ -138,7 +138,7 @@ impl TestDatabase {
             points.extend(["GapFound", "HorizonTaken", "HorizonPassed"]);
         }
         if *hints {
-            points.extend(["Hinting", "Listening"]);
+            points.extend(["Notifying", "Listening"]);
         }
         points
     }

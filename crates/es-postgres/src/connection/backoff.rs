@@ -1,42 +1,58 @@
-//! Retries with growing pauses and a deadline.
+//! Backoff: pauses between attempts that double, with a deadline where there is one.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// The pauses while a lock is polled: it is mostly held for a few milliseconds.
-const POLLING_PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
-
-/// The pauses and the deadline of retries.
 #[derive(Debug)]
-pub(crate) struct Retries {
-    deadline: Option<Instant>,
+pub(crate) struct Backoff {
+    first: Duration,
+    longest: Duration,
     pause: Duration,
-    longest_pause: Duration,
+    /// No pause was taken since the start or the last reset.
+    is_fresh: bool,
+    deadline: Option<Instant>,
 }
 
-impl Retries {
-    /// Retries within a time, with exponential pauses from 20 ms to 1 s.
+impl Backoff {
+    /// Pauses from the first to the longest, without a deadline.
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, pause: first, is_fresh: true, deadline: None }
+    }
+
+    /// Pauses from 20 ms to 1 s, until a time has passed.
     pub(crate) fn within(time: Duration) -> Self {
-        Self { deadline: Instant::now().checked_add(time), pause: FIRST_PAUSE, longest_pause: LONGEST_PAUSE }
+        Self::new(Duration::from_millis(20), Duration::from_secs(1)).until(Some(time))
     }
 
-    /// Retries within a time, or without end, with exponential pauses from 2 to 50 ms.
-    pub(crate) fn polling(time: Option<Duration>) -> Self {
-        let (pause, longest_pause) = POLLING_PAUSES;
-        Self { deadline: time.and_then(|time| Instant::now().checked_add(time)), pause, longest_pause }
+    /// Sets the deadline, counted from now.
+    pub(crate) fn until(mut self, time: Option<Duration>) -> Self {
+        self.deadline = time.and_then(|time| Instant::now().checked_add(time));
+        self
     }
 
-    /// Pauses; false when the time is over.
-    pub(crate) async fn again(&mut self) -> bool {
+    /// Returns the next pause.
+    pub(crate) fn next(&mut self) -> Duration {
+        let pause = self.pause;
+        self.is_fresh = false;
+        self.pause = (pause * 2).min(self.longest);
+        pause
+    }
+
+    /// Pauses; false, at once, if the deadline has passed.
+    pub(crate) async fn wait(&mut self) -> bool {
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return false;
         }
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(self.longest_pause);
+        tokio::time::sleep(self.next()).await;
         true
+    }
+
+    pub(crate) fn reset(&mut self) {
+        (self.pause, self.is_fresh) = (self.first, true);
+    }
+
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.is_fresh
     }
 }

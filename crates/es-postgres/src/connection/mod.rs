@@ -1,6 +1,15 @@
-//! Connections to the server: how they are made, kept, leased and given back.
+//! Connections to the server: opened, pooled, leased, checked while they do not answer.
 
-pub(crate) mod backoff;
+mod backoff;
+mod connector;
+mod database;
 mod idle_reaper;
-pub(crate) mod pool;
+mod liveness;
+mod pool;
+mod query;
 pub(crate) mod session;
+
+pub(crate) use backoff::Backoff;
+pub(crate) use database::Database;
+pub(crate) use pool::{Lease, LeaseKind};
+pub(crate) use query::{Query, Select, column};

@@ -1,41 +1,29 @@
-//! Sessions of the server, and what to make of one that falls silent.
-//!
-//! A network that drops what it is given tells nobody: neither side learns that the other is gone, and
-//! an answer would be waited for without end. Nor does waiting long mean that anything is wrong, since
-//! locks may be held for long. So while no answer comes, the server is asked on another connection
-//! whether it is still at work on this one.
+//! Sessions: their settings, their transactions, and the server process behind a connection.
 
 use std::{
     fmt::Write as _,
-    io,
     ops::{Deref, DerefMut},
-    pin::pin,
     time::Duration,
 };
 
-use futures_util::future::{Either, select};
 use sqlx::{
     AssertSqlSafe, Row, SqlSafeStr,
     postgres::{PgConnection, PgRow},
 };
-use tokio::time::timeout;
 
 use crate::options::PostgresOptions;
 
-/// How long at most an answer may still be on its way after the server has said that it is done.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// Pins the search path to the system catalogue, as a statement with its semicolon.
+/// Pins the search path to the system catalogue; a statement with its semicolon.
 ///
-/// A name or an operator that is not qualified is looked up in the search path, and a better match in another
-/// schema than `pg_catalog` wins (CVE-2018-1058). A role that may create objects in `public` could so run its
-/// code with the rights of the library's role. SQL that also runs in transactions of the caller's, where the
-/// path is the caller's, is qualified throughout.
+/// Unqualified names and operators are resolved by the search path, and a better match in another schema than
+/// `pg_catalog` wins (CVE-2018-1058): a role that may create objects in `public` could run its code with the
+/// privileges of the library's role. SQL that also runs in the caller's transactions, with the caller's path,
+/// is qualified throughout.
 pub(crate) const PIN_SEARCH_PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp;";
 
-/// Planner settings of the library's own statements. Plans are made once, often while a table is empty and
-/// its statistics say that a scan is cheapest; a plan that is kept must use the index. Compilation (JIT) of a
-/// statement that takes microseconds takes milliseconds.
+/// Planner settings of the library's own statements. A plan is often made while a table is empty and a scan
+/// is cheapest, and then kept: it must use the index. JIT compilation takes milliseconds for statements that
+/// take microseconds.
 const PLANNER: [(&str, &str); 5] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
@@ -51,10 +39,10 @@ pub(crate) enum Access {
     ReadWrite,
 }
 
-/// Begins a transaction of the library's own, as statements with their semicolons.
+/// Returns the statements that begin a transaction of the library's own.
 ///
-/// It is `READ COMMITTED` whatever the default of the role: a stricter one takes its snapshot before it has the
-/// lock of an append, and would check the append against a state from before the wait. Behind a pooler in
+/// It is `READ COMMITTED` regardless of the role's default: a stricter one takes its snapshot before it has
+/// the lock of an append, and would check the append against a state from before the wait. Behind a pooler in
 /// transaction mode, the transaction also gets the settings that a session has otherwise.
 pub(crate) fn begin(options: &PostgresOptions, access: Access) -> String {
     let access = match access {
@@ -73,7 +61,7 @@ pub(crate) fn begin(options: &PostgresOptions, access: Access) -> String {
     begin
 }
 
-/// Begins a transaction that is handed to code of the user's: with the settings of the user's role.
+/// Returns the statements that begin a transaction for the user's code, with the settings of the role.
 pub(crate) fn begin_for_user(options: &PostgresOptions) -> String {
     let mut begin = "BEGIN ISOLATION LEVEL READ COMMITTED;".to_owned();
     if options.transaction_pooler {
@@ -86,7 +74,7 @@ pub(crate) fn begin_for_user(options: &PostgresOptions) -> String {
     begin
 }
 
-/// A timeout as the server takes it: in milliseconds, rounded up, since 0 means no timeout.
+/// Returns a timeout in milliseconds, rounded up, since 0 means no timeout to the server.
 pub(crate) fn milliseconds(timeout: Duration) -> u128 {
     timeout.as_nanos().div_ceil(1_000_000)
 }
@@ -98,10 +86,10 @@ fn idle_timeout(options: &PostgresOptions) -> String {
     }
 }
 
-/// Sets up a session and identifies its server process, in one message.
+/// Returns the statements, in one message, that set up a session and identify its server process.
 ///
-/// Network settings are set unless the server has its own. None of it is a startup option, which poolers
-/// refuse.
+/// Network settings are set unless the server has its own. None of it is a startup option: poolers refuse
+/// those.
 fn set_up(options: &PostgresOptions) -> String {
     let mut set_up = PIN_SEARCH_PATH.replace(" LOCAL", "");
     for (name, value) in PLANNER {
@@ -113,7 +101,7 @@ fn set_up(options: &PostgresOptions) -> String {
         milliseconds(options.lock_timeout)
     );
     if !options.response_timeout.is_zero() {
-        // A lost client is noticed as soon as the client notices a lost server.
+        // The server detects a lost client as fast as the client detects a lost server.
         let milliseconds = i32::try_from(options.response_timeout.as_millis()).unwrap_or(i32::MAX);
         let part = |parts: i32| (milliseconds / 1_000 / parts).max(1);
         let _ = write!(
@@ -134,26 +122,26 @@ pub(crate) async fn run(connection: &mut PgConnection, statements: &str) -> Resu
     sqlx::raw_sql(AssertSqlSafe(statements).into_sql_str()).execute(connection).await.map(drop)
 }
 
-/// When a server process was started, in microseconds: its process id is another's some day.
-const STARTED: &str = "(extract(epoch FROM backend_start) * 1000000)::bigint";
+/// The start of a server process in microseconds, since process ids are reused.
+pub(super) const STARTED: &str = "(extract(epoch FROM backend_start) * 1000000)::bigint";
 
 /// A server process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backend {
-    pid: i32,
-    started: i64,
+    pub(super) pid: i32,
+    pub(super) started: i64,
 }
 
-/// A connection, and the server process at its other end.
+/// A connection and its server process.
 #[derive(Debug)]
 pub(crate) struct Session {
     connection: PgConnection,
-    /// None behind a pooler in transaction mode, where each transaction has another.
+    /// None behind a pooler in transaction mode, where it changes with each transaction.
     pub(crate) backend: Option<Backend>,
 }
 
 impl Session {
-    /// Sets up a session of a new connection's own.
+    /// Sets up the session of a new connection.
     pub(crate) async fn start(
         mut connection: PgConnection,
         options: &PostgresOptions,
@@ -162,7 +150,7 @@ impl Session {
         let rows: Vec<PgRow> = sqlx::raw_sql(set_up).fetch_all(&mut connection).await?;
         // The rows of the settings come first.
         let backend = match rows.last().filter(|row| row.len() == 2) {
-            // The start of the process is not shown to every role.
+            // Not every role may see the start of the process.
             Some(row) => match (row.try_get(0)?, row.try_get(1)?) {
                 (Some(pid), Some(started)) => Some(Backend { pid, started }),
                 _ => None,
@@ -172,7 +160,7 @@ impl Session {
         Ok(Self { connection, backend })
     }
 
-    /// A connection that is not known to have a server process of its own.
+    /// A connection without a server process of its own.
     pub(crate) fn pooled(connection: PgConnection) -> Self {
         Self { connection, backend: None }
     }
@@ -194,68 +182,4 @@ impl DerefMut for Session {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.connection
     }
-}
-
-/// What the server says of a process that has not answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Silence {
-    /// It is at work, or nothing can be said.
-    AtWork,
-    /// It is gone, or done, or nobody answers at all.
-    Lost,
-}
-
-/// Waits for an answer, for as long as `look`, asked each time that `patience` is over, says that the
-/// server is at work on it.
-///
-/// # Errors
-/// When no answer will come.
-///
-/// # Cancel safety
-/// As the answer's.
-pub(crate) async fn answered<T, L: Future<Output = Silence>>(
-    answer: impl Future<Output = T>,
-    patience: Duration,
-    look: impl Fn() -> L,
-) -> Result<T, sqlx::Error> {
-    let mut answer = pin!(answer);
-    loop {
-        if let Ok(answer) = timeout(patience, &mut answer).await {
-            return Ok(answer);
-        }
-        let silence = match select(&mut answer, pin!(look())).await {
-            Either::Left((answer, _)) => return Ok(answer),
-            Either::Right((silence, _)) => silence,
-        };
-        if silence == Silence::Lost {
-            return timeout(GRACE.min(patience), answer).await.map_err(|_| silent(patience));
-        }
-    }
-}
-
-fn silent(patience: Duration) -> sqlx::Error {
-    let message = format!("no answer came within {} s, and none will come", patience.as_secs_f64());
-    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, message))
-}
-
-/// Asks on a connection what a server process does. One that waits for bytes from us, although we have
-/// sent them all, is ended: it must not hold its locks, nor act on what arrives later. Since one that is
-/// given several statements also waits between them, it must have done so for half of `patience`.
-pub(crate) async fn look_at(
-    connection: &mut PgConnection,
-    backend: Backend,
-    patience: Duration,
-) -> Result<Silence, sqlx::Error> {
-    let query = format!(
-        "SELECT CASE WHEN (state LIKE 'idle%' OR wait_event = 'ClientRead') \
-         AND clock_timestamp() - state_change > make_interval(secs => $3) \
-         THEN pg_terminate_backend(pid) ELSE false END \
-         FROM pg_stat_activity WHERE pid = $1 AND {STARTED} = $2"
-    );
-    let query = AssertSqlSafe(query).into_sql_str();
-    let asking = sqlx::query(query).persistent(false).bind(backend.pid).bind(backend.started);
-    let asking = asking.bind(patience.as_secs_f64() / 2.0);
-    let Some(row) = asking.fetch_optional(connection).await? else { return Ok(Silence::Lost) };
-    let is_ended: Option<bool> = row.try_get(0)?;
-    Ok(if is_ended == Some(true) { Silence::Lost } else { Silence::AtWork })
 }

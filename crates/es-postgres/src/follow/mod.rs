@@ -1,6 +1,11 @@
-//! Following: signals for waiting tasks, polling, and notifications by `NOTIFY`.
+//! Following: signals for waiting tasks, polling for the commits of others, and `NOTIFY`.
 
-pub(crate) mod listener;
-pub(crate) mod notify_sender;
-pub(crate) mod poller;
-pub(crate) mod signals;
+mod listener;
+mod notify_sender;
+mod poller;
+mod signals;
+
+pub(crate) use listener::Listener;
+pub(crate) use notify_sender::{send, send_in};
+pub(crate) use poller::poll;
+pub(crate) use signals::Signals;

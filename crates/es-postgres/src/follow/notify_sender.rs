@@ -1,55 +1,56 @@
-//! Hints by `NOTIFY`, where they are switched on: that there is something to read in a table, so that
-//! those who wait need not wait for the next poll.
+//! Notifications by `NOTIFY`, if enabled: other processes need not wait for their next poll.
 //!
-//! A hint goes out after a commit, in a transaction of its own. `NOTIFY` takes a lock of the whole
-//! instance when its transaction commits, and keeps it until the commit is durable. Here
-//! that is at once, for a hint need not be durable; and no append waits for it. Commits that follow each
-//! other faster than hints are sent share one.
+//! A notification is sent after a commit, in a transaction of its own. `NOTIFY` takes a lock of the whole
+//! instance when its transaction commits, and keeps it until the commit is durable. Here that is at once,
+//! since a notification need not be durable; and no append waits for it. Commits that follow each other
+//! faster than notifications are sent share one.
 //!
-//! Channels are those of the Python library: the events table's name. It sends no payload; ours is who
-//! sends, because a datastore has woken its own before.
+//! The channel is that of the Python library: the events table's name. The Python library sends no payload;
+//! this one sends an id of the datastore, whose own waiting tasks were already woken.
+
+use std::sync::Arc;
 
 use es_core::PersistenceError;
 use sqlx::{Postgres, Transaction};
 
+use super::signals::SendPermit;
 use crate::{
-    PostgresDatastore, fault_hooks::FaultPoint, follow::signals::Telling, read::select::Select,
+    connection::{Database, Select},
+    fault_hooks::FaultPoint,
     schema::TableName,
 };
 
-/// The channel of a table.
-pub(crate) fn channel(table: &TableName) -> String {
+/// Returns the channel of a table.
+pub(super) fn channel(table: &TableName) -> String {
     table.name().replace('.', "_")
 }
 
-/// Sends a hint that there is something new in a table, and another one for what is recorded meanwhile.
-pub(crate) async fn tell(datastore: PostgresDatastore, mut telling: Telling) {
-    loop {
-        if let Err(error) = send(&datastore, &telling.table.name).await {
-            let table = telling.table.name.quoted();
-            tracing::warn!(table, %error, "sending a hint failed: who waits for it notices by polling");
-        }
-        if telling.is_over() {
-            return;
+/// Sends a notification of a table, and another one for what is recorded meanwhile.
+pub(crate) async fn send(database: Arc<Database>, mut permit: SendPermit) {
+    while permit.take_pending() {
+        if let Err(error) = send_one(&database, &permit.table.name).await {
+            let table = permit.table.name.quoted();
+            tracing::warn!(table, %error, "sending a notification failed: other processes rely on polling");
         }
     }
 }
 
-async fn send(datastore: &PostgresDatastore, table: &TableName) -> Result<(), PersistenceError> {
-    datastore.0.options.hooks.reached(FaultPoint::Hinting).await;
-    // The setting is the transaction's alone.
-    let sql = "SELECT pg_catalog.set_config('synchronous_commit', 'off', true), pg_catalog.pg_notify($1, $2)";
-    let mut select = Select::new(sql.to_owned());
+async fn send_one(database: &Database, table: &TableName) -> Result<(), PersistenceError> {
+    database.reached(FaultPoint::Notifying).await;
+    // The setting applies to this transaction only.
+    let mut select = Select::new(
+        "SELECT pg_catalog.set_config('synchronous_commit', 'off', true), pg_catalog.pg_notify($1, $2)",
+    );
     select.argument(channel(table))?;
-    select.argument(datastore.0.listening.sender.as_str())?;
-    datastore.fetch(&select.into_query("sending a hint"), |_| Ok(())).await.map(drop)
+    select.argument(database.notify_payload.as_str())?;
+    database.fetch(&select.into_query("sending a notification"), |_| Ok(())).await.map(drop)
 }
 
-/// Sends a hint when the transaction commits: nobody else knows when that is.
+/// Sends a notification in the caller's transaction, since only the caller knows when it commits.
 pub(crate) async fn send_in(
     transaction: &mut Transaction<'_, Postgres>,
     table: &TableName,
 ) -> Result<(), sqlx::Error> {
-    let sending = sqlx::query("SELECT pg_catalog.pg_notify($1, '')").bind(channel(table)).persistent(false);
-    sending.execute(&mut **transaction).await.map(drop)
+    let query = sqlx::query("SELECT pg_catalog.pg_notify($1, '')").bind(channel(table)).persistent(false);
+    query.execute(&mut **transaction).await.map(drop)
 }

@@ -1,14 +1,14 @@
-//! Looking for what others have recorded, for those who wait: other processes, and transactions of
-//! the caller's own, wake nobody here.
+//! Polls a table for the commits of others (other processes, and transactions of the caller's), which wake no
+//! task here.
 //!
-//! One task looks at a table, whatever the number of recorders and subscribers, and ends when nobody
-//! waits. It asks for the highest notification id. When that has changed, it asks for the topics in
-//! between, so that those who wait for others need not read.
+//! One task polls a table, for any number of recorders and subscribers, and ends when no task waits. It reads
+//! the highest notification id. When that has changed, it reads the topics in between, so that only tasks
+//! that wait for these topics are woken.
 //!
-//! Where ids are missing in between, somebody may be about to commit them, or they were rolled back.
-//! In the parallel ordering such a gap is looked at again when those who were writing have finished,
-//! found out as for readers (see [`fence`]): what is missing then was rolled back. Under the table's lock
-//! it was in any case.
+//! Where ids are missing in between, a writer may be about to commit them, or they were rolled back. In the
+//! parallel ordering, such a gap is examined again when one of the writers has ended, determined as for
+//! readers (see [`gap_fence`]): ids that are missing after the last one were rolled back. In the serialized
+//! ordering, all missing ids were rolled back.
 
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
@@ -16,112 +16,108 @@ use es_core::PersistenceError;
 use futures_util::future::{Either, select};
 use tokio::time::timeout;
 
+use super::{
+    listener::Listener,
+    signals::{PollPermit, TableKind, WatchedTable},
+};
 use crate::{
-    PostgresDatastore,
+    connection::{Backoff, Database, column},
     fault_hooks::FaultPoint,
-    follow::{
-        listener,
-        signals::{Followed, Kind, Polling},
-    },
     options::NotificationOrdering,
     read::{
-        gap_fence::{self, Holder},
-        select,
+        gap_fence::{self, LockHolder},
+        select::topic_counts,
     },
-    schema::rows::column,
 };
 
 /// The longest pause after failures, unless the interval is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Of more ids than this the topics are not asked for: everybody is woken, since whoever reads that many
-/// reads pages anyway.
+/// The number of new ids up to which their topics are read. Beyond it all tasks are woken: they read pages
+/// anyway.
 const MOST_IDS: i64 = 10_000;
 
-/// Looks until nobody waits any more.
-pub(crate) async fn run(datastore: PostgresDatastore, mut polling: Polling) {
-    let table = Arc::clone(&polling.table);
-    // Without a pause at all there would be nothing else.
-    let interval = datastore.0.options.poll_interval.max(Duration::from_millis(1));
-    let listens =
-        table.kind == Kind::Events && datastore.0.options.notify && !datastore.0.options.transaction_pooler;
-    if listens {
-        listener::listen(&datastore);
+/// Polls a table until no task waits.
+pub(crate) async fn poll(listener: Arc<Listener>, mut permit: PollPermit) {
+    let table = Arc::clone(&permit.table);
+    let options = &listener.database.options;
+    // Without a pause the task would use all of a core.
+    let interval = options.poll_interval.max(Duration::from_millis(1));
+    if table.kind == TableKind::Events && options.notify && !options.transaction_pooler {
+        listener.listen();
     }
-    let mut poller = Poller { datastore, seen: None, gaps: Vec::new() };
-    let mut pause = interval;
-    while !polling.is_over() {
-        let looked = match select(pin!(poller.look(&table)), pin!(table.closed.notified())).await {
-            Either::Left((looked, _)) => looked,
+    let mut poller = Poller { database: Arc::clone(&listener.database), seen: None, gaps: Vec::new() };
+    let longest_pause = interval.max(LONGEST_PAUSE);
+    let mut backoff = Backoff::new((interval * 2).min(longest_pause), longest_pause);
+    while !permit.release_if_idle() {
+        let polled = match select(pin!(poller.poll(&table)), pin!(table.closed.notified())).await {
+            Either::Left((polled, _)) => polled,
             Either::Right(_) => continue,
         };
-        pause = match looked {
-            Ok(()) => interval,
+        let pause = match polled {
+            Ok(()) => {
+                backoff.reset();
+                interval
+            }
             Err(error) => {
-                if pause == interval {
-                    tracing::warn!(table = table.name.quoted(), %error, "looking for what others have recorded failed");
+                if backoff.is_fresh() {
+                    tracing::warn!(table = table.name.quoted(), %error, "polling for commits of others failed");
                 }
-                interval.max(LONGEST_PAUSE.min(pause * 2))
+                backoff.next()
             }
         };
-        if !polling.is_over() {
-            rest(&table, pause).await;
+        if !permit.release_if_idle() {
+            let _ =
+                timeout(pause, select(pin!(table.notified.notified()), pin!(table.closed.notified()))).await;
         }
     }
-    poller.datastore.0.listening.changed.notify_one();
-}
-
-/// Waits for so long, or until there may be something to see, or nobody to tell.
-async fn rest(table: &Followed, pause: Duration) {
-    let nudged = select(Box::pin(table.hint.notified()), Box::pin(table.closed.notified()));
-    // Whichever it was is found out by looking.
-    let _ = timeout(pause, nudged).await;
+    listener.changed.notify_one();
 }
 
 struct Poller {
-    datastore: PostgresDatastore,
-    /// The highest id when it was looked last, 0 of an empty table; none when that is not known.
+    database: Arc<Database>,
+    /// The highest id of the last poll, 0 if the table was empty; none if it is not known.
     seen: Option<i64>,
-    /// Up to that id, where somebody may be about to commit.
+    /// The gaps up to that id in which a writer may be about to commit.
     gaps: Vec<Gap>,
 }
 
-/// Ids of which some are missing, although others above them are there.
+/// A range of ids of which some are missing, although higher ids are visible.
 struct Gap {
     after: i64,
     up_to: i64,
-    counted: Counts,
-    /// Who may be about to commit those that are missing.
-    writers: Vec<Holder>,
+    counts: TopicCounts,
+    /// The transactions that may be about to commit the missing ids.
+    writers: Vec<LockHolder>,
 }
 
-/// How many notifications there are of each topic.
-type Counts = HashMap<Option<String>, i64>;
+/// The number of notifications of each topic.
+type TopicCounts = HashMap<Option<String>, i64>;
 
 impl Poller {
-    async fn look(&mut self, table: &Followed) -> Result<(), PersistenceError> {
-        let looked = match table.kind {
-            Kind::Events => self.look_for_events(table).await,
-            Kind::Positions => {
+    async fn poll(&mut self, table: &WatchedTable) -> Result<(), PersistenceError> {
+        let polled = match table.kind {
+            TableKind::Events => self.poll_events(table).await,
+            TableKind::Positions => {
                 table.wake_all();
                 Ok(())
             }
         };
-        self.datastore.0.options.hooks.reached(FaultPoint::Polled).await;
-        looked
+        self.database.reached(FaultPoint::Polled).await;
+        polled
     }
 
-    async fn look_for_events(&mut self, table: &Followed) -> Result<(), PersistenceError> {
-        // Unknown until everybody is woken, in case that this fails half way.
+    async fn poll_events(&mut self, table: &WatchedTable) -> Result<(), PersistenceError> {
+        // Unknown until all tasks are woken, in case this fails half way.
         let (seen, gaps) = (self.seen.take(), std::mem::take(&mut self.gaps));
-        let highest = gap_fence::highest(&self.datastore, &table.name).await?.unwrap_or(0);
-        let pending: i64 = gaps.iter().map(|gap| gap.up_to - gap.after).sum();
+        let highest = gap_fence::highest_id(&self.database, &table.name).await?.unwrap_or(0);
+        let in_gaps: i64 = gaps.iter().map(|gap| gap.up_to - gap.after).sum();
         match seen {
-            // A server that has lost events gives their ids again.
-            Some(seen) if (0..=MOST_IDS - pending).contains(&highest.saturating_sub(seen)) => {
-                self.look_at_gaps(table, gaps).await?;
+            // A server that has lost events allocates their ids again.
+            Some(seen) if (0..=MOST_IDS - in_gaps).contains(&highest.saturating_sub(seen)) => {
+                self.examine_gaps(table, gaps).await?;
                 if highest > seen {
-                    self.look_at_new(table, seen, highest).await?;
+                    self.examine_new(table, seen, highest).await?;
                 }
             }
             _ => table.wake_all(),
@@ -130,64 +126,69 @@ impl Poller {
         Ok(())
     }
 
-    /// Looks at gaps again of which one of those who were writing has finished.
-    async fn look_at_gaps(&mut self, table: &Followed, gaps: Vec<Gap>) -> Result<(), PersistenceError> {
+    /// Examines the gaps of which a writer has ended.
+    async fn examine_gaps(&mut self, table: &WatchedTable, gaps: Vec<Gap>) -> Result<(), PersistenceError> {
         if gaps.is_empty() {
             return Ok(());
         }
-        let holders = gap_fence::holders(&self.datastore, &table.name).await?;
+        let holders = gap_fence::lock_holders(&self.database, &table.name).await?;
         for mut gap in gaps {
             let writers = gap_fence::still_pending(&gap.writers, &holders);
             if writers == gap.writers {
                 self.gaps.push(gap);
             } else {
                 gap.writers = writers;
-                self.look_at_gap(table, gap).await?;
+                self.examine_gap(table, gap).await?;
             }
         }
         Ok(())
     }
 
-    /// Wakes those who wait for what has appeared in a gap, and keeps it where more may appear.
-    async fn look_at_gap(&mut self, table: &Followed, mut gap: Gap) -> Result<(), PersistenceError> {
-        let counted = self.count(table, gap.after, gap.up_to).await?;
-        let has_more = |(topic, count): &(&Option<String>, &i64)| gap.counted.get(*topic) < Some(*count);
-        if counted.iter().any(|counted| has_more(&counted)) {
-            table.wake(|| counted.iter().filter(has_more).filter_map(|(topic, _)| topic.as_deref()));
+    /// Wakes the tasks that wait for what has appeared in a gap, and keeps the gap if more may appear.
+    async fn examine_gap(&mut self, table: &WatchedTable, mut gap: Gap) -> Result<(), PersistenceError> {
+        let counts = self.topic_counts(table, gap.after, gap.up_to).await?;
+        let has_more = |(topic, count): &(&Option<String>, &i64)| gap.counts.get(*topic) < Some(*count);
+        if counts.iter().any(|counted| has_more(&counted)) {
+            table.wake(|| counts.iter().filter(has_more).filter_map(|(topic, _)| topic.as_deref()));
         }
-        gap.counted = counted;
+        gap.counts = counts;
         if gap.is_open() && !gap.writers.is_empty() {
             self.gaps.push(gap);
         }
         Ok(())
     }
 
-    async fn look_at_new(
+    async fn examine_new(
         &mut self,
-        table: &Followed,
+        table: &WatchedTable,
         seen: i64,
         highest: i64,
     ) -> Result<(), PersistenceError> {
-        let counted = self.count(table, seen, highest).await?;
-        table.wake(|| counted.keys().filter_map(Option::as_deref));
-        let mut gap = Gap { after: seen, up_to: highest, counted, writers: Vec::new() };
-        if self.datastore.0.options.ordering == NotificationOrdering::Serialized || !gap.is_open() {
+        let counts = self.topic_counts(table, seen, highest).await?;
+        table.wake(|| counts.keys().filter_map(Option::as_deref));
+        let mut gap = Gap { after: seen, up_to: highest, counts, writers: Vec::new() };
+        if self.database.options.ordering == NotificationOrdering::Serialized || !gap.is_open() {
             return Ok(());
         }
-        // In this order: whoever is not found writing any more is found to have committed.
-        gap.writers = gap_fence::holders(&self.datastore, &table.name).await?;
-        self.look_at_gap(table, gap).await
+        // In this order: a writer that is not listed any more has committed, and the next count includes it.
+        gap.writers = gap_fence::lock_holders(&self.database, &table.name).await?;
+        self.examine_gap(table, gap).await
     }
 
-    async fn count(&self, table: &Followed, after: i64, up_to: i64) -> Result<Counts, PersistenceError> {
-        let query = select::count_topics(&table.name, after, up_to)?;
-        let counted = self.datastore.fetch(&query, |row| Ok((column(row, 0)?, column(row, 1)?)));
-        Ok(counted.await?.into_iter().collect())
+    async fn topic_counts(
+        &self,
+        table: &WatchedTable,
+        after: i64,
+        up_to: i64,
+    ) -> Result<TopicCounts, PersistenceError> {
+        let query = topic_counts(&table.name, after, up_to)?;
+        let counts = self.database.fetch(&query, |row| Ok((column(row, 0)?, column(row, 1)?)));
+        Ok(counts.await?.into_iter().collect())
     }
 }
 
 impl Gap {
     fn is_open(&self) -> bool {
-        self.counted.values().sum::<i64>() < self.up_to - self.after
+        self.counts.values().sum::<i64>() < self.up_to - self.after
     }
 }

@@ -1,151 +1,144 @@
-//! Who waits for what is recorded in a recorder's tables.
+//! Signals of recorders, shared by the recorders of one datastore that use the same table.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering as Atomic},
+    },
 };
 
-use es_core::{Signal, Topic, Tracking};
-use tokio::{runtime::Handle, sync::Notify};
+use es_core::{Signal, StoredEvent, Topic, Tracking};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::{
-    PostgresDatastore,
-    follow::{notify_sender, poller},
     schema::{TableName, TableSpec},
-    write::Request,
+    task_permit::{TaskPermit, TaskSlot},
 };
 
-/// The signals of one recorder, and of those that share its tables.
+/// The signals of one recorder, and its tables.
 #[derive(Debug)]
 pub(crate) struct Signals {
     pub(crate) commits: Signal,
     pub(crate) positions: Signal,
-    events: Option<Arc<Followed>>,
-    tracking: Option<Arc<Followed>>,
+    events: Option<Arc<WatchedTable>>,
+    tracking: Option<Arc<WatchedTable>>,
 }
 
-/// A table, and who waits for what is recorded in it: the recorders of one datastore share it.
+/// A table, with the signals of all recorders that use it.
 #[derive(Debug)]
-pub(crate) struct Followed {
+pub(crate) struct WatchedTable {
     pub(crate) name: TableName,
-    pub(crate) kind: Kind,
+    pub(crate) kind: TableKind,
     signals: Mutex<Vec<Signal>>,
-    /// Whether a task looks for what others have recorded.
-    is_polled: Mutex<bool>,
-    /// Tells that task to look at once.
-    pub(crate) hint: Notify,
-    /// Tells it that a recorder was closed.
+    poller: TaskSlot,
+    /// Wakes the poller before its interval is over.
+    pub(crate) notified: Notify,
+    /// Wakes the poller after a recorder was closed.
     pub(crate) closed: Notify,
-    hinting: Mutex<Hinting>,
-    /// Tells those who close a recorder that the last hint was sent.
-    hinted: Notify,
+    sender: TaskSlot,
+    /// The sender has a notification to send.
+    is_send_pending: AtomicBool,
+    /// Wakes the tasks that close a recorder after the sender has ended.
+    sent: Notify,
 }
 
-/// Whether somebody tells other processes that there is something new.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Hinting {
-    #[default]
-    Idle,
-    Telling,
-    /// There is more since.
-    TellingAgain,
-}
-
-/// What is recorded in a table.
+/// The content of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+pub(crate) enum TableKind {
     Events,
     Positions,
 }
 
 /// The tables of a datastore's recorders.
 #[derive(Debug, Default)]
-pub(crate) struct SharedTables(Mutex<HashMap<(TableName, Kind), Arc<Followed>>>);
+pub(crate) struct TableRegistry(Mutex<HashMap<(TableName, TableKind), Arc<WatchedTable>>>);
 
-/// The right to look at a table for those who wait; there is one at a time.
-pub(crate) struct Polling {
-    pub(crate) table: Arc<Followed>,
-    is_over: bool,
+/// The permit to poll a table for all tasks that wait.
+pub(crate) struct PollPermit {
+    pub(crate) table: Arc<WatchedTable>,
+    permit: TaskPermit,
 }
 
-/// The right to tell others of a table; there is one at a time.
-pub(crate) struct Telling {
-    pub(crate) table: Arc<Followed>,
-    is_over: bool,
+/// The permit to send notifications of a table.
+pub(crate) struct SendPermit {
+    pub(crate) table: Arc<WatchedTable>,
+    permit: TaskPermit,
 }
 
-impl SharedTables {
-    /// The signals of another recorder with these tables. Who looks for what others have recorded does
-    /// so in the runtime of the caller.
-    pub(crate) fn signals(&self, datastore: &PostgresDatastore, tables: &TableSpec) -> Signals {
-        let events = tables.events.as_ref().map(|table| self.followed(table, Kind::Events));
-        let tracking = tables.tracking.as_ref().map(|table| self.followed(table, Kind::Positions));
-        let join =
-            |table: Option<&Arc<Followed>>| table.map_or_else(Signal::new, |table| table.join(datastore));
+impl TableRegistry {
+    /// Returns the signals of another recorder with these tables. `poll` starts a task that polls for commits
+    /// of others.
+    pub(crate) fn signals(
+        &self,
+        tables: &TableSpec,
+        poll: impl Fn(PollPermit) + Clone + Send + Sync + 'static,
+    ) -> Signals {
+        let events = tables.events.as_ref().map(|table| self.table(table, TableKind::Events));
+        let tracking = tables.tracking.as_ref().map(|table| self.table(table, TableKind::Positions));
+        let join = |table: Option<&Arc<WatchedTable>>| {
+            table.map_or_else(Signal::new, |table| table.add_signal(poll.clone()))
+        };
         Signals { commits: join(events.as_ref()), positions: join(tracking.as_ref()), events, tracking }
     }
 
-    /// The tables of events that are looked at for those who wait.
-    pub(crate) fn polled(&self) -> Vec<Arc<Followed>> {
-        let tables = self.tables();
-        let polled = tables.values().filter(|table| table.kind == Kind::Events && *table.is_polled());
-        polled.cloned().collect()
+    /// Returns the events tables that are polled.
+    pub(crate) fn polled(&self) -> Vec<Arc<WatchedTable>> {
+        let is_polled =
+            |table: &&Arc<WatchedTable>| table.kind == TableKind::Events && table.poller.is_taken();
+        self.0.lock().values().filter(is_polled).cloned().collect()
     }
 
-    /// Waits until other processes have been told of everything, where they are.
-    pub(crate) async fn told(&self) {
-        let tables: Vec<_> = self.tables().values().cloned().collect();
+    /// Waits until all notifications are sent.
+    pub(crate) async fn wait_sent(&self) {
+        let tables: Vec<_> = self.0.lock().values().cloned().collect();
         for table in tables {
-            table.told().await;
+            table.wait_sent().await;
         }
     }
 
-    /// Ends those who follow any of the recorders.
+    /// Closes the signals of all recorders.
     pub(crate) fn close(&self) {
-        self.tables().values().for_each(|table| table.close());
+        for table in self.0.lock().values() {
+            table.signals.lock().iter().for_each(Signal::close);
+            table.closed.notify_one();
+        }
     }
 
-    fn followed(&self, name: &TableName, kind: Kind) -> Arc<Followed> {
-        let mut tables = self.tables();
-        let table = tables.entry((name.clone(), kind)).or_insert_with(|| Arc::new(Followed::new(name, kind)));
-        Arc::clone(table)
-    }
-
-    fn tables(&self) -> MutexGuard<'_, HashMap<(TableName, Kind), Arc<Followed>>> {
-        // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self, name: &TableName, kind: TableKind) -> Arc<WatchedTable> {
+        let mut tables = self.0.lock();
+        let new = || Arc::new(WatchedTable::new(name.clone(), kind));
+        Arc::clone(tables.entry((name.clone(), kind)).or_insert_with(new))
     }
 }
 
 impl Signals {
-    /// Wakes those who wait for what a request has recorded, whichever recorder they ask.
-    pub(crate) fn recorded(&self, request: &Request) {
+    /// Wakes the tasks that wait for these events or this position, through any recorder of the table.
+    pub(crate) fn recorded(&self, events: &[StoredEvent], tracking: Option<&Tracking>) {
         if let Some(table) = &self.events {
-            table.wake(|| request.events.iter().map(|event| Topic::as_str(&event.topic)));
+            table.wake(|| events.iter().map(|event| Topic::as_str(&event.topic)));
         }
-        if let Some(tracking) = &request.tracking {
-            self.tracked(tracking);
+        if let Some(tracking) = tracking {
+            self.position_recorded(tracking);
         }
     }
 
-    /// Wakes those who wait for a position.
-    pub(crate) fn tracked(&self, tracking: &Tracking) {
+    /// Wakes the tasks that wait for this position.
+    pub(crate) fn position_recorded(&self, tracking: &Tracking) {
         if let Some(table) = &self.tracking {
             table.wake(|| [tracking.application_name()]);
         }
     }
 
-    /// Tells other processes that events were recorded, without waiting for it.
-    pub(crate) fn tell(&self, datastore: &PostgresDatastore) {
-        if !datastore.0.options.notify {
-            return;
-        }
-        if let Some(telling) = self.events.as_ref().and_then(Followed::start_telling) {
-            tokio::spawn(notify_sender::tell(datastore.clone(), telling));
-        }
+    /// Requests a notification of the events table. Returns the permit to send it, unless a task has it,
+    /// which then sends another one.
+    pub(crate) fn start_sending(&self) -> Option<SendPermit> {
+        let table = self.events.as_ref()?;
+        table.is_send_pending.store(true, Atomic::SeqCst);
+        Some(SendPermit { table: Arc::clone(table), permit: table.sender.acquire()? })
     }
 
-    /// Ends those who follow the recorder.
     pub(crate) fn close(&self) {
         self.commits.close();
         self.positions.close();
@@ -161,133 +154,78 @@ impl Drop for Signals {
     }
 }
 
-impl Followed {
-    fn new(name: &TableName, kind: Kind) -> Self {
+impl WatchedTable {
+    fn new(name: TableName, kind: TableKind) -> Self {
         Self {
-            name: name.clone(),
+            name,
             kind,
             signals: Mutex::default(),
-            is_polled: Mutex::default(),
-            hint: Notify::new(),
+            poller: TaskSlot::default(),
+            notified: Notify::new(),
             closed: Notify::new(),
-            hinting: Mutex::default(),
-            hinted: Notify::new(),
+            sender: TaskSlot::default(),
+            is_send_pending: AtomicBool::new(false),
+            sent: Notify::new(),
         }
     }
 
-    /// The signal of another recorder.
-    fn join(self: &Arc<Self>, datastore: &PostgresDatastore) -> Signal {
-        // A task that looks holds the datastore; nobody who may start one does.
-        let (table, datastore, runtime) =
-            (Arc::downgrade(self), Arc::downgrade(&datastore.0), Handle::current());
+    /// Adds the signal of another recorder.
+    fn add_signal(self: &Arc<Self>, poll: impl Fn(PollPermit) + Send + Sync + 'static) -> Signal {
+        let table = Arc::downgrade(self);
         let signal = Signal::on_first_listener(move || {
-            let (Some(table), Some(datastore)) = (table.upgrade(), Weak::upgrade(&datastore)) else { return };
-            if let Some(polling) = table.start_polling() {
-                runtime.spawn(poller::run(PostgresDatastore(datastore), polling));
+            let Some(table) = table.upgrade() else { return };
+            if let Some(permit) = table.poller.acquire() {
+                poll(PollPermit { table, permit });
             }
         });
-        let mut signals = self.signals();
+        let mut signals = self.signals.lock();
         signals.retain(|signal| !signal.is_closed());
         signals.push(signal.clone());
         signal
     }
 
-    /// Wakes those who wait for one of these keys.
+    /// Wakes the tasks that wait for one of these keys.
     pub(crate) fn wake<'k, K: IntoIterator<Item = &'k str>>(&self, keys: impl Fn() -> K) {
-        for signal in self.signals().iter() {
-            signal.wake(keys());
-        }
+        self.signals.lock().iter().for_each(|signal| signal.wake(keys()));
     }
 
     pub(crate) fn wake_all(&self) {
-        self.signals().iter().for_each(Signal::wake_all);
+        self.signals.lock().iter().for_each(Signal::wake_all);
     }
 
-    fn close(&self) {
-        self.signals().iter().for_each(Signal::close);
-        self.closed.notify_one();
-    }
-
-    /// The right to look, unless somebody has it.
-    fn start_polling(self: &Arc<Self>) -> Option<Polling> {
-        let was_polled = std::mem::replace(&mut *self.is_polled(), true);
-        (!was_polled).then(|| Polling { table: Arc::clone(self), is_over: false })
-    }
-
-    /// The right to tell others, unless somebody has it, who then tells again.
-    fn start_telling(self: &Arc<Self>) -> Option<Telling> {
-        let mut hinting = self.hinting();
-        let was_idle = *hinting == Hinting::Idle;
-        *hinting = if was_idle { Hinting::Telling } else { Hinting::TellingAgain };
-        was_idle.then(|| Telling { table: Arc::clone(self), is_over: false })
-    }
-
-    async fn told(&self) {
+    async fn wait_sent(&self) {
         loop {
-            // Before looking, so that what ends in between is noticed.
-            let hinted = self.hinted.notified();
-            if *self.hinting() == Hinting::Idle {
+            // Before the check, so that an end in between is not missed.
+            let sent = self.sent.notified();
+            if !self.sender.is_taken() {
                 return;
             }
-            hinted.await;
+            sent.await;
         }
     }
 
     fn has_listeners(&self) -> bool {
-        self.signals().iter().any(|signal| signal.has_listeners() && !signal.is_closed())
-    }
-
-    fn signals(&self) -> MutexGuard<'_, Vec<Signal>> {
-        // Nothing panics while it is held.
-        self.signals.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_polled(&self) -> MutexGuard<'_, bool> {
-        self.is_polled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hinting(&self) -> MutexGuard<'_, Hinting> {
-        self.hinting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.signals.lock().iter().any(|signal| signal.has_listeners() && !signal.is_closed())
     }
 }
 
-impl Polling {
-    /// Gives the right back if nobody waits any more; whoever does so from now on takes it.
-    pub(crate) fn is_over(&mut self) -> bool {
-        if self.is_over {
-            return true;
-        }
-        let mut is_polled = self.table.is_polled();
-        self.is_over = !self.table.has_listeners();
-        *is_polled = !self.is_over;
-        self.is_over
+impl PollPermit {
+    /// Releases the permit if no task waits. Returns whether it is released.
+    pub(crate) fn release_if_idle(&mut self) -> bool {
+        self.permit.release_if(|| !self.table.has_listeners())
     }
 }
 
-impl Drop for Polling {
+impl SendPermit {
+    /// Returns whether there is a notification to send; if not, the permit is released.
+    pub(crate) fn take_pending(&mut self) -> bool {
+        !self.permit.release_if(|| !self.table.is_send_pending.swap(false, Atomic::SeqCst))
+    }
+}
+
+impl Drop for SendPermit {
     fn drop(&mut self) {
-        // The task did not end by itself: its runtime was shut down.
-        if !self.is_over {
-            *self.table.is_polled() = false;
-        }
-    }
-}
-
-impl Telling {
-    /// Gives the right back if there is nothing more to tell.
-    pub(crate) fn is_over(&mut self) -> bool {
-        let mut hinting = self.table.hinting();
-        self.is_over = *hinting != Hinting::TellingAgain;
-        *hinting = if self.is_over { Hinting::Idle } else { Hinting::Telling };
-        self.is_over
-    }
-}
-
-impl Drop for Telling {
-    fn drop(&mut self) {
-        if !self.is_over {
-            *self.table.hinting() = Hinting::Idle;
-        }
-        self.table.hinted.notify_waiters();
+        self.permit.release_if(|| true);
+        self.table.sent.notify_waiters();
     }
 }

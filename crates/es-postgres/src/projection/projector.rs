@@ -1,4 +1,4 @@
-//! Projecting notifications into tables of the user's own, each exactly once.
+//! Projections into tables of the program's own, which handle each notification exactly once.
 
 use std::{error::Error, future::Future};
 
@@ -6,34 +6,33 @@ use es_core::{
     ConsumerError, ErrorKind, HandlerError, Notification, NotificationBatch, NotificationConsumer,
     PersistenceError, Tracking, TrackingRecorder,
 };
-use sqlx::{AssertSqlSafe, Connection, Postgres, SqlSafeStr, Transaction};
+use sqlx::{AssertSqlSafe, Connection, Postgres, SqlSafeStr, SqlStr, Transaction};
 
 use crate::{
-    PostgresProcessRecorder, PostgresTrackingRecorder,
     connection::{
-        pool::{Caller, Lease},
+        Lease, LeaseKind,
         session::{self, Backend},
     },
     error,
     fault_hooks::FaultPoint,
-    store::Store,
-    write::position::not_recorded,
+    recorder::{PostgresProcessRecorder, PostgresTrackingRecorder, Store},
+    write::{not_recorded, record_position},
 };
 
-/// The advisory lock under which projections are set up.
+/// The key of the advisory lock under which projections are set up.
 const SET_UP: i64 = 0x6573_7072_6f6a;
 
-/// Makes something of notifications, in tables of the user's own.
+/// Handles notifications by writing tables of the program's own.
 ///
-/// Whatever it does in the transaction is committed together with the position, or not at all. The
-/// transaction is `READ COMMITTED`, with the settings of the role. Use `SET LOCAL` to change settings: those of `SET`
-/// stay in the session after the commit, where statements of the library run.
+/// The statements of a handler are committed together with the position, or rolled back. The transaction is
+/// `READ COMMITTED`, with the settings of the role. Use `SET LOCAL` to change settings: those of `SET` stay
+/// in the session after the commit, where statements of the library run.
 ///
-/// A handler that leaves its transaction idle for the whole
-/// [response timeout](crate::PostgresOptions::response_timeout) is given up, since its connection cannot be told
-/// from a silent one: nothing is recorded, and the notification is handled again. One that reads or appends
-/// through recorders of the same datastore needs a second connection: projections leave one of the pool's to
-/// others, unless there is only one.
+/// If a handler leaves its transaction idle for the whole [response
+/// timeout](crate::PostgresOptions::response_timeout), its connection is considered lost: nothing is
+/// recorded, and the notification is handled again. A handler that reads or appends through recorders of the
+/// same datastore needs a second connection: projections leave one of the pool to other callers, unless there
+/// is only one.
 ///
 /// ```
 /// use es_core::Notification;
@@ -62,18 +61,17 @@ const SET_UP: i64 = 0x6573_7072_6f6a;
 /// }
 /// ```
 pub trait PostgresProjection: Send {
-    /// Why a notification cannot be handled.
+    /// The error of a notification that cannot be handled.
     type Error: Into<HandlerError> + Send;
 
-    /// Creates what is missing of the projection's tables. Called when a projector is made, in a
-    /// transaction of its own, by one process at a time: `CREATE TABLE IF NOT EXISTS`. By default it does
-    /// nothing.
+    /// Creates the missing tables of the projection, by `CREATE TABLE IF NOT EXISTS`. Called when a projector
+    /// is made, in a transaction of its own, by one process at a time. Does nothing by default.
     ///
     /// # Errors
-    /// Then there is no projector, and nothing of it is kept.
+    /// If it fails, no projector is made, and the transaction is rolled back.
     ///
     /// # Cancel safety
-    /// When the future is dropped, the transaction is rolled back.
+    /// Cancel safe: the transaction is rolled back.
     fn set_up(
         &mut self,
         transaction: &mut Transaction<'_, Postgres>,
@@ -82,31 +80,30 @@ pub trait PostgresProjection: Send {
         async { Ok(()) }
     }
 
-    /// Handles a notification. Notifications come in their order, several in one transaction when
-    /// catching up.
+    /// Handles a notification. Notifications arrive in order, several in one transaction when catching up.
     ///
-    /// Return the error of a statement: after it, the server refuses everything else in the
-    /// transaction. To go on after one, run it in a savepoint (`transaction.begin()`). Do not commit or roll back
-    /// the transaction: that is found out, and nothing counts as recorded then.
+    /// Return the error of a statement: after it, the server refuses every other statement of the
+    /// transaction. To go on after an error, run the statement in a savepoint (`transaction.begin()`). Do not
+    /// commit or roll back the transaction: that is detected, and is an error.
     ///
     /// # Errors
-    /// Those of statements, or the projection's own. A driver's error that may pass (a lost connection, a
-    /// deadlock, a failed serialization), also as the source of another one, is told as a transient failure of
-    /// recording, and not as the notification's fault.
+    /// Those of statements, or the projection's own. A transient error of the driver (a lost connection, a
+    /// deadlock, a serialization failure), also as the source of another error, is reported as a transient
+    /// failure of recording, and not as an error of the notification.
     ///
     /// # Cancel safety
-    /// When the future is dropped, the transaction is rolled back.
+    /// Cancel safe: the transaction is rolled back.
     fn project(
         &mut self,
         transaction: &mut Transaction<'_, Postgres>,
         notification: &Notification,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Keeps what is wanted of a notification that cannot be handled, so that those after it can be:
-    /// what it does is committed with the position. By default giving up is not wanted.
+    /// Parks a notification that cannot be handled, for example in a table of failures, so that the next ones
+    /// can be handled. Its statements are committed with the position. By default it returns the failure.
     ///
     /// # Errors
-    /// The failure itself when giving up is not wanted; otherwise as [`project`](Self::project).
+    /// The failure itself, to park nothing; otherwise as [`project`](Self::project).
     ///
     /// # Cancel safety
     /// As [`project`](Self::project).
@@ -123,73 +120,71 @@ pub trait PostgresProjection: Send {
 
 /// Runs a [projection](PostgresProjection) and records the position in the same commit.
 ///
-/// Made by [`PostgresTrackingRecorder::projector`] and [`PostgresProcessRecorder::projector`]: a
+/// It is made by [`PostgresTrackingRecorder::projector`] or [`PostgresProcessRecorder::projector`], and is a
 /// [`NotificationConsumer`] for a processor of the crate `es-process`, which follows the upstream. The
-/// position is recorded first: of two instances that are handed the same notifications, one waits until the
-/// other has committed, and then loses with a conflict, before its handlers run.
+/// position is recorded first: of two instances with the same notifications, one waits until the other has
+/// committed, and then gets a conflict before its handlers run.
 ///
-/// What it fails with, beyond what handlers fail with: a conflict when the position, or a later one, is
-/// recorded; a [transient](PersistenceError::is_transient) error when trying again may help;
-/// an [unknown outcome](PersistenceError::is_outcome_unknown) when the connection is lost during the
-/// commit, where the recorded position tells what became of it.
+/// Besides the errors of handlers, it fails with a conflict if the position, or a later one, is recorded;
+/// with a [transient](PersistenceError::is_transient) error if a retry may succeed; and with an [unknown
+/// outcome](PersistenceError::is_outcome_unknown) if the connection is lost during the commit: then the
+/// recorded position shows whether it was committed.
 #[derive(Debug)]
 pub struct PostgresProjector<P> {
-    /// Of a process recorder, what tracks.
     recorder: PostgresTrackingRecorder,
     projection: P,
 }
 
 impl PostgresTrackingRecorder {
-    /// A projector into tables of this database that records its positions here, having
-    /// [set up](PostgresProjection::set_up) the projection.
+    /// [Sets up](PostgresProjection::set_up) a projection into tables of this database, and returns a
+    /// projector that records its positions here.
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) when the projection cannot be set up, with its
-    /// own error as the source; when the server cannot be reached.
+    /// [`Programming`](es_core::ErrorKind::Programming) if the projection cannot be set up, with its own
+    /// error as the source; errors of the connection.
     ///
     /// # Cancel safety
-    /// When the future is dropped, the projection is set up, or it is not.
+    /// Cancel safe: either the projection is set up or it is not.
     pub async fn projector<P: PostgresProjection>(
         &self,
         mut projection: P,
     ) -> Result<PostgresProjector<P>, PersistenceError> {
         let store = &*self.0;
-        let connections = &store.datastore.0.connections;
+        let connections = &store.database.connections;
         let mut lease = lease(store).await?;
         let backend = lease.backend();
-        let begin = AssertSqlSafe(store.begin()).into_sql_str();
         let failed = |failed| error::from_statement("setting up a projection", failed);
         let beginning = async {
-            let mut transaction = Connection::begin_with(&mut *lease, begin).await?;
-            // Two sessions that create the same table at the same time get in each other's way.
+            let mut transaction = Connection::begin_with(&mut *lease, begin(store)).await?;
+            // Two sessions that create the same table at the same time would conflict.
             let lock = format!("SELECT pg_catalog.pg_advisory_xact_lock({SET_UP})");
             session::run(&mut transaction, &lock).await?;
             Ok(transaction)
         };
-        let began = connections.answered(backend, beginning).await.and_then(|began| began);
-        let mut transaction = began.map_err(failed)?;
-        let set_up = connections.handled(backend, projection.set_up(&mut transaction)).await;
+        let begun = connections.with_liveness_check(backend, beginning).await.flatten();
+        let mut transaction = begun.map_err(failed)?;
+        let setting_up = projection.set_up(&mut transaction);
+        let set_up = connections.with_handler_liveness_check(backend, setting_up).await;
         if let Err(error) = set_up.map_err(failed)? {
             let error: HandlerError = error.into();
-            let may_pass = may_pass(&*error);
+            let is_transient = is_transient(&*error);
             let failed = PersistenceError::programming("a projection cannot be set up").with_source(error);
-            return Err(if may_pass { failed.transient() } else { failed });
+            return Err(if is_transient { failed.transient() } else { failed });
         }
-        let committed = connections.answered(backend, transaction.commit()).await;
-        committed.and_then(|committed| committed).map_err(failed)?;
+        connections.with_liveness_check(backend, transaction.commit()).await.flatten().map_err(failed)?;
         lease.finish();
         Ok(PostgresProjector { recorder: self.clone(), projection })
     }
 }
 
 impl PostgresProcessRecorder {
-    /// A projector that records its positions here; see [`PostgresTrackingRecorder::projector`].
+    /// Returns a projector that records its positions here; see [`PostgresTrackingRecorder::projector`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`PostgresTrackingRecorder::projector`].
     ///
     /// # Cancel safety
-    /// As there.
+    /// Cancel safe: either the projection is set up or it is not.
     pub async fn projector<P: PostgresProjection>(
         &self,
         projection: P,
@@ -216,10 +211,11 @@ impl<P: PostgresProjection> NotificationConsumer for PostgresProjector<P> {
         let mut recording = Recording::begin(store, &mut lease, batch).await?;
         for (index, notification) in batch.notifications.iter().enumerate() {
             let projecting = self.projection.project(&mut recording.transaction, notification);
-            match store.datastore.0.connections.handled(recording.backend, projecting).await {
+            match store.database.connections.with_handler_liveness_check(recording.backend, projecting).await
+            {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(recording.give_up(index, notification, error.into()).await),
-                Err(silent) => return Err(interrupted(notification, silent.into())),
+                Ok(Err(error)) => return Err(recording.roll_back(index, notification, error.into()).await),
+                Err(no_answer) => return Err(interrupted(notification, no_answer.into())),
             }
         }
         recording.commit(handled).await?;
@@ -233,16 +229,16 @@ impl<P: PostgresProjection> NotificationConsumer for PostgresProjector<P> {
         failure: HandlerError,
     ) -> Result<(), ConsumerError> {
         let [notification] = batch.notifications else {
-            return Err(PersistenceError::programming("one notification at a time is given up on").into());
+            return Err(PersistenceError::programming("a projector parks one notification at a time").into());
         };
         let store = &*self.recorder.0;
         let mut lease = lease(store).await?;
         let mut recording = Recording::begin(store, &mut lease, batch).await?;
         let parking = self.projection.park(&mut recording.transaction, notification, failure);
-        match store.datastore.0.connections.handled(recording.backend, parking).await {
+        match store.database.connections.with_handler_liveness_check(recording.backend, parking).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(recording.give_up(0, notification, error).await),
-            Err(silent) => return Err(interrupted(notification, silent.into())),
+            Ok(Err(error)) => return Err(recording.roll_back(0, notification, error).await),
+            Err(no_answer) => return Err(interrupted(notification, no_answer.into())),
         }
         recording.commit(1).await?;
         lease.finish();
@@ -252,16 +248,20 @@ impl<P: PostgresProjection> NotificationConsumer for PostgresProjector<P> {
 
 async fn lease(store: &Store) -> Result<Lease<'_>, PersistenceError> {
     store.check_open()?;
-    Ok(store.datastore.0.connections.lease(Caller::Projection).await?)
+    Ok(store.database.connections.lease(LeaseKind::Projection).await?)
 }
 
-/// A transaction in which the position is recorded. Dropping it leaves the lease as it is: not to be
-/// used again.
+/// Returns the statements that begin a transaction for handlers.
+fn begin(store: &Store) -> SqlStr {
+    AssertSqlSafe(session::begin_for_user(&store.database.options)).into_sql_str()
+}
+
+/// A transaction in which the position is recorded. If it is dropped, the lease is not reused.
 struct Recording<'a> {
     store: &'a Store,
     backend: Option<Backend>,
     transaction: Transaction<'a, Postgres>,
-    /// The transaction's id, by which to tell that it is still the same.
+    /// The transaction's id, to detect that a handler has ended the transaction.
     id: i64,
     tracking: Tracking,
 }
@@ -277,79 +277,79 @@ impl<'a> Recording<'a> {
         if ids.last() != Some(&tracking.notification_id()) {
             ids.push(tracking.notification_id());
         }
-        let datastore = &store.datastore.0;
+        let database = &store.database;
         let backend = lease.backend();
-        let begin = AssertSqlSafe(store.begin()).into_sql_str();
         let beginning = async {
-            let mut transaction = Connection::begin_with(&mut **lease, begin).await?;
-            datastore.options.hooks.reached(FaultPoint::ProjectorBegun).await;
-            let recorded = store.track_in(&mut transaction, &tracking, &ids).await?;
-            datastore.options.hooks.reached(FaultPoint::ProjectorTracked).await;
+            let mut transaction = Connection::begin_with(&mut **lease, begin(store)).await?;
+            database.reached(FaultPoint::ProjectorBegun).await;
+            let recorded = record_position(&store.appender, &mut transaction, &tracking, &ids).await?;
+            database.reached(FaultPoint::ProjectorTracked).await;
             Ok::<_, sqlx::Error>((transaction, recorded))
         };
-        match datastore.connections.answered(backend, beginning).await.and_then(|began| began) {
+        match database.connections.with_liveness_check(backend, beginning).await.flatten() {
             Ok((transaction, recorded)) => Ok(Self { store, backend, transaction, id: recorded?, tracking }),
-            Err(failed) => {
-                store.look_again(&failed).await;
-                Err(not_recorded(&tracking, failed))
-            }
+            Err(failed) => Err(not_recorded(&store.appender, &tracking, failed).await),
         }
     }
 
-    /// Commits what became of so many notifications.
+    /// Commits the results of so many notifications.
     async fn commit(mut self, handled: usize) -> Result<(), ConsumerError> {
-        let datastore = &self.store.datastore.0;
-        let hooks = &datastore.options.hooks;
-        hooks.reached(FaultPoint::ProjectorHandled).await;
-        self.check_going_on().await?;
-        let committed = datastore.connections.answered(self.backend, self.transaction.commit()).await;
-        let committed = committed.and_then(|committed| committed);
-        hooks.reached(FaultPoint::ProjectorCommitted).await;
-        // Perhaps also when its outcome is not known.
-        self.store.signals.tracked(&self.tracking);
-        committed.map_err(|failed| after_commit(failed, handled))
+        let database = &self.store.database;
+        database.reached(FaultPoint::ProjectorHandled).await;
+        self.check_transaction().await?;
+        let committing = self.transaction.commit();
+        let committed = database.connections.with_liveness_check(self.backend, committing).await.flatten();
+        database.reached(FaultPoint::ProjectorCommitted).await;
+        // Also if the outcome is unknown.
+        self.store.signals.position_recorded(&self.tracking);
+        committed.map_err(|failed| commit_error(failed, handled))
     }
 
-    /// Committing a transaction that has failed rolls it back, and the driver does not say so; and what
-    /// is done after somebody has ended it is committed by itself.
-    async fn check_going_on(&mut self) -> Result<(), PersistenceError> {
-        let asking = sqlx::query_scalar("SELECT pg_catalog.txid_current_if_assigned()")
-            .persistent(!self.store.datastore.0.options.transaction_pooler);
-        let wrong = |what| Err(PersistenceError::programming(format!("nothing was recorded: {what}")));
-        let asking = asking.fetch_one(&mut *self.transaction);
-        let connections = &self.store.datastore.0.connections;
-        match connections.answered(self.backend, asking).await.and_then(|answer| answer) {
+    /// Checks that the transaction is the one that was begun, and has not failed. Committing a failed
+    /// transaction rolls it back, which the driver does not report; and statements after the end of the
+    /// transaction would be committed by themselves.
+    async fn check_transaction(&mut self) -> Result<(), PersistenceError> {
+        let database = &self.store.database;
+        let query = sqlx::query_scalar("SELECT pg_catalog.txid_current_if_assigned()");
+        let query = query.persistent(!database.options.transaction_pooler).fetch_one(&mut *self.transaction);
+        let invalid = |reason| Err(PersistenceError::programming(format!("nothing was recorded: {reason}")));
+        match database.connections.with_liveness_check(self.backend, query).await.flatten() {
             Ok(id) if id == Some(self.id) => Ok(()),
-            Ok::<Option<i64>, _>(_) => wrong("the projection has ended the transaction"),
+            Ok::<Option<i64>, _>(_) => invalid("the projection has ended the transaction"),
             Err(failed) if error::has_sqlstate(&failed, &["25P02"]) => {
-                wrong("a statement of the projection failed, and it went on")
+                invalid("a statement of the projection failed, and the projection returned no error")
             }
-            Err(failed) => Err(not_recorded(&self.tracking, failed)),
+            Err(failed) => Err(not_recorded(&self.store.appender, &self.tracking, failed).await),
         }
     }
 
-    /// Rolls back because of a handler's error; the failure that it makes.
-    async fn give_up(self, index: usize, notification: &Notification, error: HandlerError) -> ConsumerError {
-        let connections = &self.store.datastore.0.connections;
-        let rolled_back = connections.answered(self.backend, self.transaction.rollback()).await;
-        let rolled_back = rolled_back.and_then(|rolled_back| rolled_back);
+    /// Rolls back after a handler's error. Returns the error of the batch.
+    async fn roll_back(
+        self,
+        index: usize,
+        notification: &Notification,
+        error: HandlerError,
+    ) -> ConsumerError {
+        let connections = &self.store.database.connections;
+        let rolling_back = self.transaction.rollback();
+        let rolled_back = connections.with_liveness_check(self.backend, rolling_back).await.flatten();
         let is_lost = rolled_back.is_err_and(|failed| error::is_lost(&failed));
-        if !is_lost && !may_pass(&*error) {
+        if !is_lost && !is_transient(&*error) {
             return ConsumerError::Handler { index, error };
         }
         interrupted(notification, error)
     }
 }
 
-/// The failure of a handler that is not the handler's fault.
+/// Returns the error for a handler that was interrupted by a transient failure.
 fn interrupted(notification: &Notification, error: HandlerError) -> ConsumerError {
     let message = format!("handling notification {} was interrupted", notification.id);
     ConsumerError::Recording(PersistenceError::operational(message).with_source(error).transient())
 }
 
-/// What a commit that failed means. The server checks deferred constraints no sooner: it does not say
-/// which notification violates them, and a processor that then hands over fewer finds out.
-fn after_commit(failed: sqlx::Error, handled: usize) -> ConsumerError {
+/// Returns the error for a commit that failed. The server checks deferred constraints in the commit, and does
+/// not report which notification violates them; a processor determines it by smaller batches.
+fn commit_error(failed: sqlx::Error, handled: usize) -> ConsumerError {
     if error::is_lost(&failed) {
         let message = "the connection was lost while a projection was committed";
         let unknown = PersistenceError::new(ErrorKind::OutcomeUnknown, message);
@@ -364,8 +364,8 @@ fn after_commit(failed: sqlx::Error, handled: usize) -> ConsumerError {
     }
 }
 
-/// Whether a handler's error, or one of its sources, is a failure that may pass by itself.
-fn may_pass(error: &(dyn Error + 'static)) -> bool {
+/// Returns whether a handler's error, or one of its sources, is transient.
+fn is_transient(error: &(dyn Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| (*error).source()).any(|cause| {
         cause.downcast_ref::<sqlx::Error>().is_some_and(error::is_transient)
             || cause.downcast_ref::<PersistenceError>().is_some_and(PersistenceError::is_transient)

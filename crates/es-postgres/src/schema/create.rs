@@ -4,26 +4,54 @@ use es_core::{PersistenceError, Tracking};
 use sqlx::postgres::PgConnection;
 
 use super::{
-    inspect::Missing,
+    inspect::{self, CatalogState, Missing, TableSpec},
     name::{quote_identifier, quote_literal},
 };
-use crate::{connection::session, error};
+use crate::{
+    connection::{Database, LeaseKind, session},
+    error,
+};
 
-/// How often a creation is retried when another process creates the same object at the same time.
+/// The number of attempts to create an object that another process creates at the same time.
 const ATTEMPTS: usize = 5;
 
-/// SQLSTATEs of a lost race: duplicate table and object, a unique violation in a catalogue, "tuple
-/// concurrently updated", deadlock, serialization failure.
+/// SQLSTATEs of a lost race: duplicate table and object, a unique violation in a catalog, "tuple concurrently
+/// updated", deadlock, serialization failure.
 const LOST_RACE: [&str; 6] = ["42P07", "42710", "23505", "XX000", "40P01", "40001"];
 
+/// Inspects the tables, after creating the missing ones where `create_missing` allows it.
+///
+/// Each step is one message of the simple query protocol that begins and ends its own transaction. A pooler
+/// in transaction mode therefore runs it on one server connection. Several messages without a transaction
+/// could run on several, and read the answers to other clients' statements.
+pub(crate) async fn prepare(
+    database: &Database,
+    spec: &TableSpec,
+    create_missing: bool,
+) -> Result<CatalogState, PersistenceError> {
+    let mut lease = database.connections.lease(LeaseKind::Read).await?;
+    let backend = lease.backend();
+    let preparing = async {
+        let mut found = inspect::inspect(&mut lease, spec).await?;
+        let missing = if create_missing { found.missing(spec) } else { Vec::new() };
+        if !missing.is_empty() {
+            for table in missing {
+                create(&mut lease, table).await?;
+            }
+            found = inspect::inspect(&mut lease, spec).await?;
+        }
+        found.check(spec, database.options.ordering)
+    };
+    let prepared = database.connections.with_liveness_check(backend, preparing).await;
+    let state = prepared.map_err(|failed| error::from_statement("inspecting the tables", failed))??;
+    lease.finish();
+    Ok(state)
+}
+
 /// Creates a table or an index, one process at a time.
-pub(crate) async fn create(
-    connection: &mut PgConnection,
-    missing: Missing<'_>,
-) -> Result<(), PersistenceError> {
+async fn create(connection: &mut PgConnection, missing: Missing<'_>) -> Result<(), PersistenceError> {
     let table = missing.table();
-    // The advisory lock excludes processes of this library. The Python library does not take it, hence
-    // the attempts.
+    // The advisory lock excludes processes of this library, but not the Python library: hence the attempts.
     let batch = format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; {} SELECT pg_catalog.pg_advisory_xact_lock(\
          pg_catalog.hashtextextended({}, 0)); {} COMMIT",

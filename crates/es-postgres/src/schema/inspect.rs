@@ -1,4 +1,4 @@
-//! What the catalogue says about the tables of a recorder.
+//! The state of a recorder's tables in the catalog, and checks that a recorder can work with it.
 
 use es_core::PersistenceError;
 use sqlx::{
@@ -6,13 +6,19 @@ use sqlx::{
     postgres::{PgConnection, PgRow},
 };
 
-use super::{
-    TableSpec,
-    name::{TableName, quote_literal},
-};
+use super::name::{TableName, quote_literal};
 use crate::{connection::session, error, options::NotificationOrdering};
 
-/// The tables of a recorder as they are in the database.
+/// The tables that a recorder needs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TableSpec {
+    pub(crate) events: Option<TableName>,
+    /// The events table must have notification ids.
+    pub(crate) notifications: bool,
+    pub(crate) tracking: Option<TableName>,
+}
+
+/// The tables of a recorder, as found in the catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct CatalogState {
     pub(crate) events: Option<EventsTable>,
@@ -23,9 +29,9 @@ pub(crate) struct CatalogState {
 #[derive(Clone, Debug)]
 pub(crate) struct EventsTable {
     pub(crate) name: TableName,
-    /// Whether it has notification ids.
+    /// The table has notification ids.
     pub(crate) has_ids: bool,
-    /// The sequence of the ids, quoted; none where the default of the column uses no sequence.
+    /// The sequence of the ids, quoted; none if the default of the column uses no sequence.
     pub(crate) sequence: Option<String>,
 }
 
@@ -36,12 +42,12 @@ pub(crate) struct TrackingTable {
     pub(crate) layout: Layout,
 }
 
-/// The two layouts of a tracking table, told apart by the primary key.
+/// The layout of a tracking table, determined by its primary key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// One row for each tracking record: version 9.1 of the Python library.
     RowPerRecord,
-    /// One row for each application: version 9.5, and the layout that is created here.
+    /// One row for each application: version 9.5. This layout is created here.
     RowPerApplication,
 }
 
@@ -67,14 +73,14 @@ impl<'a> Missing<'a> {
     }
 }
 
-/// What the catalogue says about each table; none where the recorder has no such table.
+/// The catalog data of each table; none if the recorder has no such table.
 #[derive(Debug)]
 pub(crate) struct Inspection {
     events: Option<TableInfo>,
     tracking: Option<TableInfo>,
 }
 
-/// What the catalogue says about one table.
+/// The catalog data of one table.
 #[derive(Debug)]
 struct TableInfo {
     exists: bool,
@@ -86,17 +92,17 @@ struct TableInfo {
     /// Key columns of another type than the library reads and writes, as text.
     unsuitable_columns: Option<String>,
     has_ids: bool,
-    /// Whether ids are the plain values of a sequence, by default or by identity.
+    /// Ids are the plain values of a sequence, by default or by identity.
     has_plain_ids: bool,
-    /// Whether inserting a value into the id column is refused (`GENERATED ALWAYS`).
+    /// The id column accepts no inserted value (`GENERATED ALWAYS`).
     ids_are_generated_always: bool,
     has_id_default: bool,
     sequence: Option<String>,
-    /// Whether the sequence gives out ids one by one, in ascending order.
+    /// The sequence allocates ids one by one, in ascending order.
     is_sequence_suitable: Option<bool>,
 }
 
-/// Reads the catalogue about the tables, in one message and one transaction.
+/// Reads the catalog data of the tables, of each in one message and one transaction.
 pub(crate) async fn inspect(
     connection: &mut PgConnection,
     spec: &TableSpec,
@@ -208,7 +214,7 @@ impl Inspection {
         missing
     }
 
-    /// The tables, if a recorder can work with them.
+    /// Checks that a recorder can work with the tables.
     pub(crate) fn check(
         self,
         spec: &TableSpec,
@@ -263,8 +269,8 @@ fn check_events(
     Ok(EventsTable { name: name.clone(), has_ids: info.has_ids, sequence: info.sequence })
 }
 
-/// The order needs ids that are drawn one by one, in ascending order: a session's cache breaks it under any
-/// lock.
+/// Checks that ids are allocated one by one, in ascending order: a sequence cache in a session breaks the
+/// total order under any lock.
 fn check_ids(
     table: &str,
     info: &TableInfo,
@@ -291,10 +297,10 @@ fn check_ids(
     if is_parallel && !info.has_plain_ids {
         return Err(PersistenceError::not_supported(format!(
             "column notification_id of table {table} has another default than nextval of a sequence: parallel \
-             ordering draws ids from the sequence itself"
+             ordering allocates ids from the sequence itself"
         )));
     }
-    // Without a known sequence, the serialized ordering relies on what the default does.
+    // Without a known sequence, the serialized ordering relies on the default of the column.
     if info.is_sequence_suitable.unwrap_or(!is_parallel) {
         return Ok(());
     }
@@ -308,23 +314,17 @@ fn check_tracking(name: &TableName, info: &TableInfo) -> Result<TrackingTable, P
     if !info.exists {
         return Err(missing_table(name));
     }
-    let layout = match info.primary_key.as_deref() {
-        Some("application_name") => Layout::RowPerApplication,
-        Some("application_name,notification_id") => Layout::RowPerRecord,
-        Some(key) => {
-            return Err(PersistenceError::programming(format!(
-                "table {} has the primary key ({key}), which no known tracking table has",
-                name.quoted()
-            )));
+    let problem = match info.primary_key.as_deref() {
+        Some("application_name") => {
+            return Ok(TrackingTable { name: name.clone(), layout: Layout::RowPerApplication });
         }
-        None => {
-            return Err(PersistenceError::programming(format!(
-                "table {} has no primary key, which every tracking table has",
-                name.quoted()
-            )));
+        Some("application_name,notification_id") => {
+            return Ok(TrackingTable { name: name.clone(), layout: Layout::RowPerRecord });
         }
+        Some(key) => format!("the primary key ({key}), which no known tracking table has"),
+        None => "no primary key, which every tracking table has".to_owned(),
     };
-    Ok(TrackingTable { name: name.clone(), layout })
+    Err(PersistenceError::programming(format!("table {} has {problem}", name.quoted())))
 }
 
 fn missing_table(table: &TableName) -> PersistenceError {

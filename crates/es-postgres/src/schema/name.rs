@@ -3,11 +3,11 @@
 use es_core::PersistenceError;
 use uuid::Uuid;
 
-/// The largest identifier, in bytes; the server cuts longer ones.
+/// The longest identifier in bytes; the server truncates longer ones.
 const LARGEST_IDENTIFIER: usize = 63;
 
 /// The name of a table in a schema:
-/// - both parts are not empty and have no NUL character, which no identifier can hold;
+/// - both parts are not empty and have no NUL character;
 /// - both parts have at most 63 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TableName {
@@ -22,7 +22,7 @@ impl TableName {
         Ok(Self { schema: schema.to_owned(), name })
     }
 
-    /// The table of an application: `<application>_<suffix>` in lower case, or `unnamed` where the
+    /// Returns the table of an application: `<application>_<suffix>` in lower case, or `unnamed` if the
     /// application name is empty.
     pub(crate) fn of_application(
         schema: &str,
@@ -45,21 +45,21 @@ impl TableName {
         &self.name
     }
 
-    /// The name as SQL.
+    /// Returns the name as SQL.
     pub(crate) fn quoted(&self) -> String {
         format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.name))
     }
 
-    /// The table's oid as an `integer` expression, the second key of an advisory lock.
+    /// Returns the table's oid as an `integer` expression, the second key of an advisory lock.
     pub(crate) fn lock_key(&self) -> String {
         format!("{}::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int4", quote_literal(&self.quoted()))
     }
 
-    /// The name of the unique index on notification ids.
+    /// Returns the name of the unique index on notification ids.
     ///
-    /// A name that would be too long is cut and gets a digest of the table's name: without it, two tables
-    /// whose names agree in the first 42 bytes would share one index name, and the second table would
-    /// have no index.
+    /// A name that would be too long is truncated and gets a digest of the table's name. Without it, two
+    /// tables whose names have the same first 42 bytes would share one index name, and the second would have
+    /// no index.
     pub(crate) fn id_index(&self) -> String {
         const SUFFIX: &str = "_notification_id_idx";
         const DIGEST: usize = 8;

@@ -1,26 +1,26 @@
-//! From rows to events.
+//! Stored events from rows.
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 use es_core::{Notification, PersistenceError, StoredEvent, Topic};
-use sqlx::{Row, postgres::PgRow};
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use crate::error::DriverError;
+use crate::connection::column;
 
-/// The columns of a stored event, in the order that [`Topics::event`] reads them.
+/// The columns of a stored event, as [`Topics::event`] reads them.
 pub(crate) const EVENT_COLUMNS: &str = "originator_id, originator_version, topic, state";
 
-/// Which of them is the state.
+/// The index of the state in [`EVENT_COLUMNS`].
 pub(crate) const STATE: usize = 3;
 
-/// Topics of the rows of one answer: there are few, and rows share them.
+/// The topics of the rows of one answer: few, and shared by the rows.
 #[derive(Debug, Default)]
 pub(crate) struct Topics(HashSet<Topic>);
 
 impl Topics {
-    /// The event in a row of [`EVENT_COLUMNS`].
+    /// Returns the event of a row of [`EVENT_COLUMNS`].
     pub(crate) fn event(&mut self, row: &PgRow) -> Result<StoredEvent, PersistenceError> {
         let originator_id: Uuid = column(row, 0)?;
         let originator_version: i64 = column(row, 1)?;
@@ -36,7 +36,7 @@ impl Topics {
         Ok(StoredEvent { originator_id, originator_version, topic, state })
     }
 
-    /// The notification in a row of [`EVENT_COLUMNS`] and `notification_id`.
+    /// Returns the notification of a row of [`EVENT_COLUMNS`] and `notification_id`.
     pub(crate) fn notification(&mut self, row: &PgRow) -> Result<Notification, PersistenceError> {
         let id: i64 = column(row, 4)?;
         let event = self.event(row).map_err(|error| error.with_context(format_args!("notification {id}")))?;
@@ -51,15 +51,4 @@ impl Topics {
         self.0.insert(topic.clone());
         topic
     }
-}
-
-/// The value of a column.
-pub(crate) fn column<'r, T>(row: &'r PgRow, index: usize) -> Result<T, PersistenceError>
-where
-    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    row.try_get(index).map_err(|error| {
-        PersistenceError::data("a row cannot be read as the table's layout says")
-            .with_source(DriverError::new(error))
-    })
 }

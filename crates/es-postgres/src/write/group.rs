@@ -20,15 +20,15 @@ impl Group {
             group.requests = candidates;
             return group;
         }
-        let mut claims = ConflictSet::default();
+        let mut earlier = ConflictSet::default();
         for request in candidates {
-            match claims.check(&request) {
+            match earlier.check(&request) {
                 Ok(()) => {
-                    claims.add(&request, Some(group.requests.len()));
+                    earlier.add(&request, Some(group.requests.len()));
                     group.requests.push(request);
                 }
                 Err(rival) => {
-                    claims.add(&request, None);
+                    earlier.add(&request, None);
                     group.deferred.push(Deferred { request, rival });
                 }
             }
@@ -37,25 +37,25 @@ impl Group {
     }
 }
 
-/// Whether a request was recorded, for the requests that were deferred for its sake; the error is the conflict
-/// that it was refused for, if it was.
+/// The result of a request, for the requests that were deferred because of it; the error is its conflict, if
+/// it was refused for one.
 pub(crate) type Answer = Result<(), Option<Conflict>>;
 
 /// A request that is left out of a group.
 pub(crate) struct Deferred {
     pub(crate) request: Request,
     /// The index of the request in the group that it conflicts with, and the conflict; none if it waits
-    /// behind another deferred request, or behind a request that it does not conflict with for certain.
+    /// behind another deferred request, or behind a request with which a conflict is not certain.
     rival: Option<(usize, Conflict)>,
 }
 
 impl Deferred {
-    /// Returns the conflict that the rival's result settles: the rival was recorded, or it was refused
-    /// because of the same version or position. Without this, many requests that are late for one
-    /// aggregate would be refused one after the other, with a round trip each.
+    /// Returns the conflict with the rival, if the rival was recorded, or refused because of the same version
+    /// or position. Without this, many requests that are late for one aggregate would be refused one after
+    /// the other, with a round trip each.
     ///
-    /// A request with a position that conflicts by version is not settled: its position may be lost as
-    /// well, which takes precedence.
+    /// A request with a position that conflicts by version is sent again: its position may conflict as well,
+    /// which takes precedence.
     pub(crate) fn inherited_conflict(&self, answers: &[Answer]) -> Option<Conflict> {
         let (rival, conflict) = self.rival.as_ref()?;
         if matches!(conflict, Conflict::Version { .. }) && self.request.tracking.is_some() {
@@ -70,8 +70,8 @@ impl Deferred {
     }
 }
 
-/// The versions and positions that earlier requests claim: with the index of the request in the group, or
-/// none if that request is deferred, which no conflicting request may overtake.
+/// The versions and positions of earlier requests, with the index of the request in the group, or none if
+/// that request is deferred, which no conflicting request may overtake.
 #[derive(Default)]
 struct ConflictSet {
     versions: HashMap<(Uuid, i64), Option<usize>>,
@@ -79,34 +79,34 @@ struct ConflictSet {
 }
 
 impl ConflictSet {
-    /// Checks that a request goes together with those before it; the error is its rival in the group, if it
-    /// has one.
+    /// Checks that a request does not conflict with those before it; the error is its rival in the group, if
+    /// there is one.
     ///
-    /// A group has one position for each application at most, because a position may depend on the one
-    /// before it.
+    /// A group has at most one position for each application, because a position may depend on the one before
+    /// it.
     fn check(&self, request: &Request) -> Result<(), Option<(usize, Conflict)>> {
         if let Some(tracking) = &request.tracking
-            && let Some((position, claimant)) = self.positions.get(tracking.application_name())
+            && let Some((position, index)) = self.positions.get(tracking.application_name())
         {
             let is_conflict = *position >= tracking.first_notification_id();
-            return Err(claimant.filter(|_| is_conflict).map(|rival| (rival, tracking.conflict())));
+            return Err(index.filter(|_| is_conflict).map(|rival| (rival, tracking.conflict())));
         }
         for event in &request.events {
-            if let Some(claimant) = self.versions.get(&(event.originator_id, event.originator_version)) {
-                return Err(claimant.map(|rival| (rival, version_conflict(event))));
+            if let Some(index) = self.versions.get(&(event.originator_id, event.originator_version)) {
+                return Err(index.map(|rival| (rival, version_conflict(event))));
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, request: &Request, claimant: Option<usize>) {
+    fn add(&mut self, request: &Request, index: Option<usize>) {
         for event in &request.events {
-            // The first claim of a version stays.
-            self.versions.entry((event.originator_id, event.originator_version)).or_insert(claimant);
+            // The first request with a version counts.
+            self.versions.entry((event.originator_id, event.originator_version)).or_insert(index);
         }
         if let Some(tracking) = &request.tracking {
-            let claim = (tracking.notification_id(), claimant);
-            self.positions.entry(tracking.application_name().to_owned()).or_insert(claim);
+            let position = (tracking.notification_id(), index);
+            self.positions.entry(tracking.application_name().to_owned()).or_insert(position);
         }
     }
 }

@@ -3,16 +3,20 @@
 
 mod append;
 mod appender_cache;
+mod columns;
 mod committer;
 mod group;
-pub(crate) mod position;
+mod outcome;
+mod position;
 mod queue;
 mod recovery;
 mod request;
 mod statement;
 
-pub(crate) use append::{LAYOUT_CHANGED, Outcome, Scope};
+pub(crate) use append::Scope;
 pub(crate) use appender_cache::AppenderCache;
 pub(crate) use committer::Committer;
+pub(crate) use outcome::Outcome;
+pub(crate) use position::{not_recorded, record_position};
 pub(crate) use queue::Queue;
-pub(crate) use request::{Batch, Request, check_events};
+pub(crate) use request::{Batch, check_events};

@@ -1,36 +1,33 @@
-//! Recording a position in a transaction that goes on: first of all, so that a rival waits for it, or
-//! loses, before it does anything else.
+//! Records a position in a transaction that goes on: first of all, so that a rival waits for it, or meets a
+//! conflict, before it does anything else.
 //!
-//! Only the position's own row is locked. Appending takes the events table's lock as well, which nobody
-//! must hold while handlers run.
+//! Only the row of the position is locked. An append also takes the lock of the events table, which must not
+//! be held while handlers run.
 
 use es_core::{PersistenceError, Tracking};
 use sqlx::{AssertSqlSafe, Row, postgres::PgConnection};
 
+use super::{append::LAYOUT_CHANGED, appender_cache::AppenderCache};
 use crate::{
-    error,
+    error::{self, UNIQUE_VIOLATION},
     schema::{Layout, TrackingTable},
-    store::Store,
-    write::LAYOUT_CHANGED,
 };
 
-/// The SQLSTATE of a unique violation.
-const TAKEN: [&str; 1] = ["23505"];
-
-// The statements run in the caller's transactions too, with the caller's search path: every name is qualified.
+// The statements run in the caller's transactions too, with the caller's search path: every name is
+// qualified.
 const EQ: &str = "OPERATOR(pg_catalog.=)";
 const LT: &str = "OPERATOR(pg_catalog.<)";
 const GE: &str = "OPERATOR(pg_catalog.>=)";
 
-/// The statement that records a position: `$1` application, `$2` ids of notifications, ascending, `$3`
-/// the last of them, which is the position, `$4` the position that must be recorded until then. It
-/// answers with the transaction's id, and not at all when the position is refused.
+/// Returns the statement that records a position: `$1` application name, `$2` notification ids, ascending,
+/// `$3` the last of them, which is the position, `$4` the position that is expected before it. It returns the
+/// transaction's id, or no row if the position is refused.
 fn statement(table: &TrackingTable, expected_position: Option<i64>) -> String {
     let layout = table.layout;
     let table = table.name.quoted();
     match (layout, expected_position) {
         (Layout::RowPerApplication, None | Some(0)) => {
-            // A rival may have taken a smaller batch: what counts is the first of the notifications.
+            // A rival may have processed a smaller batch: the first of the notifications counts.
             let recorded_before = expected_position.map_or(format!("{LT} $2[1]"), |_| format!("{EQ} $4"));
             format!(
                 "INSERT INTO {table} AS t (application_name, notification_id) VALUES ($1, $3) \
@@ -42,8 +39,8 @@ fn statement(table: &TrackingTable, expected_position: Option<i64>) -> String {
             "UPDATE {table} SET notification_id = $3 \
              WHERE application_name {EQ} $1 AND notification_id {EQ} $4 RETURNING pg_catalog.txid_current()"
         ),
-        // A row for each notification, as the layout has it: rivals that take different batches meet
-        // in the rows of what both have handled, which the key allows once.
+        // A row for each notification, as the layout has it: rivals with different batches conflict in the
+        // rows of the notifications that both have handled, which the key allows once.
         (Layout::RowPerRecord, _) => {
             let recorded = format!("FROM {table} AS t WHERE t.application_name {EQ} $1");
             let is_accepted = match expected_position {
@@ -61,60 +58,57 @@ fn statement(table: &TrackingTable, expected_position: Option<i64>) -> String {
     }
 }
 
-impl Store {
-    /// Records the position after these notifications; the transaction's id, or why the position is
-    /// refused.
-    ///
-    /// With a row for each notification, a rival's may also be met as a unique violation.
-    pub(crate) async fn track_in(
-        &self,
-        connection: &mut PgConnection,
-        tracking: &Tracking,
-        ids: &[i64],
-    ) -> Result<Result<i64, PersistenceError>, sqlx::Error> {
-        let appender = self.appender.get();
-        let Some(table) = &appender.tables.tracking else {
-            let error = PersistenceError::internal("a recorder without a tracking table");
-            return Err(sqlx::Error::Configuration(error.into()));
-        };
-        let is_persistent = !self.datastore.0.options.transaction_pooler;
-        let expected_position = tracking.expected_position();
-        let statement = sqlx::query(AssertSqlSafe(statement(table, expected_position)))
-            .bind(tracking.application_name())
-            .bind(ids)
-            .bind(tracking.notification_id())
-            .bind(expected_position)
-            .persistent(is_persistent);
-        let rows = statement.fetch_all(&mut *connection).await?;
-        if let Some(row) = rows.first() {
-            return row.try_get(0).map(Ok);
-        }
-        let recorded = format!(
-            "SELECT pg_catalog.max(notification_id)::pg_catalog.int8 FROM {} WHERE application_name {EQ} $1",
-            table.name.quoted()
-        );
-        let recorded = sqlx::query_scalar(AssertSqlSafe(recorded)).bind(tracking.application_name());
-        let recorded = recorded.persistent(is_persistent).fetch_one(connection).await?;
-        // One that would be accepted now was not when the statement ran.
-        Ok(Err(tracking.validate(recorded).err().unwrap_or_else(|| tracking.conflict().into())))
+/// Records the position after these notifications. Returns the transaction's id.
+///
+/// # Errors
+/// A conflict if the position is refused, where the transaction can go on; otherwise as [`not_recorded`].
+pub(crate) async fn record_position(
+    appender: &AppenderCache,
+    connection: &mut PgConnection,
+    tracking: &Tracking,
+    ids: &[i64],
+) -> Result<Result<i64, PersistenceError>, sqlx::Error> {
+    let tables = appender.get();
+    let Some(table) = &tables.tables.tracking else {
+        let error = PersistenceError::internal("a recorder without a tracking table");
+        return Err(sqlx::Error::Configuration(error.into()));
+    };
+    let is_persistent = !appender.database.options.transaction_pooler;
+    let expected_position = tracking.expected_position();
+    let rows = sqlx::query(AssertSqlSafe(statement(table, expected_position)))
+        .bind(tracking.application_name())
+        .bind(ids)
+        .bind(tracking.notification_id())
+        .bind(expected_position)
+        .persistent(is_persistent)
+        .fetch_all(&mut *connection);
+    if let Some(row) = rows.await?.first() {
+        return row.try_get(0).map(Ok);
     }
-
-    /// Looks again at the table's layout when recording a position has failed as it would in another
-    /// layout: somebody may have migrated the table.
-    pub(crate) async fn look_again(&self, failed: &sqlx::Error) {
-        let may_differ = error::has_sqlstate(failed, &LAYOUT_CHANGED);
-        if may_differ && let Err(error) = self.appender.refresh().await {
-            tracing::debug!(%error, "cannot look again at what stands in the database");
-        }
-    }
+    let recorded = format!(
+        "SELECT pg_catalog.max(notification_id)::pg_catalog.int8 FROM {} WHERE application_name {EQ} $1",
+        table.name.quoted()
+    );
+    let recorded = sqlx::query_scalar(AssertSqlSafe(recorded)).bind(tracking.application_name());
+    let recorded = recorded.persistent(is_persistent).fetch_one(connection).await?;
+    // A position that would be accepted now was refused when the statement ran.
+    Ok(Err(tracking.validate(recorded).err().unwrap_or_else(|| tracking.conflict().into())))
 }
 
-/// The error for a position that was not recorded, nor anything with it.
-pub(crate) fn not_recorded(tracking: &Tracking, failed: sqlx::Error) -> PersistenceError {
-    if error::has_sqlstate(&failed, &TAKEN) {
+/// Returns the error for a position that was not recorded. If the statement may have failed because the table
+/// was migrated to another layout, inspects the tables again.
+pub(crate) async fn not_recorded(
+    appender: &AppenderCache,
+    tracking: &Tracking,
+    failed: sqlx::Error,
+) -> PersistenceError {
+    let is_layout_changed = error::has_sqlstate(&failed, &LAYOUT_CHANGED);
+    appender.refresh_if(is_layout_changed).await;
+    // With a row for each notification, a rival's row is met as a unique violation.
+    if error::has_sqlstate(&failed, &[UNIQUE_VIOLATION]) {
         return tracking.conflict().into();
     }
-    let may_pass = error::is_lost(&failed) || error::has_sqlstate(&failed, &LAYOUT_CHANGED);
+    let is_transient = is_layout_changed || error::is_lost(&failed);
     let failed = error::from_statement("recording a position", failed);
-    if may_pass { failed.transient() } else { failed }
+    if is_transient { failed.transient() } else { failed }
 }

@@ -3,25 +3,24 @@
 //! Requests that wait are committed as one group, because the lock of an append is held until its commit is
 //! durable, and one flush of the disk then serves them all. An idle writer commits a request at once.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch};
 
 use super::{
     committer::Committer,
     group::Group,
-    request::{Request, check_events, queued_size},
+    request::{Request, check_events},
 };
 use crate::{
     error,
-    options::{GroupBounds, PostgresOptions},
+    limits::{GroupLimits, queued_size},
+    options::PostgresOptions,
 };
 
-/// The queue of a recorder. Dropping it lets the writers finish accepted requests, and end.
+/// The queue of a recorder. When it is dropped, the writers commit the accepted requests, and end.
 #[derive(Debug)]
 pub(crate) struct Queue {
     sender: Mutex<Option<mpsc::UnboundedSender<Request>>>,
@@ -32,7 +31,7 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// A queue and the tasks that empty it.
+    /// Starts a queue and its writers.
     pub(crate) fn start(committer: Committer, options: &PostgresOptions, writers: usize) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (alive, ended) = watch::channel(());
@@ -42,7 +41,7 @@ impl Queue {
             let writer = Writer {
                 committer: Arc::clone(&committer),
                 receiver: Arc::clone(&receiver),
-                bounds: options.group,
+                limits: options.group,
                 deferred: VecDeque::new(),
                 alive: Arc::clone(&alive),
             };
@@ -56,7 +55,7 @@ impl Queue {
         }
     }
 
-    /// Waits for room in the queue, and then for the result.
+    /// Waits for budget in the queue, and then for the result.
     pub(crate) async fn append(
         &self,
         events: Vec<StoredEvent>,
@@ -73,7 +72,7 @@ impl Queue {
         let size = u32::try_from(queued_size(&events)).unwrap_or(u32::MAX).min(self.size);
         let permit = Arc::clone(&self.budget).acquire_many_owned(size).await.map_err(|_| error::closed())?;
         let (reply, answer) = oneshot::channel();
-        self.send(Request::new(events, tracking, reply, permit))?;
+        self.send(Request { events, tracking, reply, _permit: permit })?;
         answer.await.unwrap_or_else(|_| {
             Err(PersistenceError::new(
                 ErrorKind::OutcomeUnknown,
@@ -84,7 +83,7 @@ impl Queue {
 
     /// Accepts no more requests, and waits until the accepted ones are answered.
     pub(crate) async fn close(&self) {
-        drop(self.lock_sender().take());
+        drop(self.sender.lock().take());
         self.budget.close();
         let mut writers = self.writers.clone();
         // No value is ever sent: this ends with an error, when the last writer has ended.
@@ -92,20 +91,15 @@ impl Queue {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock_sender().is_none()
+        self.sender.lock().is_none()
     }
 
     fn send(&self, request: Request) -> Result<(), PersistenceError> {
-        let sender = self.lock_sender();
+        let sender = self.sender.lock();
         let sender = sender.as_ref().ok_or_else(error::closed)?;
         sender.send(request).map_err(|_| {
             PersistenceError::interface("the recorder's writer has ended: its runtime was shut down")
         })
-    }
-
-    fn lock_sender(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<Request>>> {
-        // No code panics while it holds the lock.
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -113,7 +107,7 @@ impl Queue {
 struct Writer {
     committer: Arc<Committer>,
     receiver: Arc<AsyncMutex<mpsc::UnboundedReceiver<Request>>>,
-    bounds: GroupBounds,
+    limits: GroupLimits,
     /// Requests that conflict with an earlier group.
     deferred: VecDeque<Request>,
     alive: Arc<watch::Sender<()>>,
@@ -136,7 +130,7 @@ impl Writer {
             if has_events && answers.iter().any(Result::is_ok) {
                 self.committer.send_notify();
             }
-            // The last one first, so that they keep their order, before the requests that wait.
+            // The last one first, so that they keep their order, before the waiting requests.
             for deferred in group.deferred.into_iter().rev() {
                 match deferred.inherited_conflict(&answers) {
                     Some(conflict) => deferred.request.answer(Err(conflict.into())),
@@ -144,9 +138,8 @@ impl Writer {
                 }
             }
             if several {
-                // The callers that were just answered often send the next request at once. Yielding gets all of
-                // them into the next group (a fifth more events, `insert, 64 tasks, 1 per commit`). An idle
-                // writer does not come here.
+                // The callers that were just answered often send the next request at once. Yielding gets all
+                // of them into the next group (a fifth more events, `insert, 64 tasks, 1 per commit`).
                 tokio::task::yield_now().await;
             }
         }
@@ -160,12 +153,12 @@ impl Writer {
         }
     }
 
-    /// Adds waiting requests, within the bounds of a group.
+    /// Adds waiting requests, within the limits of a group.
     fn take_waiting(&mut self, candidates: &mut Vec<Request>) {
         let (mut rows, mut bytes) = candidates.first().map_or((0, 0), Request::size);
         // A writer that waits for a request holds the receiver: then there is none.
         let mut receiver = self.receiver.try_lock();
-        while rows < self.bounds.rows && bytes < self.bounds.bytes {
+        while rows < self.limits.rows && bytes < self.limits.bytes {
             let waiting = match self.deferred.pop_front() {
                 Some(request) => Some(request),
                 None => receiver.as_mut().ok().and_then(|receiver| receiver.try_recv().ok()),
@@ -173,8 +166,8 @@ impl Writer {
             let Some(request) = waiting else { return };
             let (more_rows, more_bytes) = request.size();
             (rows, bytes) = (rows + more_rows, bytes + more_bytes);
-            if rows > self.bounds.rows || bytes > self.bounds.bytes {
-                // Too large for what is left: it opens the next group.
+            if rows > self.limits.rows || bytes > self.limits.bytes {
+                // It exceeds the limits: it starts the next group.
                 self.deferred.push_front(request);
                 return;
             }

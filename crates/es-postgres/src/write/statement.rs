@@ -1,31 +1,31 @@
 //! The SQL of an append.
 //!
 //! An append is one statement, and mostly one transaction. In the serialized ordering, writers exclude each
-//! other from before the first id is drawn until after the commit is visible, by two locks:
+//! other from before the first id is allocated until after the commit is visible, by two locks:
 //!
 //! - `INSERT` takes `ROW EXCLUSIVE` on its table before it executes. The Python library's writers take
 //!   `EXCLUSIVE`, which conflicts with it in both directions. `VACUUM` conflicts with neither.
-//! - Writers of this library exclude each other by a transaction-level advisory lock of the table. The rows are
-//!   inserted from the materialized CTE that takes it, so ids are drawn after it.
+//! - Writers of this library exclude each other by a transaction-level advisory lock of the table. The rows
+//!   are inserted from the materialized CTE that takes it, so ids are allocated after it.
 //!
-//! The snapshot of the statement is older than the lock. A row that a rival committed in between is met by the
-//! unique index: a single event is then not inserted (`ON CONFLICT DO NOTHING`), a group fails and is sent once
-//! more. ARCHITECTURE.md has the argument for both orderings.
+//! The snapshot of the statement is older than the lock. A row that a rival committed in between is met by
+//! the unique index: a single event is then not inserted (`ON CONFLICT DO NOTHING`), a group fails and is
+//! sent once more. ARCHITECTURE.md has the argument for both orderings.
 //!
-//! The statements also run in transactions of the caller's, whose search path is the caller's. Therefore every
-//! function, operator and type cast in this file is qualified.
+//! The statements also run in transactions of the caller's, whose search path is the caller's. Therefore
+//! every function, operator and type cast in this file is qualified.
 
 use crate::schema::{CatalogState, EventsTable, Layout, TrackingTable, quote_literal};
 
 /// The first key of the advisory lock of an append; the second is the oid of the events table.
 const APPEND_CLASS: i32 = 0x6573_6c6b;
 
-/// The first key of the advisory lock under which ids are drawn in the parallel ordering; the second is the oid
-/// of the sequence.
-const DRAW_CLASS: i32 = 0x6573_6964;
+/// The first key of the advisory lock under which ids are allocated in the parallel ordering; the second is
+/// the oid of the sequence.
+const ALLOCATION_CLASS: i32 = 0x6573_6964;
 
-/// The first key of the advisory lock of a tracking table with a row for each record; the second is the oid of
-/// the table.
+/// The first key of the advisory lock of a tracking table with a row for each record; the second is the oid
+/// of the table.
 const TRACKING_CLASS: i32 = 0x6573_7472;
 
 /// The SQLSTATE by which a statement fails whose rows were not all inserted; see [`GUARD`].
@@ -38,38 +38,39 @@ const LE: &str = "OPERATOR(pg_catalog.<=)";
 const GE: &str = "OPERATOR(pg_catalog.>=)";
 const GT: &str = "OPERATOR(pg_catalog.>)";
 
-/// Where notification ids come from.
+/// The source of notification ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ids {
     /// The default of the column, under the lock of an append; or the table has no ids.
     Default,
     /// The sequence, inside the statement, under a session lock that the statement releases.
-    Drawn,
+    Allocated,
     /// A parameter.
     Given,
 }
 
-/// The statement for a single event without tracking: `$1` originator id, `$2` originator version, `$3` topic,
-/// `$4` state.
+/// Returns the statement for a single event without tracking: `$1` originator id, `$2` originator version,
+/// `$3` topic, `$4` state.
 ///
-/// It returns one row with the notification id (0 where the table has none) if the event was inserted, and no row
-/// otherwise: the statement for a group then tells why. Arrays, which a group needs, and a report of the conflict
-/// in this statement would each cost the server more than the lock does: 15 µs of 45 for the report (`insert, 1
-/// task, 1 per commit`).
+/// It returns one row with the notification id (0 where the table has none) if the event was inserted, and no
+/// row otherwise: the statement for a group then reports the reason. Arrays, which a group needs, and a
+/// report of the conflict in this statement would each cost the server more than the lock does: 15 µs of 45
+/// for the report (`insert, 1 task, 1 per commit`).
 pub(crate) fn single(events: &EventsTable, ids: Ids) -> String {
     let table = events.name.quoted();
     let columns = "originator_id, originator_version, topic, state";
     let (ctes, columns, values) = match (ids, &events.sequence) {
-        (Ids::Drawn, Some(sequence)) => {
+        (Ids::Allocated, Some(sequence)) => {
             let key = sequence_key(sequence);
             let ctes = format!(
-                "drawing AS MATERIALIZED (SELECT pg_catalog.pg_advisory_lock({DRAW_CLASS}, {key})), \
-                 drawn AS MATERIALIZED (SELECT pg_catalog.nextval({}) AS id FROM drawing), \
-                 released AS MATERIALIZED (SELECT pg_catalog.pg_advisory_unlock({DRAW_CLASS}, {key}) FROM drawn)",
+                "allocation AS MATERIALIZED (SELECT pg_catalog.pg_advisory_lock({ALLOCATION_CLASS}, {key})), \
+                 allocated AS MATERIALIZED (SELECT pg_catalog.nextval({}) AS id FROM allocation), \
+                 released AS MATERIALIZED (SELECT pg_catalog.pg_advisory_unlock({ALLOCATION_CLASS}, {key}) \
+                 FROM allocated)",
                 sequence_name(sequence)
             );
             let columns = format!("{columns}, notification_id");
-            (ctes, columns, "SELECT $1, $2, $3, $4, d.id FROM released, drawn AS d")
+            (ctes, columns, "SELECT $1, $2, $3, $4, d.id FROM released, allocated AS d")
         }
         _ if events.has_ids => (lock_cte(events), columns.to_owned(), "SELECT $1, $2, $3, $4 FROM lock"),
         _ => (String::new(), columns.to_owned(), "VALUES ($1, $2, $3, $4)"),
@@ -82,10 +83,10 @@ pub(crate) fn single(events: &EventsTable, ids: Ids) -> String {
     )
 }
 
-/// The statement for a group. Its parameters are arrays, in this order:
+/// Returns the statement for a group. Its parameters are arrays, in this order:
 ///
-/// - with an events table: of each row its request, originator id, originator version, topic and state; of each
-///   [run](super::append) of versions its request, originator id, lowest and highest version;
+/// - with an events table: of each row its request, originator id, originator version, topic and state; of
+///   each [range](super::columns) of versions its request, originator id, lowest and highest version;
 /// - with tracking: of each position its request, application name, position, first notification and expected
 ///   position; and, not an array, whether the first position of an application is inserted;
 /// - with given ids: the id of each row.
@@ -100,15 +101,14 @@ pub(crate) fn group(tables: &CatalogState, with_tracking: bool, ids: Ids) -> Str
     let positions = positions.map(|tracking| (tracking, parameters.take::<6>()));
 
     let mut ctes = Vec::new();
-    if let Some((events, row, run)) = &rows {
+    if let Some((events, _, ranges)) = &rows {
         if events.has_ids && ids == Ids::Default {
             ctes.push(lock_cte(events));
         }
-        ctes.push(clashes_cte(events, run));
+        ctes.push(clashes_cte(events, ranges));
         if positions.is_none() {
             ctes.push("refused AS MATERIALIZED (SELECT c.request FROM clashes AS c)".to_owned());
         }
-        let _ = row;
     }
     if let Some((tracking, position)) = &positions {
         let is_serialized = rows.as_ref().is_some_and(|(events, ..)| events.has_ids && ids == Ids::Default);
@@ -144,7 +144,7 @@ const GUARD: &str = "CASE WHEN a.inserted OPERATOR(pg_catalog.=) a.accepted THEN
      ELSE pg_catalog.width_bucket(0::pg_catalog.float8, 0::pg_catalog.float8, 1::pg_catalog.float8, \
      (a.inserted OPERATOR(pg_catalog.-) a.inserted)::pg_catalog.int4) END";
 
-/// Whether a position was recorded; the codes of [`group`].
+/// The result of recording a position, with the codes of [`group`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PositionStatus {
     Recorded = 0,
@@ -152,8 +152,8 @@ pub(crate) enum PositionStatus {
     Late = 1,
     /// Another transaction has locked the recorded position.
     Locked = 2,
-    /// Not recorded for another reason: a version of the request is taken, a rival recorded the first position of
-    /// the application at the same time, or a trigger skipped the row.
+    /// Not recorded for another reason: a version of the request is taken, a rival recorded the first
+    /// position of the application at the same time, or a trigger skipped the row.
     NotRecorded = 3,
     /// The first position of the application, which the statement does not insert.
     First = 4,
@@ -199,9 +199,9 @@ fn sequence_key(sequence: &str) -> String {
     format!("{}::pg_catalog.oid::pg_catalog.int4", sequence_name(sequence))
 }
 
-/// The lowest taken version of each run.
+/// Selects the lowest taken version of each range.
 ///
-/// One index lookup for each run instead of each row saves the server 10,000 to 12,000 of some 45,000
+/// One index lookup for each range instead of each row saves the server 10,000 to 12,000 of some 45,000
 /// instructions for an event (counted by callgrind, requests of 10 and 300 events). It is a subquery with a
 /// limit and no join: a plan that was made when the table had just been emptied and vacuumed would execute a
 /// join by reading the whole index.
@@ -234,33 +234,35 @@ fn insert_ctes(
         "(SELECT pg_catalog.count(*) FROM pg_catalog.unnest({request}) AS r (request) WHERE {is_accepted})"
     );
     match (ids, &events.sequence) {
-        (Ids::Drawn, Some(sequence)) => {
+        (Ids::Allocated, Some(sequence)) => {
             let key = sequence_key(sequence);
-            // The lock is taken if there are rows, and then the insertion releases it. Keys are inserted in one
-            // global order, so that two groups wait for each other and do not deadlock.
+            // The lock is taken if there are rows, and then the insertion releases it. Keys are inserted in
+            // one global order, so that two groups wait for each other and do not deadlock.
             vec![
                 format!("rows AS MATERIALIZED (SELECT r.* FROM {rows} ORDER BY r.place)"),
                 format!(
-                    "drawing AS MATERIALIZED (SELECT pg_catalog.pg_advisory_lock({DRAW_CLASS}, {key}) \
+                    "allocation AS MATERIALIZED (SELECT pg_catalog.pg_advisory_lock({ALLOCATION_CLASS}, {key}) \
                      FROM (SELECT FROM rows LIMIT 1) AS first)"
                 ),
                 format!(
-                    "drawn AS MATERIALIZED (SELECT r.*, pg_catalog.nextval({}) AS id FROM drawing, rows AS r)",
+                    "allocated AS MATERIALIZED (SELECT r.*, pg_catalog.nextval({}) AS id \
+                     FROM allocation, rows AS r)",
                     sequence_name(sequence)
                 ),
                 format!(
-                    "released AS MATERIALIZED (SELECT pg_catalog.pg_advisory_unlock({DRAW_CLASS}, {key}) \
-                     FROM (SELECT pg_catalog.count(*) AS count FROM drawn) AS all_drawn \
-                     WHERE all_drawn.count {GT} 0)"
+                    "released AS MATERIALIZED (SELECT pg_catalog.pg_advisory_unlock({ALLOCATION_CLASS}, {key}) \
+                     FROM (SELECT pg_catalog.count(*) AS count FROM allocated) AS all_allocated \
+                     WHERE all_allocated.count {GT} 0)"
                 ),
                 format!(
                     "inserted AS (INSERT INTO {table} ({columns}, notification_id) \
                      SELECT d.originator_id, d.originator_version, d.topic, d.state, d.id \
-                     FROM released, drawn AS d ORDER BY d.originator_id, d.originator_version RETURNING 1)"
+                     FROM released, allocated AS d ORDER BY d.originator_id, d.originator_version RETURNING 1)"
                 ),
-                "answer AS MATERIALIZED (SELECT ARRAY(SELECT d.id FROM drawn AS d ORDER BY d.place) AS ids, \
+                "answer AS MATERIALIZED (SELECT \
+                 ARRAY(SELECT d.id FROM allocated AS d ORDER BY d.place) AS ids, \
                  (SELECT pg_catalog.count(*) FROM inserted) AS inserted, \
-                 (SELECT pg_catalog.count(*) FROM drawn) AS accepted)"
+                 (SELECT pg_catalog.count(*) FROM allocated) AS accepted)"
                     .to_owned(),
             ]
         }
@@ -279,8 +281,8 @@ fn insert_ctes(
             ),
         ],
         _ => {
-            // Without ids there is no lock either: in one global order of keys, groups wait for each other and do
-            // not deadlock.
+            // Without ids there is no lock either: in one global order of keys, groups wait for each other
+            // and do not deadlock.
             let (lock, returning, order) = if events.has_ids {
                 ("lock, ", "notification_id", "r.place")
             } else {
@@ -303,11 +305,12 @@ fn insert_ctes(
 
 /// Records the positions of the requests that are not refused.
 ///
-/// With a row for each application, the recorded positions are locked and read in their latest version. A position
-/// that another transaction has locked is skipped, and its request sent again: the statement holds locks of the
-/// events table, other requests of the group would wait with it, and the Python library's version 9.5 locks the
-/// position before that table, so waiting could deadlock. For the same reasons the first position of an application,
-/// whose insertion would wait for a rival's, is inserted only where the parameter allows it.
+/// With a row for each application, the recorded positions are locked and read in their latest version. A
+/// position that another transaction has locked is skipped, and its request sent again: the statement holds
+/// locks of the events table, other requests of the group would wait with it, and the Python library's
+/// version 9.5 locks the position before that table, so waiting could deadlock. For the same reasons the
+/// first position of an application, whose insertion would wait for a rival's, is inserted only where the
+/// parameter allows it.
 fn tracking_ctes(
     tracking: &TrackingTable,
     [request, application, position, first, expected, inserts_first]: &[String; 6],
@@ -364,8 +367,9 @@ fn tracking_ctes(
         Layout::RowPerRecord => vec![
             format!(
                 "positions AS MATERIALIZED (SELECT p.*, l.notification_id AS recorded, {late} AS is_late, \
-                 false AS is_locked, false AS is_first FROM {records} LEFT JOIN LATERAL (SELECT t.notification_id FROM {table} AS t \
-                 WHERE t.application_name {EQ} p.application_name ORDER BY t.notification_id DESC LIMIT 1) AS l \
+                 false AS is_locked, false AS is_first FROM {records} LEFT JOIN LATERAL \
+                 (SELECT t.notification_id FROM {table} AS t WHERE t.application_name {EQ} p.application_name \
+                 ORDER BY t.notification_id DESC LIMIT 1) AS l \
                  ON true)",
                 late = is_late("l.notification_id")
             ),
@@ -396,8 +400,8 @@ fn tracking_ctes(
     ctes
 }
 
-/// Takes the locks of an append in statements before it, with their semicolons: where the statement must see
-/// what rivals committed before the locks were granted. `applications` are the names of those whose positions are
+/// Returns statements that take the locks of an append before it: for an append that must see what rivals
+/// committed before the locks were granted. `applications` are the names of those whose positions are
 /// recorded; in the caller's transaction (`waits_for_positions`) their rows are waited for.
 pub(crate) fn lock_statements(
     tables: &CatalogState,
@@ -442,12 +446,12 @@ pub(crate) fn insert_first_position(tracking: &TrackingTable) -> String {
     )
 }
 
-/// Draws as many ids as `$1` says in one sequence of numbers, under a transaction-level lock: the caller runs it
-/// in a savepoint and rolls back to it, which releases the lock and keeps the numbers drawn.
-pub(crate) fn draw_ids(sequence: &str) -> String {
+/// Allocates `$1` consecutive ids, under a transaction-level lock. The caller runs it in a savepoint and
+/// rolls back to it, which releases the lock and keeps the ids allocated.
+pub(crate) fn allocate_ids(sequence: &str) -> String {
     format!(
-        "WITH drawing AS MATERIALIZED (SELECT pg_catalog.pg_advisory_xact_lock({DRAW_CLASS}, {})) \
-         SELECT ARRAY(SELECT pg_catalog.nextval({}) FROM drawing, pg_catalog.generate_series(1, $1))",
+        "WITH allocation AS MATERIALIZED (SELECT pg_catalog.pg_advisory_xact_lock({ALLOCATION_CLASS}, {})) \
+         SELECT ARRAY(SELECT pg_catalog.nextval({}) FROM allocation, pg_catalog.generate_series(1, $1))",
         sequence_key(sequence),
         sequence_name(sequence)
     )

@@ -256,7 +256,7 @@ fn check(command: &mut Command) {
 }
 
 impl Server {
-    /// One on a port that nobody listens to at this moment.
+    /// One on a port that is free at this moment.
     fn local(password: String) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let [host, dbname, user] = ["127.0.0.1", "postgres", "postgres"].map(str::to_owned);

@@ -12,12 +12,12 @@ use tokio::{
 
 use super::Server;
 
-/// What becomes of a message, and of the connection that it is on.
+/// A fault of the network, at one message of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Harm {
+pub enum NetworkFault {
     /// The connection ends instead.
     Cut,
-    /// Nothing passes any more, in no direction, and nobody is told.
+    /// No more bytes pass, in either direction, and the connection stays open.
     Freeze,
     /// The server says instead that it breaks down, and does.
     Breakdown,
@@ -40,7 +40,7 @@ pub struct Link {
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     direction: Direction,
-    harm: Harm,
+    harm: NetworkFault,
     /// How many messages are still to pass before.
     passing: usize,
 }
@@ -66,7 +66,7 @@ impl Link {
     }
 
     /// Does harm once: to the message after the next `passing` ones, whatever connection it is on.
-    pub fn arm(&self, direction: Direction, harm: Harm, passing: usize) {
+    pub fn arm(&self, direction: Direction, harm: NetworkFault, passing: usize) {
         *self.plan.lock().unwrap() = Some(Plan { direction, harm, passing });
     }
 
@@ -107,15 +107,15 @@ async fn pass(
         has_type = true;
         match due(plan, direction) {
             None => {}
-            Some(Harm::Cut) => return End::Closed,
-            Some(Harm::Freeze) => return End::Frozen,
-            Some(Harm::Breakdown) => {
+            Some(NetworkFault::Cut) => return End::Closed,
+            Some(NetworkFault::Freeze) => return End::Frozen,
+            Some(NetworkFault::Breakdown) => {
                 if direction == Direction::ToClient {
                     let _ = to.write_all(&breakdown()).await;
                 }
                 return End::Closed;
             }
-            Some(Harm::Delay(time)) => tokio::time::sleep(time).await,
+            Some(NetworkFault::Delay(time)) => tokio::time::sleep(time).await,
         }
         if to.write_all(&message).await.is_err() {
             return End::Closed;
@@ -133,7 +133,8 @@ async fn read(from: &mut ReadHalf<'_>, has_type: bool) -> std::io::Result<Vec<u8
     Ok(message)
 }
 
-/// How a server tells that it breaks down because its log cannot be written; the code is that of any full disk.
+/// How a server tells that it breaks down because its log cannot be written; the code is that of any full
+/// disk.
 fn breakdown() -> Vec<u8> {
     let fields = b"SPANIC\0VPANIC\0C53100\0Mcould not write to file: No space left on device\0\0";
     let length = u32::try_from(4 + fields.len()).unwrap();
@@ -141,7 +142,7 @@ fn breakdown() -> Vec<u8> {
 }
 
 /// The harm for the message that passes now.
-fn due(plan: &SharedPlan, direction: Direction) -> Option<Harm> {
+fn due(plan: &SharedPlan, direction: Direction) -> Option<NetworkFault> {
     let mut plan = plan.lock().unwrap();
     let armed = plan.as_mut().filter(|armed| armed.direction == direction)?;
     match armed.passing.checked_sub(1) {

@@ -119,7 +119,7 @@ impl Load {
                 positions.insert(tracking.application_name().to_owned(), position);
             }
         }
-        assert!(recorded.is_empty(), "nothing is there that nobody wrote");
+        assert!(recorded.is_empty(), "no event is recorded that was not written");
         for (application, position) in positions {
             let tracked = self.recorder.max_tracking_id(&application).await.unwrap();
             assert_eq!(tracked, Some(position), "positions are those of the events that are there");

@@ -1,0 +1,204 @@
+//! Opens connections: host, password, settings, age.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering as Atomic},
+    time::Duration,
+};
+
+use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use es_core::PersistenceError;
+use sqlx::{
+    ConnectOptions, Connection, Row,
+    postgres::{PgConnectOptions, PgConnection, PgSslMode},
+};
+use tokio::time::timeout;
+
+use super::session::{self, Session};
+use crate::{
+    error,
+    options::{Password, PostgresOptions},
+};
+
+/// Opens connections, and decides whether one can be reused.
+#[derive(Debug)]
+pub(super) struct Connector {
+    hosts: Vec<Host>,
+    /// The host of the last connection, which is tried first.
+    preferred: AtomicUsize,
+    password: Password,
+    connect_timeout: Duration,
+    max_age: Option<Duration>,
+    pre_ping: bool,
+    options: PostgresOptions,
+}
+
+struct Host {
+    /// The address, for messages.
+    name: String,
+    options: PgConnectOptions,
+}
+
+impl std::fmt::Debug for Host {
+    // The driver's options contain the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Connector {
+    pub(super) fn new(options: &PostgresOptions) -> Result<Self, PersistenceError> {
+        if options.hosts.is_empty() {
+            return Err(PersistenceError::programming("no PostgreSQL host is given"));
+        }
+        for (what, text) in [("database name", &options.dbname), ("user", &options.user)] {
+            if text.is_empty() || text.contains('\0') {
+                let message = format!("{what} {text:?} is empty or contains a NUL character");
+                return Err(PersistenceError::programming(message));
+            }
+        }
+        options.tls.check_files()?;
+        Ok(Self {
+            hosts: options.hosts.iter().map(|(host, port)| Host::new(host, *port, options)).collect(),
+            preferred: AtomicUsize::new(0),
+            password: options.password.clone(),
+            connect_timeout: options.connect_timeout,
+            max_age: options.conn_max_age,
+            pre_ping: options.pre_ping,
+            options: options.clone(),
+        })
+    }
+
+    async fn password(&self) -> Result<Option<String>, PersistenceError> {
+        match &self.password {
+            Password::None => Ok(None),
+            Password::Fixed(password) => Ok(Some(password.clone())),
+            Password::Provided(provider) => provider().await.map(Some).map_err(|error| {
+                PersistenceError::operational("the password provider failed").with_source(error).transient()
+            }),
+        }
+    }
+
+    /// Returns the name of the host of the last connection and how to connect to it, for a connection outside
+    /// of the pool.
+    pub(super) async fn preferred_host(&self) -> Result<(&str, PgConnectOptions), PersistenceError> {
+        let host = self.hosts.get(self.preferred.load(Atomic::Relaxed));
+        let host = host.ok_or_else(no_host)?;
+        Ok((&host.name, self.connect_options(host).await?))
+    }
+
+    async fn connect_options(&self, host: &Host) -> Result<PgConnectOptions, PersistenceError> {
+        let options = host.options.clone();
+        Ok(match self.password().await? {
+            Some(password) => options.password(&password),
+            None => options,
+        })
+    }
+
+    async fn connect(&self, host: &Host) -> Result<Session, PersistenceError> {
+        let connecting = async {
+            let options = self.connect_options(host).await?;
+            let connected = async {
+                let connection = options.connect().await?;
+                let mut session = match self.options.transaction_pooler {
+                    true => Session::pooled(connection),
+                    false => Session::start(connection, &self.options).await?,
+                };
+                let writable = self.hosts.len() == 1 || is_writable(&mut session).await?;
+                Ok((session, writable))
+            };
+            connected.await.map_err(|error| error::from_connecting(&host.name, error))
+        };
+        let connected = timeout(self.connect_timeout, connecting).await.map_err(|_| {
+            let seconds = self.connect_timeout.as_secs_f64();
+            transient(format!("connecting to PostgreSQL at {} took over {seconds} s", host.name))
+        })?;
+        match connected? {
+            (session, true) => Ok(session),
+            (_, false) => Err(transient(format!("PostgreSQL at {} does not accept writes", host.name))),
+        }
+    }
+}
+
+impl Host {
+    /// Sets everything that the driver would otherwise read from environment variables; see
+    /// [`PostgresOptions::open`] for those that cannot be overridden.
+    fn new(host: &str, port: u16, options: &PostgresOptions) -> Self {
+        let mut connect = PgConnectOptions::new_without_pgpass()
+            .host(host)
+            .port(port)
+            .username(&options.user)
+            // The driver sends an empty password if it has none.
+            .password("")
+            .database(&options.dbname)
+            .application_name("es-postgres")
+            .ssl_mode(options.tls.mode.unwrap_or(PgSslMode::Prefer))
+            .ssl_root_cert_from_pem(Vec::new())
+            // No floats are read, and pgbouncer refuses the parameter.
+            .extra_float_digits(None)
+            .disable_statement_logging();
+        if let Some(path) = &options.tls.root_certificate {
+            connect = connect.ssl_root_cert(path);
+        }
+        if let (Some(certificate), Some(key)) = (&options.tls.client_certificate, &options.tls.client_key) {
+            connect = connect.ssl_client_cert(certificate).ssl_client_key(key);
+        }
+        if options.transaction_pooler {
+            connect = connect.statement_cache_capacity(0);
+        } else if !options.idle_in_transaction_session_timeout.is_zero() {
+            let timeout = session::milliseconds(options.idle_in_transaction_session_timeout).to_string();
+            connect = connect.options([("idle_in_transaction_session_timeout", timeout)]);
+        }
+        Self { name: format!("{host}:{port}"), options: connect }
+    }
+}
+
+impl Manager for Connector {
+    type Type = Session;
+    type Error = PersistenceError;
+
+    async fn create(&self) -> Result<Session, PersistenceError> {
+        let first = self.preferred.load(Atomic::Relaxed);
+        let mut failed = None;
+        for offset in 0..self.hosts.len() {
+            let index = (first + offset) % self.hosts.len();
+            let Some(host) = self.hosts.get(index) else { continue };
+            match self.connect(host).await {
+                Ok(session) => {
+                    self.preferred.store(index, Atomic::Relaxed);
+                    return Ok(session);
+                }
+                Err(error) => {
+                    tracing::debug!(host = host.name, %error, "this host cannot be used");
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(no_host))
+    }
+
+    async fn recycle(&self, session: &mut Session, metrics: &Metrics) -> RecycleResult<PersistenceError> {
+        if self.max_age.is_some_and(|max_age| metrics.age() >= max_age) {
+            return Err(RecycleError::message("the connection has reached its maximum age"));
+        }
+        if self.pre_ping {
+            session.ping().await.map_err(|_| RecycleError::message("the connection is lost"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether the server is a primary whose sessions may write. It is one message: behind a pooler,
+/// several could be answered by several servers.
+async fn is_writable(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let query = "SELECT NOT pg_catalog.pg_is_in_recovery() \
+                 AND pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'off'";
+    sqlx::raw_sql(query).fetch_one(connection).await?.try_get(0)
+}
+
+fn transient(message: String) -> PersistenceError {
+    PersistenceError::operational(message).transient()
+}
+
+fn no_host() -> PersistenceError {
+    PersistenceError::internal("there is no host to connect to")
+}
