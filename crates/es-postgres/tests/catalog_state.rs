@@ -1,20 +1,10 @@
 //! Tables that are not as a recorder creates them: missing columns, keys and indexes, sequences that do not
 //! fit, the earlier layout of the tracking table, a layout that changes, triggers that skip rows.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
-use common::{Schema, first, run, scalar, until};
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ErrorKind, ProcessRecorder, Tracking, TrackingRecorder,
-};
-use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder};
-use sqlx::Connection;
+use common::prelude::*;
 
 async fn open(options: PostgresOptions) -> PostgresProcessRecorder {
     options.open().await.unwrap().process_recorder("bank").await.unwrap()

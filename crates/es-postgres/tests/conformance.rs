@@ -1,22 +1,13 @@
 //! The recorders on PostgreSQL keep every rule, in both modes, concrete and boxed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
 use std::marker::PhantomData;
 
-use common::Schema;
+use common::prelude::*;
 use es_conformance::Fixture;
-use es_core::Recorder;
-use es_postgres::{
-    NotificationOrdering, PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresDatastore,
-    PostgresProcessRecorder, PostgresTrackingRecorder,
-};
+use es_postgres::PostgresAggregateRecorder;
 
 /// A recorder that is made on a datastore.
 trait Tier: Recorder + Clone + 'static {

@@ -1,37 +1,13 @@
 //! Lost connections, locks that are not granted, canceled callers: nothing is lost, nothing is written twice,
 //! and no caller gets a wrong result.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering as Atomic},
-    },
-    time::Duration,
-};
-
 use common::{
-    Schema, event, first,
+    prelude::*,
     proxy::{Cut, Proxy},
-    run, scalar, until,
 };
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, Bytes, Conflict, ErrorKind, NotificationSelection,
-    ProcessRecorder, Recorder, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
-};
-use es_postgres::{
-    FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresOptions, PostgresProcessRecorder,
-};
-use futures_util::FutureExt;
-use sqlx::PgConnection;
-use tokio::sync::Semaphore;
 
 const MARK: &[u8] = b"cut the connection here";
 

@@ -1,34 +1,11 @@
 //! Following a log that other processes write, which a datastore of its own stands for here: woken by
 //! the poll, woken by a notification, and not woken when there is nothing to read.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering as Atomic},
-    },
-    time::Duration,
-};
-
-use common::{Database, Schema, first, run, until};
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, EventRange, Listener, Notification,
-    NotificationSelection, Page, PersistenceError, Recorder, Signal, StoredEvent, Subscription, Topic,
-    Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
-};
-use es_postgres::{
-    FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresApplicationRecorder, PostgresOptions,
-    PostgresProcessRecorder,
-};
-use futures_util::FutureExt;
-use tokio::sync::{Semaphore, mpsc};
+use common::prelude::*;
+use es_core::{Listener, Page, Signal};
 
 /// Longer than any test takes: a test that waits for it fails.
 const NEVER: Duration = Duration::from_secs(3_600);

@@ -4,33 +4,14 @@
 //! Defects that were once here: a conflict with a tracking position was looked at again and again
 //! until the time was over, and then called unknown; each request of a lost group waited for its
 //! own time, one after the other, so that the last of 4,096 would have waited for a day.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering as Atomic},
-    },
-    time::Duration,
-};
-
 use common::{
-    Schema, Server, first,
+    prelude::*,
     proxy::{Cut, Proxy},
-    run, scalar,
 };
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, Bytes, ProcessRecorder, StoredEvent, Tracking, TrackingRecorder,
-};
-use es_postgres::{FaultHooks, FaultPoint, HookFuture, PostgresOptions};
-use tokio::sync::Semaphore;
 
 const MARK: &[u8] = b"cut the connection here";
 

@@ -1,22 +1,14 @@
 //! PostgreSQL answers as the recorders in memory do, to whatever it is asked.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
-
-use common::Schema;
+use common::prelude::*;
 use es_conformance::{
     Fixture,
     machine::{Recorders, agrees},
 };
 use es_popo::{PopoAggregateRecorder, PopoProcessRecorder};
-use es_postgres::NotificationOrdering;
 
 /// A schema, in which each handle has connections of its own, as another process would.
 struct Database {

@@ -4,34 +4,14 @@
 //!
 //! A defect that was once here: an answer was waited for without end, and with the only writer waiting
 //! nothing could be recorded any more.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 mod common;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering as Atomic},
-    },
-    time::Duration,
-};
-
 use common::{
-    Schema, first,
     link::{Direction, Link, NetworkFault},
-    run, scalar,
+    prelude::*,
 };
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, NotificationSelection, ProcessRecorder, Recorder, Tracking,
-    TrackingRecorder,
-};
-use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 

@@ -2,27 +2,14 @@
 //!
 //! Runs with each pgbouncer that is installed (`apt-get install pgbouncer`) or that `cargo xtask test`
 //! provides, and reports those that are missing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 mod common;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering as Atomic},
-};
-
 use common::{
-    Schema, Server, first,
     pooler::{Pooler, Program},
+    prelude::*,
 };
-use es_core::{AggregateRecorder, ApplicationRecorder, NotificationSelection};
-use es_postgres::PostgresOptions;
 
 // Behind a pooler, the catalogue queries of opening did not run in a transaction. The driver sends one
 // statement in two parts, and the second one met the unnamed statement of another client: of eight concurrent

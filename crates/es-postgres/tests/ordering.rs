@@ -3,33 +3,14 @@
 //! Every trap is set by raw transactions that are held open, and by hooks that hold a reader between
 //! two statements; nothing is left to timing. And every trap is shown to catch a reader that has the
 //! defect it is there for: those readers are at the end of this file.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
-use std::{
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering as Atomic},
-    },
-};
+use std::pin::pin;
 
-use common::{Schema, event, first, run, scalar, until};
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection, StoredEvent, Topic, uuid::Uuid,
-};
-use es_postgres::{FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresApplicationRecorder};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinHandle,
-};
+use common::prelude::*;
+use tokio::task::JoinHandle;
 
 // A writer paused between drawing an id and committing.
 

@@ -5,30 +5,16 @@
 //! built-in one, and runs with the rights of the caller (CVE-2018-1058). Some names in this library's SQL
 //! were not qualified: `numeric * integer`, `oid = regclass`, `cardinality` and `unnest`. With the library
 //! connected as a superuser, opening a datastore was enough to make a stranger a superuser.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 mod common;
 
-use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use common::{
-    Database, Server, event, first,
+    prelude::*,
     proxy::{Cut, Proxy},
-    run, scalar, until,
 };
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Bytes, EventRange, HandlerError,
-    Notification, NotificationBatch, NotificationConsumer, NotificationSelection, ProcessRecorder, Recorder,
-    StoredEvent, Topic, Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
-};
-use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder, PostgresProjection};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 
 /// Types of columns, parameters and catalogues that occur, and their arrays.
 const TYPES: [&str; 28] = [

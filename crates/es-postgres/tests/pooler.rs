@@ -2,30 +2,17 @@
 //!
 //! Runs with each pgbouncer that is installed (`apt-get install pgbouncer`) or that `cargo xtask test`
 //! provides, and reports those that are missing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 mod common;
 
-use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use common::{
-    Schema, Server, event, first,
     pooler::{POOL_SIZE, Pooler, Program},
-    run,
+    prelude::*,
 };
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, EventRange, HandlerError, Notification,
-    NotificationBatch, NotificationConsumer, NotificationSelection, ProcessRecorder, Tracking,
-    TrackingRecorder, uuid::Uuid,
-};
-use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder, PostgresProjection};
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row, Transaction};
+use sqlx::Row;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorders_work_behind_pgbouncer_in_transaction_mode() {

@@ -1,30 +1,13 @@
 //! Parallel ordering and transactions that are prepared (`PREPARE TRANSACTION`) while they write.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
-
 use common::{
-    Schema, Server,
     cluster::{Cluster, Stop},
-    first, run, scalar,
+    prelude::*,
 };
-use es_core::{AggregateRecorder, ApplicationRecorder, NotificationSelection, uuid::Uuid};
-use es_postgres::{
-    FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresApplicationRecorder, PostgresOptions,
-};
-use futures_util::FutureExt;
-use sqlx::PgConnection;
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinHandle,
-};
+use tokio::task::JoinHandle;
 
 // A writer was known by its virtual transaction id and its process id. PREPARE TRANSACTION clears the
 // latter, so that a reader that was waiting for this writer took it for finished, and missed its event.

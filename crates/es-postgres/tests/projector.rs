@@ -1,30 +1,15 @@
 //! A projector's effects and its position are there together, once, whatever interrupts it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::any::Any;
 
 use common::{
-    Database, Schema, Server, first,
     link::{Direction, Link, NetworkFault},
-    run, scalar,
+    prelude::*,
 };
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ConsumerError, HandlerError, Notification, NotificationBatch,
-    NotificationConsumer, PersistenceError, Recorder, Tracking, TrackingRecorder,
-};
-use es_postgres::{
-    FaultHooks, FaultPoint, HookFuture, PostgresApplicationRecorder, PostgresOptions, PostgresProjection,
-    PostgresProjector, PostgresTrackingRecorder,
-};
-use sqlx::{AssertSqlSafe, Connection, Postgres, Transaction};
-use tokio::sync::{Semaphore, mpsc};
+use es_postgres::PostgresProjector;
 
 /// A bound for tests that fail.
 async fn soon<T>(what: impl Future<Output = T>) -> T {

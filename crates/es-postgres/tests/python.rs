@@ -1,21 +1,11 @@
 //! Databases that the Python library wrote, versions 9.1 and 9.5: read, appended to, read again.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
 use std::{fs, path::PathBuf};
 
-use common::{Database, event, first, run, scalar};
-use es_core::{
-    AggregateRecorder, ApplicationRecorderExt, EventRange, NotificationSelection, ProcessRecorder, Tracking,
-    TrackingRecorder, uuid::Uuid,
-};
-use es_postgres::{FaultHooks, FaultPoint, HookFuture};
+use common::prelude::*;
 use futures_util::TryStreamExt;
 use serde_json::Value;
 

@@ -1,18 +1,9 @@
 //! What recorders promise, through the public API, on a real server.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
-use common::{Schema, event, first, run, until};
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, Conflict, ErrorKind, EventRange, NotificationSelection,
-    ProcessRecorder, Recorder, Tracking, TrackingRecorder, uuid::Uuid,
-};
+use common::prelude::*;
 
 #[tokio::test]
 async fn events_are_kept_in_order_and_conflicts_named() {

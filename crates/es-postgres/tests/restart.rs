@@ -1,27 +1,14 @@
 //! A subscription goes on at its position when the server comes back, with nothing missed or twice.
 //!
 //! Runs where PostgreSQL's programs are installed, and says so where they are not.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 mod common;
 
-use std::time::Duration;
-
 use common::{
     cluster::{Cluster, Stop},
-    first,
+    prelude::*,
 };
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, NotificationSelection, Subscription,
-};
-use es_postgres::{PostgresApplicationRecorder, PostgresOptions};
-use tokio::sync::mpsc;
 
 /// Longer than the test takes: a test that waits for it fails.
 const NEVER: Duration = Duration::from_secs(3_600);

@@ -4,30 +4,18 @@
 //! The bug: only the first position of a run was compared with the log. After an upstream was cut back to 7
 //! under a processor at 10, the new notifications 8 to 10 were never handled; after a downstream was, the
 //! effects of 8 to 10 were missing for good. Neither was an error.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
 
 use common::{
-    Schema,
     cluster::{Cluster, Stop},
-    event, run, scalar, until,
-};
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ErrorKind, Notification, NotificationConsumer, PersistenceError,
-    StoredEvent, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
+    prelude::*,
 };
 use es_popo::{PopoApplicationRecorder, PopoProcessRecorder};
-use es_postgres::{NotificationOrdering, PostgresProjection};
 use es_process::{HandlerConsumer, Processor, ProcessorError};
-use sqlx::{AssertSqlSafe, Postgres, Transaction};
 
 /// So long that a test which waits for it has failed.
 const TOO_LONG: Duration = Duration::from_secs(60);

@@ -1,20 +1,10 @@
 //! Rows that the Python library, or a program without this library, wrote; and pages of large rows.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
-use common::{Schema, event, first, run};
-use es_core::{
-    AggregateRecorder, AggregateRecorderExt, ApplicationRecorder, ApplicationRecorderExt, Bytes,
-    DEFAULT_PAGE_BYTES, ErrorKind, EventRange, Notification, NotificationSelection, StoredEvent, Topic,
-    uuid::Uuid,
-};
-use es_postgres::NotificationOrdering;
+use common::prelude::*;
+use es_core::{AggregateRecorderExt, DEFAULT_PAGE_BYTES};
 use futures_util::TryStreamExt;
 
 const ID: Uuid = Uuid::from_u128(1);

@@ -3,26 +3,12 @@
 //! Writers of this library exclude each other by an advisory lock inside the statement that inserts, and the
 //! Python library's writers by the lock that `INSERT` takes. Each test also runs a defective variant, which
 //! it must catch.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 mod common;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering as Atomic},
-};
-
-use common::{Role, Schema, Server, cluster::Cluster, event, first, run, scalar, until};
-use es_core::{AggregateRecorder, ProcessRecorder, Tracking, TrackingRecorder, uuid::Uuid};
-use es_postgres::{FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresProcessRecorder};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use tokio::sync::mpsc;
+use common::{cluster::Cluster, prelude::*};
+use sqlx::Executor;
 
 /// The first key of the advisory lock of an append, which earlier builds took for roles that may only insert.
 const APPEND_CLASS: i32 = 0x6573_6c6b;

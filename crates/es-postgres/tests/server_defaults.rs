@@ -1,30 +1,14 @@
 //! Defaults of a role change nothing about what is promised: each test role has some, and everything that a
 //! process recorder, a projector and a follower do is tried with them; behind a pooler in transaction mode,
 //! too.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 mod common;
 
-use std::time::Duration;
-
 use common::{
-    Role, Schema, Server, event, first,
     pooler::{Pooler, Program},
-    run, scalar, until,
+    prelude::*,
 };
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Bytes, ConsumerError, EventRange,
-    HandlerError, Notification, NotificationBatch, NotificationConsumer, NotificationSelection,
-    PersistenceError, ProcessRecorder, StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
-};
-use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder, PostgresProjection};
-use sqlx::{AssertSqlSafe, Connection, Postgres, Transaction};
 
 /// Defaults that are tried, each group together: a name, and settings with their values.
 const DEFAULTS: [(&str, &[(&str, &str)]); 12] = [

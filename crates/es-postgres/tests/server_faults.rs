@@ -2,37 +2,18 @@
 //! events are written and read: what was acknowledged is there, once, and everything goes on by itself.
 //!
 //! Each test has a server of its own, where PostgreSQL's programs are installed, and says so where not.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 mod common;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::Mutex;
 
 use common::{
-    Server,
     cluster::{Cluster, Stop, kill},
     disk::SmallDisk,
-    first,
     load::Load,
-    run, scalar, until,
+    prelude::*,
 };
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, Bytes, ErrorKind, NotificationSelection, ProcessRecorder,
-    StoredEvent, Tracking, uuid::Uuid,
-};
-use es_postgres::{
-    FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresOptions, PostgresProcessRecorder,
-};
-use sqlx::PgConnection;
 
 const ORDERINGS: [NotificationOrdering; 2] =
     [NotificationOrdering::Serialized, NotificationOrdering::Parallel];

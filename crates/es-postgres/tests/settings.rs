@@ -1,32 +1,11 @@
 //! Every setting does what it says, and no name, role or server can make more happen than an error.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
 
-use std::{
-    env,
-    error::Error,
-    process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering as Atomic},
-    },
-    time::Duration,
-};
+use std::{env, error::Error, process::Command};
 
-use common::{Database, Role, Schema, event, first, run, scalar, until};
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt as _, ErrorKind, EventRange,
-    NotificationSelection, PersistenceError, ProcessRecorder, Recorder, Tracking, TrackingRecorder,
-    TrackingRecorderExt as _, uuid::Uuid,
-};
-use es_postgres::{FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresOptions};
-use sqlx::Connection;
+use common::prelude::*;
 
 /// An error with all its causes.
 fn whole(error: &PersistenceError) -> String {

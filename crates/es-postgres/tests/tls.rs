@@ -1,12 +1,6 @@
 //! Encrypted connections, to a server that has certificates: who is trusted, and whom the server trusts.
 #![cfg(feature = "tls")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests say what they expect by unwrapping it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 mod common;
 
@@ -18,10 +12,8 @@ use std::{
 
 use common::{
     cluster::{Cluster, Stop},
-    first, run, scalar, until,
+    prelude::*,
 };
-use es_core::{AggregateRecorder, ErrorKind, PersistenceError};
-use es_postgres::{PostgresDatastore, PostgresOptions};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
 /// The only name in the server's certificate. Its address, by which the server can be reached as well, is

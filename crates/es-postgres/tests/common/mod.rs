@@ -11,6 +11,7 @@ pub mod disk;
 pub mod link;
 pub mod load;
 pub mod pooler;
+pub mod prelude;
 pub mod proxy;
 
 use std::env;
