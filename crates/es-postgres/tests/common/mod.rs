@@ -1,6 +1,7 @@
 //! What the tests share: the server, a schema for each test, events.
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     clippy::print_stdout,
     reason = "no test uses all of it, and some are skipped"
