@@ -21,7 +21,7 @@ use crate::{
 const DEFAULT_PORT: u16 = 5432;
 
 /// An [`Instant`](std::time::Instant) cannot be arbitrarily far in the future.
-const LONGEST_WAIT: Duration = Duration::from_hours(365 * 24);
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// Options of a PostgreSQL datastore. Waiting times above 365 days count as 365 days.
 ///

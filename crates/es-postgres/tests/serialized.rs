@@ -449,24 +449,24 @@ async fn a_locked_position_delays_its_own_application_alone() {
             schema.table("bank_tracking")
         );
         run(&mut holder, &lock).await;
-        let waiting: Vec<_> = (2..6)
-            .map(|position| {
-                let (recorder, tracking) = (recorder.clone(), track("upstream", position));
-                let expected = tracking.after(position - 1).unwrap();
-                async move { recorder.insert_events_with_tracking(vec![first()], expected).await }
-            })
-            .collect();
-        let waiting = tokio::spawn(futures_util::future::join_all(waiting));
-        while locked.try_recv().is_err() {
-            tokio::task::yield_now().await;
-        }
+        let append = |position| {
+            let (recorder, tracking) = (recorder.clone(), track("upstream", position));
+            let expected = tracking.after(position - 1).unwrap();
+            async move { recorder.insert_events_with_tracking(vec![first()], expected).await }
+        };
+        let delayed = tokio::spawn(append(2));
+        locked.recv().await.unwrap();
+        // In the parallel ordering, several writers take requests, so that two concurrent ones have no order.
+        let last = if ordering == NotificationOrdering::Serialized { 5 } else { 3 };
+        let waiting = tokio::spawn(futures_util::future::join_all((3..=last).map(append)));
         recorder.insert_events(vec![first()]).await.unwrap();
         recorder.insert_events_with_tracking(vec![first()], track("other", 1)).await.unwrap();
         run(&mut holder, "COMMIT").await;
-        for (position, result) in (2..6).zip(waiting.await.unwrap()) {
+        delayed.await.unwrap().unwrap();
+        for (position, result) in (3..).zip(waiting.await.unwrap()) {
             result.unwrap_or_else(|error| panic!("{ordering:?}, position {position}: {error:?}"));
         }
-        assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(5));
+        assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(last));
     }
 }
 

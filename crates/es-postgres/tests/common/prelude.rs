@@ -1,4 +1,5 @@
 //! The imports that most tests share.
+#![allow(unused_imports, reason = "each test uses some of them")]
 
 pub use std::{
     sync::{
