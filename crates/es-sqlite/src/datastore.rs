@@ -20,23 +20,29 @@ use tokio::{
 use crate::{
     SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder,
     SqliteTrackingRecorder,
-    committer::{self, Command, Committer, Outcome, Request, weight},
-    connect::Connections,
+    connection::{
+        busy::wait_for_lock,
+        open::Connections,
+        threads::{Ended, Threads},
+    },
     error::name_database,
-    inline_reader::InlineReader,
-    locks::wait_for_lock,
-    projecting::{Handler, Projecting},
-    queue::{CallWhenDropped, OwnedQueue, Queue},
-    reader::{self, Job, Session},
-    schema::{self, EventTable},
-    short::Pace,
-    signals::Signals,
-    soloist::Soloist,
-    threads::{Ended, Threads},
-    writer::{SharedCommitter, Writer},
+    follow::signals::Signals,
+    limits::Pace,
+    projection::job::{Handler, Projecting},
+    read::{
+        inline::InlineReader,
+        select::{self as reader, Job, Session},
+    },
+    schema::{tables as schema, tables::EventTable},
+    write::{
+        committer::{self, Command, Committer, Outcome, Request, weight},
+        inline::Soloist,
+        queue::{CallWhenDropped, OwnedQueue, Queue},
+        worker::{SharedCommitter, Writer},
+    },
 };
 #[cfg(feature = "sqlx")]
-use crate::{error::from_sqlite, place::Place};
+use crate::{connection::file_identity::Place, error::from_sqlite};
 
 /// One open database, shared by the recorders made from it.
 ///

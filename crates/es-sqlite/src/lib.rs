@@ -73,33 +73,20 @@
 //! is told. For what others commit, other processes or other connections of this one, the writer
 //! thread asks SQLite once in a [`poll_interval`](SqliteOptions::poll_interval), while somebody waits.
 
-mod append;
-mod committer;
-mod connect;
 mod connection;
 mod datastore;
 mod error;
-mod fault_hooks;
-mod inline_reader;
-mod locks;
-mod log;
-mod options;
-mod place;
-mod projecting;
-mod projection;
-mod queue;
-mod reader;
-mod recorder;
-mod rows;
-mod schema;
-mod short;
-mod signals;
-mod soloist;
-mod threads;
 #[cfg(feature = "sqlx")]
-mod transaction;
-mod watch;
-mod writer;
+mod external_transaction;
+mod fault_hooks;
+mod follow;
+mod limits;
+mod options;
+mod projection;
+mod read;
+mod recorder;
+mod schema;
+mod write;
 
 pub use datastore::SqliteDatastore;
 pub use fault_hooks::{Fault, FaultHooks, FaultPoint};

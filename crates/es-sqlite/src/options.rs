@@ -11,7 +11,7 @@ use es_core::PersistenceError;
 use crate::{
     SqliteDatastore,
     fault_hooks::{FaultHooks, InstalledHooks},
-    short::Bounds,
+    limits::Bounds,
 };
 
 /// SQLite counts milliseconds in 32 bits.

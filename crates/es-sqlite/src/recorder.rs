@@ -7,7 +7,7 @@ use es_core::{
     PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
 };
 
-use crate::{SqliteDatastore, schema::EventTable};
+use crate::{SqliteDatastore, schema::tables::EventTable};
 
 /// Keeps the events, or snapshots, of aggregates, each at a version of its own.
 ///

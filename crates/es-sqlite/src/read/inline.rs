@@ -31,10 +31,10 @@ use es_core::{EventRange, StoredEvent, uuid::Uuid};
 use rusqlite::{Connection, limits::Limit};
 
 use crate::{
-    reader::Session,
-    schema::EventTable,
-    short::{Pace, SHORT},
-    writer::SharedCommitter,
+    limits::{Pace, SHORT},
+    read::select::Session,
+    schema::tables::EventTable,
+    write::worker::SharedCommitter,
 };
 
 /// The average time of short reads up to which they are inline; about that of the way to a reader thread and

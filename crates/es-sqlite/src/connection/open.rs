@@ -7,8 +7,8 @@ use rusqlite::{Connection, OpenFlags, limits::Limit, vtab::array};
 
 use crate::{
     SqliteOptions, Synchronous,
+    connection::busy::wait_for_lock,
     error::{from_opening, is_locked, is_read_only},
-    locks::wait_for_lock,
 };
 
 /// More than the statements of the recorders that a program makes of one datastore: at most thirteen

@@ -13,7 +13,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use crate::{
     SqliteDatastore, SqliteProcessRecorder, SqliteTrackingRecorder,
     error::from_sqlite,
-    projecting::{Handler, unwinding},
+    projection::job::{Handler, unwinding},
 };
 
 /// Writes what notifications mean into tables of the program's own, in the transaction in which the

@@ -5,7 +5,7 @@
 //! while a commit keeps the disk busy, so that batching adds no wait of its own.
 //!
 //! Whoever holds the [`Committer`] commits: the writer thread, or a caller whose request waits, when
-//! that is [short](crate::short). A caller waits for nobody's lock; whatever is in its way, it leaves
+//! that is [short](crate::limits). A caller waits for nobody's lock; whatever is in its way, it leaves
 //! the requests where they were, and the writer thread, which waits and tells what is wrong, does them.
 
 use std::{
@@ -18,17 +18,19 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
-    SqliteOptions, append,
-    connection::{CommitError, WritingConnection},
+    SqliteOptions,
     error::from_sqlite,
     fault_hooks::FaultPoint,
-    log,
-    projecting::Projecting,
-    queue::Queue,
-    reader::{Job, Session},
-    schema::EventTable,
-    short::{Bounds, Pace, SHORT},
-    signals::Signals,
+    follow::signals::Signals,
+    limits::{Bounds, Pace, SHORT},
+    projection::job::Projecting,
+    read::select::{Job, Session},
+    schema::tables::EventTable,
+    write::{
+        append, checkpoint,
+        queue::Queue,
+        transaction::{CommitError, WritingConnection},
+    },
 };
 
 /// Commits that take longer on average are the writer thread's. A commit of one event takes about 150 µs, and
@@ -105,7 +107,7 @@ impl Committer {
         is_undisturbed: bool,
         SqliteOptions { group: bounds, lock_timeout, hooks, .. }: &SqliteOptions,
     ) -> Self {
-        log::leave_alone(&connection);
+        checkpoint::leave_alone(&connection);
         let writing = WritingConnection::new(Session::new(connection), *lock_timeout, hooks.clone());
         Self { writing, queue, bounds: *bounds, signals, pace, is_undisturbed }
     }
@@ -146,7 +148,7 @@ impl Committer {
             }
             Commit::Failed(error) => self.refuse(group, &error),
         }
-        if log::was_left_long() {
+        if checkpoint::was_left_long() {
             // Whoever closes the database does it anyway.
             let _ = self.queue.push(Command::TidyLog);
         }

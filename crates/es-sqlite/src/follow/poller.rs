@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::signals::Signals;
+use crate::follow::signals::Signals;
 
 /// Looks for commits of others, once an interval, while somebody waits for them.
 pub(crate) struct Watch {

@@ -7,9 +7,9 @@ use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction, sql
 use crate::{
     SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteDatastore, SqliteProcessRecorder,
     SqliteTrackingRecorder,
-    append::{ids_after, not_inserted, refusal, require_inserted, with_stored_id},
     error::from_sqlite,
-    schema::{EventTable, tracking as tracking_table},
+    schema::tables::{EventTable, tracking as tracking_table},
+    write::append::{ids_after, not_inserted, refusal, require_inserted, with_stored_id},
 };
 
 macro_rules! record_events {

@@ -18,7 +18,10 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
-    append, connection::WritingConnection, error::from_sqlite, schema::EventTable, watch::data_version,
+    error::from_sqlite,
+    follow::poller::data_version,
+    schema::tables::EventTable,
+    write::{append, transaction::WritingConnection},
 };
 
 /// After how long a transaction takes no more notifications: others wait for the writer meanwhile.

@@ -5,7 +5,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use crate::{
     error::{from_sqlite, is_refused_statement},
-    inline_reader::ReadTimes,
+    read::inline::ReadTimes,
 };
 
 /// The table of an application's events.

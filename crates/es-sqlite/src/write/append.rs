@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection};
 
 use crate::{
     error::{from_sqlite, is_taken_key, is_too_big},
-    schema::{EventTable, tracking},
+    schema::tables::{EventTable, tracking},
 };
 
 /// Appends events and a tracking record, all or nothing, and returns the notification ids, which are

@@ -7,7 +7,7 @@ use std::sync::{
 
 use es_core::{Signal, Topic};
 
-use crate::committer::Request;
+use crate::write::committer::Request;
 
 /// The signals of one datastore: it has one application's events, and one table of positions.
 #[derive(Clone, Debug)]

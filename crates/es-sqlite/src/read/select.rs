@@ -14,13 +14,14 @@ use es_core::{
 use rusqlite::{Connection, types::Value};
 
 use crate::{
-    append::{self, with_stored_id},
+    connection::{file_identity::Place, threads::Threads},
     error::from_sqlite,
-    place::Place,
-    rows::{RowReader, Topics},
-    schema::EventTable,
-    short::{Bounds, SHORT},
-    threads::Threads,
+    limits::{Bounds, SHORT},
+    schema::{
+        rows::{RowReader, Topics},
+        tables::EventTable,
+    },
+    write::append::{self, with_stored_id},
 };
 
 /// How many reads wait for a thread before callers do.

@@ -7,11 +7,12 @@ use std::{
 
 use crate::{
     SqliteOptions,
-    committer::{Command, Committer},
-    log::{self, Log},
-    queue::{Queue, Woken},
-    signals::Signals,
-    watch::Watch,
+    follow::{poller::Watch, signals::Signals},
+    write::{
+        checkpoint::{self, Log},
+        committer::{Command, Committer},
+        queue::{Queue, Woken},
+    },
 };
 
 /// The committer of a datastore, until that is closed.
@@ -75,7 +76,7 @@ impl Writer {
             Command::TidyLog => return self.tidy_log(committer),
         }
         // After the replies: nobody waits for it but who comes next.
-        if log::was_left_long() {
+        if checkpoint::was_left_long() {
             self.tidy_log(committer);
         }
     }

@@ -6,12 +6,12 @@ use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
 use rusqlite::{Connection, DropBehavior, Transaction, TransactionBehavior};
 
 use crate::{
-    append,
+    connection::busy::wait_for_lock,
     error::{from_sqlite, is_full, is_locked, leaves_nothing},
     fault_hooks::{FaultPoint, InstalledHooks},
-    locks::wait_for_lock,
-    reader::Session,
-    schema::EventTable,
+    read::select::Session,
+    schema::tables::EventTable,
+    write::append,
 };
 
 /// The writer's connection. Each step of its transactions can be made to fail, for tests.

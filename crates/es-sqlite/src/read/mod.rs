@@ -1,0 +1,4 @@
+//! Reads, on reader threads or on the caller's thread.
+
+pub(crate) mod inline;
+pub(crate) mod select;

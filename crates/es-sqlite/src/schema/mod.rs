@@ -1,0 +1,4 @@
+//! Tables, the statements on them, and rows.
+
+pub(crate) mod rows;
+pub(crate) mod tables;
