@@ -1,53 +1,40 @@
-//! One open database: its connections, its threads, and the way to them.
+//! An open database: its connections, its threads, and the ways to use them.
 
 use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_channel::Sender;
-use es_core::{
-    ConsumerError, ErrorKind, EventRange, NotificationBatch, PersistenceError, StoredEvent, Tracking,
-    uuid::Uuid,
-};
+use es_core::{ErrorKind, EventRange, PersistenceError, StoredEvent, Tracking, uuid::Uuid};
+use rusqlite::Connection;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    task::{coop::consume_budget, yield_now},
+    task::coop::consume_budget,
 };
 
-use crate::{
-    SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder,
-    SqliteTrackingRecorder,
-    connection::{
-        busy::wait_for_lock,
-        open::Connections,
-        threads::{Ended, Threads},
-    },
-    error::name_database,
-    follow::signals::Signals,
-    limits::Pace,
-    projection::job::{Handler, Projecting},
-    read::{
-        inline::InlineReader,
-        select::{self as reader, Job, Session},
-    },
-    schema::{tables as schema, tables::EventTable},
-    write::{
-        committer::{self, Command, Committer, Outcome, Request, weight},
-        inline::Soloist,
-        queue::{CallWhenDropped, OwnedQueue, Queue},
-        worker::{SharedCommitter, Writer},
-    },
-};
 #[cfg(feature = "sqlx")]
-use crate::{connection::file_identity::Place, error::from_sqlite};
+use crate::{connection::file_identity::FileIdentity, error::from_sqlite};
+use crate::{
+    connection::{Connections, Job, Session, Threads, job, retry_while_busy},
+    error::name_database,
+    follow::Signals,
+    limits::AverageLatency,
+    options::SqliteOptions,
+    read::{InlineReader, ReadStats, pool},
+    schema::EventTable,
+    write::{
+        Command, Committer, InlineCommits, LATENCY_LIMIT, Outcome, OwnedQueue, Queue, Request, WakeOnDrop,
+        Worker, queued_size,
+    },
+};
 
-/// One open database, shared by the recorders made from it.
+/// An open database, shared by the recorders made from it.
 ///
-/// Cloning gives another handle to the same database. When the last handle is gone, recorders
-/// included, what was accepted is finished in the background and the database is closed.
+/// Cloning returns another handle to the same database. When the last handle is dropped, recorders included,
+/// accepted writes are finished in the background and the database is closed.
 ///
 /// ```
 /// # use es_core::PersistenceError;
@@ -68,231 +55,191 @@ pub struct SqliteDatastore(Arc<Shared>);
 struct Shared {
     path: PathBuf,
     create_table: bool,
-    /// Dropped before the writer is told to end, whose connection is the last one and tidies up.
+    /// Dropped before the queue is closed, so that the writer's connection is the last one and makes the
+    /// checkpoint.
     inline_reader: InlineReader,
     /// For transactions that the program runs itself.
     #[cfg(feature = "sqlx")]
-    place: Option<Place>,
+    file_identity: Option<FileIdentity>,
     queue: OwnedQueue<Command>,
-    /// For commits on the callers' threads; nothing where there may be none.
-    inline_commits: Option<SharedCommitter>,
-    pace: Arc<Pace>,
-    soloist: Soloist,
-    /// Bytes of events that may still be accepted; closed with the datastore.
-    room: Arc<Semaphore>,
+    inline_commits: Option<InlineCommits>,
+    /// The bytes of events that may still be accepted; closed with the datastore.
+    queue_budget: Arc<Semaphore>,
     queue_bytes: u32,
     lock_timeout: Duration,
-    /// The queue of the reader threads; nothing when the writer's connection is the only one.
+    /// The queue of the reader threads; `None` if the writer's connection is the only one.
     jobs: Option<Sender<Job>>,
     signals: Signals,
-    ended: Ended,
+    threads: Threads,
 }
 
-impl SqliteDatastore {
-    pub(crate) async fn open(options: SqliteOptions) -> Result<Self, PersistenceError> {
-        let threads = Threads::new();
+impl SqliteOptions {
+    /// Opens the database and starts its threads.
+    ///
+    /// A file is switched to SQLite's write-ahead log, in which readers and the writer do not block each
+    /// other. A file that cannot be written is opened for reading; then recording fails.
+    ///
+    /// Reading needs the two files of the log. The first connection to the database creates them, and the
+    /// last one removes them. If they are missing and cannot be created, as on a read-only file system, open
+    /// `file:events.db?immutable=1`: but only a file that no process writes meanwhile.
+    ///
+    /// # Errors
+    /// [`Database`](es_core::ErrorKind::Database) if the file is not a database;
+    /// [`Operational`](es_core::ErrorKind::Operational) if it cannot be opened, or is locked for longer than
+    /// the timeout.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what was opened is closed.
+    pub async fn open(self) -> Result<SqliteDatastore, PersistenceError> {
+        let threads = Threads::default();
         let (reply, opened) = oneshot::channel();
         let queue = OwnedQueue(Arc::new(Queue::new()));
         let signals = Signals::new({
             let queue = Arc::clone(&queue.0);
             move || {
-                // When nobody receives it, the datastore is closed already.
-                let _ = queue.push(Command::Watch);
-                queue.call();
+                // If the queue is closed, so is the datastore.
+                let _ = queue.push(Command::StartPolling);
+                queue.wake_worker();
             }
         });
-        let pace = Arc::new(Pace::new(committer::LIMIT));
         let (running, readers_running) = mpsc::channel();
-        let SqliteOptions { database: path, create_table, queue_bytes, lock_timeout, .. } = options.clone();
-        let (writer_queue, writer_signals, writer_pace) =
-            (Arc::clone(&queue.0), signals.clone(), Arc::clone(&pace));
+        let Self { database: path, create_table, queue_bytes, lock_timeout, .. } = self.clone();
+        let (writer_queue, writer_signals) = (Arc::clone(&queue.0), signals.clone());
         threads.spawn("es-sqlite-writer", move || {
-            let connections = match Connections::open(&options) {
+            let connections = match Connections::open(&self) {
                 Ok(connections) => connections,
                 Err(error) => return drop(reply.send(Err(error))),
             };
-            let Connections { writer, readers, inline, is_undisturbed } = connections;
+            let Connections { writer, readers, inline, is_contention_free } = connections;
+            let latency = Arc::new(AverageLatency::new(LATENCY_LIMIT));
             let committer = Committer::new(
                 writer,
-                Arc::clone(&writer_queue),
-                writer_signals.clone(),
-                writer_pace,
-                is_undisturbed,
-                &options,
+                writer_queue,
+                writer_signals,
+                Arc::clone(&latency),
+                is_contention_free,
+                &self,
             );
-            let writer = Writer::new(committer, writer_queue, readers_running, writer_signals, &options);
-            let inline_commits = (options.inline_commits && is_undisturbed).then(|| writer.committer());
-            if reply.send(Ok((readers, inline, writer.committer(), inline_commits))).is_ok() {
-                writer.run();
+            let worker = Worker::new(committer, readers_running, &self);
+            let inline_commits = (self.inline_commits && is_contention_free)
+                .then(|| InlineCommits::new(worker.committer(), latency));
+            if reply.send(Ok((readers, inline, worker.committer(), inline_commits))).is_ok() {
+                worker.run();
             }
         })?;
         let (readers, inline, committer, inline_commits) =
             opened.await.unwrap_or_else(|_| Err(thread_lost()))?;
         #[cfg(feature = "sqlx")]
-        let place = inline.as_ref().map(Place::of);
+        let file_identity = inline.as_ref().map(FileIdentity::of);
         let inline_reader = match inline {
-            Some(connection) => InlineReader::on(connection),
+            Some(connection) => InlineReader::new(connection),
             None => InlineReader::Writing(committer),
         };
-        let jobs = if readers.is_empty() { None } else { Some(reader::start(readers, &threads, &running)?) };
+        let jobs = if readers.is_empty() { None } else { Some(pool::start(readers, &threads, &running)?) };
         let queue_bytes = queue_bytes.get().min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
-        let room = Arc::new(Semaphore::new(queue_bytes as usize));
-        let ended = threads.ended();
         let shared = Shared {
             path,
             create_table,
             inline_reader,
             #[cfg(feature = "sqlx")]
-            place,
+            file_identity,
             queue,
             inline_commits,
-            pace,
-            soloist: Soloist::default(),
-            room,
+            queue_budget: Arc::new(Semaphore::new(queue_bytes as usize)),
             queue_bytes,
             lock_timeout,
             jobs,
             signals,
-            ended,
+            threads,
         };
-        Ok(Self(Arc::new(shared)))
+        Ok(SqliteDatastore(Arc::new(shared)))
     }
+}
 
-    /// A recorder of events in a table of their own, `stored_` and the purpose: `"events"` or
-    /// `"snapshots"` by convention. Its events have no notification ids.
-    ///
-    /// # Errors
-    /// [`Programming`](ErrorKind::Programming) when the purpose is empty or has other characters
-    /// than letters, digits, `_`, `-` and `.`; when the table cannot be created.
-    ///
-    /// # Cancel safety
-    /// Dropping the future does no harm.
-    pub async fn aggregate_recorder(
-        &self,
-        purpose: &str,
-    ) -> Result<SqliteAggregateRecorder, PersistenceError> {
-        let table = self.events_table(EventTable::for_purpose(purpose)?).await?;
-        Ok(SqliteAggregateRecorder::new(self.clone(), table))
-    }
-
-    /// A recorder of an application's events, in the table `stored_events`.
-    ///
-    /// # Errors
-    /// When the table cannot be created.
-    ///
-    /// # Cancel safety
-    /// Dropping the future does no harm.
-    pub async fn application_recorder(&self) -> Result<SqliteApplicationRecorder, PersistenceError> {
-        let table = self.events_table(EventTable::of_application()).await?;
-        Ok(SqliteApplicationRecorder::new(self.clone(), table))
-    }
-
-    /// A recorder of an application's events and of its tracking records, in the tables
-    /// `stored_events` and `tracking`.
-    ///
-    /// # Errors
-    /// When the tables cannot be created.
-    ///
-    /// # Cancel safety
-    /// Dropping the future does no harm.
-    pub async fn process_recorder(&self) -> Result<SqliteProcessRecorder, PersistenceError> {
-        let table = self.events_table(EventTable::of_application()).await?;
-        self.create_tracking_table().await?;
-        Ok(SqliteProcessRecorder::new(self.clone(), table))
-    }
-
-    /// A recorder of tracking records alone, in the table `tracking`.
-    ///
-    /// # Errors
-    /// When the table cannot be created.
-    ///
-    /// # Cancel safety
-    /// Dropping the future does no harm.
-    pub async fn tracking_recorder(&self) -> Result<SqliteTrackingRecorder, PersistenceError> {
-        self.create_tracking_table().await?;
-        // Nothing is ever recorded in this table; a request names one.
-        Ok(SqliteTrackingRecorder::new(self.clone(), Arc::new(EventTable::of_application())))
-    }
-
-    /// The database, as it was named when it was opened.
+impl SqliteDatastore {
+    /// Returns the name with which the database was opened.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
     /// Waits for accepted writes, then closes the database, for all recorders that share it.
     ///
-    /// Later calls of other methods, and of the recorders', fail with an
-    /// [`Interface`](ErrorKind::Interface) error. Closing again succeeds.
+    /// Later calls of other methods, and of the recorders', fail with an [`Interface`](ErrorKind::Interface)
+    /// error. A second close succeeds.
     ///
     /// # Errors
     /// None at present.
     ///
     /// # Cancel safety
-    /// A dropped future does not stop the closing.
+    /// Cancel safe: the database is closed in the background.
     pub async fn close(&self) -> Result<(), PersistenceError> {
-        // First: those who follow end in order, without meeting a closed database.
+        // First, so that subscriptions end without errors of a closed database.
         self.0.signals.close();
-        self.0.room.close();
+        self.0.queue_budget.close();
         self.0.inline_reader.close();
         if let Some(jobs) = &self.0.jobs {
             jobs.close();
         }
         self.0.queue.0.close();
-        self.0.ended.clone().wait().await;
+        self.0.threads.ended().await;
         Ok(())
     }
 
-    /// Fails when the database no longer stands under its name.
+    /// Fails if the file of the database was moved, deleted or replaced.
     #[cfg(feature = "sqlx")]
-    pub(crate) fn require_unmoved(&self) -> Result<(), PersistenceError> {
-        let Some(place) = &self.0.place else { return Ok(()) };
-        place.require_unmoved().map_err(|error| self.name(from_sqlite(error)))
+    pub(crate) fn verify_unchanged(&self) -> Result<(), PersistenceError> {
+        let Some(file_identity) = &self.0.file_identity else { return Ok(()) };
+        file_identity.verify_unchanged().map_err(|error| self.with_name(from_sqlite(error)))
     }
 
     pub(crate) fn signals(&self) -> &Signals {
         &self.0.signals
     }
 
-    /// Appends events and a tracking record as one, in a group with others.
+    /// Appends events and a tracking record as one, in a group with other requests.
     pub(crate) async fn append(
         &self,
         table: &Arc<EventTable>,
         events: Vec<StoredEvent>,
         tracking: Option<Tracking>,
     ) -> Outcome {
-        let permit = self.place_in_queue(weight(&events)).await?;
+        let permit = self.acquire_permit(queued_size(&events)).await?;
         if events.is_empty() && tracking.is_none() {
             return Ok(Vec::new());
         }
         let (reply, outcome) = oneshot::channel();
         let request = Request { table: Arc::clone(table), events, tracking, reply, permit };
-        let is_short = request.is_short();
+        let inline_commits = self.0.inline_commits.as_ref().filter(|inline| inline.accepts(&request));
         self.push(Command::Append(request))?;
-        // Also when this future is dropped meanwhile: what was accepted waits for nobody to poll it.
-        let left_over = CallWhenDropped(&*self.0.queue.0);
-        if is_short && self.0.pace.is_short() {
-            self.inline_commits().await;
+        // Also if this future is dropped: an accepted request does not depend on its polls.
+        let wake = WakeOnDrop(&*self.0.queue.0);
+        if let Some(inline_commits) = inline_commits {
+            inline_commits.commit().await;
         }
-        drop(left_over);
-        outcome.await.unwrap_or_else(|_| Err(outcome_lost())).map_err(|error| self.name(error))
+        drop(wake);
+        outcome.await.unwrap_or_else(|_| Err(outcome_lost())).map_err(|error| self.with_name(error))
     }
 
-    /// The events of an aggregate, at once where that can be had.
+    /// Returns the events of an aggregate, read inline if possible.
+    ///
+    /// A read takes from the cooperative budget of the task, so that a task that only reads yields after 128
+    /// reads.
     pub(crate) async fn select_events(
         &self,
         table: &Arc<EventTable>,
+        stats: &Arc<ReadStats>,
         originator_id: Uuid,
         range: EventRange,
     ) -> Result<Vec<StoredEvent>, PersistenceError> {
         consume_budget().await;
-        if let Some(events) = self.0.inline_reader.select_events(table, originator_id, range) {
+        if let Some(events) = self.0.inline_reader.select_events(stats, table, originator_id, range) {
             return Ok(events);
         }
-        let table = Arc::clone(table);
-        self.read(move |session| session.select_events(&table, originator_id, range)).await
+        let (table, stats) = (Arc::clone(table), Arc::clone(stats));
+        self.read(move |session| stats.measure(|| session.select_events(&table, originator_id, range))).await
     }
 
-    /// Reads on a thread and a connection that are free.
+    /// Reads on an idle thread and connection.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl Fn(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
@@ -300,107 +247,62 @@ impl SqliteDatastore {
         let Some(jobs) = &self.0.jobs else { return self.run_on_writer(read).await };
         let (job, result) = job(move |session: &mut Session| session.read(read));
         jobs.send(job).await.map_err(|_| self.closed())?;
-        result.await.unwrap_or_else(|_| Err(thread_lost())).map_err(|error| self.name(error))
+        result.await.unwrap_or_else(|_| Err(thread_lost())).map_err(|error| self.with_name(error))
     }
 
-    /// Handles notifications and records the position as one, on the writer's connection; returns how
-    /// many were handled.
-    pub(crate) async fn project(
-        &self,
-        table: &Arc<EventTable>,
-        batch: NotificationBatch<'_>,
-        handler: Handler,
-    ) -> Result<usize, ConsumerError> {
-        let NotificationBatch { application_name, notifications, position, expected_position } = batch;
-        let events = notifications.iter().map(|notification| &notification.event);
-        let permit = self.place_in_queue(weight(events)).await?;
-        let (reply, outcome) = oneshot::channel();
-        let work = Projecting {
-            application_name: application_name.to_owned(),
-            notifications: notifications.to_vec(),
-            position,
-            expected_position,
-            handler,
-            table: Arc::clone(table),
-            reply,
-            permit,
-        };
-        self.push(Command::Project(work))?;
-        self.0.queue.0.call();
-        let outcome = outcome.await.unwrap_or_else(|_| Err(outcome_lost().into()));
-        outcome.map_err(|failure| match failure {
-            ConsumerError::Recording(error) => ConsumerError::Recording(self.name(error)),
-            of_a_handler => of_a_handler,
-        })
-    }
-
-    /// Does something on the writer's connection, between groups.
+    /// Runs work on the writing connection, between groups.
     pub(crate) async fn run_on_writer<T: Send + 'static>(
         &self,
         work: impl Fn(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
     ) -> Result<T, PersistenceError> {
-        let place = self.place_in_queue(weight([])).await?;
+        let permit = self.acquire_permit(queued_size([])).await?;
         let lock_timeout = self.0.lock_timeout;
         let (job, result) = job(move |session: &mut Session| {
-            let _place = place;
-            wait_for_lock(lock_timeout, PersistenceError::is_transient, || work(session))
+            let _permit = permit;
+            retry_while_busy(lock_timeout, PersistenceError::is_transient, || work(session))
         });
-        self.push(Command::Run(job))?;
-        self.0.queue.0.call();
-        result.await.unwrap_or_else(|_| Err(thread_lost())).map_err(|error| self.name(error))
+        self.submit(Command::Run(job))?;
+        result.await.unwrap_or_else(|_| Err(thread_lost())).map_err(|error| self.with_name(error))
     }
 
-    /// Commits what waits, unless another call or connection is in the way.
-    async fn inline_commits(&self) {
-        let Some(committer) = &self.0.inline_commits else { return };
-        let mut gave_way = None;
-        if !self.0.soloist.goes_on() {
-            // Others whose requests belong into the same commit may be about to make them. In a runtime
-            // other than Tokio's, this wakes the task at once.
-            yield_now().await;
-            gave_way = Some(Instant::now());
+    /// Creates a table, unless the options say not to.
+    pub(crate) async fn create_table(
+        &self,
+        create: impl Fn(&mut Connection) -> Result<(), PersistenceError> + Send + 'static,
+    ) -> Result<(), PersistenceError> {
+        if !self.0.create_table {
+            return Ok(());
         }
-        if let Ok(mut committer) = committer.try_lock()
-            && let Some(committer) = committer.as_mut()
-        {
-            let written = committer.write_at_once();
-            self.0.soloist.has_written(written, gave_way);
-        }
+        self.run_on_writer(move |session| create(&mut session.connection)).await
+    }
+
+    /// Queues a command and wakes the writer thread.
+    pub(crate) fn submit(&self, command: Command) -> Result<(), PersistenceError> {
+        self.push(command)?;
+        self.0.queue.0.wake_worker();
+        Ok(())
     }
 
     fn push(&self, command: Command) -> Result<(), PersistenceError> {
         self.0.queue.0.push(command).map_err(|_| self.closed())
     }
 
-    /// Room in the writer's queue, to be held until the request is done.
-    async fn place_in_queue(&self, bytes: usize) -> Result<OwnedSemaphorePermit, PersistenceError> {
-        // A request of more than the queue holds waits until it has the queue to itself.
+    /// Acquires a share of the queue budget, to be held until the request is done.
+    pub(crate) async fn acquire_permit(
+        &self,
+        bytes: usize,
+    ) -> Result<OwnedSemaphorePermit, PersistenceError> {
+        // A request larger than the budget waits until it has the whole budget.
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.0.queue_bytes);
-        if self.0.room.available_permits() < bytes as usize {
-            // Room must not depend on a call that nobody polls.
-            self.0.queue.0.call();
+        if self.0.queue_budget.available_permits() < bytes as usize {
+            // The queue must not wait for an inline commit whose future is not polled.
+            self.0.queue.0.wake_worker();
         }
-        Arc::clone(&self.0.room).acquire_many_owned(bytes).await.map_err(|_| self.closed())
+        Arc::clone(&self.0.queue_budget).acquire_many_owned(bytes).await.map_err(|_| self.closed())
     }
 
-    async fn events_table(&self, table: EventTable) -> Result<Arc<EventTable>, PersistenceError> {
-        let table = Arc::new(table);
-        if self.0.create_table {
-            let table = Arc::clone(&table);
-            self.run_on_writer(move |session| schema::create_events(&mut session.connection, &table)).await?;
-        }
-        Ok(table)
-    }
-
-    async fn create_tracking_table(&self) -> Result<(), PersistenceError> {
-        if !self.0.create_table {
-            return Ok(());
-        }
-        self.run_on_writer(|session| schema::create_tracking(&mut session.connection)).await
-    }
-
-    /// Names this database in an error that is about it.
-    fn name(&self, error: PersistenceError) -> PersistenceError {
+    /// Names this database in an error that concerns it.
+    pub(crate) fn with_name(&self, error: PersistenceError) -> PersistenceError {
         name_database(&self.0.path, error)
     }
 
@@ -415,64 +317,47 @@ impl fmt::Debug for SqliteDatastore {
     }
 }
 
-/// A job that hands back what `work` results in.
-fn job<T: Send + 'static>(
-    work: impl FnOnce(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
-) -> (Job, oneshot::Receiver<Result<T, PersistenceError>>) {
-    let (reply, result) = oneshot::channel();
-    let job = move |session: &mut Session| {
-        // Nobody waits any more when the caller's future was dropped.
-        if reply.is_closed() {
-            return;
-        }
-        let reply = Arc::new(reply);
-        let asked = Arc::clone(&reply);
-        let result = session.unless(move || asked.is_closed(), work);
-        if let Some(reply) = Arc::into_inner(reply) {
-            let _ = reply.send(result);
-        }
-    };
-    (Box::new(job), result)
-}
-
 fn thread_lost() -> PersistenceError {
     PersistenceError::internal("a thread of the database ended without a result")
 }
 
-fn outcome_lost() -> PersistenceError {
+/// Returns the error of a write whose writer thread ended.
+pub(crate) fn outcome_lost() -> PersistenceError {
     PersistenceError::new(ErrorKind::OutcomeUnknown, "the writer thread ended without a result")
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test unwraps the values that it expects")]
 
-    use es_core::{AggregateRecorder, Bytes, Topic};
+    use es_core::{Bytes, Topic};
 
     use super::*;
+    use crate::schema::tables;
 
-    /// Reads of a database in memory took the way to the writer thread and back.
+    /// Reads of a database in memory went through the writer thread.
     #[tokio::test]
-    async fn a_database_in_memory_is_read_on_the_caller_s_thread() {
+    async fn a_database_in_memory_is_read_inline() {
         let datastore = SqliteOptions::new(":memory:").inline_commits(false).open().await.unwrap();
-        let recorder = datastore.application_recorder().await.unwrap();
+        let (table, stats) = (Arc::new(EventTable::of_application()), Arc::default());
+        let created = Arc::clone(&table);
+        datastore.create_table(move |connection| tables::create_events(connection, &created)).await.unwrap();
         let event = StoredEvent {
             originator_id: Uuid::from_u128(1),
             originator_version: 1,
             topic: Topic::from_static("bank:Account.Opened"),
             state: Bytes::from_static(b"{}"),
         };
-        recorder.insert_events(vec![event.clone()]).await.unwrap();
-        let all = EventRange::all();
-        // Until the reads so far show that they are short: a busy machine has its say.
+        datastore.append(&table, vec![event.clone()], None).await.unwrap();
+        let (id, all) = (event.originator_id, EventRange::all());
+        // Inline reads begin when the reads before were short, which may take long on a busy machine.
         for _ in 0..100_000 {
-            let read = datastore.0.inline_reader.select_events(&recorder.table, event.originator_id, all);
-            if let Some(found) = read {
+            if let Some(found) = datastore.0.inline_reader.select_events(&stats, &table, id, all) {
                 assert_eq!(found, [event]);
                 return;
             }
-            assert_eq!(recorder.select_events(event.originator_id, all).await.unwrap().len(), 1);
+            assert_eq!(datastore.select_events(&table, &stats, id, all).await.unwrap().len(), 1);
         }
-        panic!("no read was made on the caller's thread");
+        panic!("no read was inline");
     }
 }

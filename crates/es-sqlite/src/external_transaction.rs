@@ -1,37 +1,39 @@
-//! Recording inside a transaction of the program's own, which `sqlx` runs and the program commits.
+//! Appends inside the caller's own `sqlx` transaction, which the caller commits.
 
 use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
 use rusqlite::ffi;
 use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction, sqlite::SqliteQueryResult};
 
 use crate::{
-    SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteDatastore, SqliteProcessRecorder,
-    SqliteTrackingRecorder,
+    datastore::SqliteDatastore,
     error::from_sqlite,
-    schema::tables::{EventTable, tracking as tracking_table},
-    write::append::{ids_after, not_inserted, refusal, require_inserted, with_stored_id},
+    recorder::{
+        SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteProcessRecorder, SqliteTrackingRecorder,
+    },
+    schema::{EventTable, tables::tracking as tracking_table, with_stored_id},
+    write::append::{ids_after, insert_error, tracking_conflict, verify_inserted},
 };
 
 macro_rules! record_events {
     ($($recorder:ident)*) => {$(
         impl $recorder {
-            /// Records events, all or none, inside a transaction of the program's own: they are
-            /// recorded when it commits, together with whatever else it has written.
+            /// Appends events, all or none, inside the caller's own transaction: they are recorded when it
+            /// commits, together with its other writes.
             ///
-            /// Begin such a transaction with `BEGIN IMMEDIATE` (`begin_with`): it is one writer among
-            /// others, which wait for its end up to the lock timeout. Give ids to nobody before it
-            /// has committed. Its connection must be to the file of the recorder: that this was moved,
-            /// deleted or replaced since is noticed here, and not by the commit.
+            /// Begin the transaction with `BEGIN IMMEDIATE` (`begin_with`): other writers wait for its end up
+            /// to the lock timeout. Do not publish the ids before it has committed. Its connection must be to
+            /// the file of the recorder: this call detects that the file was moved, deleted or replaced, and
+            /// the commit does not.
             ///
             /// # Errors
-            /// As [`insert_events`](es_core::AggregateRecorder::insert_events). After a conflict, and
-            /// after a [`Data`](es_core::ErrorKind::Data) error, the transaction is as it was before
-            /// the call, and may go on. After any other, drop it, and close its connection: on a full
-            /// disk, for one, SQLite has rolled it back whole, `sqlx` does not know, and what is
-            /// written next is committed at once.
+            /// As [`insert_events`](es_core::AggregateRecorder::insert_events). After a conflict, and after a
+            /// [`Data`](es_core::ErrorKind::Data) error, the transaction is as it was before the call, and
+            /// can be used further. After any other error, drop it and close its connection: on a full disk,
+            /// for example, SQLite has rolled it back, `sqlx` does not know, and the next write would be
+            /// committed immediately.
             ///
             /// # Cancel safety
-            /// When the future is dropped, what it has written is rolled back.
+            /// Cancel safe: the events are rolled back.
             pub async fn insert_events_in(
                 &self,
                 transaction: &mut Transaction<'_, Sqlite>,
@@ -48,16 +50,16 @@ record_events!(SqliteAggregateRecorder SqliteApplicationRecorder SqliteProcessRe
 macro_rules! record_tracking {
     ($($recorder:ident)*) => {$(
         impl $recorder {
-            /// Records a position inside a transaction of the program's own: it is recorded when that
-            /// commits. A view that the same transaction updates is then updated exactly once.
+            /// Records a position inside the caller's own transaction, when that commits. A view that the
+            /// same transaction updates is then updated exactly once.
             ///
             /// # Errors
             /// As [`insert_tracking`](es_core::TrackingRecorder::insert_tracking). After a conflict the
-            /// transaction is as it was before the call; after any other error, drop it, and close its
+            /// transaction is as it was before the call; after any other error, drop it and close its
             /// connection.
             ///
             /// # Cancel safety
-            /// When the future is dropped, what it has written is rolled back.
+            /// Cancel safe: the position is rolled back.
             pub async fn insert_tracking_in(
                 &self,
                 transaction: &mut Transaction<'_, Sqlite>,
@@ -72,15 +74,15 @@ macro_rules! record_tracking {
 record_tracking!(SqliteProcessRecorder SqliteTrackingRecorder);
 
 impl SqliteProcessRecorder {
-    /// Records events and a position, all or nothing, inside a transaction of the program's own: see
+    /// Appends events and a position, all or nothing, inside the caller's own transaction: see
     /// [`insert_events_in`](Self::insert_events_in).
     ///
     /// # Errors
-    /// As [`insert_events_with_tracking`](es_core::ProcessRecorder::insert_events_with_tracking); what
-    /// becomes of the transaction is told at [`insert_events_in`](Self::insert_events_in).
+    /// As [`insert_events_with_tracking`](es_core::ProcessRecorder::insert_events_with_tracking); for the
+    /// transaction see [`insert_events_in`](Self::insert_events_in).
     ///
     /// # Cancel safety
-    /// When the future is dropped, what it has written is rolled back.
+    /// Cancel safe: everything is rolled back.
     pub async fn insert_events_with_tracking_in(
         &self,
         transaction: &mut Transaction<'_, Sqlite>,
@@ -98,31 +100,31 @@ async fn append_in(
     events: &[StoredEvent],
     tracking: Option<&Tracking>,
 ) -> Result<Vec<i64>, PersistenceError> {
-    datastore.require_unmoved()?;
-    require_open(transaction).await?;
-    // A transaction within a transaction is a savepoint; dropped, it is rolled back.
+    datastore.verify_unchanged()?;
+    verify_open(transaction).await?;
+    // A transaction within a transaction is a savepoint, which is rolled back when dropped.
     let mut savepoint = Connection::begin(&mut **transaction).await.map_err(from_sqlx)?;
     match append(&mut savepoint, table, events, tracking).await {
         Ok(ids) => savepoint.commit().await.map(|()| ids).map_err(from_sqlx),
         Err(error) => {
             if let Err(lost) = savepoint.rollback().await {
-                tracing::warn!(error = %lost, "SQLite has rolled the program's transaction back");
+                tracing::warn!(error = %lost, "SQLite has rolled back the caller's transaction");
             }
             Err(error)
         }
     }
 }
 
-/// Refuses a transaction that SQLite has rolled back by itself: a savepoint would then be one of its
-/// own, committed with its end.
+/// Refuses a transaction that SQLite has rolled back: a savepoint would then be a transaction of its own,
+/// committed when it is released.
 ///
-/// SQL has no way to ask but this: within a transaction, none can begin.
-async fn require_open(connection: &mut SqliteConnection) -> Result<(), PersistenceError> {
+/// SQL has only this test: within a transaction, no other can begin.
+async fn verify_open(connection: &mut SqliteConnection) -> Result<(), PersistenceError> {
     if sqlx::query("BEGIN").execute(&mut *connection).await.is_err() {
         return Ok(());
     }
     sqlx::query("ROLLBACK").execute(connection).await.map_err(from_sqlx)?;
-    let message = "SQLite has rolled the transaction back after an earlier error";
+    let message = "SQLite has rolled back the transaction after an earlier error";
     Err(PersistenceError::new(ErrorKind::Interface, message))
 }
 
@@ -160,7 +162,7 @@ async fn insert_tracking(
     }
     let select = sqlx::query_scalar(tracking_table::SELECT_MAX).bind(tracking.application_name());
     let recorded: Option<i64> = select.fetch_one(connection).await.map_err(from_sqlx)?;
-    Err(not_inserted(tracking, recorded, inserted))
+    Err(tracking_conflict(tracking, recorded, inserted))
 }
 
 async fn next_ids(
@@ -189,9 +191,9 @@ async fn insert_event(
         insert = insert.bind(*id);
     }
     match insert.execute(connection).await {
-        Ok(done) => require_inserted(table, event, rows(done)),
+        Ok(done) => verify_inserted(table, event, rows(done)),
         Err(error) => Err(match to_sqlite(&error) {
-            Some(cause) => refusal(event, cause),
+            Some(cause) => insert_error(event, cause),
             None => from_sqlx(error),
         }),
     }
@@ -201,7 +203,7 @@ fn rows(done: SqliteQueryResult) -> usize {
     usize::try_from(done.rows_affected()).unwrap_or(usize::MAX)
 }
 
-/// What SQLite said, if it was SQLite that failed.
+/// Returns SQLite's error, if that is the cause.
 fn to_sqlite(error: &sqlx::Error) -> Option<rusqlite::Error> {
     let cause = error.as_database_error()?;
     let code = cause.code()?.parse().ok()?;
@@ -211,6 +213,6 @@ fn to_sqlite(error: &sqlx::Error) -> Option<rusqlite::Error> {
 fn from_sqlx(error: sqlx::Error) -> PersistenceError {
     match to_sqlite(&error) {
         Some(cause) => from_sqlite(cause),
-        None => PersistenceError::operational("the transaction's connection failed").with_source(error),
+        None => PersistenceError::operational("the connection of the transaction failed").with_source(error),
     }
 }

@@ -1,16 +1,19 @@
-//! A seam for tests of faults: what the writer is about to do, and a chance to hold or fail it.
+//! Hooks with which tests delay or fail the steps of a write.
 //!
-//! Crashes, failed commits and slow disks are rules of this crate's contract; a test that hopes to
-//! meet them by timing proves nothing. Programs in production leave this alone.
+//! Crashes, failed commits and slow disks are part of this crate's contract; a test that relies on timing to
+//! meet them proves nothing. Programs in production do not set hooks: they are public with the
+//! feature `test-hooks` alone.
+
+#![cfg_attr(not(feature = "test-hooks"), allow(dead_code, unreachable_pub, reason = "only tests set hooks"))]
 
 use std::{fmt, sync::Arc};
 
 use rusqlite::ffi;
 
-/// Is told each step of the writer; blocking here holds the writer.
+/// Receives each step of a write; blocking here blocks the write.
 ///
 /// Most commits run on the writer thread, and small ones on callers' threads while commits are
-/// [short](crate::SqliteOptions::inline_commits): one that is held up here is not.
+/// [short](crate::SqliteOptions::inline_commits), which commits delayed here are not.
 ///
 /// ```
 /// use es_sqlite::{Fault, SqliteOptions, FaultHooks, FaultPoint};
@@ -27,40 +30,38 @@ use rusqlite::ffi;
 /// # let _ = options;
 /// ```
 pub trait FaultHooks: Send + Sync + 'static {
-    /// Called before each step, on the thread that does it.
+    /// Called before each step, on the thread that makes it.
     ///
     /// # Errors
-    /// A fault makes the step fail as if SQLite had failed so.
+    /// A fault makes the step fail with that error of SQLite.
     fn before(&self, step: FaultPoint) -> Result<(), Fault>;
 }
 
-/// A step of the writer.
+/// A step of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultPoint {
-    /// The transaction of a group, or of a projection, begins. When it fails on a caller's thread, the
-    /// writer thread tries again.
+    /// The transaction of a group or of a projection begins. If it fails on a caller's thread, the writer
+    /// thread retries.
     Begin,
-    /// One request of the group is appended, or the position of a projection, whose notifications
-    /// have been handled.
+    /// One request of a group is appended, or the position of a projection after its handlers.
     Append,
     /// The transaction commits. A fault leaves it uncommitted.
     Commit,
-    /// The commit has taken effect and is about to be reported. A fault makes the writer believe
-    /// that it failed.
+    /// The commit has taken effect and is about to be reported. A fault reports it as failed.
     Report,
-    /// A commit that the disk failed has left nothing, and what may stand of it in the log is about to
-    /// be overwritten. A fault leaves it there.
+    /// A failed commit is rolled back, and its possible rest in the log is about to be overwritten. A fault
+    /// leaves it there.
     Overwrite,
-    /// The callers are about to be told their results. A fault means nothing here.
+    /// The outcomes are about to be sent to the callers. A fault has no effect.
     Reply,
 }
 
-/// How a step fails.
+/// The error of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Another connection holds the lock beyond the timeout.
+    /// Another connection holds the lock for longer than the timeout.
     Busy,
     /// The disk is full.
     Full,
@@ -79,7 +80,7 @@ impl Fault {
     }
 }
 
-/// The hooks of a datastore; none unless a test sets them.
+/// The hooks of a datastore, if a test sets them.
 #[derive(Clone, Default)]
 pub(crate) struct InstalledHooks(Option<Arc<dyn FaultHooks>>);
 

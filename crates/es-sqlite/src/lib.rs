@@ -1,19 +1,19 @@
-//! Recorders on SQLite: a file or `:memory:`, the same tables as the Python library's.
+//! Recorders on SQLite: a file or `:memory:`, with the tables of the Python library.
 //!
 //! A [`SqliteDatastore`] is one open database. Its recorders share one writing connection, which commits
-//! what waits in groups, and a small pool of reader threads:
+//! waiting requests in groups, and a small pool of reader threads:
 //!
-//! - [`SqliteAggregateRecorder`] keeps events, or snapshots, of aggregates by version,
-//! - [`SqliteApplicationRecorder`] also keeps them in one total order,
-//! - [`SqliteProcessRecorder`] also keeps tracking records, in the same commit,
-//! - [`SqliteTrackingRecorder`] keeps tracking records alone.
+//! - [`SqliteAggregateRecorder`] stores events, or snapshots, of aggregates by version,
+//! - [`SqliteApplicationRecorder`] also stores them in one total order,
+//! - [`SqliteProcessRecorder`] also stores tracking records, in the same commit,
+//! - [`SqliteTrackingRecorder`] stores tracking records alone.
 //!
-//! A [`SqliteProjection`] writes tables of the program's own in the commit that records a position:
-//! see [`SqliteTrackingRecorder::projector`].
+//! A [`SqliteProjection`] writes the program's own tables in the commit that records a position: see
+//! [`SqliteTrackingRecorder::projector`].
 //!
-//! The surface is asynchronous and needs no particular runtime; no call makes the thread that polls it
-//! wait for a lock, nor for a disk that takes longer than half a millisecond. An acknowledged event is on the disk ([`Synchronous::Full`]), and any number of
-//! processes, in Rust or Python, may share a file.
+//! The API is asynchronous and needs no particular runtime. No call blocks the thread that polls it on a
+//! lock, or on a disk that takes longer than half a millisecond. An acknowledged event is on the disk
+//! ([`Synchronous::Full`]). Any number of processes, in Rust or Python, may share a file.
 //!
 //! # Example
 //! ```
@@ -35,7 +35,7 @@
 //! assert_eq!(recorder.insert_events(vec![opened.clone()]).await?, [1]);
 //! assert_eq!(recorder.select_events(opened.originator_id, EventRange::all()).await?, [opened.clone()]);
 //!
-//! // The same version again is a conflict that says what collided.
+//! // The same version again is a conflict, which names it.
 //! let refused = recorder.insert_events(vec![opened.clone()]).await.unwrap_err();
 //! assert!(refused.is_conflict());
 //!
@@ -45,33 +45,30 @@
 //! # }
 //! ```
 //!
-//! # Why threads of its own
-//! SQLite is a library of blocking calls with one writer at a time. A thread that owns the only
-//! writing connection puts every request that waits into one transaction, so that many tasks share
-//! one flush of the disk, and a request costs one hop to that thread however many statements it
-//! takes. A conflict rolls back the request that met it and no other.
+//! # Threads
+//! SQLite is a library of blocking calls with one writer at a time. The writer thread owns the only writing
+//! connection and puts all waiting requests into one transaction, so that many tasks share one flush of the
+//! disk, and a request costs one hop to that thread however many statements it takes. A conflict rolls back
+//! only its own request.
 //!
-//! That hop takes about as long as a small commit on a fast disk. While commits are short, a caller whose
-//! small request waits therefore commits it on its own thread, together with what else waits. It waits for
-//! no lock: large requests, projections, copying the log into the database, and everything while another process
-//! writes or the disk is slow, are the writer thread's. [`SqliteOptions::inline_commits`] leaves it
-//! all commits.
+//! That hop takes about as long as a small commit on a fast disk. While commits are short, a caller therefore
+//! commits its small request inline, on its own thread, together with the other waiting ones. It never waits
+//! for a lock. The writer thread makes large requests, projections and checkpoints, and all commits while
+//! another process writes or the disk is slow. [`SqliteOptions::inline_commits`] switches inline commits off.
 //!
-//! Reader threads have connections of their own, so that readers and the writer do not wait for each
-//! other. While short reads take less than 100 µs on average, an aggregate's few events are read on the
-//! caller's thread, unless another call or connection is in the way: waking a thread would take several
-//! times as long. A database in memory has one connection, which callers and the writer thread share.
-
+//! Reader threads have connections of their own, so that readers and the writer do not block each other.
+//! While short reads take less than 100 µs on average, an aggregate's few events are read inline, unless
+//! another call or connection is in the way: waking a thread would take several times as long. A database in
+//! memory has one connection, which callers and the writer thread share.
 //!
 //! # Originator ids
-//! Prefer ids in the order of time (`Uuid::now_v7`). The primary key begins with the id, so that each event
-//! of a group goes to another page of its index when ids are random, which makes a group slower in a large
-//! database.
+//! Prefer time-ordered ids (`Uuid::now_v7`). The primary key begins with the id. With random ids, each event
+//! of a group goes to another page of its index, which makes a group slower in a large database.
 //!
 //! # Following
-//! What the datastore's own recorders commit wakes those who wait for it, before the one who recorded it
-//! is told. For what others commit, other processes or other connections of this one, the writer
-//! thread asks SQLite once in a [`poll_interval`](SqliteOptions::poll_interval), while somebody waits.
+//! Commits of the datastore's own recorders wake listeners before they are acknowledged. For commits of other
+//! processes and other connections, the writer thread polls SQLite once in a
+//! [`poll_interval`](SqliteOptions::poll_interval), while there are listeners.
 
 mod connection;
 mod datastore;
@@ -89,6 +86,7 @@ mod schema;
 mod write;
 
 pub use datastore::SqliteDatastore;
+#[cfg(feature = "test-hooks")]
 pub use fault_hooks::{Fault, FaultHooks, FaultPoint};
 pub use options::{SqliteOptions, Synchronous};
 pub use projection::{SqliteProjection, SqliteProjector};

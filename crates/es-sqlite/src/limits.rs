@@ -1,9 +1,4 @@
-//! What is short enough to be done on the caller's own thread.
-//!
-//! That thread belongs to the caller's runtime, and other tasks wait for it. But to have something done
-//! by another thread costs the way there and back, some 100 µs on a machine whose cores sleep in
-//! between. Work of about that length, which waits for nobody, is better done at once; whatever is
-//! or might become longer is left to the threads of the datastore.
+//! Limits of groups and of inline work, and the average latency that decides whether work runs inline.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -12,54 +7,56 @@ use std::{
 
 /// A number of rows, and of bytes in them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
+pub(crate) struct Limits {
     pub(crate) rows: usize,
     pub(crate) bytes: usize,
 }
 
-/// What is read or written on a caller's thread at most: some 40 µs of reading. Writing takes longer,
-/// and is measured.
-pub(crate) const SHORT: Bounds = Bounds { rows: 64, bytes: 64 << 10 };
+/// The limits of one inline read or commit: some 40 µs of reading. Writing takes longer, and is measured.
+///
+/// A caller's thread belongs to its runtime, and other tasks wait for it. Handing work to another thread
+/// costs some 100 µs on a machine whose cores sleep in between. Work of about that length that does not block
+/// is faster inline; longer work belongs to the threads of the datastore.
+pub(crate) const INLINE_LIMITS: Limits = Limits { rows: 64, bytes: 64 << 10 };
 
 /// The number of calls that the average is over.
-const MEMORY: u64 = 32;
+const WINDOW: u64 = 32;
 
 /// The average time of the latest calls of one kind, and the limit up to which they are short.
 ///
-/// Until there are some thirty calls, they count as slow. A call counts as at most sixteen times the limit:
-/// among calls that take less than half of the limit, one slow call is forgiven, and another one within some
-/// 45 calls is not.
+/// The first thirty calls or so count as slow. A call counts as at most sixteen times the limit: among calls
+/// that take less than half of the limit, one slow call is tolerated, and a second one within some 45 calls
+/// is not.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct AverageLatency {
     average: AtomicU64,
     limit: u64,
 }
 
-impl Bounds {
-    pub(crate) const NONE: Self = Self { rows: usize::MAX, bytes: usize::MAX };
-    pub(crate) const NOTHING: Self = Self { rows: 0, bytes: 0 };
+impl Limits {
+    pub(crate) const ZERO: Self = Self { rows: 0, bytes: 0 };
 
-    /// The narrower of both.
-    pub(crate) fn and(self, other: Self) -> Self {
+    /// Returns the smaller of both limits.
+    pub(crate) fn min(self, other: Self) -> Self {
         Self { rows: self.rows.min(other.rows), bytes: self.bytes.min(other.bytes) }
     }
 
-    pub(crate) fn hold(self, rows: usize, bytes: usize) -> bool {
+    pub(crate) fn contain(self, rows: usize, bytes: usize) -> bool {
         rows <= self.rows && bytes <= self.bytes
     }
 }
 
-impl Pace {
+impl AverageLatency {
     pub(crate) fn new(limit: Duration) -> Self {
         let limit = nanoseconds(limit);
         Self { average: AtomicU64::new(2 * limit), limit }
     }
 
-    /// Learns how long a call took. Of calls that end at the same moment, one may be left out.
-    pub(crate) fn learn(&self, took: Duration) {
-        let took = nanoseconds(took).min(16 * self.limit);
-        let known = self.average.load(Ordering::Relaxed);
-        self.average.store(known - known / MEMORY + took / MEMORY, Ordering::Relaxed);
+    /// Records the time of a call. Of calls that end at the same moment, one may be left out.
+    pub(crate) fn record(&self, elapsed: Duration) {
+        let elapsed = nanoseconds(elapsed).min(16 * self.limit);
+        let average = self.average.load(Ordering::Relaxed);
+        self.average.store(average - average / WINDOW + elapsed / WINDOW, Ordering::Relaxed);
     }
 
     pub(crate) fn is_short(&self) -> bool {
@@ -76,22 +73,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_slow_commit_is_forgiven_and_more_are_not() {
-        let pace = Pace::new(Duration::from_micros(500));
-        let learn = |times: u32, took| (0..times).for_each(|_| pace.learn(took));
+    fn one_slow_commit_is_tolerated_and_more_are_not() {
+        let latency = AverageLatency::new(Duration::from_micros(500));
+        let record = |times: u32, elapsed| (0..times).for_each(|_| latency.record(elapsed));
         let (quick, stalled) = (Duration::from_micros(200), Duration::from_hours(1));
-        learn(20, quick);
-        assert!(!pace.is_short(), "trust is earned slowly");
-        learn(200, quick);
-        assert!(pace.is_short());
-        learn(1, stalled);
-        assert!(pace.is_short());
-        learn(20, quick);
-        learn(1, stalled);
-        assert!(!pace.is_short());
-        learn(100, quick);
-        assert!(pace.is_short());
-        learn(100, Duration::from_micros(600));
-        assert!(!pace.is_short());
+        record(20, quick);
+        assert!(!latency.is_short(), "too few calls");
+        record(200, quick);
+        assert!(latency.is_short());
+        record(1, stalled);
+        assert!(latency.is_short());
+        record(20, quick);
+        record(1, stalled);
+        assert!(!latency.is_short());
+        record(100, quick);
+        assert!(latency.is_short());
+        record(100, Duration::from_micros(600));
+        assert!(!latency.is_short());
     }
 }

@@ -1,4 +1,4 @@
-//! How a database is opened.
+//! The settings of a database.
 
 use std::{
     num::{NonZeroU32, NonZeroU64, NonZeroUsize},
@@ -6,24 +6,18 @@ use std::{
     time::Duration,
 };
 
-use es_core::PersistenceError;
-
-use crate::{
-    SqliteDatastore,
-    fault_hooks::{FaultHooks, InstalledHooks},
-    limits::Bounds,
-};
+use crate::{fault_hooks::InstalledHooks, limits::Limits};
 
 /// SQLite counts milliseconds in 32 bits.
-const LONGEST_LOCK_TIMEOUT: Duration = Duration::from_hours(24 * 24);
+const MAX_LOCK_TIMEOUT: Duration = Duration::from_secs(24 * 24 * 60 * 60);
 
-/// Shorter, the writer would do little else.
-const SHORTEST_POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// With a shorter interval, the writer thread would do little else.
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// An [`Instant`](std::time::Instant) cannot be arbitrarily far in the future.
-const LONGEST_POLL_INTERVAL: Duration = Duration::from_hours(365 * 24);
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// How a database is opened; every setting has a default that suits most programs.
+/// The settings of a database; each has a default that suits most programs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,8 +35,8 @@ pub struct SqliteOptions {
     pub(crate) create_table: bool,
     pub(crate) synchronous: Synchronous,
     pub(crate) readers: NonZeroUsize,
-    /// What one group commit takes at most; a larger request is a group of its own.
-    pub(crate) group: Bounds,
+    /// The limits of one group; a larger request is a group of its own.
+    pub(crate) group: Limits,
     pub(crate) queue_bytes: NonZeroU32,
     pub(crate) event_bytes: Option<NonZeroU32>,
     pub(crate) database_bytes: Option<NonZeroU64>,
@@ -51,25 +45,25 @@ pub struct SqliteOptions {
     pub(crate) hooks: InstalledHooks,
 }
 
-/// When an acknowledged event is safe.
+/// The durability of an acknowledged event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Synchronous {
-    /// It survives a loss of power: each group commit is flushed to the disk, on macOS with
-    /// `PRAGMA fullfsync`.
+    /// Survives a power failure: each group commit is flushed to the disk, on macOS with `PRAGMA fullfsync`.
     #[default]
     Full,
-    /// It survives a crash of the program; a loss of power may take the latest commits back.
+    /// Survives a crash of the program; a power failure may lose the latest commits.
     Normal,
-    /// It survives a crash of the program; a loss of power may damage the database.
+    /// Survives a crash of the program; a power failure may damage the database.
     Off,
 }
 
 impl Synchronous {
     pub(crate) const fn pragma_value(self) -> &'static str {
         match self {
-            // As FULL with a write-ahead log. Without one, FULL leaves it to the disk when a commit that was reported
-            // stays: the journal that would take it back is deleted, but the directory is not flushed.
+            // The same as FULL with a write-ahead log. Without one, FULL deletes the rollback journal, but
+            // does not flush the directory: after a power failure the journal may be there again, and undo a
+            // reported commit.
             Self::Full => "EXTRA",
             Self::Normal => "NORMAL",
             Self::Off => "OFF",
@@ -78,10 +72,10 @@ impl Synchronous {
 }
 
 impl SqliteOptions {
-    /// Opens `database`: a path, `:memory:`, or a `file:` URI.
+    /// Creates the settings of `database`: a path, `:memory:`, or a `file:` URI.
     ///
-    /// A file that does not exist is created, unless [`create_table`](Self::create_table) is off; then
-    /// only for a URI with `mode=rwc`.
+    /// A missing file is created, unless [`create_table`](Self::create_table) is off; then only for a URI
+    /// with `mode=rwc`.
     pub fn new(database: impl AsRef<Path>) -> Self {
         Self {
             database: database.as_ref().to_owned(),
@@ -89,7 +83,7 @@ impl SqliteOptions {
             create_table: true,
             synchronous: Synchronous::default(),
             readers: const { NonZeroUsize::new(2).unwrap() },
-            group: Bounds { rows: 4_096, bytes: 4 << 20 },
+            group: Limits { rows: 4_096, bytes: 4 << 20 },
             queue_bytes: const { NonZeroU32::new(64 << 20).unwrap() },
             event_bytes: None,
             database_bytes: None,
@@ -99,77 +93,76 @@ impl SqliteOptions {
         }
     }
 
-    /// How long to wait for another connection's lock before an operation fails with a transient
-    /// error; 5 seconds by default, as in the Python library. At most 24 days: more counts as that.
+    /// Sets the time to wait for another connection's lock before an operation fails with a transient error;
+    /// 5 seconds by default, as in the Python library. At most 24 days: a longer time is shortened to that.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
-        self.lock_timeout = timeout.min(LONGEST_LOCK_TIMEOUT);
+        self.lock_timeout = timeout.min(MAX_LOCK_TIMEOUT);
         self
     }
 
-    /// Whether missing tables are created when a recorder is made; yes by default. Without, an
-    /// operation on a missing table fails with an error that names it.
+    /// Sets whether missing tables are created when a recorder is made; true by default. If not, an operation
+    /// on a missing table fails with an error that names it.
     #[must_use]
     pub fn create_table(mut self, create: bool) -> Self {
         self.create_table = create;
         self
     }
 
-    /// When an acknowledged event is safe; [`Synchronous::Full`] by default, because the first
-    /// promise is that it is never lost.
+    /// Sets the durability of acknowledged events; [`Synchronous::Full`] by default, because the first
+    /// promise is that none is lost.
     #[must_use]
     pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
         self.synchronous = synchronous;
         self
     }
 
-    /// How many threads read, each with a connection of its own; 2 by default. A database in memory
-    /// has one connection and no such threads.
+    /// Sets the number of reader threads, each with a connection of its own; 2 by default. A database in
+    /// memory has one connection and no such threads.
     #[must_use]
     pub fn readers(mut self, threads: NonZeroUsize) -> Self {
         self.readers = threads;
         self
     }
 
-    /// How many events one group commit takes at most; 4,096 by default, some tens of milliseconds
-    /// of inserting. A request that has more is a group of its own.
+    /// Sets the maximum number of events in one group commit; 4,096 by default, some tens of milliseconds of
+    /// inserting. A larger request is a group of its own.
     #[must_use]
     pub fn group_rows(mut self, rows: NonZeroUsize) -> Self {
         self.group.rows = rows.get();
         self
     }
 
-    /// How many bytes of events one group commit takes at most; 4 MiB by default, some tens of
-    /// milliseconds of writing. A request that has more is a group of its own.
+    /// Sets the maximum bytes of events in one group commit; 4 MiB by default, some tens of milliseconds of
+    /// writing. A larger request is a group of its own.
     ///
-    /// The write-ahead log grows with each group, until SQLite finds a moment at which nobody reads.
-    /// Beyond 64 MiB the writer makes such a moment, if the reads at the time end within a quarter of a
-    /// second.
+    /// The write-ahead log grows with each group, until SQLite finds a moment without reads. Beyond 64 MiB
+    /// the writer thread makes such a moment, if the current reads end within a quarter of a second.
     #[must_use]
     pub fn group_bytes(mut self, bytes: NonZeroUsize) -> Self {
         self.group.bytes = bytes.get();
         self
     }
 
-    /// How many bytes of events may wait for the writer or be on their way; 64 MiB by default.
-    /// Callers wait beyond that. Each request counts 128 bytes, and each event as many beside its topic
-    /// and state, so that this bounds their number too.
+    /// Sets the maximum bytes of events that are queued or being written; 64 MiB by default. Further callers
+    /// wait. Each request counts 128 bytes, and each event 128 bytes beside its topic and state, so that
+    /// their number is limited too.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: NonZeroU32) -> Self {
         self.queue_bytes = bytes;
         self
     }
 
-    /// How many bytes an event may take as a row; by default what SQLite can hold, 1,000,000,000.
-    /// A larger one is refused with an error that names it. One that is recorded already cannot be
-    /// read: the error then tells neither its originator nor its version.
+    /// Sets the maximum bytes of an event as a row; SQLite's maximum of 1,000,000,000 by default. A larger
+    /// event is refused with an error that names it. A larger event that is recorded already cannot be read:
+    /// the error then names neither its originator nor its version.
     #[must_use]
     pub fn max_event_bytes(mut self, bytes: NonZeroU32) -> Self {
         self.event_bytes = Some(bytes);
         self
     }
 
-    /// How large the database may grow, to whole pages; no bound by default. Beyond, recording
+    /// Sets the maximum size of the database, to whole pages; unlimited by default. Beyond it, recording
     /// fails as on a full disk.
     #[must_use]
     pub fn max_database_bytes(mut self, bytes: NonZeroU64) -> Self {
@@ -177,70 +170,50 @@ impl SqliteOptions {
         self
     }
 
-    /// How often the writer looks for what other processes, and other connections of this one, have
-    /// committed, while somebody waits for it; 50 ms by default. Subscriptions, and those who
-    /// [wait](es_core::TrackingRecorderExt::wait), are told after half of it on average. What the
-    /// datastore's own recorders record is told at once.
+    /// Sets the interval of the poll for commits of other processes and other connections; 50 ms by default.
+    /// Subscriptions and [waits](es_core::TrackingRecorderExt::wait) are notified after half of it on
+    /// average. Commits of the datastore's own recorders notify them immediately.
     ///
-    /// At the default, a writer without other work takes less than 0.2 % of a core to look, and 0.6 %
-    /// at 10 ms; nothing while nobody waits. Values are clamped to the range from 1 ms to 365 days.
+    /// The writer thread polls only while there are listeners. At the default, that costs less than 0.2 % of
+    /// a core, and 0.6 % at 10 ms. Values are clamped to the range from 1 ms to 365 days.
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval.clamp(SHORTEST_POLL_INTERVAL, LONGEST_POLL_INTERVAL);
+        self.poll_interval = interval.clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
         self
     }
 
-    /// Whether a caller's own thread commits what is small, while commits are short and nobody is in the
-    /// way; yes by default. The way to the writer thread and back would take about as long as such a
-    /// commit itself.
+    /// Sets whether small requests are committed on the caller's own thread, while commits are short and
+    /// there is no contention; true by default. Handing a request to the writer thread would take about as
+    /// long as such a commit.
     ///
-    /// Short means less than half a millisecond, of late, for at most 64 events of 64 KiB together. On
-    /// a disk that takes longer, all is left to the writer thread; one slow flush among many quick ones is waited
-    /// for. A task that writes alone gives way to others about as often, or with each commit that takes longer. Switch it off where
-    /// tasks share their thread with work that may not be held up for that long.
+    /// An inline commit has at most 64 events of 64 KiB together, and recent commits took less than half a
+    /// millisecond on average. On a slower disk, the writer thread makes all commits; one slow flush among
+    /// many quick ones blocks the caller. A task that writes alone yields once in half a millisecond, or with
+    /// each commit that takes longer. Switch it off if tasks share their thread with work that must not be
+    /// delayed for that long.
     #[must_use]
-    pub fn inline_commits(mut self, at_once: bool) -> Self {
-        self.inline_commits = at_once;
+    pub fn inline_commits(mut self, enabled: bool) -> Self {
+        self.inline_commits = enabled;
         self
     }
 
-    /// Tells `hooks` each step of the writer: for tests of faults.
+    /// Calls `hooks` before each step of a write, for tests of faults.
+    #[cfg(feature = "test-hooks")]
     #[must_use]
-    pub fn hooks(mut self, hooks: impl FaultHooks) -> Self {
+    pub fn hooks(mut self, hooks: impl crate::FaultHooks) -> Self {
         self.hooks = InstalledHooks::new(hooks);
         self
     }
 
-    /// Whether the connections of this process share a cache, whose locks SQLite has no way to ask for
+    /// Returns true if the connections of this process may share a cache, whose locks SQLite cannot try
     /// without waiting.
     pub(crate) fn may_share_cache(&self) -> bool {
         self.database.to_str().is_none_or(|name| name.starts_with("file:") && name.contains("cache="))
     }
 
-    /// Whether a file that does not exist is created. SQLite refuses a URI that asks for it where it
-    /// may not be.
+    /// Returns true if a missing file is created. SQLite refuses a URI that requests it without permission.
     pub(crate) fn may_create(&self) -> bool {
-        let asks_for_it = |name: &str| name.starts_with("file:") && name.contains("mode=rwc");
-        self.create_table || self.database.to_str().is_some_and(asks_for_it)
-    }
-
-    /// Opens the database and starts its threads.
-    ///
-    /// A file is switched to SQLite's write-ahead log, in which readers and the writer do not wait
-    /// for each other. One that cannot be written is opened for reading; then recording fails.
-    ///
-    /// Reading needs the log's two files, which the first to open the database makes, and the last to close
-    /// it removes. Where they are not there and cannot be made, as on a read-only file system, open
-    /// `file:events.db?immutable=1`: but only a file that nobody writes meanwhile.
-    ///
-    /// # Errors
-    /// [`Database`](es_core::ErrorKind::Database) when the file is not a database;
-    /// [`Operational`](es_core::ErrorKind::Operational) when it cannot be opened, or is locked
-    /// beyond the timeout.
-    ///
-    /// # Cancel safety
-    /// Dropping the future closes what was opened.
-    pub async fn open(self) -> Result<SqliteDatastore, PersistenceError> {
-        SqliteDatastore::open(self).await
+        let has_mode_rwc = |name: &str| name.starts_with("file:") && name.contains("mode=rwc");
+        self.create_table || self.database.to_str().is_some_and(has_mode_rwc)
     }
 }

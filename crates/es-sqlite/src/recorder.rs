@@ -1,4 +1,4 @@
-//! The recorders: each tier is a thin face of a [`SqliteDatastore`] and a table.
+//! The recorders: each one delegates to a [`SqliteDatastore`] with a table.
 
 use std::sync::Arc;
 
@@ -7,44 +7,51 @@ use es_core::{
     PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
 };
 
-use crate::{SqliteDatastore, schema::tables::EventTable};
+use crate::{
+    datastore::SqliteDatastore,
+    read::ReadStats,
+    schema::{EventTable, tables},
+};
 
-/// Keeps the events, or snapshots, of aggregates, each at a version of its own.
+/// Stores the events, or snapshots, of aggregates by version.
 ///
 /// Made by [`SqliteDatastore::aggregate_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct SqliteAggregateRecorder {
     pub(crate) datastore: SqliteDatastore,
     pub(crate) table: Arc<EventTable>,
+    reads: Arc<ReadStats>,
 }
 
-/// Keeps the events of an application in one total order.
+/// Stores the events of an application in one total order.
 ///
-/// The order is that of the table's rowids, as in the Python library. `VACUUM` may give rows other
-/// rowids: never run it on a database that has notifications to follow.
+/// The order is that of the table's rowids, as in the Python library. `VACUUM` may change rowids: never run
+/// it on a database whose notifications are followed.
 ///
-/// Never delete the latest rows either. SQLite gives the id of a deleted highest row to the next one,
-/// and a reader that has seen the first misses the second. A datastore does not use an id again that it
-/// has committed itself since it was opened; this does not cover ids that other processes committed, or
-/// that were committed before.
+/// Never delete the latest rows either. SQLite gives the id of a deleted highest row to the next one, and a
+/// reader that has seen the first misses the second. A datastore does not reuse an id that it has committed
+/// itself since it was opened; this does not cover ids that other processes committed, or that were committed
+/// before.
 ///
 /// Made by [`SqliteDatastore::application_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct SqliteApplicationRecorder {
     pub(crate) datastore: SqliteDatastore,
     pub(crate) table: Arc<EventTable>,
+    reads: Arc<ReadStats>,
 }
 
-/// Keeps the events of an application, and how far it has processed the events of others.
+/// Stores the events of an application, and its positions in the events of other applications.
 ///
 /// Made by [`SqliteDatastore::process_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
 pub struct SqliteProcessRecorder {
     pub(crate) datastore: SqliteDatastore,
     pub(crate) table: Arc<EventTable>,
+    reads: Arc<ReadStats>,
 }
 
-/// Keeps how far the events of other applications have been processed.
+/// Stores positions in the events of other applications.
 ///
 /// Made by [`SqliteDatastore::tracking_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
@@ -53,14 +60,75 @@ pub struct SqliteTrackingRecorder {
     pub(crate) table: Arc<EventTable>,
 }
 
+impl SqliteDatastore {
+    /// Makes a recorder of events in a table of its own, named `stored_` and the purpose: `"events"` or
+    /// `"snapshots"` by convention. Its events have no notification ids.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) if the purpose is empty or has other characters than
+    /// letters, digits, `_`, `-` and `.`; if the table cannot be created.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn aggregate_recorder(
+        &self,
+        purpose: &str,
+    ) -> Result<SqliteAggregateRecorder, PersistenceError> {
+        let table = self.events_table(EventTable::for_purpose(purpose)?).await?;
+        Ok(SqliteAggregateRecorder { datastore: self.clone(), table, reads: Arc::default() })
+    }
+
+    /// Makes a recorder of an application's events, in the table `stored_events`.
+    ///
+    /// # Errors
+    /// If the table cannot be created.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn application_recorder(&self) -> Result<SqliteApplicationRecorder, PersistenceError> {
+        let table = self.events_table(EventTable::of_application()).await?;
+        Ok(SqliteApplicationRecorder { datastore: self.clone(), table, reads: Arc::default() })
+    }
+
+    /// Makes a recorder of an application's events and of its tracking records, in the tables `stored_events`
+    /// and `tracking`.
+    ///
+    /// # Errors
+    /// If the tables cannot be created.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn process_recorder(&self) -> Result<SqliteProcessRecorder, PersistenceError> {
+        let table = self.events_table(EventTable::of_application()).await?;
+        self.create_table(tables::create_tracking).await?;
+        Ok(SqliteProcessRecorder { datastore: self.clone(), table, reads: Arc::default() })
+    }
+
+    /// Makes a recorder of tracking records alone, in the table `tracking`.
+    ///
+    /// # Errors
+    /// If the table cannot be created.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn tracking_recorder(&self) -> Result<SqliteTrackingRecorder, PersistenceError> {
+        self.create_table(tables::create_tracking).await?;
+        // A request names an events table; nothing is recorded in this one.
+        Ok(SqliteTrackingRecorder { datastore: self.clone(), table: Arc::new(EventTable::of_application()) })
+    }
+
+    async fn events_table(&self, table: EventTable) -> Result<Arc<EventTable>, PersistenceError> {
+        let table = Arc::new(table);
+        let created = Arc::clone(&table);
+        self.create_table(move |connection| tables::create_events(connection, &created)).await?;
+        Ok(table)
+    }
+}
+
 macro_rules! implement {
     ($recorder:ident: Recorder $($tier:ident)*) => {
         impl $recorder {
-            pub(crate) fn new(datastore: SqliteDatastore, table: Arc<EventTable>) -> Self {
-                Self { datastore, table }
-            }
-
-            /// The datastore that the recorder shares.
+            /// Returns the datastore that the recorder shares.
             pub fn datastore(&self) -> &SqliteDatastore {
                 &self.datastore
             }
@@ -86,7 +154,7 @@ macro_rules! implement {
                 originator_id: Uuid,
                 range: EventRange,
             ) -> Result<Vec<StoredEvent>, PersistenceError> {
-                self.datastore.select_events(&self.table, originator_id, range).await
+                self.datastore.select_events(&self.table, &self.reads, originator_id, range).await
             }
         }
     };
@@ -144,5 +212,7 @@ macro_rules! implement {
 
 implement!(SqliteAggregateRecorder: Recorder AggregateRecorder);
 implement!(SqliteApplicationRecorder: Recorder AggregateRecorder ApplicationRecorder);
-implement!(SqliteProcessRecorder: Recorder AggregateRecorder ApplicationRecorder TrackingRecorder ProcessRecorder);
+implement!(
+    SqliteProcessRecorder: Recorder AggregateRecorder ApplicationRecorder TrackingRecorder ProcessRecorder
+);
 implement!(SqliteTrackingRecorder: Recorder TrackingRecorder);

@@ -1,6 +1,6 @@
-//! What cannot be opened, recorded or read: a clear error of the right kind, nothing written, and
-//! the recorder works afterwards.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+//! Invalid databases, events and rows: a clear error of the right kind, nothing written, and the recorder
+//! works afterwards.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 
 mod support;
 
@@ -42,7 +42,7 @@ async fn a_file_that_is_no_database() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_opened() {
+async fn invalid_paths_are_refused() {
     let (directory, path) = database();
     let error = SqliteOptions::new(directory.path()).open().await.unwrap_err();
     assert_error(&error, ErrorKind::Operational, &["cannot be opened"]);
@@ -169,7 +169,7 @@ async fn rows_that_are_no_events_are_named() {
     }
 }
 
-/// The story: the Python library records an empty topic, which no reader got past.
+/// The Python library records an empty topic, which stopped every reader.
 #[tokio::test]
 async fn an_empty_topic_is_read_and_copied() {
     let (_directory, path) = database();
@@ -199,7 +199,7 @@ async fn an_originator_that_is_no_uuid_is_named() {
     }
 }
 
-/// SQLite would go on with ids chosen at random, and readers miss the events.
+/// SQLite would continue with random ids, and readers would miss the events.
 #[tokio::test]
 async fn no_notification_ids_are_left() {
     let (_directory, path) = database();
@@ -267,7 +267,7 @@ async fn a_lock_timeout_of_any_length() {
     }
 }
 
-/// The readers did not ask to create the file, which the writer had created, and so were refused.
+/// SQLite refused the readers, which did not request to create the file that the writer had created.
 #[tokio::test]
 async fn a_uri_that_asks_for_creation() {
     let (_directory, path) = database();

@@ -1,5 +1,5 @@
-//! The write-ahead log does not grow without bound.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+//! Checkpoints: the write-ahead log does not grow without bound.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 
 mod support;
 
@@ -24,13 +24,13 @@ async fn a_large_log_is_emptied() {
     let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
     let large = (1..=70).map(|version| event_of(1, version, vec![7; MIB])).collect();
     recorder.insert_events(large).await.unwrap();
-    // The log is tidied after the reply, before the next request.
+    // The checkpoint is after the reply, before the next request.
     recorder.insert_events(vec![event(2, 1)]).await.unwrap();
     assert!(log_mib(&path) < 1, "{} MiB", log_mib(&path));
 }
 
 #[tokio::test]
-async fn a_read_that_does_not_end_stops_nobody() {
+async fn an_endless_read_blocks_no_write() {
     let (_directory, path) = database();
     let options = SqliteOptions::new(&path).synchronous(Synchronous::Off);
     let recorder = options.open().await.unwrap().application_recorder().await.unwrap();

@@ -1,5 +1,5 @@
 //! The recorders on SQLite keep every rule, on a file and in memory.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 
 use std::marker::PhantomData;
 

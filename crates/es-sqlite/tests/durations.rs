@@ -1,8 +1,8 @@
 //! Every option that is a duration takes any duration.
 //!
-//! The story: the poll interval was added to the current time, which overflows for `Duration::MAX`. The
+//! The poll interval was added to the current time, which overflows for `Duration::MAX`. The
 //! writer thread panicked with the first listener, and each later call failed.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 
 mod support;
 
@@ -36,7 +36,7 @@ async fn any_duration_is_accepted() {
         let recorder = options.open().await.unwrap().process_recorder().await.unwrap();
         let mut listener = recorder.commit_signal().listen::<&str>([]);
         let mut subscription = recorder.subscribe(0, []).poll_interval(duration);
-        // More calls than one: the first is accepted before the writer thread looks for commits.
+        // More calls than one: the first is accepted before the writer thread polls for commits.
         for version in 1..=3 {
             let ids = recorder.insert_events(vec![event(1, version)]).await.unwrap();
             assert_eq!(ids, [version], "{duration:?}");

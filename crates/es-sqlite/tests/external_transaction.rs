@@ -1,5 +1,5 @@
-//! Recording inside a `sqlx` transaction of the program's own.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+//! Appends inside the caller's own `sqlx` transaction.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 #![cfg(feature = "sqlx")]
 
 mod support;
@@ -27,7 +27,7 @@ fn position(id: i64) -> Tracking {
 }
 
 #[tokio::test]
-async fn events_commit_with_what_else_the_transaction_writes() {
+async fn events_commit_with_the_other_writes_of_the_transaction() {
     let (_directory, recorder, mut connection) = both().await;
     recorder.insert_events(vec![event(1, 1)]).await.unwrap();
 
@@ -92,10 +92,10 @@ async fn other_errors_keep_their_kind() {
 }
 
 /// A full disk made SQLite roll the whole transaction back. The savepoint could then not be ended, and
-/// the program was told "no such savepoint"; a second try made a savepoint outside of any transaction,
+/// the program got the error "no such savepoint"; a second try made a savepoint outside of any transaction,
 /// and its end committed it.
 #[tokio::test]
-async fn a_full_disk_is_told_and_nothing_is_recorded_after_it() {
+async fn a_full_disk_is_reported_and_nothing_is_recorded_after_it() {
     let (_directory, recorder, mut connection) = both().await;
     sqlx::query("PRAGMA max_page_count = 30").execute(&mut connection).await.unwrap();
 
@@ -117,9 +117,9 @@ async fn a_full_disk_is_told_and_nothing_is_recorded_after_it() {
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), None);
 }
 
-/// It was called transient, and that another connection held its lock: trying again is in vain.
+/// The error was transient and named another connection's lock, but a retry cannot succeed.
 #[tokio::test]
-async fn a_deferred_transaction_that_has_read_is_told_how_to_begin() {
+async fn a_deferred_transaction_that_has_read_gets_an_error_that_says_how_to_begin() {
     let (_directory, recorder, mut connection) = both().await;
     let mut transaction = connection.begin().await.unwrap();
     let select = sqlx::query_scalar("SELECT count(*) FROM stored_events");
@@ -131,10 +131,10 @@ async fn a_deferred_transaction_that_has_read_is_told_how_to_begin() {
     assert!(error.to_string().contains("BEGIN IMMEDIATE"), "{error}");
 }
 
-/// It would have been gone with the file, once the program had committed it.
+/// The event would have been lost with the file, after the program had committed it.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_file_that_was_replaced_is_told() {
+async fn a_replaced_file_is_an_error() {
     let (directory, recorder, mut connection) = both().await;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
     recorder.insert_events_in(&mut transaction, &events(1, 1..=2)).await.unwrap();

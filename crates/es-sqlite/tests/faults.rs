@@ -1,6 +1,6 @@
-//! Faults at every step of the writer: everybody is told the truth, nothing is lost or written
-//! twice, and the recorder goes on working.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+//! Faults at every step of a write: outcomes are correct, nothing is lost or written twice, and the recorder
+//! continues to work.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 
 mod support;
 
@@ -62,7 +62,7 @@ async fn a_commit_that_took_effect_is_acknowledged_although_it_was_reported_as_f
     }
 }
 
-/// Another process may have recorded the same position since: it cannot be said who did.
+/// Another process may have recorded the same position since: the recorded position proves nothing.
 #[tokio::test]
 async fn a_position_alone_leaves_the_outcome_unknown() {
     let (_directory, path) = database();
@@ -82,9 +82,9 @@ async fn a_position_that_is_missing_was_not_recorded() {
     recorder.insert_tracking(position).await.unwrap();
 }
 
-/// Once there was no room for all, each goes alone.
+/// If the disk is too full for the group, each request is written alone.
 #[tokio::test]
-async fn a_group_without_room_goes_one_by_one() {
+async fn a_group_on_a_full_disk_is_retried_individually() {
     let (_directory, path) = database();
     let (hook, mut gate) = gate(FaultPoint::Begin);
     let full = NonZeroU64::new(400 << 10).unwrap();
@@ -109,7 +109,7 @@ async fn a_group_without_room_goes_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_commit_without_room_is_tried_again_one_by_one() {
+async fn a_commit_on_a_full_disk_is_retried_individually() {
     let (_directory, path) = database();
     let (hook, mut gate) = failing_gate(FaultPoint::Begin, [(FaultPoint::Commit, Fault::Full)]);
     let recorder =
@@ -122,13 +122,13 @@ async fn a_commit_without_room_is_tried_again_one_by_one() {
     assert_eq!(first.await.unwrap(), [1, 2]);
     assert!(taken.await.unwrap_err().is_conflict());
     assert_eq!(last.await.unwrap(), [3, 4]);
-    // The one that failed, and one for each request that is recorded: alone in its transaction, what is refused has nothing
-    // to commit.
+    // The failed one, and one for each recorded request: a refused request alone in its transaction has
+    // nothing to commit.
     assert_eq!(gate.steps.commits(), 3);
 }
 
 #[tokio::test]
-async fn a_locked_database_is_told_to_every_request_that_waits() {
+async fn a_locked_database_is_an_error_of_every_waiting_request() {
     let (_directory, path) = database();
     let (hook, mut gate) = gate(FaultPoint::Begin);
     let options = SqliteOptions::new(&path).lock_timeout(Duration::from_millis(50)).hooks(hook);

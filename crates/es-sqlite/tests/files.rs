@@ -1,6 +1,7 @@
-//! Files that are deleted or replaced while they are open, and a write-ahead log that was cut off or damaged at rest.
+//! Files that are deleted or replaced while they are open, and a write-ahead log that was cut off or damaged
+//! at rest.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 
 mod support;
 
@@ -35,7 +36,7 @@ fn delete_log(path: &str) {
     fs::remove_file(format!("{path}-wal")).unwrap();
 }
 
-/// What is written to a file without a name is gone with the process, and was acknowledged.
+/// Events were acknowledged in a deleted file, which is lost when the process ends.
 #[tokio::test]
 async fn nothing_is_acknowledged_in_a_file_that_is_no_longer_there() {
     for harm in [replace, delete, delete_log] {
@@ -56,9 +57,9 @@ async fn nothing_is_acknowledged_in_a_file_that_is_no_longer_there() {
     }
 }
 
-/// They waited without end for what others record in the file that has the name now.
+/// Subscriptions waited forever for events that other processes record in the new file.
 #[tokio::test]
-async fn who_follows_a_file_that_is_no_longer_there_is_told() {
+async fn a_subscription_to_a_deleted_file_fails() {
     for harm in [replace, delete, delete_log] {
         let (_directory, path) = database();
         let recorder = open(&path).await;

@@ -1,6 +1,5 @@
-//! Those who follow the log, or wait for a position, are woken by whoever commits, and by nothing
-//! else.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+//! Subscriptions and waits for a position are woken by commits of any process, and by nothing else.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 
 mod support;
 
@@ -21,7 +20,7 @@ use es_core::{
 use es_sqlite::{FaultPoint, SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder};
 use support::{accepted, database, event, event_about, gate};
 
-/// So that whoever is not woken waits until the test has failed.
+/// A listener that is not woken waits until the test has failed.
 const NEVER: Duration = Duration::from_hours(1);
 
 /// After which a test has failed.
@@ -67,10 +66,10 @@ async fn another_datastore_wakes_a_subscription() {
     }
 }
 
-/// Nobody listened, so that nobody looked, while the other committed: the first who listens reads it,
+/// Without listeners there was no poll while the other committed: the first listener reads it,
 /// and is woken by what comes after.
 #[tokio::test]
-async fn what_is_committed_while_nobody_listens_is_read() {
+async fn commits_without_listeners_are_read_later() {
     let (_directory, path) = database();
     let (own, other) = (open(&path).await, open(&path).await);
     for originator in 1..=5 {
@@ -88,7 +87,7 @@ async fn a_position_that_another_datastore_records_ends_the_waiting() {
     let (_directory, path) = database();
     let (own, other) = (open(&path).await, open(&path).await);
     for id in 1..=5 {
-        // The waiting looks by itself now and then; a listener does not.
+        // A wait polls by itself; a listener does not.
         let mut listener = own.tracking_signal().listen(["upstream"]);
         let position = Tracking::new("upstream", id).unwrap();
         let (waited, recorded) =
@@ -119,7 +118,7 @@ async fn a_transaction_of_the_programs_own_wakes_a_subscription() {
     assert!(soon(listener.notified()).await);
 }
 
-/// It looks between two groups, not only when it has nothing to do.
+/// The writer thread polls between groups, not only when it is idle.
 #[tokio::test]
 async fn a_busy_writer_looks_too() {
     let (_directory, path) = database();

@@ -1,14 +1,14 @@
-//! A file system that is really full: what is refused is not there, what was acknowledged is, and the recorder goes on
-//! when there is room again.
+//! A file system that is really full: refused events are absent, acknowledged ones are present, and the
+//! recorder continues when there is space again.
 //!
-//! Each test has a small file system of its own, in a process that sees it alone, where that can be had.
+//! Each test has a small file system of its own, in a process that has it to itself, if the system allows it.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a test says what it expects by unwrapping it"
+    reason = "a test unwraps the values that it expects"
 )]
 
 mod support;
@@ -29,17 +29,17 @@ use futures_util::future::join_all;
 use rusqlite::Connection;
 use support::event_of;
 
-/// Where the small file system is.
+/// The directory of the small file system.
 const DISK: &str = "ES_SQLITE_TEST_DISK";
 
-/// How a process ends that cannot mount it.
+/// The exit code of a process that cannot mount it.
 const NOT_MOUNTED: i32 = 77;
 
 /// A file system of 2 MiB, most of which other files take.
 struct Disk(PathBuf);
 
 impl Disk {
-    /// In the process that has it; in any other, has such a process run the test.
+    /// Returns the disk in a process that has it; any other process runs the test in such a process.
     fn of(test: &str) -> Option<Self> {
         if let Some(directory) = env::var_os(DISK) {
             return Some(Self(directory.into()));
@@ -66,7 +66,7 @@ impl Disk {
         self.0.join("events.db").to_str().unwrap().to_owned()
     }
 
-    /// Takes all room that is left, in a file.
+    /// Fills the disk with a file.
     fn fill(&self) {
         let mut file = File::options().create(true).append(true).open(self.0.join("other")).unwrap();
         for length in [1 << 16, 1 << 12, 1] {
@@ -127,7 +127,7 @@ impl Program {
     }
 
     /// It works: nothing is refused.
-    async fn goes_on(&mut self) {
+    async fn continues(&mut self) {
         let refused = self.refused;
         self.insert(1, 100).await;
         self.insert(4, 20_000).await;
@@ -135,7 +135,7 @@ impl Program {
         self.check().await;
     }
 
-    /// Exactly what was acknowledged is there, for everybody.
+    /// Exactly the acknowledged events are there, for every connection.
     async fn check(&self) {
         check(&self.recorder, &self.acknowledged).await;
         let other = Connection::open(&self.path).unwrap();
@@ -144,7 +144,7 @@ impl Program {
         assert_eq!(ids, sorted(&self.acknowledged));
     }
 
-    /// Closed, opened and looked through, it is what it was.
+    /// The database is unchanged and sound after it is closed and opened again.
     async fn close(self) {
         self.recorder.close().await.unwrap();
         let recorder = open(&self.path).await.unwrap();
@@ -184,24 +184,28 @@ fn is_refused(error: &PersistenceError, path: &str) {
 }
 
 #[tokio::test]
-async fn what_finds_no_room_is_not_there_and_what_was_acknowledged_is() {
-    let Some(disk) = Disk::of("what_finds_no_room_is_not_there_and_what_was_acknowledged_is") else { return };
+async fn refused_events_are_absent_and_acknowledged_ones_present_on_a_full_disk() {
+    let Some(disk) = Disk::of("refused_events_are_absent_and_acknowledged_ones_present_on_a_full_disk")
+    else {
+        return;
+    };
     let mut program = Program::start(&disk).await;
     disk.take(1 << 20);
-    // Where there is no room for the large, there may be for the small.
+    // A disk that is too full for a large event may have space for a small one.
     for (requests, bytes) in [(1, 20_000), (4, 20_000), (4, 3_000), (1, 3_000), (8, 100), (1, 100)] {
         program.insert_until_refused(requests, bytes).await;
         program.check().await;
     }
     disk.make_room();
-    program.goes_on().await;
+    program.continues().await;
     program.close().await;
 }
 
-/// Again and again, so that the disk is full at many places of the log, and of the database, while it is copied there.
+/// Again and again, so that the disk is full at many places of the log, and of the database, while it is
+/// copied there.
 #[tokio::test]
-async fn a_disk_that_is_full_again_and_again_does_no_harm() {
-    let Some(disk) = Disk::of("a_disk_that_is_full_again_and_again_does_no_harm") else { return };
+async fn a_disk_that_is_full_repeatedly_loses_nothing() {
+    let Some(disk) = Disk::of("a_disk_that_is_full_repeatedly_loses_nothing") else { return };
     let mut program = Program::start(&disk).await;
     for round in 0..40 {
         disk.fill();
@@ -240,27 +244,27 @@ async fn a_log_that_finds_no_room_in_the_database_stays() {
     let mut program = Program::start(&disk).await;
     program.originator = 1_000;
     program.acknowledged = acknowledged;
-    program.goes_on().await;
+    program.continues().await;
     program.close().await;
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_at_opening() {
-    let Some(disk) = Disk::of("a_full_disk_is_told_at_opening") else { return };
+async fn a_full_disk_is_reported_at_opening() {
+    let Some(disk) = Disk::of("a_full_disk_is_reported_at_opening") else { return };
     disk.fill();
     is_refused(&open(disk.database()).await.unwrap_err(), &disk.database());
     disk.make_room();
     let mut program = Program::start(&disk).await;
-    program.goes_on().await;
+    program.continues().await;
     let acknowledged = program.acknowledged.clone();
     program.recorder.close().await.unwrap();
     disk.fill();
-    // A log is needed even for reading, and there is no room for its index.
+    // Even reading needs a log, and there is no space for its index.
     is_refused(&open(disk.database()).await.unwrap_err(), &disk.database());
     disk.make_room();
     let mut program = Program::start(&disk).await;
     program.originator = 1_000;
     program.acknowledged = acknowledged;
-    program.goes_on().await;
+    program.continues().await;
     program.close().await;
 }

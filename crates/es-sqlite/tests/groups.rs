@@ -1,5 +1,5 @@
-//! Group commit: what shares a commit shares nothing else; bounds; cancellation; closing.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+//! Group commit: independent outcomes, limits, cancellation, closing.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 
 mod support;
 
@@ -110,7 +110,7 @@ async fn callers_wait_for_room_in_the_queue() {
     gate.reached().await;
     let cancelled = accepted(recorder.insert_events(vec![event_of(2, 1, vec![0; 3_000])]));
     let larger_than_the_queue = accepted(recorder.insert_events(vec![event_of(3, 1, vec![0; 10_000])]));
-    // It waits for room, and was never accepted: dropped, it leaves nothing behind.
+    // It waits for the queue budget, and was never accepted: dropped, it records nothing.
     drop(cancelled);
     gate.open();
     assert_eq!(first.await.unwrap(), [1]);
@@ -153,7 +153,7 @@ async fn a_call_dropped_after_it_was_accepted_is_recorded_whole() {
 }
 
 #[tokio::test]
-async fn closing_lets_what_was_accepted_finish() {
+async fn closing_waits_for_accepted_writes() {
     let (_directory, path) = database();
     let (hook, mut gate) = gate(FaultPoint::Begin);
     let datastore = SqliteOptions::new(&path).hooks(hook).open().await.unwrap();
@@ -163,7 +163,7 @@ async fn closing_lets_what_was_accepted_finish() {
     let first = accepted(recorder.insert_events(vec![event(1, 1)]));
     gate.reached().await;
     let waiting = accepted(recorder.insert_events(events(1, 2..=4)));
-    // Dropped at once: closing goes on without it.
+    // Dropped immediately: closing continues in the background.
     drop(accepted(recorder.close()));
     let closed = |error: es_core::PersistenceError| assert_eq!(error.kind(), ErrorKind::Interface, "{error}");
     closed(recorder.insert_events(vec![event(9, 1)]).await.unwrap_err());
@@ -187,7 +187,7 @@ async fn closing_lets_what_was_accepted_finish() {
 }
 
 #[tokio::test]
-async fn dropping_the_last_handle_lets_what_was_accepted_finish() {
+async fn dropping_the_last_handle_finishes_accepted_writes() {
     let (_directory, path) = database();
     let (hook, mut gate) = gate(FaultPoint::Begin);
     let datastore = SqliteOptions::new(&path).hooks(hook).open().await.unwrap();
@@ -206,7 +206,7 @@ async fn dropping_the_last_handle_lets_what_was_accepted_finish() {
     assert_eq!(reopened.select_events(id(1), EventRange::all()).await.unwrap(), events(1, 1..=4));
 }
 
-/// The database in memory has one connection: what is read queues behind what is written.
+/// A database in memory has one connection: reads queue behind writes.
 #[tokio::test]
 async fn a_database_in_memory_reads_between_groups() {
     for name in [":memory:", "file::memory:", "file:shared?mode=memory&cache=shared"] {

@@ -1,9 +1,9 @@
-//! Commits on the caller's thread: short ones, and nobody waits for them who did not before.
+//! Inline commits: only short ones, and no call waits that did not wait before.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test says what it expects by unwrapping it"
+    reason = "a test unwraps the values that it expects"
 )]
 
 mod support;
@@ -24,7 +24,7 @@ use rusqlite::Connection;
 use support::{database, event, event_of, events, id};
 use tokio::time::timeout;
 
-/// Writes down which thread commits, and slows it down if it is told to.
+/// Records the threads that commit, and delays commits on request.
 #[derive(Clone, Default)]
 struct Commits(Arc<Mutex<State>>);
 
@@ -49,7 +49,7 @@ impl FaultHooks for Commits {
 }
 
 impl Commits {
-    /// Where the commits since the last call were made.
+    /// Returns the threads of the commits since the last call.
     fn made(&self) -> Vec<ThreadId> {
         std::mem::take(&mut self.0.lock().unwrap().threads)
     }
@@ -59,11 +59,11 @@ impl Commits {
     }
 }
 
-/// A recorder whose commits have been so short of late that the caller's thread makes them, and may make
-/// the next one: a busy machine has its say. They are not flushed, since a disk may take its time.
+/// Opens a recorder whose recent commits were so short that they are inline, and the next one may be; it may
+/// take long on a busy machine. Commits are not flushed, because a disk may be slow.
 async fn quick(path: &str, commits: &Commits) -> SqliteApplicationRecorder {
     let options = SqliteOptions::new(path).synchronous(Synchronous::Off).hooks(commits.clone());
-    // Who waited for a lock that this program itself holds would not come back.
+    // A wait for a lock that this program itself holds would never end.
     let options = options.lock_timeout(Duration::from_hours(24));
     let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
     warm_up(&recorder, commits).await;
@@ -80,7 +80,7 @@ async fn warm_up(recorder: &SqliteApplicationRecorder, commits: &Commits) {
     panic!("no commit was made on the caller's thread");
 }
 
-/// Makes a call begin: it is accepted, and may be done already.
+/// Polls a call once: it is accepted, and may be done already.
 async fn begin<T>(call: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
     poll_fn(|context| match Pin::new(&mut *call).poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
@@ -121,7 +121,7 @@ async fn calls_that_are_made_together_share_a_commit() {
     panic!("no calls were committed on the caller's thread");
 }
 
-/// What was accepted must not wait for a future that is gone.
+/// An accepted request must not depend on a dropped future.
 #[tokio::test]
 async fn a_call_dropped_before_it_commits_is_recorded_whole() {
     let (_directory, path) = database();
@@ -140,9 +140,9 @@ async fn a_call_dropped_before_it_commits_is_recorded_whole() {
     assert!(!commits.made().contains(&thread::current().id()));
 }
 
-/// A call that is kept and not polled holds up neither others nor closing.
+/// A call that is kept and not polled delays neither others nor closing.
 #[tokio::test]
-async fn nobody_waits_for_a_call_that_is_not_polled() {
+async fn a_call_that_is_not_polled_blocks_no_other() {
     let (_directory, path) = database();
     let commits = Commits::default();
     let recorder = quick(&path, &commits).await;
@@ -164,15 +164,15 @@ async fn nobody_waits_for_a_call_that_is_not_polled() {
     assert_eq!(last.unwrap()[0], first.unwrap()[0] + 2);
 }
 
-/// It would have kept the only thread of this runtime for the whole lock timeout.
+/// It would have blocked the only thread of this runtime for the whole lock timeout.
 #[tokio::test]
-async fn a_lock_of_another_process_holds_up_the_call_and_not_its_thread() {
+async fn a_lock_of_another_process_delays_the_call_and_not_its_thread() {
     let (_directory, path) = database();
     let commits = Commits::default();
     let recorder = quick(&path, &commits).await;
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // Polled before the other one, which gets to run only if this one does not hold up the thread.
+    // Polled before the other one, which runs only if this one does not block the thread.
     let release = async {
         tokio::task::yield_now().await;
         other.execute_batch("ROLLBACK").unwrap();
@@ -188,7 +188,7 @@ async fn a_disk_that_becomes_slow_is_left_to_the_writer_thread() {
     let commits = Commits::default();
     let recorder = quick(&path, &commits).await;
     commits.take(Duration::from_millis(8));
-    // One is forgiven; the third one finds out, however quick those before were.
+    // One is tolerated; the third one is recognised, however quick those before were.
     for version in 1..=3 {
         recorder.insert_events(vec![event(1, version)]).await.unwrap();
     }
@@ -203,9 +203,9 @@ async fn a_disk_that_becomes_slow_is_left_to_the_writer_thread() {
     warm_up(&recorder, &commits).await;
 }
 
-/// A task that writes alone does not give way before each commit, and does not keep its thread for itself either.
+/// A task that writes alone does not yield before each commit, and does not occupy its thread either.
 #[tokio::test]
-async fn a_task_that_writes_alone_gives_way_now_and_then() {
+async fn a_solo_writer_yields_periodically() {
     let (_directory, path) = database();
     let commits = Commits::default();
     let recorder = quick(&path, &commits).await;
@@ -215,23 +215,23 @@ async fn a_task_that_writes_alone_gives_way_now_and_then() {
             recorder.insert_events(vec![event(1, version)]).await.unwrap();
         }
     });
-    let goes_on = async {
+    let skips_yields = async {
         loop {
-            // On the only thread of this runtime: what was committed meanwhile was committed in one go.
-            let in_one_go = commits.made().len();
-            assert!(in_one_go <= 6, "{in_one_go} commits of a tenth of a millisecond in half of one");
-            if in_one_go > 1 {
+            // On the only thread of this runtime: all commits since were made without a yield.
+            let without_yield = commits.made().len();
+            assert!(without_yield <= 6, "{without_yield} commits of a tenth of a millisecond in half of one");
+            if without_yield > 1 {
                 break;
             }
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(60), goes_on).await.expect("the task gave way before each commit");
+    timeout(Duration::from_secs(60), skips_yields).await.expect("the task yielded before each commit");
     writing.abort();
 }
 
 #[tokio::test]
-async fn what_is_large_is_left_to_the_writer_thread() {
+async fn large_requests_are_left_to_the_writer_thread() {
     let (_directory, path) = database();
     let commits = Commits::default();
     let recorder = quick(&path, &commits).await;
@@ -243,7 +243,7 @@ async fn what_is_large_is_left_to_the_writer_thread() {
 }
 
 #[tokio::test]
-async fn callers_can_be_spared() {
+async fn inline_commits_can_be_switched_off() {
     let (_directory, path) = database();
     let commits = Commits::default();
     let options = SqliteOptions::new(&path).synchronous(Synchronous::Off).inline_commits(false);
@@ -257,7 +257,7 @@ async fn callers_can_be_spared() {
 
 /// Those that share the caller's commit, too.
 #[tokio::test]
-async fn outcomes_are_each_request_s_own() {
+async fn each_request_has_its_own_outcome() {
     let (_directory, path) = database();
     let commits = Commits::default();
     let recorder = quick(&path, &commits).await;

@@ -1,5 +1,5 @@
-//! SQLite answers as the recorders in memory do, to whatever it is asked.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+//! SQLite recorders behave as the in-memory recorders do, for random operations.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -46,7 +46,7 @@ impl Fixture for Memory {
 }
 
 async fn open(options: SqliteOptions) -> Recorders {
-    // What the other handle commits is waited for again and again.
+    // Tests wait for commits of the other handle repeatedly.
     let datastore = options.poll_interval(Duration::from_millis(2)).open().await.unwrap();
     Recorders {
         process: Arc::new(datastore.process_recorder().await.unwrap()),

@@ -1,9 +1,9 @@
-//! What other programs do to the tables: triggers, and deleted rows.
+//! Changes that other programs make to the tables: triggers, and deleted rows.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test says what it expects by unwrapping it"
+    reason = "a test unwraps the values that it expects"
 )]
 
 mod support;
@@ -59,7 +59,7 @@ fn position(application_name: &str, id: i64) -> Tracking {
     Tracking::new(application_name, id).unwrap()
 }
 
-/// The story: `RAISE(IGNORE)` in a trigger skips a row without an error. The row counts were not compared
+/// `RAISE(IGNORE)` in a trigger skips a row without an error. The row counts were not compared
 /// with the request, so that an event which was never recorded was acknowledged, with an id.
 #[tokio::test]
 async fn an_event_that_a_trigger_skips_is_not_acknowledged() {
@@ -171,7 +171,7 @@ async fn a_skipped_row_fails_within_a_transaction_of_the_programs() {
     assert_eq!(recorder.select_events(id(2), EventRange::all()).await.unwrap(), []);
 }
 
-/// The story: SQLite gives the id of a deleted highest row to the next one. A follower that had read the
+/// SQLite gives the id of a deleted highest row to the next one. A follower that had read the
 /// first event with that id never read the second.
 #[tokio::test]
 async fn an_id_is_not_used_again_after_its_row_was_deleted() {
@@ -190,8 +190,8 @@ async fn an_id_is_not_used_again_after_its_row_was_deleted() {
     }
 }
 
-/// Another program vacuums, checkpoints and tries other journal modes while events are recorded and followed. Ids stay as
-/// they are: `VACUUM` keeps the row ids of a table that has an index.
+/// Another program vacuums, checkpoints and tries other journal modes while events are recorded and followed.
+/// Ids stay as they are: `VACUUM` keeps the row ids of a table that has an index.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn vacuum_checkpoints_and_journal_modes_of_another_program_lose_nothing() {
     let (_directory, path) = database();

@@ -1,13 +1,13 @@
-//! Files and directories that may not be read or written, from the beginning or from some moment on, one's own and
-//! another user's: what can be read is read, what cannot be done is told with the name of the database, and nothing is
-//! acknowledged that is not there.
+//! Files and directories without permission to read or write, from the beginning or from some moment on, of
+//! the own and of another user: what can be read is read, errors name the database, and only recorded events
+//! are acknowledged.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a test says what it expects by unwrapping it"
+    reason = "a test unwraps the values that it expects"
 )]
 
 mod support;
@@ -32,9 +32,9 @@ use support::{event, events};
 use tempfile::TempDir;
 
 /// A user without rights of its own.
-const NOBODY: u32 = 65_534;
+const OTHER_USER: u32 = 65_534;
 
-/// What other processes are told through their environment.
+/// The environment variables of other processes.
 const HELD: &str = "ES_SQLITE_TEST_HELD";
 const OTHERS: &str = "ES_SQLITE_TEST_OTHERS";
 const EXPECTED: &str = "ES_SQLITE_TEST_EXPECTED";
@@ -50,14 +50,14 @@ struct Database {
     path: String,
 }
 
-/// How a database stands before it is opened.
+/// The state of a database before it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Closed, with a write-ahead log the next time.
     Closed,
     /// Closed, without one.
     WithoutLog,
-    /// Another process has it open, and has recorded a fourth event, which stands in the log.
+    /// Another process has it open, and has recorded a fourth event, which is in the log.
     InUse,
     /// That process was killed.
     Left,
@@ -78,7 +78,7 @@ impl Database {
         Self { directory, path }
     }
 
-    /// Brings it into a state. Says how many events there are, and who uses it.
+    /// Brings it into a state. Returns the number of events, and the process that uses it.
     fn bring(&self, state: State) -> (usize, Option<Holder>) {
         match state {
             State::Closed => (3, None),
@@ -165,9 +165,9 @@ fn command(test: &str) -> Command {
 }
 
 /// Runs a test in a process of another user, for whom permissions count; says so where it cannot.
-fn run_as_nobody(test: &str, variables: &[(&str, &str)]) {
+fn run_as_other_user(test: &str, variables: &[(&str, &str)]) {
     let mut command = command(test);
-    command.uid(NOBODY).gid(NOBODY).env_remove("TMPDIR").envs(variables.iter().copied());
+    command.uid(OTHER_USER).gid(OTHER_USER).env_remove("TMPDIR").envs(variables.iter().copied());
     let output = match command.output() {
         Ok(output) => output,
         Err(error) => return println!("skipped: no other user can run this test: {error}"),
@@ -186,11 +186,12 @@ fn is_root() -> bool {
     fs::metadata(directory.path()).unwrap().uid() == 0
 }
 
-/// Whether permissions count for this process: not for root, who has another user run the test instead.
+/// Returns true if permissions apply to this process. They do not apply to root, which runs the test as
+/// another user.
 fn permissions_count(test: &str) -> bool {
     let count = !is_root();
     if !count {
-        run_as_nobody(test, &[]);
+        run_as_other_user(test, &[]);
     }
     count
 }
@@ -204,7 +205,7 @@ async fn open(path: impl AsRef<Path>) -> Result<SqliteApplicationRecorder, Persi
     recorder
 }
 
-/// How many events are read, which are those that were recorded first.
+/// Returns the number of events read, which are the first recorded ones.
 async fn read(recorder: &SqliteApplicationRecorder) -> Result<usize, PersistenceError> {
     let page = recorder.select_notifications(NotificationSelection::new(1_000)).await?;
     let ids: Vec<_> = page.iter().map(|notification| notification.id).collect();
@@ -212,7 +213,7 @@ async fn read(recorder: &SqliteApplicationRecorder) -> Result<usize, Persistence
     Ok(ids.len())
 }
 
-/// Nothing that passes by itself, and told with the name of the database.
+/// A permanent error that names the database.
 fn is_refused(error: &PersistenceError, path: &str, context: &str) {
     assert_eq!(error.kind(), ErrorKind::Operational, "{context}: {error:?}");
     assert!(!error.is_transient(), "{context}: {error:?}");
@@ -259,8 +260,8 @@ async fn a_database_that_may_not_be_written_is_read() {
 
 /// The files that are needed are there: the directory does not matter.
 #[tokio::test]
-async fn a_directory_that_may_not_be_written_keeps_nobody_from_writing_a_database_in_use() {
-    if !permissions_count("a_directory_that_may_not_be_written_keeps_nobody_from_writing_a_database_in_use") {
+async fn a_read_only_directory_does_not_prevent_writes_to_a_database_in_use() {
+    if !permissions_count("a_read_only_directory_does_not_prevent_writes_to_a_database_in_use") {
         return;
     }
     for state in [State::InUse, State::Left] {
@@ -352,7 +353,7 @@ async fn permissions_that_are_taken_away_and_given_back_lose_nothing() {
                 }
                 Err(refused) => {
                     is_refused(&refused, &database.path, &context);
-                    // What is open stays open: it is only not certain that it is still what is found under its name.
+                    // Open files stay open; only their identity cannot be verified.
                     assert!(names.contains(&DIRECTORY) && permissions == 0o777, "{context}: {refused}");
                     assert!(refused.to_string().contains("permission"), "{context}: {refused}");
                 }
@@ -372,7 +373,7 @@ async fn permissions_that_are_taken_away_and_given_back_lose_nothing() {
     }
 }
 
-/// A database of root's that everybody may read.
+/// A database of root that every user may read.
 #[tokio::test]
 async fn another_users_database_is_read() {
     if !is_root() {
@@ -384,18 +385,18 @@ async fn another_users_database_is_read() {
     let recorder = open(&database.path).await.unwrap();
     for version in 1..=3 {
         recorder.insert_events(vec![event(5, version)]).await.unwrap();
-        run_as_nobody("stranger", &[(OTHERS, &database.path), (EXPECTED, &(3 + version).to_string())]);
+        run_as_other_user("stranger", &[(OTHERS, &database.path), (EXPECTED, &(3 + version).to_string())]);
     }
     recorder.close().await.unwrap();
-    run_as_nobody("stranger", &[(OTHERS, &database.path)]);
+    run_as_other_user("stranger", &[(OTHERS, &database.path)]);
     let holder = Holder::of(&database.path);
-    run_as_nobody("stranger", &[(OTHERS, &database.path), (EXPECTED, "7")]);
+    run_as_other_user("stranger", &[(OTHERS, &database.path), (EXPECTED, "7")]);
     drop(holder);
-    run_as_nobody("stranger", &[(OTHERS, &database.path), (EXPECTED, "7")]);
+    run_as_other_user("stranger", &[(OTHERS, &database.path), (EXPECTED, "7")]);
     database.is_sound(7, "another user's").await;
 }
 
-/// Not a test by itself: opens another user's database, and reads all of it, or is told that it cannot.
+/// Not a test by itself: opens another user's database, and reads all of it or gets an error.
 #[tokio::test]
 async fn stranger() {
     let Ok(path) = env::var(OTHERS) else { return };

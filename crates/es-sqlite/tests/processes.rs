@@ -1,6 +1,6 @@
-//! Several processes on one file, and processes that are killed: what was acknowledged is there,
+//! Several processes on one file, and killed processes: acknowledged events are there,
 //! batches are whole, and readers miss nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 
 mod support;
 
@@ -22,13 +22,13 @@ use support::{database, events, id};
 /// Events in each of a child's batches.
 const BATCH: i64 = 3;
 
-/// What a child is told through its environment.
+/// The environment variables of a child.
 const PATH: &str = "ES_SQLITE_TEST_PATH";
 const ORIGINATOR: &str = "ES_SQLITE_TEST_ORIGINATOR";
 const BATCHES: &str = "ES_SQLITE_TEST_BATCHES";
 const KILLED_AT: &str = "ES_SQLITE_TEST_KILLED_AT";
 
-/// Not a test by itself: this is what the other processes run. It records batches, each with a
+/// Not a test by itself: the work of the other processes. It records batches, each with a
 /// position, and prints the last version of each when it is acknowledged.
 #[tokio::test]
 async fn child() {
@@ -52,7 +52,7 @@ async fn child() {
     }
 }
 
-/// Ends the process without a chance to tidy up, at a step of its writer.
+/// Ends the process without cleanup, at a step of its writer.
 struct Killer(Option<String>);
 
 impl FaultHooks for Killer {
@@ -119,7 +119,7 @@ async fn killed_processes_lose_nothing_that_was_acknowledged() {
         let mut versions = acknowledged(&mut child);
         last = versions.by_ref().nth(round % 7).expect("the child acknowledges");
         child.kill().unwrap();
-        // What it wrote to the pipe before it died was acknowledged too.
+        // Ids that it wrote to the pipe before it died were acknowledged too.
         last = versions.last().unwrap_or(last);
         child.wait().unwrap();
         assert_intact(&path, 1, last).await;
@@ -143,7 +143,7 @@ async fn a_process_may_die_at_any_step_of_a_commit() {
         assert_intact(&path, 1, 0).await;
         let recorded = max_version(&open(&path).await, 1).await;
         assert_eq!(recorded, if is_recorded { BATCH } else { 0 }, "{step:?}");
-        // The next process goes on from there.
+        // The next process continues from there.
         let mut child = spawn(&path, 1, &[(BATCHES, "2".to_owned())]);
         assert_eq!(acknowledged(&mut child).last(), Some(recorded + 2 * BATCH));
         assert!(child.wait().unwrap().success());
@@ -189,7 +189,7 @@ async fn processes_share_a_file_and_a_reader_misses_nothing() {
 }
 
 #[tokio::test]
-async fn what_other_processes_record_wakes_those_who_follow_and_who_wait() {
+async fn commits_of_other_processes_wake_subscriptions_and_waits() {
     const EACH: i64 = 5;
     let (_directory, path) = database();
     let recorder = open(&path).await;
@@ -214,7 +214,7 @@ async fn what_other_processes_record_wakes_those_who_follow_and_who_wait() {
 }
 
 /// Two processes found no tracking table; the one that was second looked again under the lock, asked
-/// what its connection remembered of the schema, and failed because "table tracking already exists".
+/// its connection's cached schema, and failed because "table tracking already exists".
 #[tokio::test]
 async fn a_table_that_another_process_has_just_created_is_used() {
     let (_folder, path) = database();

@@ -1,10 +1,10 @@
-//! Projections: each notification's effect and the position are there together, once, whatever
-//! interrupts.
+//! Projections: each notification's effect and the position are recorded together, exactly once, despite
+//! interruptions.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test says what it expects by unwrapping it"
+    reason = "a test unwraps the values that it expects"
 )]
 
 mod support;
@@ -43,10 +43,10 @@ const UPSTREAM: &str = "upstream";
 #[derive(Default)]
 struct Ids {
     calls: Arc<AtomicUsize>,
-    misdeeds: HashMap<i64, Misdeed>,
+    misbehaviours: HashMap<i64, Misbehaviour>,
 }
 
-type Misdeed = fn(&Transaction<'_>) -> Result<(), Refused>;
+type Misbehaviour = fn(&Transaction<'_>) -> Result<(), Refused>;
 
 #[derive(Debug)]
 struct Refused(String);
@@ -66,8 +66,8 @@ impl From<rusqlite::Error> for Refused {
 }
 
 impl Ids {
-    fn with(misdeeds: impl IntoIterator<Item = (i64, Misdeed)>) -> Self {
-        Self { misdeeds: misdeeds.into_iter().collect(), ..Self::default() }
+    fn with(misbehaviours: impl IntoIterator<Item = (i64, Misbehaviour)>) -> Self {
+        Self { misbehaviours: misbehaviours.into_iter().collect(), ..Self::default() }
     }
 }
 
@@ -81,7 +81,7 @@ impl SqliteProjection for Ids {
     fn project(&mut self, transaction: &Transaction<'_>, notification: &Notification) -> Result<(), Refused> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         transaction.prepare_cached("INSERT INTO ids (id) VALUES (?1)")?.execute((notification.id,))?;
-        self.misdeeds.get(&notification.id).map_or(Ok(()), |misdeed| misdeed(transaction))
+        self.misbehaviours.get(&notification.id).map_or(Ok(()), |misbehaviour| misbehaviour(transaction))
     }
 
     fn park(
@@ -289,9 +289,9 @@ async fn a_future_dropped_before_its_turn_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_projection_that_fails_is_told_in_its_own_words() {
+async fn a_failed_projection_reports_its_own_error() {
     let (_directory, path) = database();
-    let ids = Ids::with([(3, (|_| Err(Refused("not this one".to_owned()))) as Misdeed)]);
+    let ids = Ids::with([(3, (|_| Err(Refused("not this one".to_owned()))) as Misbehaviour)]);
     let mut projector = recorder(SqliteOptions::new(&path)).await.projector(ids).await.unwrap();
     let (index, error) = handler(process(&mut projector, 1..=4).await.unwrap_err());
     assert_eq!((index, error.downcast_ref::<Refused>().unwrap().0.as_str()), (2, "not this one"));
@@ -321,7 +321,7 @@ async fn a_projection_that_fails_is_told_in_its_own_words() {
 #[tokio::test]
 async fn a_projection_that_ends_the_transaction_or_panics_has_failed() {
     const INSERT: &str = "INSERT INTO ids (id) VALUES (99)";
-    let misdeeds: [(Misdeed, &str); 8] = [
+    let misbehaviours: [(Misbehaviour, &str); 8] = [
         (|transaction| Ok(transaction.execute_batch("COMMIT")?), "committed the transaction"),
         (
             |transaction| {
@@ -365,10 +365,10 @@ async fn a_projection_that_ends_the_transaction_or_panics_has_failed() {
             "in the middle",
         ),
     ];
-    for (misdeed, message) in misdeeds {
+    for (misbehaviour, message) in misbehaviours {
         let (_directory, path) = database();
-        let misdeeds = Ids::with([(3, misdeed)]);
-        let mut projector = recorder(SqliteOptions::new(&path)).await.projector(misdeeds).await.unwrap();
+        let misbehaviours = Ids::with([(3, misbehaviour)]);
+        let mut projector = recorder(SqliteOptions::new(&path)).await.projector(misbehaviours).await.unwrap();
         let (index, error) = handler(process(&mut projector, 1..=4).await.unwrap_err());
         assert_eq!(index, 2);
         assert!(error.to_string().contains(message), "{error}");
@@ -382,7 +382,7 @@ async fn a_projection_that_ends_the_transaction_or_panics_has_failed() {
 #[tokio::test]
 async fn savepoints_within_the_transaction_are_fine() {
     let (_directory, path) = database();
-    let use_savepoints: Misdeed = |transaction| {
+    let use_savepoints: Misbehaviour = |transaction| {
         transaction
             .execute_batch("SAVEPOINT a; INSERT INTO ids (id) VALUES (99); ROLLBACK TO a; RELEASE a")?;
         Ok(transaction.execute_batch("SAVEPOINT b")?)
@@ -393,10 +393,10 @@ async fn savepoints_within_the_transaction_are_fine() {
     assert_processed(&path, 3).await;
 }
 
-/// It is not known before the commit, nor whose it is.
+/// The violation is detected by the commit, which does not name the notification.
 #[tokio::test]
 async fn a_deferred_constraint_that_is_violated_parks_the_notification() {
-    let violate: Misdeed = |transaction| {
+    let violate: Misbehaviour = |transaction| {
         Ok(transaction.execute_batch(
             "CREATE TABLE parents (id INTEGER PRIMARY KEY);
              CREATE TABLE children (parent INTEGER REFERENCES parents DEFERRABLE INITIALLY DEFERRED);
@@ -427,7 +427,7 @@ async fn a_deferred_constraint_that_is_violated_parks_the_notification() {
 }
 
 #[tokio::test]
-async fn one_that_loses_runs_no_handler() {
+async fn the_loser_of_a_race_runs_no_handler() {
     let (_directory, path) = database();
     let mut winner = projector(SqliteOptions::new(&path)).await;
     let ids = Ids::default();
@@ -511,9 +511,9 @@ async fn processors_that_race_process_each_notification_once() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_has_taken_long_takes_no_more() {
+async fn a_long_transaction_takes_no_more_notifications() {
     let (_directory, path) = database();
-    let slow: Misdeed = |_| {
+    let slow: Misbehaviour = |_| {
         thread::sleep(Duration::from_millis(110));
         Ok(())
     };
@@ -527,7 +527,7 @@ async fn a_transaction_that_has_taken_long_takes_no_more() {
 }
 
 #[tokio::test]
-async fn closing_lets_a_projection_finish() {
+async fn closing_waits_for_a_projection() {
     let (_directory, path) = database();
     let (hook, mut gate) = gate(FaultPoint::Commit);
     let recorder = recorder(SqliteOptions::new(&path).hooks(hook)).await;
@@ -563,8 +563,8 @@ async fn projections_wait_for_room_in_the_queue() {
     assert_processed(&path, 10).await;
 }
 
-/// Whose set-up fails, or panics.
-struct Unready(Misdeed);
+/// A projection whose set-up fails or panics.
+struct Unready(Misbehaviour);
 
 impl SqliteProjection for Unready {
     type Error = Refused;
@@ -583,9 +583,9 @@ impl SqliteProjection for Unready {
 async fn a_set_up_that_fails_leaves_nothing() {
     let (_directory, path) = database();
     let recorder = recorder(SqliteOptions::new(&path)).await;
-    let failing: [Misdeed; 2] = [|_| Err(Refused("not ready".to_owned())), |_| panic!("not ready")];
-    for misdeed in failing {
-        let error = recorder.projector(Unready(misdeed)).await.unwrap_err();
+    let failing: [Misbehaviour; 2] = [|_| Err(Refused("not ready".to_owned())), |_| panic!("not ready")];
+    for misbehaviour in failing {
+        let error = recorder.projector(Unready(misbehaviour)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Programming);
         assert!(error.source().unwrap().to_string().contains("not ready"));
     }
@@ -604,7 +604,7 @@ async fn a_database_in_memory_is_projected_into_too() {
 const PATH: &str = "ES_SQLITE_TEST_PATH";
 const KILLED_AT: &str = "ES_SQLITE_TEST_KILLED_AT";
 
-/// Not a test by itself: this is what the other process runs. It goes on from the recorded position.
+/// Not a test by itself: the work of the other process. It continues from the recorded position.
 #[tokio::test]
 async fn child() {
     let Ok(path) = env::var(PATH) else { return };
@@ -613,7 +613,7 @@ async fn child() {
     process(&mut projector, position + 1..=position + 3).await.unwrap();
 }
 
-/// Ends the process without a chance to tidy up, at a step of its writer.
+/// Ends the process without cleanup, at a step of its writer.
 struct Killer(Option<String>);
 
 impl FaultHooks for Killer {

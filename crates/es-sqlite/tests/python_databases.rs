@@ -1,6 +1,6 @@
-//! The databases that the Python library wrote hold what it says they hold, and go on being used:
-//! by us, and by it.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+//! Databases of the Python library have the contents that it reports, and both libraries continue to use
+//! them.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 
 mod support;
 
@@ -25,7 +25,7 @@ const DATABASES: [&str; 6] = [
     "sqlite-9.5-aes256-zlib",
 ];
 
-/// A copy of a database, and what the Python library says of it.
+/// A copy of a database, and its contents as the Python library reports them.
 struct Written {
     _directory: TempDir,
     path: String,
@@ -163,7 +163,7 @@ async fn both_layouts_of_tracking_are_used_as_they_are() {
 
 /// A Python process of the new version migrates the table of the old one when it opens it.
 #[tokio::test]
-async fn tracking_goes_on_while_python_migrates_the_table() {
+async fn tracking_continues_while_python_migrates_the_table() {
     let written = Written::by_python("sqlite-9.1-plain");
     let recorder = written.open().await.process_recorder().await.unwrap();
     recorder.insert_tracking(Tracking::new("upstream", 8).unwrap()).await.unwrap();
@@ -185,7 +185,7 @@ async fn tracking_goes_on_while_python_migrates_the_table() {
     assert_eq!(rows, [("__migration__".to_owned(), 1), ("other".to_owned(), 41), ("upstream".to_owned(), 9)]);
 }
 
-/// What the Python library looks for in a database that it did not make.
+/// The properties that the Python library checks in a database that it did not create.
 #[tokio::test]
 async fn a_new_database_is_as_python_makes_it() {
     let (_directory, path) = database();

@@ -1,9 +1,9 @@
-//! Reads that are answered at once, on the caller's thread, tell the same as those of reader threads.
+//! Inline reads return the same as reads on reader threads.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test says what it expects by unwrapping it"
+    reason = "a test unwraps the values that it expects"
 )]
 
 mod support;
@@ -27,11 +27,11 @@ use support::{database, event, event_of, events, id};
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn an_aggregate_that_is_read_again_and_again_shows_what_was_recorded_meanwhile() {
+async fn repeated_reads_of_an_aggregate_show_new_events() {
     let (_directory, path) = database();
     let datastore = SqliteOptions::new(&path).open().await.unwrap();
     let recorder = datastore.application_recorder().await.unwrap();
-    // From none to more than is read at once.
+    // From none to more than an inline read takes.
     for version in 1..=150 {
         recorder.insert_events(vec![event(1, version)]).await.unwrap();
         for _ in 0..2 {
@@ -58,7 +58,7 @@ async fn aggregates_that_were_never_read_are_read_on_the_caller_s_thread() {
     let endless = datastore.aggregate_recorder("endless").await.unwrap();
     recorder.insert_events((1..=20_000).map(|originator| event(originator, 1)).collect()).await.unwrap();
     for last in (100..=20_000).step_by(100) {
-        // These show how long short reads take; a busy machine has its say.
+        // These measure short reads, which may be slow on a busy machine.
         for originator in last - 99..last {
             let found = recorder.select_events(id(originator), EventRange::all()).await.unwrap();
             assert_eq!(found, [event(originator, 1)]);
@@ -80,7 +80,7 @@ async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
 
 /// Callers and the writer thread take turns with its only connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn tasks_that_share_a_database_in_memory_read_what_they_have_written() {
+async fn tasks_that_share_a_database_in_memory_read_their_own_writes() {
     let recorder = SqliteOptions::new(":memory:").open().await.unwrap().application_recorder().await.unwrap();
     let write_and_read = |originator| {
         let recorder = recorder.clone();
@@ -125,7 +125,7 @@ async fn more_aggregates_than_are_remembered() {
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_read_is_told_as_before() {
+async fn an_invalid_row_is_an_error_of_an_inline_read_too() {
     let (_directory, path) = database();
     let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
     recorder.insert_events(vec![event(1, 1)]).await.unwrap();
@@ -136,7 +136,7 @@ async fn a_row_that_cannot_be_read_is_told_as_before() {
 }
 
 #[tokio::test]
-async fn a_closed_recorder_answers_nothing_from_memory() {
+async fn a_closed_recorder_reads_nothing() {
     let (directory, path) = database();
     let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
     recorder.insert_events(vec![event(1, 1)]).await.unwrap();
@@ -157,14 +157,15 @@ fn create_endless(path: &str) {
             "CREATE TABLE tracking (application_name TEXT, notification_id INTEGER);
              CREATE VIEW stored_endless AS WITH RECURSIVE versions (version) AS
                  (SELECT 1 UNION ALL SELECT version + 1 FROM versions)
-             SELECT 'nobody' || version originator_id, version originator_version, 'a' topic, x'00' state FROM versions",
+             SELECT 'none' || version originator_id, version originator_version, 'a' topic, x'00' state
+                 FROM versions",
         )
         .unwrap();
 }
 
-/// A thread whose caller had given up read on to the end: a few impatient callers kept all threads.
+/// A reader thread whose caller had cancelled read on to the end: a few cancelled reads occupied all threads.
 #[tokio::test]
-async fn a_read_that_nobody_waits_for_gives_its_thread_back() {
+async fn a_cancelled_read_releases_its_thread() {
     let (_directory, path) = database();
     create_endless(&path);
     let options = SqliteOptions::new(&path).readers(NonZeroUsize::MIN);
@@ -178,9 +179,9 @@ async fn a_read_that_nobody_waits_for_gives_its_thread_back() {
     assert_eq!(other.expect("the only reader thread is free").unwrap(), None);
 }
 
-/// Reads on the caller's thread never gave way: a task that only reads kept all others waiting.
+/// Inline reads never yielded: a task that only reads blocked all others.
 #[tokio::test]
-async fn a_task_that_only_reads_lets_others_go_on() {
+async fn a_task_that_only_reads_yields() {
     let (_directory, path) = database();
     let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
     recorder.insert_events(vec![event(1, 1)]).await.unwrap();
@@ -197,7 +198,7 @@ async fn a_task_that_only_reads_lets_others_go_on() {
     panic!("the other task never ran");
 }
 
-/// The story: pages were bounded in rows alone, and 1,000 events of 1 MiB took 1.05 GB.
+/// Pages were bounded in rows alone, and 1,000 events of 1 MiB took 1.05 GB.
 #[tokio::test]
 async fn pages_of_large_events_are_bounded() {
     let (_directory, path) = database();

@@ -1,5 +1,5 @@
 //! Databases in memory that several datastores of a program share by name.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects by unwrapping it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test unwraps the values that it expects")]
 
 mod support;
 
@@ -13,7 +13,7 @@ async fn open(options: SqliteOptions) -> SqliteApplicationRecorder {
     options.open().await.unwrap().application_recorder().await.unwrap()
 }
 
-/// SQLite does not wait for locks within a shared cache: what met one failed at once.
+/// SQLite does not wait for locks within a shared cache: a statement that met one failed immediately.
 #[tokio::test]
 async fn datastores_wait_for_each_other() {
     let name = "file:datastores_wait_for_each_other?mode=memory&cache=shared";

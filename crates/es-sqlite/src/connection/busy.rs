@@ -1,27 +1,25 @@
-//! Waiting for the locks that SQLite itself does not wait for.
+//! Retries for the locks that SQLite's busy timeout does not cover.
 //!
-//! Its own waiting, the busy timeout, leaves two cases out: a switch to the write-ahead log while
-//! another connection does the same, and the table locks of connections that share a cache
-//! (`cache=shared`).
+//! There are two: a switch to the write-ahead log while another connection does the same, and the table locks
+//! of connections that share a cache (`cache=shared`).
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// How long to wait before asking again.
-const PAUSE: Duration = Duration::from_millis(5);
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Does something until no lock is in its way, at most for the lock timeout.
-pub(crate) fn wait_for_lock<T, E>(
+/// Retries an operation while another connection's lock blocks it, for at most the lock timeout.
+pub(crate) fn retry_while_busy<T, E>(
     timeout: Duration,
-    is_locked: impl Fn(&E) -> bool,
+    is_busy: impl Fn(&E) -> bool,
     mut attempt: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
     let began = Instant::now();
     loop {
         match attempt() {
-            Err(error) if is_locked(&error) && began.elapsed() < timeout => thread::sleep(PAUSE),
+            Err(error) if is_busy(&error) && began.elapsed() < timeout => thread::sleep(RETRY_INTERVAL),
             result => return result,
         }
     }

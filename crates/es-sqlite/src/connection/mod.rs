@@ -1,6 +1,12 @@
-//! Connections: opening, what a connection keeps between queries, locks of other connections, threads.
+//! Connections: opening, sessions, locks of other connections, file identity, threads.
 
-pub(crate) mod busy;
+mod busy;
 pub(crate) mod file_identity;
-pub(crate) mod open;
-pub(crate) mod threads;
+mod open;
+mod session;
+mod threads;
+
+pub(crate) use busy::retry_while_busy;
+pub(crate) use open::Connections;
+pub(crate) use session::{Job, Session, job};
+pub(crate) use threads::Threads;

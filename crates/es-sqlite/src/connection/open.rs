@@ -1,36 +1,35 @@
-//! Opening a database: the connections and their settings.
+//! Opens a database: its connections and their settings.
 
 use std::time::Duration;
 
 use es_core::PersistenceError;
 use rusqlite::{Connection, OpenFlags, limits::Limit, vtab::array};
 
+use super::busy::retry_while_busy;
 use crate::{
-    SqliteOptions, Synchronous,
-    connection::busy::wait_for_lock,
-    error::{from_opening, is_locked, is_read_only},
+    error::{from_opening, is_busy, is_read_only},
+    options::{SqliteOptions, Synchronous},
 };
 
-/// More than the statements of the recorders that a program makes of one datastore: at most thirteen
-/// for each table.
-const STATEMENTS_KEPT: usize = 128;
+/// More than the recorders of one datastore use: at most thirteen statements for each table.
+const STATEMENT_CACHE_CAPACITY: usize = 128;
 
-/// How many pages a transaction changes before SQLite writes some of them into the log, to write them
-/// again later; 16 MiB with the usual pages of 4 KiB, more than a group.
+/// The number of pages that a transaction changes before SQLite writes some of them into the log, to write
+/// them again later; 16 MiB with the usual pages of 4 KiB, more than a group.
 ///
-/// The cache itself keeps SQLite's own 2 MiB. The caches of a process share one bound, and one that is
-/// full takes the pages of others over, while a larger one, which never fills up, asks the allocator
-/// for each page, and gets it from the operating system: one page fault for each event of 2 KiB.
-const PAGES_BEFORE_SPILLING: i64 = 4_096;
+/// The cache size itself stays at SQLite's default of 2 MiB. The caches of a process share one limit, and a
+/// full cache reuses the pages of others. A larger one never fills up: it allocates each page from the
+/// operating system, which costs one page fault for each event of 2 KiB.
+const CACHE_SPILL_PAGES: i64 = 4_096;
 
-/// The connections of a database that was opened.
+/// The connections of an open database.
 pub(crate) struct Connections {
     pub(crate) writer: Connection,
     pub(crate) readers: Vec<Connection>,
-    /// For inline reads; nothing where the writer's is the only connection.
+    /// For inline reads; `None` if the writer's is the only connection.
     pub(crate) inline: Option<Connection>,
-    /// Whether a transaction of the writer, once begun, waits for no other connection.
-    pub(crate) is_undisturbed: bool,
+    /// True if a transaction of the writer, once begun, waits for no other connection.
+    pub(crate) is_contention_free: bool,
 }
 
 impl Connections {
@@ -43,19 +42,19 @@ impl Connections {
 
     fn open_named(options: &SqliteOptions) -> rusqlite::Result<Self> {
         let writer = connect(options)?;
-        writer.pragma_update(None, "cache_spill", PAGES_BEFORE_SPILLING)?;
+        writer.pragma_update(None, "cache_spill", CACHE_SPILL_PAGES)?;
         // A database in memory belongs to the connection that made it.
         if writer.path().is_none_or(str::is_empty) {
-            let is_undisturbed = !options.may_share_cache();
-            return Ok(Self { writer, readers: Vec::new(), inline: None, is_undisturbed });
+            let is_contention_free = !options.may_share_cache();
+            return Ok(Self { writer, readers: Vec::new(), inline: None, is_contention_free });
         }
         let has_log = !writer.is_readonly("main")? && use_write_ahead_log(&writer, options.lock_timeout)?;
         let readers =
             (0..options.readers.get()).map(|_| connect_reader(options)).collect::<Result<_, _>>()?;
         let inline = connect_reader(options)?;
         inline.busy_timeout(Duration::ZERO)?;
-        let is_undisturbed = has_log && !options.may_share_cache();
-        Ok(Self { writer, readers, inline: Some(inline), is_undisturbed })
+        let is_contention_free = has_log && !options.may_share_cache();
+        Ok(Self { writer, readers, inline: Some(inline), is_contention_free })
     }
 }
 
@@ -65,10 +64,10 @@ fn connect(options: &SqliteOptions) -> rusqlite::Result<Connection> {
     flags.set(OpenFlags::SQLITE_OPEN_CREATE, options.may_create());
     let connection = Connection::open_with_flags(&options.database, flags)?;
     connection.busy_timeout(options.lock_timeout)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
     connection.pragma_update(None, "synchronous", options.synchronous.pragma_value())?;
     if cfg!(target_os = "macos") && options.synchronous == Synchronous::Full {
-        // There, fsync leaves data in the cache of the disk, which a loss of power empties.
+        // On macOS, fsync leaves data in the cache of the disk, which a power failure loses.
         connection.pragma_update(None, "fullfsync", true)?;
         connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     }
@@ -91,24 +90,22 @@ fn connect_reader(options: &SqliteOptions) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Readers and the writer then do not wait for each other. The database keeps the setting. Whether it
-/// could be had: not where the file could be written but its directory cannot, for example.
+/// Switches to the write-ahead log, in which readers and the writer do not block each other. The database
+/// keeps the setting. Returns false if the switch is impossible, for example where the directory of a
+/// writable file is read-only.
 fn use_write_ahead_log(connection: &Connection, lock_timeout: Duration) -> rusqlite::Result<bool> {
-    let switched = wait_for_lock(lock_timeout, is_locked, || {
+    let switched = retry_while_busy(lock_timeout, is_busy, || {
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
     });
     if let Err(error) = &switched
         && is_read_only(error)
     {
-        tracing::warn!(%error, "the database can be read, and not be written");
+        tracing::warn!(%error, "the database can be read, but not written");
         return Ok(false);
     }
     let mode: String = switched?;
     if mode != "wal" {
-        tracing::warn!(
-            mode,
-            "the database has no write-ahead log: readers and the writer wait for each other"
-        );
+        tracing::warn!(mode, "the database has no write-ahead log: readers and the writer block each other");
     }
     Ok(mode == "wal")
 }

@@ -1,4 +1,7 @@
 //! Signals of commits, and the poll for commits of other connections.
 
-pub(crate) mod poller;
-pub(crate) mod signals;
+mod poller;
+mod signals;
+
+pub(crate) use poller::{CommitPoller, data_version};
+pub(crate) use signals::Signals;

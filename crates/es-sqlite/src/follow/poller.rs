@@ -1,76 +1,75 @@
-//! Noticing what other connections commit: those of other processes, and of this one.
+//! The poll for commits of other connections, in this process and in others.
 //!
-//! SQLite tells nobody. But `PRAGMA data_version` has another value when another connection has
-//! committed since it was last asked, and the same one whatever this connection has committed itself.
-//! Asked on the writer's connection, it therefore wakes nobody for what the writer has recorded and
-//! told already.
+//! SQLite does not notify about them. `PRAGMA data_version` changes when another connection has committed,
+//! and does not change when this connection commits. On the writing connection, it therefore wakes no
+//! listener for the writer's own commits, which have fired the signals already.
 
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::follow::signals::Signals;
+use super::signals::Signals;
 
-/// Looks for commits of others, once an interval, while somebody waits for them.
-pub(crate) struct Watch {
+/// Polls for commits of other connections, once an interval, while there are listeners.
+pub(crate) struct CommitPoller {
     interval: Duration,
-    /// When to look next; nothing while nobody listens.
+    /// The time of the next poll; `None` without listeners.
     due: Option<Instant>,
-    /// What the version was when it was last looked. It is kept while nobody listens: compared with
-    /// it, nothing that was committed before the first look for a new listener is passed over.
-    seen: Option<i64>,
+    /// The version at the last poll. It is kept while there are no listeners, so that the first poll for a
+    /// new listener finds all commits since.
+    version: Option<i64>,
 }
 
-impl Watch {
-    /// Does not look again before it is started.
+impl CommitPoller {
+    /// Creates a poller, which does not poll before it is started.
     pub(crate) fn new(connection: &Connection, interval: Duration) -> Self {
-        Self { interval, due: None, seen: data_version(connection).ok() }
+        Self { interval, due: None, version: data_version(connection).ok() }
     }
 
-    /// Looks from now on.
+    /// Starts polling now.
     pub(crate) fn start(&mut self) {
         self.due.get_or_insert_with(Instant::now);
     }
 
-    /// When to look next; nothing while nobody listens.
+    /// Returns the time of the next poll; `None` without listeners.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Looks, if it is time to.
-    pub(crate) fn look(&mut self, connection: &Connection, signals: &Signals) {
+    /// Polls if it is due.
+    pub(crate) fn poll(&mut self, connection: &Connection, signals: &Signals) {
         let Some(due) = self.due else { return };
         let now = Instant::now();
         if now < due {
             return;
         }
-        if signals.stop_watching() {
+        if signals.stop_polling() {
             self.due = None;
             return;
         }
         self.due = Some(now + self.interval);
         let version = match data_version(connection) {
             Ok(version) => version,
-            // Whoever reads meets what is wrong. Once it is well again, something may have happened.
+            // Reads report the error. After it, there may be new commits.
             Err(error) => {
-                tracing::debug!(%error, "cannot look for what others have committed");
-                self.seen = None;
+                tracing::debug!(%error, "cannot poll for commits of other connections");
+                self.version = None;
                 return;
             }
         };
-        if self.seen.replace(version) != Some(version) {
-            signals.recorded_by_others();
+        if self.version.replace(version) != Some(version) {
+            signals.wake_all();
         }
     }
 }
 
-/// A number that is another one when another connection has committed meanwhile.
+/// Returns a number that changes when another connection commits.
 pub(crate) fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("PRAGMA data_version")?.query_row((), |row| row.get(0))
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+#[allow(clippy::unwrap_used, reason = "a test unwraps the values that it expects")]
 mod tests {
     use std::path::Path;
 
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_changes_with_commits_of_others_alone() {
+    fn the_version_changes_only_with_commits_of_other_connections() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.db");
         let (own, other) = (open(&path), open(&path));
@@ -91,7 +90,8 @@ mod tests {
         for statements in [
             "INSERT INTO a VALUES (1)",
             "BEGIN IMMEDIATE; INSERT INTO a VALUES (1); ROLLBACK",
-            "BEGIN IMMEDIATE; INSERT INTO a VALUES (1); SAVEPOINT c; INSERT INTO a VALUES (2); ROLLBACK TO c; COMMIT",
+            "BEGIN IMMEDIATE; INSERT INTO a VALUES (1); SAVEPOINT c; INSERT INTO a VALUES (2); \
+             ROLLBACK TO c; COMMIT",
             "CREATE TABLE d (e)",
             "PRAGMA wal_checkpoint(TRUNCATE)",
             "BEGIN IMMEDIATE; INSERT INTO a VALUES (3); COMMIT",
@@ -104,7 +104,7 @@ mod tests {
         other.execute_batch("INSERT INTO a VALUES (1)").unwrap();
         let changed = data_version(&own).unwrap();
         assert_ne!(changed, version);
-        // A transaction of its own that comes in between conceals nothing.
+        // An own transaction in between hides nothing.
         other.execute_batch("INSERT INTO a VALUES (1)").unwrap();
         own.execute_batch("INSERT INTO a VALUES (1)").unwrap();
         assert_ne!(data_version(&own).unwrap(), changed);

@@ -1,66 +1,54 @@
-//! Who waits for what is committed.
+//! The signals that fire after commits.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use es_core::{Signal, Topic};
+use es_core::Signal;
 
-use crate::write::committer::Request;
-
-/// The signals of one datastore: it has one application's events, and one table of positions.
+/// The signals of a datastore, which has the events of one application and one table of positions.
 #[derive(Clone, Debug)]
 pub(crate) struct Signals {
     pub(crate) commits: Signal,
     pub(crate) positions: Signal,
-    /// Whether the writer looks for what others commit, or was asked to.
-    is_watched: Arc<AtomicBool>,
+    /// True if the writer thread polls for commits of other connections, or was asked to.
+    is_polling: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Signals that have the writer look for what others commit, by calling `watch`, when somebody
-    /// listens and it does not.
-    pub(crate) fn new(watch: impl Fn() + Clone + Send + Sync + 'static) -> Self {
-        let is_watched = Arc::new(AtomicBool::new(false));
+    /// Creates signals that call `start_polling` when a listener is added while the writer thread does not
+    /// poll.
+    pub(crate) fn new(start_polling: impl Fn() + Clone + Send + Sync + 'static) -> Self {
+        let is_polling = Arc::new(AtomicBool::new(false));
         let signal = || {
-            let (is_watched, watch) = (Arc::clone(&is_watched), watch.clone());
+            let (is_polling, start_polling) = (Arc::clone(&is_polling), start_polling.clone());
             Signal::on_first_listener(move || {
-                if !is_watched.swap(true, Ordering::SeqCst) {
-                    watch();
+                if !is_polling.swap(true, Ordering::SeqCst) {
+                    start_polling();
                 }
             })
         };
-        Self { commits: signal(), positions: signal(), is_watched }
+        Self { commits: signal(), positions: signal(), is_polling }
     }
 
-    /// Wakes those who wait for what a request has recorded.
-    pub(crate) fn recorded(&self, request: &Request) {
-        if request.table.is_numbered {
-            self.commits.wake(request.events.iter().map(|event| Topic::as_str(&event.topic)));
-        }
-        if let Some(tracking) = &request.tracking {
-            self.positions.wake([tracking.application_name()]);
-        }
-    }
-
-    /// Wakes everybody: it is not known what was recorded.
-    pub(crate) fn recorded_by_others(&self) {
+    /// Wakes all listeners, because the topics of another connection's commit are unknown.
+    pub(crate) fn wake_all(&self) {
         self.commits.wake_all();
         self.positions.wake_all();
     }
 
-    /// Whether the writer may stop looking for what others commit: nobody listens. Whoever does from
-    /// now on asks for it again.
-    pub(crate) fn stop_watching(&self) -> bool {
+    /// Returns true if the writer thread may stop polling, because there are no listeners. The next listener
+    /// starts it again.
+    pub(crate) fn stop_polling(&self) -> bool {
         if self.have_listeners() {
             return false;
         }
-        self.is_watched.store(false, Ordering::SeqCst);
-        // One who has listened since may have seen that it is still looked.
+        self.is_polling.store(false, Ordering::SeqCst);
+        // A listener added meanwhile may have found the flag set.
         let is_stopped = !self.have_listeners();
         if !is_stopped {
-            self.is_watched.store(true, Ordering::SeqCst);
+            self.is_polling.store(true, Ordering::SeqCst);
         }
         is_stopped
     }
@@ -82,27 +70,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_writer_is_asked_to_look_when_somebody_listens_and_it_does_not() {
-        let asked = Arc::new(AtomicUsize::new(0));
+    fn a_listener_starts_polling_unless_it_runs() {
+        let starts = Arc::new(AtomicUsize::new(0));
         let signals = Signals::new({
-            let asked = Arc::clone(&asked);
+            let starts = Arc::clone(&starts);
             move || {
-                asked.fetch_add(1, Ordering::SeqCst);
+                starts.fetch_add(1, Ordering::SeqCst);
             }
         });
-        let asked = || asked.load(Ordering::SeqCst);
-        assert_eq!(asked(), 0);
+        let starts = || starts.load(Ordering::SeqCst);
+        assert_eq!(starts(), 0);
         let commits = signals.commits.listen([""; 0]);
         let positions = signals.positions.listen(["bank"]);
-        assert_eq!(asked(), 1);
+        assert_eq!(starts(), 1);
         drop(commits);
-        assert!(!signals.stop_watching());
+        assert!(!signals.stop_polling());
         drop(positions);
-        // It looks until it has seen that nobody listens.
+        // Polling continues until `stop_polling` finds no listener.
         drop(signals.positions.listen(["bank"]));
-        assert_eq!(asked(), 1);
-        assert!(signals.stop_watching());
+        assert_eq!(starts(), 1);
+        assert!(signals.stop_polling());
         let _commits = signals.commits.listen(["bank:Account.Opened"]);
-        assert_eq!(asked(), 2);
+        assert_eq!(starts(), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! What a projector asks of the writer thread: handlers that run in the transaction which records the
+//! A projection's work for the writer thread: handlers that run in the transaction which records the
 //! position.
 
 use std::{
@@ -19,94 +19,96 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
     error::from_sqlite,
-    follow::poller::data_version,
-    schema::tables::EventTable,
-    write::{append, transaction::WritingConnection},
+    fault_hooks::FaultPoint,
+    follow::data_version,
+    schema::{EventTable, tables},
+    write::{Committer, WriteConnection},
 };
 
-/// After how long a transaction takes no more notifications: others wait for the writer meanwhile.
-const LONGEST_HOLD: Duration = Duration::from_millis(100);
+/// The time after which a transaction takes no more notifications, because other requests wait for the writer
+/// thread.
+const MAX_TRANSACTION_TIME: Duration = Duration::from_millis(100);
 
 /// Notifications to handle and a position to record as one.
-pub(crate) struct Projecting {
-    pub(crate) application_name: String,
-    pub(crate) notifications: Vec<Notification>,
-    pub(crate) position: i64,
-    pub(crate) expected_position: Option<i64>,
-    pub(crate) handler: Handler,
-    /// The table that appending asks for; a projection appends no events.
-    pub(crate) table: Arc<EventTable>,
-    pub(crate) reply: oneshot::Sender<Result<usize, ConsumerError>>,
-    /// The place in the queue, given back when it is done.
-    pub(crate) permit: OwnedSemaphorePermit,
+pub(super) struct ProjectionJob {
+    pub(super) application_name: String,
+    pub(super) notifications: Vec<Notification>,
+    pub(super) position: i64,
+    pub(super) expected_position: Option<i64>,
+    pub(super) handler: Handler,
+    /// The table parameter of an append; a projection appends no events.
+    pub(super) table: Arc<EventTable>,
+    pub(super) reply: oneshot::Sender<Result<usize, ConsumerError>>,
+    /// The share of the queue budget, returned when the job is done.
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// What is done with a notification.
-pub(crate) type Handler = Box<dyn FnMut(&Transaction<'_>, &Notification) -> Result<(), HandlerError> + Send>;
+/// Handles a notification.
+pub(super) type Handler = Box<dyn FnMut(&Transaction<'_>, &Notification) -> Result<(), HandlerError> + Send>;
 
-impl Projecting {
-    /// Not when the caller's future was dropped while this waited.
-    pub(crate) fn is_wanted(&self) -> bool {
-        !self.reply.is_closed()
+impl ProjectionJob {
+    /// Runs the job, unless the caller's future was dropped, and replies.
+    pub(super) fn run(mut self, committer: &Committer) {
+        if self.reply.is_closed() {
+            return;
+        }
+        let outcome = self.project(&committer.writing);
+        // The outcome is final; a fault cannot change it any more.
+        let _ = committer.writing.before(FaultPoint::Reply);
+        if outcome.is_ok() {
+            committer.signals.positions.wake([self.application_name.as_str()]);
+        }
+        drop(self.permit);
+        let _ = self.reply.send(outcome);
     }
 
-    pub(crate) fn application_name(&self) -> &str {
-        &self.application_name
-    }
-
-    /// Handles notifications and records the position, or does nothing; returns how many.
-    pub(crate) fn run(&mut self, writing: &WritingConnection) -> Result<usize, ConsumerError> {
+    /// Handles notifications and records the position, all or nothing; returns the number of notifications.
+    fn project(&mut self, writing: &WriteConnection) -> Result<usize, ConsumerError> {
         let transaction = writing.begin_projection().map_err(from_sqlite)?;
         let written = self.write(writing, &transaction);
         let (handled, tracking, version) = written.inspect_err(|_| {
             if let Err(error) = writing.roll_back() {
-                // Beginning the next transaction tries again.
+                // The next transaction tries again before it begins.
                 tracing::warn!(%error, "a projection cannot be rolled back");
             }
         })?;
         writing
             .commit(|connection| is_committed(connection, &tracking, version))
-            .map_err(|error| after_commit(error.into(), handled))?;
+            .map_err(|error| commit_error(error.into(), handled))?;
         Ok(handled)
     }
 
-    /// Tells the caller, who may be gone.
-    pub(crate) fn reply(self, outcome: Result<usize, ConsumerError>) {
-        drop(self.permit);
-        let _ = self.reply.send(outcome);
-    }
-
-    /// Writes all that is to be committed.
+    /// Writes everything that the transaction commits.
     fn write(
         &mut self,
-        writing: &WritingConnection,
+        writing: &WriteConnection,
         transaction: &Transaction<'_>,
     ) -> Result<(usize, Tracking, i64), ConsumerError> {
         let version = data_version(transaction).map_err(from_sqlite)?;
-        self.require_unprocessed(transaction)?;
+        self.verify_unprocessed(transaction)?;
         let handled = self.handle(transaction)?;
         let tracking = self.batch().tracking(handled)?;
         writing.append(&self.table, &[], Some(&tracking))?;
         Ok((handled, tracking, version))
     }
 
-    /// Refuses what was processed already, in whole or in part, before any handler runs.
+    /// Refuses notifications that were processed already, in whole or in part, before any handler runs.
     ///
-    /// To compare the position to record would not do: another instance, whose batches are others,
-    /// may have processed the first notifications of this one and not the last.
-    fn require_unprocessed(&self, transaction: &Transaction<'_>) -> Result<(), PersistenceError> {
-        let recorded = append::max_tracking_id(transaction, &self.application_name).map_err(from_sqlite)?;
+    /// Comparing the position to record is not enough: another instance, whose batches differ, may have
+    /// processed the first notifications of this one and not the last.
+    fn verify_unprocessed(&self, transaction: &Transaction<'_>) -> Result<(), PersistenceError> {
+        let recorded = tables::max_tracking_id(transaction, &self.application_name).map_err(from_sqlite)?;
         self.batch().tracking(self.notifications.len())?.validate(recorded)
     }
 
-    /// Handles the first notifications, as many as there is time for.
+    /// Handles the first notifications, as many as the time allows.
     fn handle(&mut self, transaction: &Transaction<'_>) -> Result<usize, ConsumerError> {
-        let guard = Guard::on(transaction).map_err(from_sqlite)?;
+        let guard = TransactionGuard::new(transaction).map_err(from_sqlite)?;
         let began = Instant::now();
         for (index, notification) in self.notifications.iter().enumerate() {
-            let result = unwinding(|| (self.handler)(transaction, notification));
+            let result = catch_panic(|| (self.handler)(transaction, notification));
             guard.check(result).map_err(|error| ConsumerError::Handler { index, error })?;
-            if began.elapsed() >= LONGEST_HOLD {
+            if began.elapsed() >= MAX_TRANSACTION_TIME {
                 return Ok(index + 1);
             }
         }
@@ -124,9 +126,9 @@ impl Projecting {
     }
 }
 
-/// What a commit that failed means. SQLite checks deferred constraints no sooner: it does not say which
-/// notification violates them, and a processor that then hands over fewer finds out.
-fn after_commit(error: PersistenceError, handled: usize) -> ConsumerError {
+/// Converts the error of a commit. SQLite checks deferred constraints only then, and does not say which
+/// notification violates them; a processor that then retries with smaller batches finds it.
+fn commit_error(error: PersistenceError, handled: usize) -> ConsumerError {
     match handled.checked_sub(1) {
         Some(last) if error.kind() == ErrorKind::Integrity => {
             ConsumerError::Handler { index: last, error: error.into() }
@@ -135,43 +137,43 @@ fn after_commit(error: PersistenceError, handled: usize) -> ConsumerError {
     }
 }
 
-/// Calls code of the program's, and makes an error of a panic: it must not end the writer thread.
-pub(crate) fn unwinding(call: impl FnOnce() -> Result<(), HandlerError>) -> Result<(), HandlerError> {
-    // What the program's own state is after that, its code has to know.
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(panicked(&*panic)))
+/// Calls the program's code and converts a panic into an error: it must not end the writer thread.
+pub(super) fn catch_panic(call: impl FnOnce() -> Result<(), HandlerError>) -> Result<(), HandlerError> {
+    // The program's code is responsible for its own state after a panic.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(panic_error(&*panic)))
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> HandlerError {
+fn panic_error(panic: &(dyn Any + Send)) -> HandlerError {
     let message = panic.downcast_ref::<&str>().copied();
     let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     PersistenceError::programming(format!("the projection panicked: {}", message.unwrap_or("no message")))
         .into()
 }
 
-/// Whether a position stands in the database because this writer has recorded it: nobody else has
-/// committed since the transaction began. Nothing when that cannot be said.
+/// Determines whether this job has recorded the position, that is, no other connection has committed since
+/// the transaction began; `None` if that is unknown.
 fn is_committed(
     connection: &Connection,
     tracking: &Tracking,
     version: i64,
 ) -> rusqlite::Result<Option<bool>> {
-    let recorded = append::max_tracking_id(connection, tracking.application_name())?;
+    let recorded = tables::max_tracking_id(connection, tracking.application_name())?;
     if recorded < Some(tracking.notification_id()) {
         return Ok(Some(false));
     }
     Ok((data_version(connection)? == version).then_some(true))
 }
 
-/// Keeps handlers from ending the transaction that they are given: SQLite refuses to commit, and tells
-/// of a rollback.
-struct Guard<'c> {
+/// Prevents handlers from ending their transaction: a hook makes SQLite refuse to commit, and another one
+/// detects a rollback.
+struct TransactionGuard<'c> {
     connection: &'c Connection,
     has_tried_to_commit: Arc<AtomicBool>,
     is_rolled_back: Arc<AtomicBool>,
 }
 
-impl<'c> Guard<'c> {
-    fn on(connection: &'c Connection) -> rusqlite::Result<Self> {
+impl<'c> TransactionGuard<'c> {
+    fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
         let guard = Self { connection, has_tried_to_commit: Arc::default(), is_rolled_back: Arc::default() };
         let (has_tried, is_rolled_back) =
             (Arc::clone(&guard.has_tried_to_commit), Arc::clone(&guard.is_rolled_back));
@@ -183,19 +185,19 @@ impl<'c> Guard<'c> {
         Ok(guard)
     }
 
-    /// What a handler's result comes to.
+    /// Converts the result of a handler into an error if it ended the transaction.
     fn check(&self, result: Result<(), HandlerError>) -> Result<(), HandlerError> {
         if self.has_tried_to_commit.load(Ordering::Relaxed) {
-            let refusal = PersistenceError::programming(
-                "the projection committed the transaction that it was given, which it must leave open",
+            let error = PersistenceError::programming(
+                "the projection committed the transaction, which it must leave open",
             );
             return Err(match result {
-                Ok(()) => refusal,
-                Err(error) => refusal.with_source(error),
+                Ok(()) => error,
+                Err(source) => error.with_source(source),
             }
             .into());
         }
-        // An error of the handler's own tells more: that of a full disk rolls back by itself.
+        // The handler's own error says more: a full disk, for example, also rolls back.
         result?;
         if self.is_rolled_back.load(Ordering::Relaxed) || self.connection.is_autocommit() {
             let message = "the transaction was rolled back while the projection used it";
@@ -205,9 +207,9 @@ impl<'c> Guard<'c> {
     }
 }
 
-impl Drop for Guard<'_> {
+impl Drop for TransactionGuard<'_> {
     fn drop(&mut self) {
-        // They fail for connections that rusqlite has not opened, as setting them does.
+        // Both fail only for connections that rusqlite has not opened, as setting the hooks does.
         let _ = self.connection.commit_hook(None::<fn() -> bool>);
         let _ = self.connection.rollback_hook(None::<fn()>);
     }

@@ -1,35 +1,35 @@
-//! Projections: tables of the program's own, written in the transaction that records the position.
+//! The public API of projections.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{fmt, sync::Arc};
 
 use es_core::{
     ConsumerError, HandlerError, Notification, NotificationBatch, NotificationConsumer, PersistenceError,
 };
+use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::oneshot;
 
+use super::job::{Handler, ProjectionJob, catch_panic};
 use crate::{
-    SqliteDatastore, SqliteProcessRecorder, SqliteTrackingRecorder,
+    datastore::outcome_lost,
     error::from_sqlite,
-    projection::job::{Handler, unwinding},
+    recorder::{SqliteProcessRecorder, SqliteTrackingRecorder},
+    write::{Command, queued_size},
 };
 
-/// Writes what notifications mean into tables of the program's own, in the transaction in which the
-/// position is recorded: each notification's effect is there exactly once, whatever interrupts.
+/// Writes the effects of notifications into the program's own tables, in the transaction that records the
+/// position: exactly once for each notification, despite crashes and errors.
 ///
-/// It runs on the thread that does all writing to the database: **nothing else is written meanwhile**,
-/// by this process or by another. Do what SQL does, and nothing else: no reading of files or networks,
-/// no waiting, and no call of the datastore's own recorders, for which this thread would wait for
-/// itself. After 100 ms a transaction takes no more notifications.
+/// A projection runs on the writer thread: **nothing else is written meanwhile**, by this process or by
+/// another. Execute SQL and nothing else: no reading of files or networks, no waiting, and no call of the
+/// datastore's own recorders, which would deadlock. After 100 ms a transaction takes no more notifications.
 ///
-/// The transaction is rusqlite's (`es_sqlite::rusqlite`). [`prepare_cached`] spares preparing the same
-/// statement for each notification. A savepoint within it is fine. Leave it open, and the connection as
-/// it is: settings that are changed stay so for all who write, and a projection that ends the
-/// transaction, or panics, has failed, with nothing recorded.
+/// The transaction is rusqlite's (`es_sqlite::rusqlite`). [`prepare_cached`] avoids preparing the same
+/// statement for each notification. Savepoints are allowed. Leave the transaction open, and the settings of
+/// the connection unchanged: they would apply to all writes. A projection that ends the transaction, or
+/// panics, has failed, with nothing recorded.
 ///
-/// Programs read their tables through connections of their own, on the same file.
+/// Programs read their tables through their own connections to the same file.
 ///
 /// ```
 /// use es_core::Notification;
@@ -63,36 +63,35 @@ use crate::{
 ///
 /// [`prepare_cached`]: rusqlite::Connection::prepare_cached
 pub trait SqliteProjection: Send + 'static {
-    /// Why a notification cannot be projected.
+    /// The error of a projection.
     type Error: Into<HandlerError>;
 
-    /// Creates what is missing of the projection's tables. Called when a projector is made, in a
-    /// transaction of its own, by each process: `CREATE TABLE IF NOT EXISTS`. By default it does
-    /// nothing.
+    /// Creates the missing tables of the projection (`CREATE TABLE IF NOT EXISTS`). Each process calls it
+    /// when a projector is made, in a transaction of its own. By default it does nothing.
     ///
     /// # Errors
-    /// Then there is no projector, and nothing of it is kept.
+    /// If it fails, the transaction is rolled back and no projector is made.
     fn set_up(&mut self, transaction: &Transaction<'_>) -> Result<(), Self::Error> {
         let _ = transaction;
         Ok(())
     }
 
-    /// Writes what a notification means.
+    /// Writes the effect of a notification.
     ///
-    /// Several notifications may share a transaction, each seeing what those before it have written.
-    /// What is kept in `self` does not follow the transaction when it is rolled back.
+    /// Several notifications may share a transaction, and see the writes of those before them. State in
+    /// `self` is not rolled back with the transaction.
     ///
     /// # Errors
-    /// Then nothing of the transaction is kept. A deferred constraint that is violated when it commits
-    /// counts as an error too, of the last notification.
+    /// If it fails, the transaction is rolled back. A deferred constraint that is violated by the commit
+    /// counts as an error of the last notification.
     fn project(
         &mut self,
         transaction: &Transaction<'_>,
         notification: &Notification,
     ) -> Result<(), Self::Error>;
 
-    /// Gives up on a notification that failed for the last time: writes what is to be kept of it, such
-    /// as a row in a table of failures, so that those after it can be projected.
+    /// Parks a notification that failed for the last time: records it, for example in a table of failures, so
+    /// that later notifications can be projected.
     ///
     /// By default it returns the failure, and the processor stops.
     ///
@@ -109,19 +108,19 @@ pub trait SqliteProjection: Send + 'static {
     }
 }
 
-/// Records the effects of a [`SqliteProjection`] together with the position: a [`NotificationConsumer`] for a
-/// processor of the crate `es-process`.
+/// Records the effects of a [`SqliteProjection`] together with the position. It is a [`NotificationConsumer`]
+/// for a processor of the crate `es-process`.
 ///
 /// Made by [`SqliteTrackingRecorder::projector`] and [`SqliteProcessRecorder::projector`].
 pub struct SqliteProjector<P> {
     recorder: SqliteTrackingRecorder,
-    /// Locked by the writer thread alone, and for nobody.
+    /// Only the writer thread locks it, so that there is no contention.
     projection: Arc<Mutex<P>>,
 }
 
 impl SqliteTrackingRecorder {
-    /// A projector that records its position here, having [set up](SqliteProjection::set_up) the
-    /// projection.
+    /// [Sets up](SqliteProjection::set_up) a projection and returns a projector that records its position
+    /// here.
     ///
     /// ```
     /// use es_process::Processor;
@@ -139,11 +138,11 @@ impl SqliteTrackingRecorder {
     /// ```
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) when the projection cannot be set up, with its
-    /// own error as the source; when the database cannot be written.
+    /// [`Programming`](es_core::ErrorKind::Programming) if the projection cannot be set up, with its own
+    /// error as the source; if the database cannot be written.
     ///
     /// # Cancel safety
-    /// When the future is dropped, the projection is set up, or it is not.
+    /// Cancel safe: either the projection is set up or it is not.
     pub async fn projector<P: SqliteProjection>(
         &self,
         projection: P,
@@ -151,20 +150,20 @@ impl SqliteTrackingRecorder {
         let projection = Arc::new(Mutex::new(projection));
         let projector = SqliteProjector { recorder: self.clone(), projection: Arc::clone(&projection) };
         self.datastore
-            .run_on_writer(move |session| set_up(&mut session.connection, &mut *lock(&projection)))
+            .run_on_writer(move |session| set_up(&mut session.connection, &mut *projection.lock()))
             .await?;
         Ok(projector)
     }
 }
 
 impl SqliteProcessRecorder {
-    /// A projector that records its position here; see [`SqliteTrackingRecorder::projector`].
+    /// Returns a projector that records its position here; see [`SqliteTrackingRecorder::projector`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`SqliteTrackingRecorder::projector`].
     ///
     /// # Cancel safety
-    /// As there.
+    /// Cancel safe: either the projection is set up or it is not.
     pub async fn projector<P: SqliteProjection>(
         &self,
         projection: P,
@@ -175,12 +174,28 @@ impl SqliteProcessRecorder {
 }
 
 impl<P: SqliteProjection> SqliteProjector<P> {
-    fn datastore(&self) -> &SqliteDatastore {
-        &self.recorder.datastore
-    }
-
+    /// Handles notifications and records the position as one; returns the number of notifications handled.
     async fn project(&self, batch: NotificationBatch<'_>, handler: Handler) -> Result<usize, ConsumerError> {
-        self.datastore().project(&self.recorder.table, batch, handler).await
+        let SqliteTrackingRecorder { datastore, table } = &self.recorder;
+        let NotificationBatch { application_name, notifications, position, expected_position } = batch;
+        let events = notifications.iter().map(|notification| &notification.event);
+        let permit = datastore.acquire_permit(queued_size(events)).await?;
+        let (reply, outcome) = oneshot::channel();
+        let job = ProjectionJob {
+            application_name: application_name.to_owned(),
+            notifications: notifications.to_vec(),
+            position,
+            expected_position,
+            handler,
+            table: Arc::clone(table),
+            reply,
+            permit,
+        };
+        datastore.submit(Command::Project(Box::new(move |committer| job.run(committer))))?;
+        outcome.await.unwrap_or_else(|_| Err(outcome_lost().into())).map_err(|error| match error {
+            ConsumerError::Recording(error) => ConsumerError::Recording(datastore.with_name(error)),
+            error => error,
+        })
     }
 }
 
@@ -194,7 +209,7 @@ impl<P: SqliteProjection> NotificationConsumer for SqliteProjector<P> {
     async fn process(&mut self, batch: NotificationBatch<'_>) -> Result<usize, ConsumerError> {
         let projection = Arc::clone(&self.projection);
         let project = move |transaction: &Transaction<'_>, notification: &Notification| {
-            lock(&projection).project(transaction, notification).map_err(Into::into)
+            projection.lock().project(transaction, notification).map_err(Into::into)
         };
         self.project(batch, Box::new(project)).await
     }
@@ -207,9 +222,9 @@ impl<P: SqliteProjection> NotificationConsumer for SqliteProjector<P> {
         let projection = Arc::clone(&self.projection);
         let mut failure = Some(failure);
         let park = move |transaction: &Transaction<'_>, notification: &Notification| {
-            // A batch to give up on has one notification.
+            // A batch to park has one notification.
             let Some(failure) = failure.take() else { return Ok(()) };
-            lock(&projection).park(transaction, notification, failure)
+            projection.lock().park(transaction, notification, failure)
         };
         self.project(batch, Box::new(park)).await.map(drop)
     }
@@ -227,13 +242,8 @@ fn set_up(
 ) -> Result<(), PersistenceError> {
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
-    unwinding(|| projection.set_up(&transaction).map_err(Into::into)).map_err(|error| {
+    catch_panic(|| projection.set_up(&transaction).map_err(Into::into)).map_err(|error| {
         PersistenceError::programming("the projection cannot be set up").with_source(error)
     })?;
     transaction.commit().map_err(from_sqlite)
-}
-
-/// A projection that has panicked is called again all the same, or not, as its owner likes.
-fn lock<P>(projection: &Mutex<P>) -> MutexGuard<'_, P> {
-    projection.lock().unwrap_or_else(PoisonError::into_inner)
 }

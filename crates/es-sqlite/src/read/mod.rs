@@ -1,4 +1,7 @@
 //! Reads, on reader threads or on the caller's thread.
 
-pub(crate) mod inline;
-pub(crate) mod select;
+mod inline;
+pub(crate) mod pool;
+mod select;
+
+pub(crate) use inline::{InlineReader, ReadStats};

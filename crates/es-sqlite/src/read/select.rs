@@ -1,101 +1,37 @@
-//! What is read, and the threads that read it.
+//! Queries of events, notifications and positions.
 
-use std::{
-    rc::Rc,
-    sync::mpsc,
-    time::{Duration, Instant},
-};
+use std::rc::Rc;
 
-use async_channel::{Receiver, Sender};
 use es_core::{
-    ErrorKind, EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent, Tracking,
-    uuid::Uuid,
+    EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent, Tracking, uuid::Uuid,
 };
-use rusqlite::{Connection, types::Value};
+use rusqlite::types::Value;
 
 use crate::{
-    connection::{file_identity::Place, threads::Threads},
+    connection::Session,
     error::from_sqlite,
-    limits::{Bounds, SHORT},
-    schema::{
-        rows::{RowReader, Topics},
-        tables::EventTable,
-    },
-    write::append::{self, with_stored_id},
+    schema::{EventTable, RowReader, tables, with_stored_id},
 };
 
-/// How many reads wait for a thread before callers do.
-const JOBS_WAITING: usize = 1_024;
-
-/// After how many of its steps, of which a row takes some ten, SQLite asks whether to go on.
-const STEPS_BETWEEN_QUESTIONS: i32 = 4_096;
-
-/// A connection with what reading keeps between queries.
-#[derive(Debug)]
-pub(crate) struct Session {
-    pub(crate) connection: Connection,
-    pub(crate) place: Place,
-    topics: Topics,
-}
-
-/// Something to do with a session, on the thread that owns it.
-pub(crate) type Job = Box<dyn FnOnce(&mut Session) + Send>;
-
 impl Session {
-    pub(crate) fn new(connection: Connection) -> Self {
-        Self { place: Place::of(&connection), connection, topics: Topics::default() }
-    }
-
-    /// Does `work`, unless it is abandoned: SQLite then stops soon, with an error that nobody reads.
-    pub(crate) fn unless<T>(
-        &mut self,
-        is_abandoned: impl FnMut() -> bool + Send + 'static,
-        work: impl FnOnce(&mut Self) -> Result<T, PersistenceError>,
-    ) -> Result<T, PersistenceError> {
-        self.connection.progress_handler(STEPS_BETWEEN_QUESTIONS, Some(is_abandoned)).map_err(from_sqlite)?;
-        let result = work(self);
-        self.connection.progress_handler(0, None::<fn() -> bool>).map_err(from_sqlite)?;
-        result
-    }
-
-    /// Reads; again if that is refused, once it is certain that SQLite knows the tables.
-    ///
-    /// It says that there is no such table also where it could not look whether there is one meanwhile.
-    pub(crate) fn read<T>(
-        &mut self,
-        read: impl Fn(&mut Self) -> Result<T, PersistenceError>,
-    ) -> Result<T, PersistenceError> {
-        match read(self) {
-            Err(error) if error.kind() == ErrorKind::Programming => {
-                let look = self.connection.prepare_cached("SELECT COUNT(*) FROM sqlite_schema");
-                look.and_then(|mut look| look.query_row((), |_| Ok(()))).map_err(from_sqlite)?;
-                read(self)
-            }
-            result => result,
-        }
-    }
-
     pub(crate) fn select_events(
         &mut self,
         table: &EventTable,
         originator_id: Uuid,
         range: EventRange,
     ) -> Result<Vec<StoredEvent>, PersistenceError> {
-        let events = self.select_events_within(Bounds::NONE, None, table, originator_id, range)?;
-        Ok(events.unwrap_or_default())
+        self.select_events_while(table, originator_id, range, |_, _| true)
     }
 
-    /// Returns the events, or nothing if they exceed `bounds` or take longer than `time`. Records how long
-    /// short reads take.
-    pub(crate) fn select_events_within(
+    /// Returns events until `has_capacity`, called after each event with their number and bytes, returns
+    /// false.
+    pub(crate) fn select_events_while(
         &mut self,
-        bounds: Bounds,
-        time: Option<Duration>,
         table: &EventTable,
         originator_id: Uuid,
         range: EventRange,
-    ) -> Result<Option<Vec<StoredEvent>>, PersistenceError> {
-        let began = Instant::now();
+        mut has_capacity: impl FnMut(usize, usize) -> bool,
+    ) -> Result<Vec<StoredEvent>, PersistenceError> {
         let mut select = self.connection.prepare_cached(table.select(&range)).map_err(from_sqlite)?;
         with_stored_id(originator_id, |id| select.raw_bind_parameter(1, id)).map_err(from_sqlite)?;
         for (parameter, bound) in [(2, range.gt), (3, range.lte)] {
@@ -108,26 +44,17 @@ impl Session {
         let mut rows = select.raw_query();
         let mut events = Vec::new();
         let mut bytes = 0;
-        let mut is_in_time = true;
         while events.len() < limit
             && let Some(row) = rows.next().map_err(from_sqlite)?
         {
             let event = reader.event(row, 0, originator_id)?;
             bytes += event.state.len();
             events.push(event);
-            if !bounds.hold(events.len(), bytes) {
-                table.reads.remember_long(originator_id, range);
-                return Ok(None);
-            }
-            is_in_time = time.is_none_or(|time| began.elapsed() <= time);
-            if !is_in_time || bytes >= max_bytes {
+            if !has_capacity(events.len(), bytes) || bytes >= max_bytes {
                 break;
             }
         }
-        if SHORT.hold(events.len(), bytes) {
-            table.reads.latency.learn(began.elapsed());
-        }
-        Ok(is_in_time.then_some(events))
+        Ok(events)
     }
 
     pub(crate) fn select_notifications(
@@ -166,55 +93,27 @@ impl Session {
                 break;
             }
         }
-        // Who follows the log must not wait for ever at the end of one that nobody writes any more.
+        // A subscription must not wait forever at the end of a file that no process writes any more.
         if notifications.is_empty() {
-            self.place.require_unmoved().map_err(from_sqlite)?;
+            self.file_identity.verify_unchanged().map_err(from_sqlite)?;
         }
         Ok(notifications)
     }
 
     pub(crate) fn max_notification_id(&self, table: &EventTable) -> Result<Option<i64>, PersistenceError> {
-        self.connection
-            .prepare_cached(&table.select_max_id)
-            .and_then(|mut select| select.query_row((), |row| row.get(0)))
-            .map_err(from_sqlite)
+        table.max_notification_id(&self.connection).map_err(from_sqlite)
     }
 
     pub(crate) fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
-        // The Python library's mark is no application.
+        // The Python library's migration mark is no application.
         if application_name == Tracking::RESERVED_NAME {
             return Ok(None);
         }
-        append::max_tracking_id(&self.connection, application_name).map_err(from_sqlite)
+        tables::max_tracking_id(&self.connection, application_name).map_err(from_sqlite)
     }
 }
 
-/// Starts a thread for each connection; they take jobs until the queue is closed and empty, and then
-/// let go of `running`, after the connection.
-///
-/// # Errors
-/// When a thread cannot be started.
-pub(crate) fn start(
-    connections: Vec<Connection>,
-    threads: &Threads,
-    running: &mpsc::Sender<()>,
-) -> Result<Sender<Job>, PersistenceError> {
-    let (sender, receiver) = async_channel::bounded(JOBS_WAITING);
-    for connection in connections {
-        let jobs: Receiver<Job> = receiver.clone();
-        let running = running.clone();
-        threads.spawn("es-sqlite-reader", move || {
-            let _running = running;
-            let mut session = Session::new(connection);
-            while let Ok(job) = jobs.recv_blocking() {
-                job(&mut session);
-            }
-        })?;
-    }
-    Ok(sender)
-}
-
-/// The first id to select; nothing when no id can be after the start.
+/// Returns the first id to select, or `None` if no id can be after the start.
 fn first_id(selection: &NotificationSelection) -> Option<i64> {
     match selection.start {
         None => Some(i64::MIN),

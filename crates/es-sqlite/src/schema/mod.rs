@@ -1,4 +1,7 @@
-//! Tables, the statements on them, and rows.
+//! Tables, their statements, and rows.
 
-pub(crate) mod rows;
+mod rows;
 pub(crate) mod tables;
+
+pub(crate) use rows::{RowReader, Topics, with_stored_id};
+pub(crate) use tables::EventTable;

@@ -1,4 +1,4 @@
-//! Rows to events. A row that cannot be an event is an error that names it, never skipped.
+//! Conversion between rows and events. A row that is no valid event is an error that names it, never skipped.
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -7,10 +7,10 @@ use rusqlite::{Row, types::ValueRef};
 
 use crate::error::from_sqlite;
 
-/// More topics than any program has event types; beyond, the rows are not a program's.
-const TOPICS_KEPT: usize = 1_024;
+/// More topics than any program has event types.
+const MAX_TOPICS: usize = 1_024;
 
-/// The topics met so far, so that rows of one topic share its text.
+/// The topics read so far, so that rows of one topic share its text.
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     latest: Option<Topic>,
@@ -24,7 +24,7 @@ pub(crate) struct RowReader<'a> {
 }
 
 impl RowReader<'_> {
-    /// The event of a row whose columns from `first` on are version, topic and state.
+    /// Reads an event from a row whose columns from `first` on are version, topic and state.
     pub(crate) fn event(
         &mut self,
         row: &Row<'_>,
@@ -33,25 +33,25 @@ impl RowReader<'_> {
     ) -> Result<StoredEvent, PersistenceError> {
         let version = value(row, first)?;
         let ValueRef::Integer(originator_version) = version else {
-            return Err(self.flaw(&format!("originator {originator_id}"), "originator_version", version));
+            return Err(self.invalid(&format!("originator {originator_id}"), "originator_version", version));
         };
         let topic = value(row, first + 1)?;
         let Some(topic) = text(topic).map(|text| self.topics.intern(text)) else {
             let context = format!("version {originator_version} of originator {originator_id}");
-            return Err(self.flaw(&context, "topic", topic));
+            return Err(self.invalid(&context, "topic", topic));
         };
         let state = match value(row, first + 2)? {
             ValueRef::Blob(state) | ValueRef::Text(state) => Bytes::copy_from_slice(state),
             other => {
                 let context = EventContext { originator_id, originator_version, topic: &topic };
-                let flaw = format!("the state is {} in table {:?}", describe(other), self.table);
-                return Err(PersistenceError::data(flaw).with_event(&context));
+                let message = format!("the state is {} in table {:?}", describe(other), self.table);
+                return Err(PersistenceError::data(message).with_event(&context));
             }
         };
         Ok(StoredEvent { originator_id, originator_version, topic, state })
     }
 
-    /// The originator of the row that is notification `id`.
+    /// Reads the originator from the row of notification `id`.
     pub(crate) fn originator_id(
         &self,
         row: &Row<'_>,
@@ -61,10 +61,10 @@ impl RowReader<'_> {
         let stored = value(row, column)?;
         text(stored)
             .and_then(|text| Uuid::try_parse(text).ok())
-            .ok_or_else(|| self.flaw(&format!("notification {id}"), "originator_id", stored))
+            .ok_or_else(|| self.invalid(&format!("notification {id}"), "originator_id", stored))
     }
 
-    fn flaw(&self, row: &str, column: &str, found: ValueRef<'_>) -> PersistenceError {
+    fn invalid(&self, row: &str, column: &str, found: ValueRef<'_>) -> PersistenceError {
         let Self { table, .. } = self;
         let found = describe(found);
         PersistenceError::data(format!("{row} in table {table:?} cannot be read: its {column} is {found}"))
@@ -72,27 +72,31 @@ impl RowReader<'_> {
 }
 
 impl Topics {
-    /// The topic of this text.
     fn intern(&mut self, text: &str) -> Topic {
         if let Some(latest) = self.latest.as_ref().filter(|latest| latest.as_str() == text) {
             return latest.clone();
         }
         let topic = match self.known.get(text) {
             Some(known) => known.clone(),
-            None => self.learn(text),
+            None => self.insert(text),
         };
         self.latest = Some(topic.clone());
         topic
     }
 
-    fn learn(&mut self, text: &str) -> Topic {
+    fn insert(&mut self, text: &str) -> Topic {
         let topic = Topic::from_stored(text);
-        if self.known.len() == TOPICS_KEPT {
+        if self.known.len() == MAX_TOPICS {
             self.known.clear();
         }
         self.known.insert(topic.clone());
         topic
     }
+}
+
+/// Calls `f` with a UUID as it is stored: 32 hex digits.
+pub(crate) fn with_stored_id<T>(id: Uuid, f: impl FnOnce(&str) -> T) -> T {
+    f(id.simple().encode_lower(&mut Uuid::encode_buffer()))
 }
 
 fn value<'row>(row: &'row Row<'_>, column: usize) -> Result<ValueRef<'row>, PersistenceError> {
@@ -106,7 +110,7 @@ fn text(value: ValueRef<'_>) -> Option<&str> {
     }
 }
 
-/// What stands in a column, in words; bytes are not shown.
+/// Describes the value of a column in words; bytes are not shown.
 fn describe(value: ValueRef<'_>) -> Cow<'static, str> {
     match value {
         ValueRef::Null => "NULL".into(),

@@ -1,56 +1,55 @@
-//! What one request writes, within a transaction that somebody else commits.
+//! The statements of one request, within a transaction that the caller commits.
 
 use std::error::Error as _;
 
-use es_core::{Conflict, ErrorKind, PersistenceError, StoredEvent, Tracking, uuid::Uuid};
+use es_core::{Conflict, ErrorKind, PersistenceError, StoredEvent, Tracking};
 use rusqlite::{CachedStatement, Connection};
 
 use crate::{
-    error::{from_sqlite, is_taken_key, is_too_big},
-    schema::tables::{EventTable, tracking},
+    error::{from_sqlite, is_duplicate_key, is_too_big},
+    schema::{EventTable, tables, tables::tracking, with_stored_id},
 };
 
-/// Appends events and a tracking record, all or nothing, and returns the notification ids, which are
-/// greater than `highest`.
+/// Appends events and a tracking record, all or nothing, and returns the notification ids, which are greater
+/// than `max_committed`.
 pub(crate) fn append(
     connection: &Connection,
     table: &EventTable,
     events: &[StoredEvent],
     tracking: Option<&Tracking>,
-    highest: i64,
+    max_committed: i64,
 ) -> Result<Vec<i64>, PersistenceError> {
-    // A statement is all or nothing by itself, unless a trigger skips its row: what the trigger wrote
-    // stays, and without a savepoint the whole transaction has to be rolled back.
+    // A statement is all or nothing by itself, unless a trigger skips its row: the trigger's own writes
+    // remain, and without a savepoint the whole transaction has to be rolled back.
     if events.len() + usize::from(tracking.is_some()) == 1 {
-        let result = append_unguarded(connection, table, events, tracking, highest);
+        let result = append_without_savepoint(connection, table, events, tracking, max_committed);
         if result.as_ref().is_err_and(is_skipped) {
             execute(connection, "ROLLBACK").map_err(from_sqlite)?;
         }
         return result;
     }
     execute(connection, "SAVEPOINT request").map_err(from_sqlite)?;
-    let result = append_unguarded(connection, table, events, tracking, highest);
-    // Some errors (a full disk among them) may make SQLite roll the whole transaction back, and the
-    // savepoint with it.
+    let result = append_without_savepoint(connection, table, events, tracking, max_committed);
+    // Some errors, such as a full disk, may make SQLite roll back the whole transaction with the savepoint.
     if connection.is_autocommit() {
         return result;
     }
     if let Err(error) = end_savepoint(connection, result.is_ok()) {
-        // What is left of the request must not be committed with the others'.
+        // The rest of the request must not be committed with the others.
         execute(connection, "ROLLBACK").map_err(from_sqlite)?;
         return Err(from_sqlite(error));
     }
     result
 }
 
-/// Appends as [`append`] does. When that fails, a part of it may stand in the transaction, which must be rolled back, to a
-/// savepoint or as a whole.
-pub(crate) fn append_unguarded(
+/// Appends as [`append`] does. If it fails, the transaction may contain a part of the request and must be
+/// rolled back, to a savepoint or as a whole.
+pub(crate) fn append_without_savepoint(
     connection: &Connection,
     table: &EventTable,
     events: &[StoredEvent],
     tracking: Option<&Tracking>,
-    highest: i64,
+    max_committed: i64,
 ) -> Result<Vec<i64>, PersistenceError> {
     if let Some(tracking) = tracking {
         insert_tracking(connection, tracking)?;
@@ -62,25 +61,25 @@ pub(crate) fn append_unguarded(
         insert_events(connection, table, events, |_, _| Ok(()))?;
         return Ok(Vec::new());
     }
-    let recorded = max_id(connection, table)?;
-    if recorded < highest {
+    let recorded = table.max_notification_id(connection).map_err(from_sqlite)?.unwrap_or(0);
+    if recorded < max_committed {
         tracing::warn!(
             table = table.name,
             recorded,
-            highest,
+            max_committed,
             "another program has deleted the latest notifications; their ids are not used again"
         );
     }
-    let ids = ids_after(recorded.max(highest), table, events.len())?;
-    // What SQLite chooses for NULL is the next id, too, and costs less to insert.
-    let is_left_to_sqlite = recorded >= highest && ids.last().is_some_and(|last| *last < i64::MAX);
+    let ids = ids_after(recorded.max(max_committed), table, events.len())?;
+    // For NULL, SQLite chooses the same id, and inserting costs less.
+    let is_chosen_by_sqlite = recorded >= max_committed && ids.last().is_some_and(|last| *last < i64::MAX);
     insert_events(connection, table, events, |insert, index| {
-        insert.raw_bind_parameter(5, if is_left_to_sqlite { None } else { ids.get(index) })
+        insert.raw_bind_parameter(5, if is_chosen_by_sqlite { None } else { ids.get(index) })
     })?;
     Ok(ids)
 }
 
-/// Whether exactly these events stand in the table.
+/// Returns true if the table has exactly these events.
 pub(crate) fn are_recorded(
     connection: &Connection,
     table: &EventTable,
@@ -100,17 +99,10 @@ pub(crate) fn are_recorded(
     Ok(true)
 }
 
-/// The position that is recorded for an application.
-pub(crate) fn max_tracking_id(
-    connection: &Connection,
-    application_name: &str,
-) -> rusqlite::Result<Option<i64>> {
-    connection.prepare_cached(tracking::SELECT_MAX)?.query_row((application_name,), |row| row.get(0))
-}
-
-/// The notification ids of the next `count` events.
+/// Returns the notification ids of the next `count` events.
 ///
-/// SQLite would choose the same, but at random once the highest there is has been taken, and so break the order.
+/// SQLite would choose the same ids, but random ones after the highest possible id, which would break the
+/// order.
 pub(crate) fn ids_after(
     highest: i64,
     table: &EventTable,
@@ -124,11 +116,6 @@ pub(crate) fn ids_after(
             table.name
         ))),
     }
-}
-
-/// A UUID as it is stored: 32 hex digits.
-pub(crate) fn with_stored_id<T>(id: Uuid, usage: impl FnOnce(&str) -> T) -> T {
-    usage(id.simple().encode_lower(&mut Uuid::encode_buffer()))
 }
 
 fn end_savepoint(connection: &Connection, is_kept: bool) -> rusqlite::Result<()> {
@@ -154,24 +141,27 @@ fn insert_tracking(connection: &Connection, tracking: &Tracking) -> Result<(), P
     if inserted == 1 {
         return Ok(());
     }
-    let recorded = max_tracking_id(connection, application_name).map_err(from_sqlite)?;
-    Err(not_inserted(tracking, recorded, inserted))
+    let recorded = tables::max_tracking_id(connection, application_name).map_err(from_sqlite)?;
+    Err(tracking_conflict(tracking, recorded, inserted))
 }
 
-/// Why a tracking record was not inserted, given the recorded position.
-pub(crate) fn not_inserted(tracking: &Tracking, recorded: Option<i64>, inserted: usize) -> PersistenceError {
-    if let Err(refusal) = tracking.validate(recorded) {
-        return refusal;
+/// Returns the error for a tracking record that was not inserted, given the recorded position.
+pub(crate) fn tracking_conflict(
+    tracking: &Tracking,
+    recorded: Option<i64>,
+    inserted: usize,
+) -> PersistenceError {
+    if let Err(conflict) = tracking.validate(recorded) {
+        return conflict;
     }
     let name = tracking.application_name();
     skipped("tracking", inserted).with_context(format_args!("the position of application {name:?}"))
 }
 
-/// The error for a row that a statement did not insert although it succeeded.
+/// Returns the error for a statement that succeeded without inserting one row.
 fn skipped(table: &str, inserted: usize) -> PersistenceError {
     let message = format!(
-        "table {table:?} took {inserted} rows instead of 1: a trigger on it may skip rows (RAISE(IGNORE)), \
-         which must not happen"
+        "table {table:?} took {inserted} rows instead of 1: its triggers must not skip rows (RAISE(IGNORE))"
     );
     let source = rusqlite::Error::StatementChangedRows(inserted);
     PersistenceError::new(ErrorKind::Integrity, message).with_source(source)
@@ -182,22 +172,13 @@ fn is_skipped(error: &PersistenceError) -> bool {
     matches!(source, Some(rusqlite::Error::StatementChangedRows(_)))
 }
 
-/// Checks that inserting an event inserted one row.
-pub(crate) fn require_inserted(
+/// Verifies that inserting an event inserted one row.
+pub(crate) fn verify_inserted(
     table: &EventTable,
     event: &StoredEvent,
     inserted: usize,
 ) -> Result<(), PersistenceError> {
     if inserted == 1 { Ok(()) } else { Err(skipped(&table.name, inserted).with_event(&event.context())) }
-}
-
-/// The highest notification id of the table, 0 if it is empty.
-fn max_id(connection: &Connection, table: &EventTable) -> Result<i64, PersistenceError> {
-    let max_id: Option<i64> = connection
-        .prepare_cached(&table.select_max_id)
-        .and_then(|mut select| select.query_row((), |row| row.get(0)))
-        .map_err(from_sqlite)?;
-    Ok(max_id.unwrap_or(0))
 }
 
 fn insert_events(
@@ -211,8 +192,8 @@ fn insert_events(
         let inserted = bind_event(&mut insert, event)
             .and_then(|()| bind_id(&mut insert, index))
             .and_then(|()| insert.raw_execute())
-            .map_err(|error| refusal(event, error))?;
-        require_inserted(table, event, inserted)?;
+            .map_err(|error| insert_error(event, error))?;
+        verify_inserted(table, event, inserted)?;
     }
     Ok(())
 }
@@ -224,17 +205,18 @@ fn bind_event(statement: &mut CachedStatement<'_>, event: &StoredEvent) -> rusql
     statement.raw_bind_parameter(4, &*event.state)
 }
 
-/// Why an event was not inserted.
-pub(crate) fn refusal(event: &StoredEvent, error: rusqlite::Error) -> PersistenceError {
-    if is_taken_key(&error) {
+/// Converts the error of inserting an event.
+pub(crate) fn insert_error(event: &StoredEvent, error: rusqlite::Error) -> PersistenceError {
+    if is_duplicate_key(&error) {
         let StoredEvent { originator_id, originator_version, .. } = *event;
         return Conflict::Version { originator_id, originator_version }.into();
     }
-    let is_about_the_event = is_too_big(&error);
-    let refusal = from_sqlite(error);
-    if is_about_the_event { refusal.with_event(&event.context()) } else { refusal }
+    let concerns_event = is_too_big(&error);
+    let error = from_sqlite(error);
+    if concerns_event { error.with_event(&event.context()) } else { error }
 }
 
-fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
+/// Executes a statement without parameters.
+pub(super) fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(statement)?.execute(()).map(drop)
 }

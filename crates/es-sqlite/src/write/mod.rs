@@ -1,10 +1,19 @@
-//! The write path: requests wait in a queue, a committer commits groups of them, and each request gets its own
-//! result.
+//! The write path: requests wait in a queue, a committer commits groups of them, and each request gets its
+//! own result.
 
 pub(crate) mod append;
-pub(crate) mod checkpoint;
-pub(crate) mod committer;
-pub(crate) mod inline;
-pub(crate) mod queue;
-pub(crate) mod transaction;
-pub(crate) mod worker;
+mod checkpoint;
+mod committer;
+mod connection;
+mod group;
+mod inline;
+mod queue;
+mod request;
+mod worker;
+
+pub(crate) use committer::{Command, Committer, SharedCommitter};
+pub(crate) use connection::WriteConnection;
+pub(crate) use inline::{InlineCommits, LATENCY_LIMIT};
+pub(crate) use queue::{OwnedQueue, Queue, WakeOnDrop};
+pub(crate) use request::{Outcome, Request, queued_size};
+pub(crate) use worker::Worker;

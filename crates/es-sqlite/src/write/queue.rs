@@ -1,138 +1,115 @@
-//! What waits for the writing connection, in the order in which it came.
+//! The queue of work for the writing connection, in the order of arrival.
 //!
-//! Adding something wakes nobody by itself: what the caller is about to do itself needs no other
-//! thread. Whoever adds must do it, or [call](Queue::call) the writer thread.
+//! Adding an item wakes no thread: an inline commit needs none. The caller must do the work itself, or
+//! [wake](Queue::wake_worker) the writer thread.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 /// A queue that the writer thread waits at.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
-    called: Condvar,
+    wake: Condvar,
 }
 
 #[derive(Debug)]
 struct State<T> {
-    waiting: VecDeque<T>,
+    items: VecDeque<T>,
     is_open: bool,
-    /// Whether the writer thread sleeps and nobody has woken it yet.
+    /// True while the writer thread sleeps and has not been woken yet.
     is_asleep: bool,
 }
 
-/// Why the writer thread was woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Woken {
-    /// Something waits.
-    Work,
-    /// It is time.
-    Deadline,
-    /// Nothing waits, and nothing will any more.
-    Closing,
-}
-
-/// The queue of a datastore, closed when that is gone.
+/// Closes a queue when dropped.
 #[derive(Debug)]
 pub(crate) struct OwnedQueue<T>(pub(crate) Arc<Queue<T>>);
 
-/// Wakes the writer thread for what waits, at the end of its life.
-pub(crate) struct CallWhenDropped<'q, T>(pub(crate) &'q Queue<T>);
+/// Wakes the writer thread when dropped, if the queue has items.
+pub(crate) struct WakeOnDrop<'q, T>(pub(crate) &'q Queue<T>);
 
 impl<T> Queue<T> {
     pub(crate) fn new() -> Self {
-        let state = State { waiting: VecDeque::new(), is_open: true, is_asleep: false };
-        Self { state: Mutex::new(state), called: Condvar::new() }
+        let state = State { items: VecDeque::new(), is_open: true, is_asleep: false };
+        Self { state: Mutex::new(state), wake: Condvar::new() }
     }
 
-    /// Adds something, or hands it back when the queue is closed.
+    /// Adds an item, or returns it if the queue is closed.
     pub(crate) fn push(&self, item: T) -> Result<(), T> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !state.is_open {
             return Err(item);
         }
-        state.waiting.push_back(item);
+        state.items.push_back(item);
         Ok(())
     }
 
-    /// Puts back what was taken, in its order, before everything else.
+    /// Puts items back to the front, in their order.
     pub(crate) fn put_back(&self, items: impl DoubleEndedIterator<Item = T>) {
-        let mut state = self.lock();
-        items.rev().for_each(|item| state.waiting.push_front(item));
+        let mut state = self.state.lock();
+        items.rev().for_each(|item| state.items.push_front(item));
     }
 
     pub(crate) fn pop(&self) -> Option<T> {
-        self.lock().waiting.pop_front()
+        self.state.lock().items.pop_front()
     }
 
-    /// The next of what waits, if it is wanted.
-    pub(crate) fn pop_if(&self, is_wanted: impl FnOnce(&mut T) -> bool) -> Option<T> {
-        self.lock().waiting.pop_front_if(is_wanted)
+    /// Takes the first item if it meets the condition.
+    pub(crate) fn pop_if(&self, condition: impl FnOnce(&T) -> bool) -> Option<T> {
+        let mut state = self.state.lock();
+        if condition(state.items.front()?) { state.items.pop_front() } else { None }
     }
 
-    /// Wakes the writer thread if something waits.
-    pub(crate) fn call(&self) {
-        let mut state = self.lock();
-        if state.waiting.is_empty() {
-            return;
+    /// Wakes the writer thread if the queue has items.
+    pub(crate) fn wake_worker(&self) {
+        let mut state = self.state.lock();
+        if !state.items.is_empty() {
+            self.wake(&mut state);
         }
-        self.wake(&mut state);
     }
 
-    /// Takes no more. What waits can still be taken.
+    /// Accepts no more items. Those in the queue can still be taken.
     pub(crate) fn close(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.is_open = false;
         self.wake(&mut state);
     }
 
-    /// Takes no more, and drops what waits: nobody is there to do it.
-    pub(crate) fn abandon(&self) {
-        let mut state = self.lock();
+    /// Accepts no more items, and drops those in the queue: the writer thread has ended.
+    pub(crate) fn close_and_drain(&self) {
+        let mut state = self.state.lock();
         state.is_open = false;
-        let abandoned = std::mem::take(&mut state.waiting);
-        // Dropping it tells callers, whose code may come back to the queue.
+        let items = std::mem::take(&mut state.items);
+        // Dropping them notifies callers, which may use the queue again.
         drop(state);
-        drop(abandoned);
+        drop(items);
     }
 
-    /// Waits until something waits, at most until `deadline`.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Woken {
-        let mut state = self.lock();
+    /// Waits for an item, at most until `deadline`. Returns false if the queue is empty and closed.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
         loop {
-            if !state.waiting.is_empty() {
-                return Woken::Work;
+            if !state.items.is_empty() || !state.is_open {
+                return !state.items.is_empty();
             }
-            if !state.is_open {
-                return Woken::Closing;
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                state.is_asleep = false;
+                return true;
             }
             state.is_asleep = true;
-            let Some(deadline) = deadline else {
-                state = self.called.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                state.is_asleep = false;
-                return Woken::Deadline;
+            match deadline {
+                Some(deadline) => _ = self.wake.wait_until(&mut state, deadline),
+                None => self.wake.wait(&mut state),
             }
-            state = self.called.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// One system call, made only for one who sleeps.
+    /// Makes the system call only if the writer thread sleeps.
     fn wake(&self, state: &mut State<T>) {
         if std::mem::take(&mut state.is_asleep) {
-            self.called.notify_one();
+            self.wake.notify_one();
         }
-    }
-
-    /// Nothing panics while it holds the lock.
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -142,8 +119,8 @@ impl<T> Drop for OwnedQueue<T> {
     }
 }
 
-impl<T> Drop for CallWhenDropped<'_, T> {
+impl<T> Drop for WakeOnDrop<'_, T> {
     fn drop(&mut self) {
-        self.0.call();
+        self.0.wake_worker();
     }
 }

@@ -1,67 +1,71 @@
-//! The thread that does what waits for the writing connection, but for what callers do themselves.
+//! The writer thread: all work on the writing connection except for inline commits and inline reads.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
+use parking_lot::Mutex;
+
+use super::{
+    checkpoint,
+    checkpoint::Checkpointer,
+    committer::{Command, Committer, SharedCommitter},
+    queue::Queue,
+};
 use crate::{
-    SqliteOptions,
-    follow::{poller::Watch, signals::Signals},
-    write::{
-        checkpoint::{self, Log},
-        committer::{Command, Committer},
-        queue::{Queue, Woken},
-    },
+    follow::{CommitPoller, Signals},
+    options::SqliteOptions,
 };
 
-/// The committer of a datastore, until that is closed.
-pub(crate) type SharedCommitter = Arc<Mutex<Option<Committer>>>;
-
-/// The writer thread's work.
-pub(crate) struct Writer {
+/// The state of the writer thread.
+pub(crate) struct Worker {
     committer: SharedCommitter,
     queue: Arc<Queue<Command>>,
-    /// Ends when the reader threads have.
+    /// Disconnected when the reader threads have ended.
     readers_running: mpsc::Receiver<()>,
     lock_timeout: Duration,
-    log: Option<Log>,
+    checkpointer: Option<Checkpointer>,
     signals: Signals,
-    watch: Watch,
+    poller: CommitPoller,
 }
 
-impl Writer {
+impl Worker {
     pub(crate) fn new(
         committer: Committer,
-        queue: Arc<Queue<Command>>,
         readers_running: mpsc::Receiver<()>,
-        signals: Signals,
         SqliteOptions { lock_timeout, poll_interval, .. }: &SqliteOptions,
     ) -> Self {
-        let log = Log::of(committer.writing.connection());
-        let watch = Watch::new(committer.writing.connection(), *poll_interval);
-        let committer = Arc::new(Mutex::new(Some(committer)));
-        Self { committer, queue, readers_running, lock_timeout: *lock_timeout, log, signals, watch }
+        let connection = committer.writing.connection();
+        Self {
+            queue: Arc::clone(&committer.queue),
+            readers_running,
+            lock_timeout: *lock_timeout,
+            checkpointer: Checkpointer::of(connection),
+            signals: committer.signals.clone(),
+            poller: CommitPoller::new(connection, *poll_interval),
+            committer: Arc::new(Mutex::new(Some(committer))),
+        }
     }
 
-    /// What the callers share with this thread.
+    /// Returns the committer, to share it with callers.
     pub(crate) fn committer(&self) -> SharedCommitter {
         Arc::clone(&self.committer)
     }
 
-    /// Works until the queue is closed, and everything accepted is done.
+    /// Works until the queue is closed and empty.
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.committer);
         loop {
-            let woken = self.queue.wait(self.watch.due());
-            let mut committer = lock(&shared);
+            let is_open = self.queue.wait(self.poller.due());
+            let mut committer = shared.lock();
             let Some(committer) = committer.as_mut() else { return };
-            self.watch.look(committer.writing.connection(), &self.signals);
+            self.poller.poll(committer.writing.connection(), &self.signals);
             match self.queue.pop() {
                 Some(command) => self.handle(command, committer),
-                // A caller who had taken something may have put it back; none has the committer now.
-                None if woken == Woken::Closing => return,
-                // A caller has done it.
+                // No caller holds the committer now, so that none can put an item back.
+                None if !is_open => return,
+                // A caller has committed it inline.
                 None => {}
             }
         }
@@ -70,37 +74,32 @@ impl Writer {
     fn handle(&mut self, command: Command, committer: &mut Committer) {
         match command {
             Command::Append(request) => committer.write(request),
-            Command::Project(work) => committer.project(work),
+            Command::Project(project) => project(committer),
             Command::Run(job) => return job(&mut committer.writing.session),
-            Command::Watch => return self.watch.start(),
-            Command::TidyLog => return self.tidy_log(committer),
+            Command::StartPolling => return self.poller.start(),
+            Command::Checkpoint => return self.checkpoint(committer),
         }
-        // After the replies: nobody waits for it but who comes next.
-        if checkpoint::was_left_long() {
-            self.tidy_log(committer);
+        // After the replies: only later requests wait for it.
+        if checkpoint::needs_checkpoint() {
+            self.checkpoint(committer);
         }
     }
 
-    fn tidy_log(&mut self, committer: &Committer) {
-        if let Some(log) = &mut self.log {
-            log.tidy(committer.writing.connection(), self.lock_timeout);
+    fn checkpoint(&mut self, committer: &Committer) {
+        if let Some(checkpointer) = &mut self.checkpointer {
+            checkpointer.checkpoint(committer.writing.connection(), self.lock_timeout);
         }
     }
 }
 
-/// However the thread ends, nobody waits for it in vain.
-impl Drop for Writer {
+/// However the thread ends, no caller waits forever.
+impl Drop for Worker {
     fn drop(&mut self) {
-        self.queue.abandon();
+        self.queue.close_and_drain();
         self.signals.close();
-        // SQLite copies the log into the database and deletes it with the last connection, but not when two
-        // are closed at the same moment: each is in the way of the other.
+        // The last connection copies the log into the database and deletes it, but not if two connections are
+        // closed at the same moment: each blocks the other.
         while self.readers_running.recv().is_ok() {}
-        drop(lock(&self.committer).take());
+        drop(self.committer.lock().take());
     }
-}
-
-/// What a thread that panicked has left open, the next transaction rolls back.
-fn lock(committer: &Mutex<Option<Committer>>) -> MutexGuard<'_, Option<Committer>> {
-    committer.lock().unwrap_or_else(PoisonError::into_inner)
 }

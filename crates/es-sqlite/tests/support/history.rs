@@ -1,4 +1,4 @@
-//! A fixed little history through the recorder, what was answered, and whether a database agrees with it.
+//! A fixed short history of requests, their outcomes, and a check of a database against them.
 
 use std::{
     collections::BTreeMap,
@@ -24,31 +24,32 @@ use crate::support::{event_of, id};
 
 pub(crate) const FILE: &str = "events.db";
 
-/// What was asked, and answered.
+/// A request and its outcome.
 #[derive(Debug)]
 pub(crate) struct Answer {
     originator: u128,
     events: i64,
-    /// The position that was to be recorded with the events, of an application of the same name as the originator.
+    /// The position that was to be recorded with the events, of an application of the same name as the
+    /// originator.
     position: Option<i64>,
     outcome: Result<Vec<i64>, PersistenceError>,
-    /// Whether the power was cut before it was answered: an error then says nothing.
+    /// True if the power was cut before the outcome: an error then proves nothing.
     is_after_power_cut: bool,
 }
 
-/// Everything that a program has been told.
+/// All outcomes and reads of a program.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct Observed {
     pub(crate) answers: Vec<Answer>,
     read: Vec<Notification>,
 }
 
-/// The one who asks.
+/// The program that sends the requests.
 pub(crate) struct Program<'d> {
     disk: &'d Disk,
     hold: Hold,
     recorder: SqliteProcessRecorder,
-    pub(crate) told: Told,
+    pub(crate) observed: Observed,
 }
 
 /// Holds the writer, which has taken one request, while others arrive.
@@ -82,7 +83,7 @@ impl<'d> Program<'d> {
                 return Err(error);
             }
         };
-        Ok(Self { disk, hold, recorder, told: Told::default() })
+        Ok(Self { disk, hold, recorder, observed: Observed::default() })
     }
 
     /// Single events, batches, positions, reads, groups, and checkpoints after which the log begins anew.
@@ -106,15 +107,15 @@ impl<'d> Program<'d> {
         self.insert_together(&[(originator, events, position)]).await;
     }
 
-    pub(crate) async fn close(self) -> Told {
+    pub(crate) async fn close(self) -> Observed {
         self.recorder.close().await.unwrap();
-        self.told
+        self.observed
     }
 
-    /// Everything that stands in the database can be read, and is what it was told to be.
+    /// The whole database can be read, and agrees with the outcomes.
     pub(crate) async fn check(&mut self, context: &str) {
-        let stands = Stands::read(&self.recorder).await;
-        check(&stands, &self.told, context);
+        let contents = Contents::read(&self.recorder).await;
+        check(&contents, &self.observed, context);
     }
 
     async fn insert_together(&mut self, requests: &[(u128, i64, Option<i64>)]) {
@@ -129,15 +130,15 @@ impl<'d> Program<'d> {
         for (outcome, (originator, events, position)) in outcomes.into_iter().zip(requests) {
             let is_after_power_cut = self.disk.is_cut();
             let (originator, events, position) = (*originator, *events, *position);
-            self.told.answers.push(Answer { originator, events, position, outcome, is_after_power_cut });
+            self.observed.answers.push(Answer { originator, events, position, outcome, is_after_power_cut });
         }
     }
 
-    /// What is read is a promise too: nobody may see it go again.
+    /// Events that were read are a promise too: they must not disappear.
     async fn read(&mut self) {
         let read = self.recorder.select_notifications(NotificationSelection::new(1_000)).await;
         match read {
-            Ok(read) => self.told.read = read,
+            Ok(read) => self.observed.read = read,
             Err(error) => assert_eq!(error.kind(), ErrorKind::Operational, "{error:?}"),
         }
         let events = self.recorder.select_events(id(2), EventRange::all()).await;
@@ -174,13 +175,13 @@ fn events_of(originator: u128, count: i64) -> Vec<StoredEvent> {
     (1..=count).map(|version| event_of(originator, version, state(version))).collect()
 }
 
-/// What stands in a database.
-struct Stands {
+/// The contents of a database.
+struct Contents {
     notifications: Vec<Notification>,
     positions: BTreeMap<u128, Option<i64>>,
 }
 
-impl Stands {
+impl Contents {
     async fn read(recorder: &SqliteProcessRecorder) -> Self {
         let notifications = recorder.select_notifications(NotificationSelection::new(1_000)).await.unwrap();
         let mut positions = BTreeMap::new();
@@ -202,16 +203,16 @@ impl Stands {
     }
 }
 
-/// Acknowledged means present under the ids that were told, refused means absent, and batches are whole, positions
-/// included.
-fn check(stands: &Stands, told: &Told, context: &str) {
-    for answer in &told.answers {
+/// Acknowledged means present under the acknowledged ids, refused means absent, and batches are whole,
+/// positions included.
+fn check(contents: &Contents, observed: &Observed, context: &str) {
+    for answer in &observed.answers {
         let Answer { originator, outcome, is_after_power_cut, .. } = answer;
-        let recorded = check_whole(stands, answer, context);
+        let recorded = check_whole(contents, answer, context);
         match outcome {
             Ok(ids) => {
                 assert!(recorded, "{context}: {originator} was acknowledged and is lost");
-                assert_eq!(&stands.ids(*originator), ids, "{context}: {originator}");
+                assert_eq!(&contents.ids(*originator), ids, "{context}: {originator}");
             }
             Err(error) if error.is_outcome_unknown() || *is_after_power_cut => {}
             Err(error) => {
@@ -220,16 +221,16 @@ fn check(stands: &Stands, told: &Told, context: &str) {
             }
         }
     }
-    for notification in &told.read {
-        assert!(stands.notifications.contains(notification), "{context}: {} was read", notification.id);
+    for notification in &observed.read {
+        assert!(contents.notifications.contains(notification), "{context}: {} was read", notification.id);
     }
 }
 
-/// Whether a request is recorded, which it is as a whole if at all.
-fn check_whole(stands: &Stands, answer: &Answer, context: &str) -> bool {
+/// Returns true if a request is recorded; it must be recorded as a whole or not at all.
+fn check_whole(contents: &Contents, answer: &Answer, context: &str) -> bool {
     let originator = answer.originator;
-    let recorded = stands.events(originator);
-    let position = stands.positions.get(&originator).copied().flatten();
+    let recorded = contents.events(originator);
+    let position = contents.positions.get(&originator).copied().flatten();
     if recorded.is_empty() {
         assert_eq!(position, None, "{context}: the position of {originator} alone");
         return false;
@@ -239,35 +240,36 @@ fn check_whole(stands: &Stands, answer: &Answer, context: &str) -> bool {
     true
 }
 
-/// Opens a database as another program would, once those who used it are gone: it agrees with what was told, and works.
-pub(crate) async fn check_anew(directory: &Path, told: &Told, context: &str) {
-    let stands = recover(directory, context).await;
-    check(&stands, told, context);
+/// Opens a database as another program would, once its users have ended: it agrees with the outcomes, and
+/// works.
+pub(crate) async fn check_anew(directory: &Path, observed: &Observed, context: &str) {
+    let contents = recover(directory, context).await;
+    check(&contents, observed, context);
 }
 
-/// The same where what was acknowledged may be lost: what is left is whole and the beginning of the log.
-pub(crate) async fn check_beginning(directory: &Path, told: &Told, context: &str) -> usize {
-    let stands = recover(directory, context).await;
+/// Checks a database that may have lost acknowledged events: the rest is whole and the beginning of the log.
+pub(crate) async fn check_beginning(directory: &Path, observed: &Observed, context: &str) -> usize {
+    let contents = recover(directory, context).await;
     let mut lost = 0;
-    for answer in &told.answers {
-        let is_recorded = check_whole(&stands, answer, context);
+    for answer in &observed.answers {
+        let is_recorded = check_whole(&contents, answer, context);
         if let Ok(ids) = &answer.outcome {
-            assert!(!is_recorded || *ids == stands.ids(answer.originator), "{context}");
+            assert!(!is_recorded || *ids == contents.ids(answer.originator), "{context}");
             lost += usize::from(!is_recorded);
         }
     }
     lost
 }
 
-/// What stands in a database that is opened after a crash; it is sound, and goes on.
-async fn recover(directory: &Path, context: &str) -> Stands {
+/// Returns the contents of a database that is opened after a crash; it is sound, and can be written.
+async fn recover(directory: &Path, context: &str) -> Contents {
     let path = directory.join(FILE);
     let datastore = SqliteOptions::new(&path).synchronous(Synchronous::Off).open().await;
     let datastore = datastore.unwrap_or_else(|error| panic!("{context}: {error:?}"));
     let recorder = datastore.process_recorder().await.unwrap_or_else(|error| panic!("{context}: {error:?}"));
-    let stands = Stands::read(&recorder).await;
-    let last = stands.notifications.last().map_or(0, |last| last.id);
-    let ids: Vec<_> = stands.notifications.iter().map(|it| it.id).collect();
+    let contents = Contents::read(&recorder).await;
+    let last = contents.notifications.last().map_or(0, |last| last.id);
+    let ids: Vec<_> = contents.notifications.iter().map(|it| it.id).collect();
     assert_eq!(ids, (1..=last).collect::<Vec<_>>(), "{context}: the log begins at 1 and has no gaps");
     let next = recorder.insert_events(events_of(1_000, 2)).await;
     assert_eq!(
@@ -279,5 +281,5 @@ async fn recover(directory: &Path, context: &str) -> Stands {
     let check: String =
         Connection::open(&path).unwrap().query_row("PRAGMA integrity_check", (), |row| row.get(0)).unwrap();
     assert_eq!(check, "ok", "{context}");
-    stands
+    contents
 }

@@ -1,4 +1,4 @@
-//! What the tests of this crate share. Each test binary uses a part of it.
+//! Shared code of this crate's tests. Each test binary uses a part of it.
 #![allow(dead_code)]
 
 use std::{
@@ -22,7 +22,7 @@ pub(crate) fn event(originator: u128, version: i64) -> StoredEvent {
     event_of(originator, version, format!(r#"{{"version":{version}}}"#).into_bytes())
 }
 
-/// The same, of a topic.
+/// The event of an aggregate at a version, with a topic.
 pub(crate) fn event_about(topic: &'static str, originator: u128, version: i64) -> StoredEvent {
     StoredEvent { topic: Topic::from_static(topic), ..event(originator, version) }
 }
@@ -70,14 +70,14 @@ pub(crate) struct Gate {
     faults: Faults,
 }
 
-/// The other side of a [`Gate`]. Dropped, it lets everything pass.
+/// Controls a [`Gate`]. When dropped, it opens the gate.
 pub(crate) struct GateKeeper {
     arrivals: UnboundedReceiver<()>,
     releases: Option<mpsc::Sender<()>>,
     pub(crate) steps: Arc<Steps>,
 }
 
-/// How often the writer has come to a step.
+/// Counts of the writer's steps.
 #[derive(Default)]
 pub(crate) struct Steps {
     commits: AtomicUsize,
@@ -118,7 +118,7 @@ impl FaultHooks for Gate {
         self.steps.count(step);
         if step == self.step {
             let _ = self.arrivals.send(());
-            // Fails when nobody holds the gate any more.
+            // Fails when the gate keeper is dropped.
             let _ = self.releases.lock().unwrap().recv();
         }
         self.faults.before(step)
@@ -126,17 +126,17 @@ impl FaultHooks for Gate {
 }
 
 impl GateKeeper {
-    /// Waits until the writer stands before the gate.
+    /// Waits until the writer has reached the gate.
     pub(crate) async fn reached(&mut self) {
         self.arrivals.recv().await.expect("the writer runs");
     }
 
-    /// Lets the writer pass once.
+    /// Releases the writer once.
     pub(crate) fn pass(&self) {
         self.releases.as_ref().expect("the gate is not open").send(()).expect("the writer runs");
     }
 
-    /// Lets the writer pass, now and from now on.
+    /// Opens the gate for all further steps.
     pub(crate) fn open(&mut self) {
         self.releases = None;
     }
