@@ -1,10 +1,10 @@
-//! What a disk holds for certain, and what it may lose.
+//! The contents of a disk: flushed data, and data that a power cut may lose.
 
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
 
-/// The unit in which a disk keeps or loses what was not flushed.
+/// The unit in which a disk keeps or loses data that was not flushed.
 const SECTOR: usize = 512;
 
 /// A file, whatever its name.
@@ -14,10 +14,10 @@ pub(crate) type FileId = usize;
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     files: Vec<File>,
-    /// As programs see the directory.
+    /// The directory as programs see it.
     names: BTreeMap<String, FileId>,
     flushed_names: BTreeMap<String, FileId>,
-    /// Not flushed yet: a name and the file that it got, or nothing when it was deleted.
+    /// Changes of names that are not flushed yet: a name and its file, or `None` if it was deleted.
     renamings: Vec<(String, Option<FileId>)>,
 }
 
@@ -34,7 +34,7 @@ enum Change {
 }
 
 impl Contents {
-    /// The file of a name; `found` is what stands there when it is met for the first time, and is not new.
+    /// Returns the file of a name; `found` is its contents at the first access, if it is not new.
     pub(crate) fn open(&mut self, name: &str, found: Option<Vec<u8>>) -> FileId {
         if let Some(file) = self.names.get(name) {
             return *file;
@@ -74,7 +74,8 @@ impl Contents {
         }
     }
 
-    /// What was not flushed never will be, though programs go on to see it, until they write it again.
+    /// Drops the data that was not flushed: programs still see it, but it is never flushed unless written
+    /// again.
     pub(crate) fn forget_changes(&mut self, file: FileId) {
         if let Some(file) = self.files.get_mut(file) {
             file.changes.clear();
@@ -87,8 +88,8 @@ impl Contents {
         }
     }
 
-    /// The files after a power cut, by name: what was flushed, and of the rest what the disk happens to keep, each
-    /// sector and each name by itself.
+    /// Returns the files after a power cut, by name: all flushed data, and of the rest the sectors and names
+    /// that the disk happens to keep.
     pub(crate) fn after_power_cut(&self, rng: &mut Rng) -> BTreeMap<String, Vec<u8>> {
         let share = [0.0, 0.1, 0.5, 0.9, 1.0][rng.usize(..5)];
         let mut names = self.flushed_names.clone();

@@ -1,14 +1,15 @@
-//! A directory whose disk can be made to fail.
+//! A directory whose disk fails on request.
 
 use std::{
     collections::BTreeMap,
     ffi::c_int,
     fmt, fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use fastrand::Rng;
+use parking_lot::Mutex;
 use rusqlite::ffi;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     shim,
 };
 
-/// The disks in use, by directory: SQLite says no more than the path of a file.
+/// The disks in use, by directory: SQLite passes only the path of a file.
 static DISKS: Mutex<BTreeMap<PathBuf, Weak<Disk>>> = Mutex::new(BTreeMap::new());
 
 /// A directory whose files SQLite opens through this crate.
@@ -25,7 +26,7 @@ pub struct Disk {
     state: Mutex<State>,
 }
 
-/// What SQLite asks of a file system, as far as it can be made to fail.
+/// The operations of a file system that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Operation {
@@ -33,7 +34,7 @@ pub enum Operation {
     Open,
     /// Deleting a file.
     Delete,
-    /// Asking whether a file exists.
+    /// Checking the existence of a file.
     Access,
     /// Reading from a file.
     Read,
@@ -43,7 +44,7 @@ pub enum Operation {
     Truncate,
     /// Flushing a file.
     Sync,
-    /// Asking the size of a file.
+    /// Reading the size of a file.
     FileSize,
     /// Taking a lock on a file.
     Lock,
@@ -53,20 +54,20 @@ pub enum Operation {
     ShmLock,
 }
 
-/// How a call fails.
+/// The failure of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It does nothing, and answers its kind of `SQLITE_IOERR`.
+    /// The call has no effect, and returns its kind of `SQLITE_IOERR`.
     Error,
-    /// A write finds no room. Other calls as [`Error`](Self::Error).
+    /// The disk is full for a write. Other calls as [`Error`](Self::Error).
     Full,
     /// Half of a write is done before the error. Other calls as [`Error`](Self::Error).
     Torn,
-    /// A flush fails, and what it was to flush will never be on the disk though it can be read: so Linux does. Other
-    /// calls as [`Error`](Self::Error).
+    /// A flush fails, and its data never reaches the disk although it can be read, as on Linux. Other calls
+    /// as [`Error`](Self::Error).
     Lost,
-    /// It and everything after it does nothing and fails.
+    /// The call and all later ones have no effect and fail.
     PowerCut,
 }
 
@@ -87,7 +88,7 @@ struct Plan {
 }
 
 impl Operation {
-    /// Whether it can change what is on the disk.
+    /// Returns true if the operation can change the contents of the disk.
     pub fn changes_the_disk(self) -> bool {
         matches!(self, Self::Open | Self::Delete | Self::Write | Self::Truncate | Self::Sync)
     }
@@ -110,93 +111,93 @@ impl Operation {
 }
 
 impl Disk {
-    /// The disk of a directory, which fails at nothing so far. What stands in the directory counts as flushed.
+    /// Creates the disk of a directory, without faults. The files in the directory count as flushed.
     pub fn new(directory: &Path) -> Arc<Self> {
         shim::register();
         let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
         let disk = Arc::new(Self { directory: directory.clone(), state: Mutex::default() });
-        let mut disks = lock(&DISKS);
+        let mut disks = DISKS.lock();
         disks.retain(|_, disk| disk.strong_count() > 0);
         disks.insert(directory, Arc::downgrade(&disk));
         disk
     }
 
-    /// The name by which SQLite opens a file of the directory on this disk.
+    /// Returns the URI by which SQLite opens a file of the directory on this disk.
     pub fn uri(&self, file: &str) -> String {
         format!("file:{}?vfs={}", self.directory.join(file).display(), shim::NAME)
     }
 
-    /// Has the `nth` call from now on fail among those that `is_meant`; and no other.
+    /// Makes only the `nth` call from now on fail, among those selected by `is_meant`.
     pub fn fail(&self, fault: Fault, is_meant: fn(Operation) -> bool, nth: u64) {
         self.plan(fault, is_meant, nth, nth);
     }
 
-    /// Has the `nth` call from now on fail, and all after it, among those that `is_meant`.
+    /// Makes the `nth` call from now on and all later ones fail, among those selected by `is_meant`.
     pub fn fail_from(&self, fault: Fault, is_meant: fn(Operation) -> bool, nth: u64) {
         self.plan(fault, is_meant, nth, u64::MAX);
     }
 
-    /// Has nothing fail any more, but after a power cut.
+    /// Removes all faults except for a power cut.
     pub fn heal(&self) {
-        lock(&self.state).plan = None;
+        self.state.lock().plan = None;
     }
 
     /// Cuts the power now.
     pub fn cut_power(&self) {
-        lock(&self.state).is_cut = true;
+        self.state.lock().is_cut = true;
     }
 
-    /// Whether the power is cut.
+    /// Returns true if the power is cut.
     pub fn is_cut(&self) -> bool {
-        lock(&self.state).is_cut
+        self.state.lock().is_cut
     }
 
-    /// How often SQLite has called for each operation.
+    /// Returns the number of SQLite's calls of each operation.
     pub fn calls(&self) -> BTreeMap<Operation, u64> {
-        lock(&self.state).calls.clone()
+        self.state.lock().calls.clone()
     }
 
-    /// Writes to another directory what is left after a power cut: all that was flushed, and of the rest what the seed
-    /// chooses, each sector of 512 bytes and each name of a file by itself.
+    /// Writes the contents after a power cut to another directory: all flushed data, and of the rest the
+    /// sectors of 512 bytes and the names of files that the seed chooses.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// If a file cannot be written.
     pub fn salvage(&self, seed: u64, directory: &Path) -> io::Result<()> {
-        let files = lock(&self.state).contents.after_power_cut(&mut Rng::with_seed(seed));
+        let files = self.state.lock().contents.after_power_cut(&mut Rng::with_seed(seed));
         files.into_iter().try_for_each(|(name, bytes)| fs::write(directory.join(name), bytes))
     }
 
-    /// The disk that a file is on, and its name there.
+    /// Returns the disk of a file, and the name of the file there.
     pub(crate) fn of(path: &Path) -> Option<(Arc<Self>, String)> {
-        let disk = lock(&DISKS).get(path.parent()?)?.upgrade()?;
+        let disk = DISKS.lock().get(path.parent()?)?.upgrade()?;
         Some((disk, path.file_name()?.to_str()?.to_owned()))
     }
 
-    /// Counts a call, and says how it is to fail: with a code of SQLite's.
+    /// Counts a call, and returns SQLite's error code if it fails.
     pub(crate) fn enter(&self, operation: Operation) -> Result<(), c_int> {
-        lock(&self.state).enter(operation).map_or(Ok(()), |_| Err(operation.error()))
+        self.state.lock().enter(operation).map_or(Ok(()), |_| Err(operation.error()))
     }
 
-    /// What is found under the name of a file that is about to be opened.
+    /// Reads the existing contents of a file that is about to be opened.
     pub(crate) fn found(&self, name: &str) -> Option<Vec<u8>> {
         fs::read(self.directory.join(name)).ok()
     }
 
     pub(crate) fn opened(&self, name: &str, found: Option<Vec<u8>>) -> FileId {
-        lock(&self.state).contents.open(name, found)
+        self.state.lock().contents.open(name, found)
     }
 
     pub(crate) fn deleted(&self, name: &str, is_flushed: bool) {
-        let contents = &mut lock(&self.state).contents;
+        let contents = &mut self.state.lock().contents;
         contents.delete(name);
         if is_flushed {
             contents.flush_names();
         }
     }
 
-    /// Says how many of the bytes are written, and how the call fails after that.
+    /// Returns the number of bytes to write, and the error after them.
     pub(crate) fn write(&self, file: FileId, offset: usize, bytes: &[u8]) -> (usize, Result<(), c_int>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let (length, result) = match state.enter(Operation::Write) {
             None => (bytes.len(), Ok(())),
             Some(Fault::Torn) => (bytes.len() / 2, Err(Operation::Write.error())),
@@ -209,12 +210,12 @@ impl Disk {
 
     pub(crate) fn truncate(&self, file: FileId, size: usize) -> Result<(), c_int> {
         self.enter(Operation::Truncate)?;
-        lock(&self.state).contents.truncate(file, size);
+        self.state.lock().contents.truncate(file, size);
         Ok(())
     }
 
     pub(crate) fn sync(&self, file: FileId, may_be_new: bool) -> Result<(), c_int> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if let Some(fault) = state.enter(Operation::Sync) {
             if fault == Fault::Lost {
                 state.contents.forget_changes(file);
@@ -229,7 +230,7 @@ impl Disk {
     }
 
     fn plan(&self, fault: Fault, is_meant: fn(Operation) -> bool, first: u64, last: u64) {
-        lock(&self.state).plan = Some(Plan { fault, is_meant, first, last, met: 0 });
+        self.state.lock().plan = Some(Plan { fault, is_meant, first, last, met: 0 });
     }
 }
 
@@ -253,9 +254,4 @@ impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Disk").field("directory", &self.directory).finish_non_exhaustive()
     }
-}
-
-/// Nothing panics while it holds a lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,9 @@
-//! For tests: a disk that fails, and loses what was not flushed, under SQLite.
+//! For tests: a disk under SQLite that fails and loses data that was not flushed.
 //!
-//! A [`Disk`] is a directory whose files SQLite opens through the file system (VFS) of this crate, which passes
-//! everything on to SQLite's default one and counts it. At the n-th call of a kind, [a fault](Fault) can be had. What
-//! would survive a power cut is kept beside the files, as [`Disk::salvage`] tells.
+//! A [`Disk`] is a directory whose files SQLite opens through the file system (VFS) of this crate, which
+//! counts all calls and forwards them to SQLite's default one. A [fault](Fault) can be injected at the n-th
+//! call of a kind. The data that would survive a power cut is recorded beside the files: see
+//! [`Disk::salvage`].
 //!
 #![doc = include_str!("../README.md")]
 

@@ -1,9 +1,9 @@
-//! The file system as SQLite calls it: asks the disk, then passes on to SQLite's default one.
+//! The file system that SQLite calls: it consults the disk, then forwards to SQLite's default one.
 //!
-//! The rules that the unsafe blocks rest on are those of SQLite's `sqlite3_vfs` and `sqlite3_io_methods`: it calls a
-//! method with the file system or the file that it belongs to, which is open then, and with pointers that may be used as
-//! the method says during the call; it gives a file that is to be opened `szOsFile` bytes, aligned for any type, and
-//! moves them nowhere until it is closed.
+//! The unsafe blocks rely on the rules of SQLite's `sqlite3_vfs` and `sqlite3_io_methods`: SQLite calls a
+//! method with the file system or the open file that it belongs to, and with pointers that are valid during
+//! the call as the method documents; it provides `szOsFile` bytes for a file to be opened, aligned for any
+//! type, and does not move them until it is closed.
 #![allow(unsafe_code, reason = "SQLite calls a file system through pointers")]
 
 use std::{
@@ -23,21 +23,21 @@ use crate::{Disk, Operation, contents::FileId};
 pub(crate) const NAME: &str = "es-faults";
 const C_NAME: &CStr = c"es-faults";
 
-/// A file as SQLite keeps it. The default file system's own follows behind it.
+/// A file in SQLite's memory. The default file system's own file follows behind it.
 #[repr(C)]
 struct ShimFile {
-    /// What SQLite looks at.
+    /// The part that SQLite reads.
     public: sqlite3_file,
-    /// Owned; nothing for a file that is on no disk of ours, such as one without a name.
+    /// Owned; null for a file that is on no disk of this crate, such as one without a name.
     place: Option<Box<Place>>,
 }
 
-/// Where a file is.
+/// The location of a file.
 struct Place {
     disk: Arc<Disk>,
     file: FileId,
-    /// Whether its next flush flushes the directory, as the first one of a log or a journal does after each opening that
-    /// may have created it.
+    /// True if the next flush also flushes the directory, as the first one of a log or a journal does after
+    /// each opening that may have created it.
     may_be_new: bool,
 }
 
@@ -64,12 +64,12 @@ static METHODS: sqlite3_io_methods = sqlite3_io_methods {
     xUnfetch: None,
 };
 
-/// Makes the file system known to SQLite, once.
+/// Registers the file system with SQLite, once.
 pub(crate) fn register() {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
         let own_bytes = c_int::try_from(mem::size_of::<ShimFile>()).unwrap_or(c_int::MAX);
-        // SAFETY: plain calls; SQLite is initialized; its default file system exists for ever
+        // SAFETY: plain calls; SQLite is initialized; its default file system exists forever
         // and may be copied; the copy is never freed, as a registered one must not be.
         unsafe {
             ffi::sqlite3_initialize();
@@ -85,12 +85,12 @@ pub(crate) fn register() {
     });
 }
 
-/// Calls a method of the default file system, or of a file of its.
+/// Calls a method of the default file system, or of one of its files.
 macro_rules! pass_on {
     ($methods:expr, $method:ident($($argument:expr),*)) => {
         match $methods.$method {
-            // SAFETY: the arguments are those that SQLite gave for the same method, but for the file, which is the one
-            // that the default file system has opened behind ours.
+            // SAFETY: the arguments are those of SQLite for the same method, except for the file, which is
+            // the one that the default file system has opened behind ours.
             Some(method) => unsafe { method($($argument),*) },
             None => ffi::SQLITE_MISUSE,
         }
@@ -100,13 +100,13 @@ macro_rules! pass_on {
 macro_rules! pass_on_file {
     ($file:expr, $method:ident($($argument:expr),*)) => {{
         let real = real($file);
-        // SAFETY: a file that is open has methods, for ever.
+        // SAFETY: an open file has methods, which exist forever.
         let methods = unsafe { &*(*real).pMethods };
         pass_on!(methods, $method(real $(, $argument)*))
     }};
 }
 
-/// Answers the code of an operation that fails.
+/// Returns the error code of a failed operation.
 macro_rules! succeed_or_return {
     ($result:expr) => {
         if let Err(code) = $result {
@@ -116,31 +116,32 @@ macro_rules! succeed_or_return {
 }
 
 fn default_vfs() -> &'static sqlite3_vfs {
-    // SAFETY: the default file system exists for ever, and nobody changes it.
+    // SAFETY: the default file system exists forever and does not change.
     unsafe { &*ffi::sqlite3_vfs_find(ptr::null()) }
 }
 
 fn default_vfs_pointer() -> *mut sqlite3_vfs {
-    // SAFETY: a plain call, with the name that stands for the default.
+    // SAFETY: a plain call, with the null name of the default.
     unsafe { ffi::sqlite3_vfs_find(ptr::null()) }
 }
 
-/// The default file system's file behind ours.
+/// Returns the default file system's file behind ours.
 fn real(file: *mut sqlite3_file) -> *mut sqlite3_file {
     file.cast::<u8>().wrapping_add(mem::size_of::<ShimFile>()).cast()
 }
 
 fn place<'f>(file: *mut sqlite3_file) -> Option<&'f mut Place> {
-    // SAFETY: every file that comes here was written by `open`, and SQLite uses a file in one thread at a time.
+    // SAFETY: every file that comes here was written by `open`, and SQLite uses a file in one thread at a
+    // time.
     unsafe { (*file.cast::<ShimFile>()).place.as_deref_mut() }
 }
 
-/// Asks the disk of a file, if it is on one.
+/// Consults the disk of a file, if it is on one.
 fn enter(file: *mut sqlite3_file, operation: Operation) -> Result<(), c_int> {
     place(file).map_or(Ok(()), |place| place.disk.enter(operation))
 }
 
-/// The disk that a path is on, and the name of the file there.
+/// Returns the disk of a path, and the name of the file there.
 fn locate(path: *const c_char) -> Option<(Arc<Disk>, String)> {
     if path.is_null() {
         return None;
@@ -251,7 +252,7 @@ unsafe extern "C" fn truncate(file: *mut sqlite3_file, size: sqlite3_int64) -> c
     pass_on_file!(file, xTruncate(size))
 }
 
-/// Not passed on for a file of ours: what is flushed is what the disk says, and a real flush takes long.
+/// Not forwarded for files of this crate: the disk defines the flushed data, and a real flush is slow.
 unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
     let Some(place) = place(file) else { return pass_on_file!(file, xSync(flags)) };
     succeed_or_return!(place.disk.sync(place.file, place.may_be_new));
@@ -300,7 +301,7 @@ unsafe extern "C" fn shm_map(
     pass_on_file!(file, xShmMap(region, size, extend, out))
 }
 
-/// SQLite does not expect that giving a lock back fails, and would keep it.
+/// Never fails: SQLite does not expect an error of an unlock, and would keep the lock.
 unsafe extern "C" fn shm_lock(file: *mut sqlite3_file, offset: c_int, count: c_int, flags: c_int) -> c_int {
     if flags & ffi::SQLITE_SHM_LOCK != 0 {
         succeed_or_return!(enter(file, Operation::ShmLock));
@@ -310,7 +311,7 @@ unsafe extern "C" fn shm_lock(file: *mut sqlite3_file, offset: c_int, count: c_i
 
 unsafe extern "C" fn shm_barrier(file: *mut sqlite3_file) {
     let real = real(file);
-    // SAFETY: as `pass_on_file` has it; this method alone answers nothing.
+    // SAFETY: as in `pass_on_file`; only this method returns nothing.
     unsafe {
         if let Some(barrier) = (*(*real).pMethods).xShmBarrier {
             barrier(real);

@@ -1,4 +1,4 @@
-//! The disk does what it says: SQLite meets its errors, and a power cut loses exactly what was not flushed.
+//! SQLite meets the injected errors, and a power cut loses exactly the data that was not flushed.
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
 use std::path::Path;
@@ -19,7 +19,7 @@ fn rows(directory: &Path) -> rusqlite::Result<i64> {
     connection.query_row("SELECT COUNT(*) FROM t", (), |row| row.get(0))
 }
 
-/// The rows that are left after power cuts with each of many seeds; nothing where the table is gone or damaged.
+/// Returns the rows after power cuts with each of many seeds; `None` if the table is lost or damaged.
 fn rows_after_power_cuts(disk: &Disk) -> Vec<Option<i64>> {
     disk.cut_power();
     (0..50)
@@ -74,7 +74,7 @@ fn calls_are_counted_and_each_kind_can_fail() {
 }
 
 #[test]
-fn a_power_cut_loses_what_was_not_flushed_and_nothing_else() {
+fn a_power_cut_loses_only_data_that_was_not_flushed() {
     for (synchronous, may_lose) in [("FULL", false), ("NORMAL", true), ("OFF", true)] {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::new(directory.path());
@@ -89,7 +89,7 @@ fn a_power_cut_loses_what_was_not_flushed_and_nothing_else() {
 }
 
 #[test]
-fn after_a_power_cut_nothing_works() {
+fn every_call_fails_after_a_power_cut() {
     let directory = tempfile::tempdir().unwrap();
     let disk = Disk::new(directory.path());
     let connection = open(&disk, "FULL");
@@ -102,7 +102,7 @@ fn after_a_power_cut_nothing_works() {
     assert!(rows_after_power_cuts(&disk).iter().all(|rows| matches!(rows, Some(0 | 1))));
 }
 
-/// Files that are on no disk of this crate are SQLite's default file system's.
+/// Files that are on no disk of this crate belong to SQLite's default file system.
 #[test]
 fn other_files_pass() {
     let directory = tempfile::tempdir().unwrap();
