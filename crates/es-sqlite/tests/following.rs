@@ -21,7 +21,7 @@ use es_sqlite::{FaultPoint, SqliteApplicationRecorder, SqliteOptions, SqliteProc
 use support::{accepted, database, event, event_about, gate};
 
 /// A listener that is not woken waits until the test has failed.
-const NEVER: Duration = Duration::from_hours(1);
+const NEVER: Duration = Duration::from_secs(3_600);
 
 /// After which a test has failed.
 const TOO_LONG: Duration = Duration::from_secs(30);

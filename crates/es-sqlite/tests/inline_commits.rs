@@ -64,7 +64,7 @@ impl Commits {
 async fn quick(path: &str, commits: &Commits) -> SqliteApplicationRecorder {
     let options = SqliteOptions::new(path).synchronous(Synchronous::Off).hooks(commits.clone());
     // A wait for a lock that this program itself holds would never end.
-    let options = options.lock_timeout(Duration::from_hours(24));
+    let options = options.lock_timeout(Duration::from_secs(86_400));
     let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
     warm_up(&recorder, commits).await;
     recorder

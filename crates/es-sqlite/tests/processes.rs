@@ -193,7 +193,7 @@ async fn commits_of_other_processes_wake_subscriptions_and_waits() {
     const EACH: i64 = 5;
     let (_directory, path) = database();
     let recorder = open(&path).await;
-    let mut subscription = recorder.subscribe(0, []).poll_interval(Duration::from_hours(1));
+    let mut subscription = recorder.subscribe(0, []).poll_interval(Duration::from_secs(3_600));
     let mut positions = recorder.tracking_signal().listen(["upstream 1"]);
     let mut children = [1, 2].map(|originator| spawn(&path, originator, &[(BATCHES, EACH.to_string())]));
 
