@@ -11,7 +11,7 @@ use crate::{
 /// Run the benchmarks, with a PostgreSQL server as for `cargo xtask test`
 ///
 /// Arguments but the named are es-bench's own: --peers and --growth for more, --filter NAME for less,
-/// --write-results for BENCHMARKS.md, and what `cargo xtask bench -- --help` says.
+/// --write-results for docs/benchmarks.md, and what `cargo xtask bench -- --help` says.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
     /// Every workload once, with small sizes and without verdicts

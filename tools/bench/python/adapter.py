@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count as count_from
 from threading import Barrier, Thread
 from time import perf_counter
 from uuid import UUID
@@ -24,6 +25,7 @@ from eventsourcing.persistence import (
     IntegrityError,
     JSONTranscoder,
     StoredEvent,
+    Tracking,
     UUIDAsHex,
 )
 
@@ -96,7 +98,8 @@ def open_postgres(request):
         os.environ["PGOPTIONS"] = f"-c search_path={request['schema']}"
     factory = construct("postgres", {**env, "POSTGRES_SCHEMA": request["schema"]})
     settings = versions("psycopg2-binary", "psycopg", "psycopg-binary")
-    return Recorded(factory), f"{settings}, the server's durability"
+    system = (Tracked if request["is_tracked"] else Recorded)(factory)
+    return system, f"{settings}, the server's durability"
 
 
 def open_mapper(request):
@@ -211,6 +214,23 @@ class Recorded:
                 check(len(recorder.select_events(batch[0].originator_id)), count)
 
         return timed(work["aggregates"] * count, run)
+
+
+class Tracked(Recorded):
+    """A process recorder that records the next position with each append."""
+
+    def __init__(self, factory):
+        super().__init__(factory)
+        self.recorder = ProcessRecorder(factory.process_recorder())
+
+
+class ProcessRecorder:
+    def __init__(self, recorder):
+        self.recorder = recorder
+        self.positions = count_from(1)
+
+    def insert_events(self, events):
+        self.recorder.insert_events(events, tracking=Tracking("upstream", next(self.positions)))
 
 
 class Mapped:

@@ -118,7 +118,6 @@ impl Bench {
         let present = || entrants.iter().filter(|entrant| entrant.failure.is_none());
         let named = |name: &str| entrants.iter().find(|entrant| entrant.contestant.name() == name);
         let ours = present().next().context("there is nobody to measure")?;
-        let name = ours.contestant.name();
         let results: Option<Vec<_>> = present()
             .map(|entrant| {
                 let name = entrant.contestant.name();
@@ -127,13 +126,15 @@ impl Bench {
             .collect();
         let mut comparisons = Vec::new();
         for beside in &plan.besides {
-            let other = match &beside.other {
-                Some(other) => named(other).with_context(|| format!("there is no {other:?}"))?,
-                None => ours,
+            let find = |name: &Option<String>| match name {
+                Some(name) => named(name).with_context(|| format!("there is no {name:?}")),
+                None => Ok(ours),
             };
+            let (subject, other) = (find(&beside.subject)?, find(&beside.other)?);
             // Whoever failed is named as missing, with the reason.
             if other.failure.is_none() {
-                let value = compare(beside.measure, &ours.samples, &other.samples);
+                let value = compare(beside.measure, &subject.samples, &other.samples);
+                let name = subject.contestant.name();
                 comparisons.push(self.comparison(name, beside, value.context("nothing was measured")?));
             }
         }
@@ -236,6 +237,7 @@ fn compare(measure: Measure, ours: &[Sample], others: &[Sample]) -> Option<Summa
         Measure::Time => Some(seconds_per_event(ours) / seconds_per_event(others)),
         Measure::Speed => Some(seconds_per_event(others) / seconds_per_event(ours)),
         Measure::P99 => Some(ours.latency?.p99 / others.latency?.p99),
+        Measure::P99Milliseconds => ours.latency.map(|latency| latency.p99 * 1e3),
         Measure::Median => ours.latency.map(|latency| latency.p50 * 1e3),
         Measure::Memory => ours.mebibytes,
     };

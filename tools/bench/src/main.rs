@@ -8,17 +8,17 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
-mod chart;
 mod child;
 mod contestant;
 mod data;
+mod details;
 mod machine;
-mod markdown;
-mod page;
 mod plan;
+mod plot;
 mod report;
 mod statistics;
 mod suites;
+mod summary;
 mod systems;
 mod table;
 mod workload;
@@ -35,9 +35,10 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     bench::{Bench, Scale},
     child::Job,
+    details::Details,
     machine::Machine,
-    markdown::Markdown,
     report::{FORMAT, Report},
+    summary::Page,
     systems::{peers, program::Programs, python},
 };
 
@@ -74,7 +75,7 @@ struct Arguments {
     /// Keep the experiments of the last run that this one does not make again
     #[arg(long)]
     add: bool,
-    /// Write BENCHMARKS.md, too
+    /// Write docs/benchmarks.md, its plots and docs/benchmarks/<date>.md, too
     #[arg(long)]
     write_results: bool,
     /// Be a process of an experiment
@@ -152,7 +153,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     write_all(arguments, &directory, report)
 }
 
-/// Writes what came of it: for programs, for a browser, and for the repository if that is wanted.
+/// Writes the results for programs, and the pages of the repository if that is wanted.
 fn write_all(arguments: &Arguments, directory: &Path, report: Report) -> Result<()> {
     // A short run takes nobody's figures away.
     let prefix = if arguments.quick { "quick-" } else { "" };
@@ -164,14 +165,35 @@ fn write_all(arguments: &Arguments, directory: &Path, report: Report) -> Result<
         _ => report,
     };
     write(&results, &serde_json::to_string_pretty(&report)?)?;
-    write(&directory.join(format!("{prefix}report.html")), &page::Page(&report).to_string())?;
-    if arguments.write_results {
-        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let notes = fs::read_to_string(package.join("NOTES.md")).context("cannot read NOTES.md")?;
-        let page = Markdown { report: &report, notes: &notes };
-        write(&package.join("../..").canonicalize()?.join("BENCHMARKS.md"), &page.to_string())?;
+    if arguments.write_results { write_pages(&report) } else { Ok(()) }
+}
+
+/// Charts of appends by the number of tasks, of each datastore.
+const BY_TASKS: &str = "insert, 1 × 200 B per commit";
+/// The files of the plots, and their titles.
+const THROUGHPUT: (&str, &str) = ("throughput.svg", "Events/s by the number of tasks");
+const LATENCY: (&str, &str) = ("latency.svg", "99th percentile of an append in ms by the number of tasks");
+
+fn write_pages(report: &Report) -> Result<()> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let notes = fs::read_to_string(package.join("NOTES.md")).context("cannot read NOTES.md")?;
+    let docs = package.join("../../docs").canonicalize()?;
+    let directory = docs.join("benchmarks");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let plots = [
+        (THROUGHPUT, plot::draw(report, BY_TASKS, "events/s", plot::events_per_second)?),
+        (LATENCY, plot::draw(report, BY_TASKS, "ms", plot::p99_milliseconds)?),
+    ];
+    let mut drawn = Vec::new();
+    for ((file, title), svg) in plots {
+        let Some(svg) = svg else { continue };
+        write(&directory.join(file), &svg)?;
+        drawn.push((format!("benchmarks/{file}"), title));
     }
-    Ok(())
+    let details = format!("benchmarks/{}.md", report.day());
+    write(&docs.join(&details), &Details(report).to_string())?;
+    let page = Page { report, notes: &notes, details: &details, plots: &drawn };
+    write(&docs.join("benchmarks.md"), &page.to_string())
 }
 
 fn write(path: &Path, content: &str) -> Result<()> {

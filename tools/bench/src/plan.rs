@@ -7,6 +7,8 @@ pub(crate) struct Plan {
     pub(crate) name: String,
     pub(crate) rounds: usize,
     pub(crate) besides: Vec<Beside>,
+    /// Whose figures the next comparisons are about; the first contestant's if absent.
+    subject: Option<String>,
     place: Placing,
 }
 
@@ -16,6 +18,8 @@ type Placing = Box<dyn Fn(&str) -> Option<Place>>;
 /// What the first contestant is compared with.
 #[derive(Clone, Debug)]
 pub(crate) struct Beside {
+    /// The system that is compared; the first contestant if absent.
+    pub(crate) subject: Option<String>,
     /// Nobody where a figure is held against a bound as it is.
     pub(crate) other: Option<String>,
     pub(crate) measure: Measure,
@@ -25,7 +29,12 @@ pub(crate) struct Beside {
 impl Plan {
     /// So many rounds (one in a quick run), after one to warm up.
     pub(crate) fn new(name: impl Into<String>, rounds: usize) -> Self {
-        Self { name: name.into(), rounds, besides: Vec::new(), place: Box::new(|_| None) }
+        Self { name: name.into(), rounds, besides: Vec::new(), subject: None, place: Box::new(|_| None) }
+    }
+
+    /// The comparisons that follow are about this contestant instead of the first one.
+    pub(crate) fn of(self, subject: &str) -> Self {
+        Self { subject: Some(subject.to_owned()), ..self }
     }
 
     /// Compares the first contestant with this one.
@@ -46,6 +55,11 @@ impl Plan {
     /// The slowest calls of the first contestant are to be no slower than those of this one.
     pub(crate) fn steadier(self, other: &str) -> Self {
         self.compared(Some(other), Measure::P99, Some(Target::AtMost(1.0)))
+    }
+
+    /// 99 of 100 calls are to take less than so many milliseconds.
+    pub(crate) fn bounded(self, milliseconds: f64) -> Self {
+        self.compared(None, Measure::P99Milliseconds, Some(Target::AtMost(milliseconds)))
     }
 
     /// Half of the calls of the first contestant are to take less than so many milliseconds.
@@ -77,7 +91,8 @@ impl Plan {
     }
 
     fn compared(mut self, other: Option<&str>, measure: Measure, target: Option<Target>) -> Self {
-        self.besides.push(Beside { other: other.map(str::to_owned), measure, target });
+        let (subject, other) = (self.subject.clone(), other.map(str::to_owned));
+        self.besides.push(Beside { subject, other, measure, target });
         self
     }
 }

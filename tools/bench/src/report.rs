@@ -115,6 +115,7 @@ impl Comparison {
             (Measure::P99, Some(other)) => format!("{other}, p99"),
             (_, Some(other)) => other.to_owned(),
             (Measure::Median, None) => "ms, median".to_owned(),
+            (Measure::P99Milliseconds, None) => "ms, p99".to_owned(),
             (_, None) => "MiB above idle".to_owned(),
         }
     }
@@ -130,6 +131,8 @@ pub(crate) enum Measure {
     Speed,
     /// The time that 99 of 100 calls stay below.
     P99,
+    /// Milliseconds that 99 of 100 calls stay below.
+    P99Milliseconds,
     /// Milliseconds that half of the calls stay below.
     Median,
     /// MiB above idle.
@@ -154,6 +157,11 @@ impl Target {
 }
 
 impl Report {
+    /// The day on which the run began.
+    pub(crate) fn day(&self) -> &str {
+        self.date.split('T').next().unwrap_or_default()
+    }
+
     /// Keeps the experiments of an earlier report that this one has not made again, in their old places: each
     /// experiment stands for itself. A report of nothing leaves the earlier one as it is.
     pub(crate) fn add_to(mut self, earlier: Self) -> Self {

@@ -103,6 +103,7 @@ impl Display for Sentence<'_> {
             Measure::Speed => write!(f, "{system} does {value} times the work of {other}")?,
             Measure::P99 => write!(f, "{system} has {value} times the p99 of {other}")?,
             Measure::Median => write!(f, "{system} takes {value} ms in half of the cases")?,
+            Measure::P99Milliseconds => write!(f, "{system} takes {value} ms or less in 99 of 100 cases")?,
             Measure::Memory => write!(f, "{system} takes {value} MiB above idle")?,
         }
         match target {
@@ -134,6 +135,21 @@ pub(crate) fn bound(target: Target) -> String {
     }
 }
 
+/// A number as people write it: 1.2M, 34k, 560, 7.8.
+pub(crate) fn short(value: f64) -> String {
+    let (scaled, unit) = match value.abs() {
+        size if size >= 1e6 => (value / 1e6, "M"),
+        size if size >= 1e3 => (value / 1e3, "k"),
+        _ => (value, ""),
+    };
+    let places = match scaled.abs() {
+        size if size >= 99.5 || scaled.fract() == 0.0 => 0,
+        size if size >= 9.95 => 1,
+        _ => 2,
+    };
+    format!("{scaled:.places$}{unit}")
+}
+
 /// A median with its quartiles, in whole numbers where they are large.
 struct Spread<'a>(&'a Summary);
 
@@ -145,7 +161,8 @@ impl Display for Spread<'_> {
     }
 }
 
-struct Ratio<'a>(&'a Summary);
+/// A ratio with its quartiles.
+pub(crate) struct Ratio<'a>(pub(crate) &'a Summary);
 
 impl Display for Ratio<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -156,7 +173,7 @@ impl Display for Ratio<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Block, Circumstances, Targets};
+    use super::{Block, Circumstances, Targets, short};
     use crate::report::tests::example;
 
     #[test]
@@ -183,5 +200,11 @@ mod tests {
         let text = Circumstances(&example()).to_string();
         assert!(text.contains("not measured: PostgreSQL: left out"), "{text}");
         assert!(text.contains("SQLite: synchronous=FULL"), "{text}");
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let written = [0.5, 7.25, 12.34, 560.0, 34_000.0, 1_234_567.0].map(short);
+        assert_eq!(written, ["0.50", "7.25", "12.3", "560", "34k", "1.23M"]);
     }
 }

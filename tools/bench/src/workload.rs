@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use es_core::StoredEvent;
 use serde::Serialize;
 use uuid::Uuid;
@@ -18,6 +18,9 @@ use crate::{
 
 /// Notifications that are read at once where a workload does not say how many.
 const PAGE: usize = 1_000;
+
+/// The error of a system that takes part in appends only.
+const ONLY_APPENDS: &str = "this system only appends";
 
 /// Something to do in each round. Programs of other workspaces and languages are told it as JSON.
 #[derive(Clone, Debug, Serialize)]
@@ -72,16 +75,24 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn append(&self, events: Vec<StoredEvent>) -> impl Future<Output = Result<()>> + Send;
 
     /// Stores the event durably, unless its version is taken, and says whether it did.
-    fn offer(&self, event: StoredEvent) -> impl Future<Output = Result<bool>> + Send;
+    fn offer(&self, _: StoredEvent) -> impl Future<Output = Result<bool>> + Send {
+        async { bail!(ONLY_APPENDS) }
+    }
 
     /// The version of an aggregate's last event; 0 where there is none.
-    fn last_version(&self, originator_id: Uuid) -> impl Future<Output = Result<i64>> + Send;
+    fn last_version(&self, _: Uuid) -> impl Future<Output = Result<i64>> + Send {
+        async { bail!(ONLY_APPENDS) }
+    }
 
     /// Loads the events of an aggregate, and says how many there are.
-    fn load(&self, originator_id: Uuid) -> impl Future<Output = Result<usize>> + Send;
+    fn load(&self, _: Uuid) -> impl Future<Output = Result<usize>> + Send {
+        async { bail!(ONLY_APPENDS) }
+    }
 
     /// Reads at most `limit` notifications with ids greater than `after`.
-    fn page(&self, after: i64, limit: usize) -> impl Future<Output = Result<Page>> + Send;
+    fn page(&self, _: i64, _: usize) -> impl Future<Output = Result<Page>> + Send {
+        async { bail!(ONLY_APPENDS) }
+    }
 
     /// Reads the first `events` notifications in bounded memory, and says how many there are.
     fn stream(&self, events: usize) -> impl Future<Output = Result<usize>> + Send {

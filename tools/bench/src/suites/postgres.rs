@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use es_postgres::{NotificationOrdering, PostgresApplicationRecorder};
+use es_postgres::{NotificationOrdering, PostgresApplicationRecorder, PostgresProcessRecorder};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
@@ -20,12 +20,12 @@ use crate::{
     plan::Plan,
     report::Measure,
     systems::{
-        bare_postgres::{Connections, Pool},
+        bare_postgres::{Connections, Pool, Tracking},
         postgres_schema::Schema,
         processes::Processes,
         program::{Datastore, Program, Programs},
         python::{PYTHON_9_1, PYTHON_9_5},
-        recorder::RecorderStore,
+        recorder::{RecorderStore, TrackingStore},
         weighed::Weighed,
     },
     workload::{Work, do_work},
@@ -37,7 +37,11 @@ const BARE: &str = "bare sqlx";
 const BARE_ROWS: &str = "bare sqlx, rows in one insert";
 const BARE_COPY: &str = "bare sqlx, COPY BINARY";
 const BARE_64: &str = "bare sqlx, 64 connections";
+const BARE_TRACKING: &str = "bare sqlx, two statements in a transaction";
 const BARE_POOL: &str = "bare sqlx, its pool's defaults";
+
+/// Microseconds of other work between calls.
+const PAUSE: u64 = 200;
 
 const FILLED: &str = "filled";
 
@@ -60,10 +64,12 @@ struct Suite<'a> {
 impl Suite<'_> {
     async fn run(&self, bench: &mut Bench) -> Result<()> {
         self.appends(bench).await?;
+        self.tracking(bench).await?;
         self.contention(bench).await?;
         self.processes(bench).await?;
         let filled = Filled { fixture: Fixture::new(bench.scale), schema: OnceCell::new() };
         self.reads(bench, &filled).await?;
+        self.paced(bench, &filled).await?;
         self.memory(bench, &filled).await
     }
 
@@ -71,7 +77,8 @@ impl Suite<'_> {
         for appends in Appends::ALONE {
             let plan = appends.plan("PostgreSQL", 11).beside(PYTHON_9_5, Measure::Speed);
             let plan = match appends.events {
-                1 => plan.within(1.2, BARE).faster(1.4, PYTHON_9_1),
+                1 => plan.within(1.15, BARE).faster(1.4, PYTHON_9_1),
+                1_000 if appends.size == STATE_SIZE => plan.within(1.1, BARE_COPY).faster(4.0, PYTHON_9_1),
                 1_000 => plan.within(1.25, BARE_COPY).faster(4.0, PYTHON_9_1),
                 _ => plan.beside(BARE_ROWS, Measure::Time).beside(PYTHON_9_1, Measure::Speed),
             };
@@ -80,41 +87,71 @@ impl Suite<'_> {
                 1_000 => BARE_COPY,
                 _ => BARE_ROWS,
             };
-            self.append(bench, plan, appends, &[bare]).await?;
+            self.append(bench, plan, &appends.work(bench), &[bare]).await?;
         }
         for appends in Appends::TOGETHER {
             let plan = appends.plan("PostgreSQL", 9).beside(PYTHON_9_5, Measure::Speed);
             let plan = match appends.tasks {
                 64 => plan
                     .faster(25.0, PYTHON_9_1)
-                    .faster(4.0, BARE_64)
+                    .faster(3.5, BARE_64)
                     .steadier(BARE_64)
+                    .beside(BARE_POOL, Measure::Speed),
+                256 => plan
+                    .beside(PYTHON_9_1, Measure::Speed)
+                    .faster(4.0, BARE_64)
                     .beside(BARE_POOL, Measure::Speed),
                 _ => plan
                     .beside(PYTHON_9_1, Measure::Speed)
                     .beside(BARE_64, Measure::Speed)
                     .beside(BARE_POOL, Measure::Speed),
             };
-            self.append(bench, plan, appends, &[BARE_64, BARE_POOL]).await?;
+            self.append(bench, plan, &appends.work(bench), &[BARE_64, BARE_POOL]).await?;
         }
         Ok(())
     }
 
-    async fn append(
-        &self,
-        bench: &mut Bench,
-        plan: Plan,
-        appends: Appends,
-        bare: &[&'static str],
-    ) -> Result<()> {
-        let work = appends.work(bench);
+    async fn append(&self, bench: &mut Bench, plan: Plan, work: &Work, bare: &[&'static str]) -> Result<()> {
         bench
             .compete(ahead_of(plan, &self.programs.postgres), async || {
-                let mut contestants = self.ours(&work).await?;
+                let mut contestants = self.ours(work).await?;
                 for &name in bare {
-                    contestants.push(bare_contestant(name, &work).await?);
+                    contestants.push(bare_contestant(name, work).await?);
                 }
-                self.join(&mut contestants, &work).await?;
+                self.join(&mut contestants, work).await?;
+                Ok(contestants)
+            })
+            .await
+    }
+
+    /// One event and a position in one commit.
+    async fn tracking(&self, bench: &mut Bench) -> Result<()> {
+        let work = Work::Append { tasks: 1, commits: bench.scale.pick(300, 2), events: 1, size: STATE_SIZE };
+        let plan = Plan::new("PostgreSQL insert with tracking, 1 task, 1 × 200 B per commit", 11)
+            .within(1.25, BARE_TRACKING)
+            .beside(PYTHON_9_1, Measure::Speed)
+            .beside(PYTHON_9_5, Measure::Speed);
+        bench
+            .compete(plan, async || {
+                let bare = Schema::create(BARE_TRACKING).await?;
+                bare.create_table().await?;
+                let mut contestants = vec![
+                    Working::boxed(
+                        OURS,
+                        tracking_recorder(OURS, NotificationOrdering::Serialized).await?,
+                        &work,
+                    ),
+                    Working::boxed(
+                        PARALLEL,
+                        tracking_recorder(PARALLEL, NotificationOrdering::Parallel).await?,
+                        &work,
+                    ),
+                    Working::boxed(BARE_TRACKING, Tracking::open(&bare).await?, &work),
+                ];
+                for python in &self.programs.python {
+                    let schema = Schema::create(python.name()).await?.name().to_owned();
+                    contestants.push(python.boxed(Datastore::Postgres { schema, is_tracked: true }, &work)?);
+                }
                 Ok(contestants)
             })
             .await
@@ -123,11 +160,12 @@ impl Suite<'_> {
     async fn contention(&self, bench: &mut Bench) -> Result<()> {
         let work = Work::Contend { aggregates: 4, tasks: 32, commits: bench.scale.pick(10, 2) };
         let plan = Plan::new("PostgreSQL insert, 32 tasks on 4 hot aggregates, retried until done", 9)
-            .beside(BARE_64, Measure::Speed)
+            .faster(1.3, BARE_64)
             .beside(PYTHON_9_1, Measure::Speed)
             .beside(PYTHON_9_5, Measure::Speed);
+        let plan = ahead_of(plan, &self.programs.postgres).of(PARALLEL).faster(1.3, BARE_64).bounded(200.0);
         bench
-            .compete(ahead_of(plan, &self.programs.postgres), async || {
+            .compete(plan, async || {
                 let mut contestants = self.ours(&work).await?;
                 contestants.push(bare_contestant(BARE_64, &work).await?);
                 self.join(&mut contestants, &work).await?;
@@ -186,6 +224,36 @@ impl Suite<'_> {
         work: &Work,
     ) -> Result<()> {
         let plan = Plan::new(name, rounds).within(1.15, BARE).faster(8.0, PYTHON_9_1).faster(4.0, PYTHON_9_5);
+        self.compete_for_reads(bench, plan, filled, work).await
+    }
+
+    /// With other work of the program between the calls, as outside of a benchmark.
+    async fn paced(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {
+        let times = bench.scale.pick(1_000, 10);
+        let load = |originator_ids| Work::PacedLoad { originator_ids, events: 10, pause: PAUSE };
+        let (cold, warm) = (filled.fixture.small(times), vec![filled.fixture.originator(0); times]);
+        for (name, work) in [("10 events, cold", load(cold)), ("10 events, warm", load(warm))] {
+            let plan = Plan::new(format!("PostgreSQL load, {name}, {PAUSE} µs between calls"), 7)
+                .within(1.15, BARE)
+                .faster(1.5, PYTHON_9_1)
+                .faster(1.5, PYTHON_9_5);
+            self.compete_for_reads(bench, plan, filled, &work).await?;
+        }
+        let work = Work::PacedAppend { commits: bench.scale.pick(300, 2), pause: PAUSE };
+        let plan = Plan::new(format!("PostgreSQL insert, 1 task, {PAUSE} µs between calls"), 11)
+            .within(1.15, BARE)
+            .faster(1.0, PYTHON_9_1)
+            .beside(PYTHON_9_5, Measure::Speed);
+        self.append(bench, plan, &work, &[BARE]).await
+    }
+
+    async fn compete_for_reads(
+        &self,
+        bench: &mut Bench,
+        plan: Plan,
+        filled: &Filled,
+        work: &Work,
+    ) -> Result<()> {
         bench
             .compete(ahead_of(plan, &self.programs.postgres), async || {
                 let schema = filled.schema().await?;
@@ -261,6 +329,15 @@ async fn recorder(
 ) -> Result<RecorderStore<PostgresApplicationRecorder>> {
     let datastore = schema.options().ordering(ordering).open().await?;
     Ok(RecorderStore(datastore.application_recorder("").await?))
+}
+
+/// A store that records a position with each append, in the schema of this owner.
+async fn tracking_recorder(
+    owner: &str,
+    ordering: NotificationOrdering,
+) -> Result<TrackingStore<PostgresProcessRecorder>> {
+    let datastore = Schema::create(owner).await?.options().ordering(ordering).open().await?;
+    Ok(TrackingStore::new(datastore.process_recorder("").await?))
 }
 
 /// The table that reads find, filled when the first of them needs it.

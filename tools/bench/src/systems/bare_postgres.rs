@@ -3,13 +3,16 @@
 
 use std::{
     hint::black_box,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use es_core::StoredEvent;
 use sqlx::{
-    PgConnection, PgPool, Postgres, Row,
+    Connection, PgConnection, PgPool, Postgres, Row,
     postgres::{PgArguments, PgRow},
     query::QueryScalar,
 };
@@ -17,7 +20,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
 use crate::{
-    systems::postgres_schema::Schema,
+    systems::{postgres_schema::Schema, recorder::TRACKED},
     workload::{Page, Store},
 };
 
@@ -25,6 +28,8 @@ const INSERT: &str = "INSERT INTO stored_events (originator_id, originator_versi
      VALUES ($1, $2, $3, $4) RETURNING notification_id";
 const INSERT_MANY: &str = "INSERT INTO stored_events (originator_id, originator_version, topic, state) \
      SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bytea[]) RETURNING notification_id";
+const TRACK: &str = "INSERT INTO tracking (application_name, notification_id) VALUES ($1, $2) \
+     ON CONFLICT (application_name) DO UPDATE SET notification_id = excluded.notification_id";
 const COPY: &str =
     "COPY stored_events (originator_id, originator_version, topic, state) FROM STDIN (FORMAT binary)";
 const SELECT_EVENTS: &str = "SELECT originator_id, originator_version, topic, state FROM stored_events \
@@ -101,22 +106,6 @@ impl Store for Pool {
         }
         Ok(())
     }
-
-    async fn offer(&self, _: StoredEvent) -> Result<bool> {
-        bail!("the pool only appends")
-    }
-
-    async fn last_version(&self, _: Uuid) -> Result<i64> {
-        bail!("the pool only appends")
-    }
-
-    async fn load(&self, _: Uuid) -> Result<usize> {
-        bail!("the pool only appends")
-    }
-
-    async fn page(&self, _: i64, _: usize) -> Result<Page> {
-        bail!("the pool only appends")
-    }
 }
 
 impl Store for Connections {
@@ -164,6 +153,31 @@ impl Store for Connections {
             .try_map(|row: PgRow| Ok((row.try_get::<i64, _>(4)?, decode(row)?)));
         let notifications = black_box(select.fetch_all(connection.get()?).await?);
         Ok(Page { count: notifications.len(), last: notifications.last().map_or(0, |(id, _)| *id) })
+    }
+}
+
+/// A connection that appends each event and the position of an application in one transaction.
+pub(crate) struct Tracking {
+    connections: Connections,
+    position: AtomicI64,
+}
+
+impl Tracking {
+    pub(crate) async fn open(schema: &Schema) -> Result<Self> {
+        Ok(Self { connections: Connections::open(schema, 1).await?, position: AtomicI64::new(1) })
+    }
+}
+
+impl Store for Tracking {
+    async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
+        let mut connection = self.connections.take().await?;
+        let mut transaction = connection.get()?.begin().await?;
+        for event in events {
+            black_box(insert(&event).fetch_one(&mut *transaction).await?);
+        }
+        let position = self.position.fetch_add(1, Ordering::Relaxed);
+        sqlx::query(TRACK).bind(TRACKED).bind(position).execute(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
     }
 }
 

@@ -14,6 +14,10 @@ const INDEX: &str = "
     ALTER TABLE stored_events ADD PRIMARY KEY (originator_id, originator_version);
     CREATE UNIQUE INDEX stored_events_notification_id_idx ON stored_events (notification_id ASC)";
 
+/// One row for each application, as our recorders create it.
+const CREATE_TRACKING: &str = "
+    CREATE TABLE tracking (application_name text, notification_id bigint, PRIMARY KEY (application_name))";
+
 /// What the names of all schemas begin with.
 const PREFIX: &str = "es_bench_";
 
@@ -84,7 +88,8 @@ impl Schema {
 
     pub(crate) async fn create_table(&self) -> Result<()> {
         self.execute(CREATE.to_owned()).await?;
-        self.execute(INDEX.to_owned()).await
+        self.execute(INDEX.to_owned()).await?;
+        self.execute(CREATE_TRACKING.to_owned()).await
     }
 
     /// A schema whose table has these events, and is as autovacuum would leave it in time. The indexes are built last,

@@ -29,6 +29,8 @@ pub(crate) enum Datastore {
     /// On the server that the environment names.
     Postgres {
         schema: String,
+        /// Whether each append records a position, too.
+        is_tracked: bool,
     },
     Mapper {
         is_compressed: bool,
@@ -43,7 +45,7 @@ impl Datastore {
     }
 
     pub(crate) fn postgres(schema: &str) -> Self {
-        Self::Postgres { schema: schema.to_owned() }
+        Self::Postgres { schema: schema.to_owned(), is_tracked: false }
     }
 }
 

@@ -1,9 +1,15 @@
 //! Any recorder of ours.
 
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicI64, Ordering},
+};
 
 use anyhow::Result;
-use es_core::{ApplicationRecorder, ApplicationRecorderExt, EventRange, NotificationSelection, StoredEvent};
+use es_core::{
+    ApplicationRecorder, ApplicationRecorderExt, EventRange, NotificationSelection, ProcessRecorder,
+    StoredEvent, Tracking,
+};
 use futures_util::TryStreamExt;
 use uuid::Uuid;
 
@@ -50,5 +56,28 @@ impl<R: ApplicationRecorder + 'static> Store for RecorderStore<R> {
             Ok(seen + 1)
         };
         Ok(stream.try_fold(0, count).await?)
+    }
+}
+
+/// The application whose positions are recorded.
+pub(crate) const TRACKED: &str = "upstream";
+
+/// A process recorder that records the next position with each append.
+pub(crate) struct TrackingStore<R> {
+    recorder: R,
+    position: AtomicI64,
+}
+
+impl<R> TrackingStore<R> {
+    pub(crate) fn new(recorder: R) -> Self {
+        Self { recorder, position: AtomicI64::new(1) }
+    }
+}
+
+impl<R: ProcessRecorder + 'static> Store for TrackingStore<R> {
+    async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
+        let tracking = Tracking::new(TRACKED, self.position.fetch_add(1, Ordering::Relaxed))?;
+        black_box(self.recorder.insert_events_with_tracking(events, tracking).await?);
+        Ok(())
     }
 }

@@ -1,25 +1,21 @@
-//! What came of it, as a page of the repository: `BENCHMARKS.md`.
+//! All figures of a run, as a page of the repository: `docs/benchmarks/<date>.md`.
 
 use std::fmt::{self, Display, Formatter};
 
 use crate::{
-    chart::short,
     report::{Experiment, Figures, Measure, Report},
-    table::{bound, places, verdict},
+    table::{bound, places, short, verdict},
 };
 
-/// The page, with what people found out about the figures.
-pub(crate) struct Markdown<'a> {
-    pub(crate) report: &'a Report,
-    pub(crate) notes: &'a str,
-}
+/// The page.
+pub(crate) struct Details<'a>(pub(crate) &'a Report);
 
-impl Display for Markdown<'_> {
+impl Display for Details<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { report, notes } = self;
+        let report = self.0;
         let machine = &report.machine;
         let memory = machine.memory_mebibytes.map_or(String::new(), |memory| format!(", {memory} MiB"));
-        writeln!(f, "# Benchmarks\n")?;
+        writeln!(f, "# All figures of {}\n", report.day())?;
         writeln!(
             f,
             "Written by `cargo xtask bench --write-results`; do not edit. Systems took turns with the same work, round \
@@ -38,7 +34,7 @@ impl Display for Markdown<'_> {
         writeln!(f, "- Run: {}", machine.run(&report.date, &report.commit))?;
         writeln!(f, "- Beyond a load average of about 1 before a run, others used the machine, too")?;
         writeln!(f, "- Events are made from the seed {:#x}", report.seed)?;
-        writeln!(f, "\n{notes}")?;
+        writeln!(f)?;
         write_targets(f, report)?;
         writeln!(f, "\n## All figures\n")?;
         report.experiments.iter().try_for_each(|experiment| write_experiment(f, experiment))?;
@@ -67,6 +63,7 @@ fn write_targets(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
                 Measure::Speed => "times the work",
                 Measure::P99 => "times the p99",
                 Measure::Median => "ms, median",
+                Measure::P99Milliseconds => "ms, p99",
                 Measure::Memory => "MiB above idle",
             };
             let value = comparison.value;
@@ -127,12 +124,12 @@ fn write_experiment(f: &mut Formatter<'_>, experiment: &Experiment) -> fmt::Resu
 
 #[cfg(test)]
 mod tests {
-    use super::Markdown;
+    use super::Details;
     use crate::report::tests::example;
 
     #[test]
     fn the_page_has_figures_targets_and_what_is_missing() {
-        let page = Markdown { report: &example(), notes: "## Notes" }.to_string();
+        let page = Details(&example()).to_string();
         for part in [
             "| sqlite append, 64 tasks, 1 event per commit | times the work | bare rusqlite | 12.00 (6.00–24.00) | ≥ 10 | met |",
             "| es-sqlite | 1k (500–2k) | 1000.00 | 8 | 64 |",
@@ -140,7 +137,6 @@ mod tests {
             "- PostgreSQL: left out",
             "- SQLite: synchronous=FULL",
             "commit 0123abc, load average 0.5",
-            "## Notes",
         ] {
             assert!(page.contains(part), "{part:?} is missing in {page}");
         }
