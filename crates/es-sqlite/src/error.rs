@@ -99,13 +99,15 @@ fn describe(error: &Error) -> (ErrorKind, String) {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (ErrorKind::Operational, "another connection held its lock longer than the lock timeout")
         }
-        Some(ErrorCode::DiskFull) => (ErrorKind::Operational, "the disk is full"),
+        Some(ErrorCode::DiskFull) => {
+            (ErrorKind::Operational, "the disk is full, or the database has its maximum size")
+        }
         Some(ErrorCode::ReadOnly) => (ErrorKind::Operational, "the database cannot be written"),
         Some(ErrorCode::CannotOpen) => {
             (ErrorKind::Operational, "the database or its write-ahead log cannot be opened")
         }
         Some(ErrorCode::PermissionDenied) => {
-            (ErrorKind::Operational, "access to the file of the database is denied")
+            (ErrorKind::Operational, "there is no permission to access the file of the database")
         }
         Some(ErrorCode::SystemIoFailure) => (ErrorKind::Operational, "the disk failed"),
         Some(ErrorCode::OutOfMemory) => (ErrorKind::Operational, "SQLite is out of memory"),

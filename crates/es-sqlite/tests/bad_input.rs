@@ -87,10 +87,10 @@ async fn a_full_database() {
     let options = SqliteOptions::new(&path).max_database_bytes(NonZeroU64::new(100 << 10).unwrap());
     let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
     let error = recorder.insert_events(vec![event_of(1, 1, vec![0; 200 << 10])]).await.unwrap_err();
-    assert_error(&error, ErrorKind::Operational, &["no room"]);
+    assert_error(&error, ErrorKind::Operational, &["is full"]);
     let batch = (1..=4).map(|version| event_of(1, version, vec![0; 50 << 10])).collect();
     let error = recorder.insert_events(batch).await.unwrap_err();
-    assert_error(&error, ErrorKind::Operational, &["no room"]);
+    assert_error(&error, ErrorKind::Operational, &["is full"]);
     assert_eq!(recorder.insert_events(vec![event(1, 1)]).await.unwrap(), [1]);
     assert_eq!(recorder.select_events(id(1), EventRange::all()).await.unwrap(), [event(1, 1)]);
 }

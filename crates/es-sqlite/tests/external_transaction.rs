@@ -104,7 +104,7 @@ async fn a_full_disk_is_reported_and_nothing_is_recorded_after_it() {
     let large = [event(1, 1), event_of(1, 2, vec![7; 400 << 10])];
     let full = recorder.insert_events_in(&mut transaction, &large).await.unwrap_err();
     assert_eq!(full.kind(), ErrorKind::Operational, "{full:?}");
-    assert!(full.to_string().contains("no room"), "{full}");
+    assert!(full.to_string().contains("is full"), "{full}");
     for _ in 0..2 {
         let refused = recorder.insert_events_in(&mut transaction, &[event(2, 1)]).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Interface, "{refused:?}");
