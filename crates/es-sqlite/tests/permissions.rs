@@ -164,7 +164,7 @@ fn command(test: &str) -> Command {
     command
 }
 
-/// Runs a test in a process of another user, for whom permissions count; says so where it cannot.
+/// Runs a test in a process of another user, to which permissions apply; reports it where that is impossible.
 fn run_as_other_user(test: &str, variables: &[(&str, &str)]) {
     let mut command = command(test);
     command.uid(OTHER_USER).gid(OTHER_USER).env_remove("TMPDIR").envs(variables.iter().copied());
