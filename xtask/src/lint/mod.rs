@@ -41,7 +41,7 @@ pub(crate) enum Check {
 }
 
 /// The rules that hold everywhere, which `cargo xtask ci` checks.
-pub(crate) const REQUIRED: &[Check] = &[Check::Crates];
+pub(crate) const REQUIRED: &[Check] = &[Check::Modules, Check::Crates];
 
 /// A violation of a rule.
 #[derive(Debug, PartialEq, Eq)]
