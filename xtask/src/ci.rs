@@ -3,7 +3,6 @@
 use std::{
     fmt,
     io::{self, Write},
-    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -82,7 +81,7 @@ fn format() -> Result<Verdict> {
 }
 
 fn repository_rules() -> Result<Verdict> {
-    lint::check(lint::REQUIRED, Path::new(""))?;
+    lint::run(&lint::Arguments::default())?;
     Ok(Verdict::Passed)
 }
 

@@ -1,4 +1,4 @@
-//! What compressing and decompressing one small event costs.
+//! The cost of compressing and decompressing one small event.
 #![expect(clippy::print_stdout, reason = "the numbers are what a benchmark is for")]
 
 use std::time::Instant;
@@ -13,7 +13,7 @@ const CALLS_PER_ROUND: u32 = 500;
 fn main() -> Result<(), PersistenceError> {
     measure("zlib", &ZlibCompressor::new())?;
     measure("zstd", &ZstdCompressor::new())?;
-    // A new compressor has no encoder at rest.
+    // A new compressor has no idle encoder.
     let mut out = Vec::new();
     report("zlib, fresh compress", || {
         out.clear();
@@ -39,7 +39,7 @@ fn measure(name: &str, compressor: &dyn Compressor) -> Result<(), PersistenceErr
     })
 }
 
-/// Prints what one call takes: the median of all rounds, and the best, which a busy machine shifts less.
+/// Prints the time of one call: the median of all rounds, and the minimum, which load affects less.
 fn report(
     name: &str,
     mut call: impl FnMut() -> Result<(), PersistenceError>,

@@ -1,10 +1,10 @@
 //! zlib and zstd compressors for stored events, with bounded decompression.
 //!
-//! - [`ZlibCompressor`] (feature `zlib`, on by default) writes and reads what the Python library does.
+//! - [`ZlibCompressor`] (feature `zlib`, on by default) has the format of the Python library.
 //! - [`ZstdCompressor`] (feature `zstd`) is faster; the Python library has no counterpart.
 //!
 //! Both keep their encoders and decoders for the next call, serve any number of threads at once,
-//! and refuse to decompress to more than a limit, [`DEFAULT_LIMIT`] unless told otherwise.
+//! and refuse to decompress to more than a limit, [`DEFAULT_LIMIT`] by default.
 //!
 //! # Example
 //! ```
@@ -25,7 +25,7 @@
 //! # }
 //! # Ok::<(), es_core::PersistenceError>(())
 //! ```
-//! Usually a compressor is given to a mapper:
+//! Usually a compressor is passed to a mapper:
 //! `Mapper::new(transcoder).with_compressor(Arc::new(compressor))`.
 //!
 //! # Which backend, and why
@@ -43,7 +43,7 @@
 //! | `ZstdCompressor`, with a checksum | 24.6 | 4.6 | 1.6 | 267 |
 //!
 //! So [`ZlibCompressor`] compresses by zlib itself, through `flate2`, and decompresses by `zlib-rs`, which
-//! is the fastest at that, and parses what stands in a database in Rust. A quarter of the time that
+//! is the fastest at that, and parses stored bytes in Rust. A quarter of the time that
 //! `zlib-rs` takes to compress goes into clearing its hash table of 128 KiB for the next event; that of zlib
 //! has half the size. Cargo unifies features: in a program that uses this crate, `flate2` is on zlib for
 //! all.

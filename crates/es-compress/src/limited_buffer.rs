@@ -74,7 +74,7 @@ pub(crate) fn beyond_limit(limit: usize) -> PersistenceError {
     ))
 }
 
-/// Refuses a state that could not be decompressed within the limit.
+/// Rejects a state that could not be decompressed within the limit.
 pub(crate) fn check_writable(data: &[u8], limit: usize) -> Result<(), PersistenceError> {
     if data.len() <= limit {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Encoders and decoders at rest.
+//! A pool of idle encoders and decoders.
 
 use std::{
     fmt,
@@ -6,14 +6,14 @@ use std::{
     thread::available_parallelism,
 };
 
-/// Asked once: the answer takes reading files of the operating system.
+/// Determined once: it requires reading files of the operating system.
 static THREADS_AT_ONCE: LazyLock<usize> = LazyLock::new(|| available_parallelism().map_or(1, usize::from));
 
-/// Keeps what is dear to make and cheap to use again.
+/// Keeps objects that are expensive to create and cheap to reuse.
 ///
-/// At most as many are kept as threads can run at once; more exist only while more are in use. A
-/// pool in each compressor, and not a variable in each thread, because asynchronous programs have
-/// many threads, and because what is kept goes when the compressor goes.
+/// The maximum of idle objects is the number of threads that can run at once; more exist only while more
+/// are in use. Each compressor has a pool, instead of a thread-local variable, because asynchronous programs
+/// have many threads, and because the objects are dropped with the compressor.
 pub(crate) struct Pool<T> {
     idle: Mutex<Vec<T>>,
 }
@@ -23,7 +23,7 @@ impl<T> Pool<T> {
         Self { idle: Mutex::default() }
     }
 
-    /// Uses one that is at rest, or a new one. The lock is not held meanwhile.
+    /// Uses an idle object, or a new one. The lock is not held meanwhile.
     pub(crate) fn with<R, E>(
         &self,
         create: impl FnOnce() -> Result<T, E>,
@@ -43,7 +43,7 @@ impl<T> Pool<T> {
         Ok(result)
     }
 
-    /// A panic elsewhere leaves the list whole: it is only pushed to and popped from.
+    /// The list is consistent after a panic elsewhere: it is only pushed to and popped from.
     fn idle(&self) -> MutexGuard<'_, Vec<T>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_used_is_used_again() {
+    fn returned_objects_are_reused() {
         let (pool, created) = (Pool::new(), Cell::new(0));
         let create = || {
             created.set(created.get() + 1);
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_are_kept_than_threads_can_run_at_once() {
+    fn the_pool_keeps_no_more_objects_than_threads_can_run_at_once() {
         fn use_at_once(pool: &Pool<&str>, times: usize) -> Result<(), Infallible> {
             if times == 0 { Ok(()) } else { pool.with(|| Ok("an encoder"), |_| use_at_once(pool, times - 1)) }
         }

@@ -1,7 +1,7 @@
 //! zlib, as the Python library writes it.
 //!
-//! Streams are written by zlib itself, in C, and read by its counterpart in Rust: each is the faster one of
-//! both at that, and what is read may be anything.
+//! zlib itself, in C, writes streams, and its counterpart in Rust reads them: each is the faster of both for
+//! this direction, and the input of reads is untrusted.
 
 use std::ops::RangeInclusive;
 
@@ -18,7 +18,7 @@ use crate::{
 const DEFAULT_LEVEL: u32 = 6;
 const HIGHEST_LEVEL: u32 = 9;
 
-/// The largest window that a stream may ask for, as a power of two.
+/// The largest window that a stream may require, as a power of two.
 const WINDOW_BITS: u8 = 15;
 
 /// The expected ratio of decompressed to compressed size; the buffer grows if it is exceeded.
@@ -68,7 +68,7 @@ impl ZlibCompressor {
         Ok(self)
     }
 
-    /// The most bytes that a state may have before it is compressed, and after it is decompressed.
+    /// The maximum size of a state in bytes before it is compressed, and after it is decompressed.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
@@ -106,7 +106,7 @@ impl Compressor for ZlibCompressor {
 fn deflate(encoder: &mut Compress, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
     encoder.reset();
     loop {
-        // Enough for what JSON usually becomes, and at least for header and checksum.
+        // Enough for the usual size of compressed JSON, and at least for header and checksum.
         out.reserve(data.len() / 2 + 64);
         let rest = data.get(count(encoder.total_in())..).unwrap_or_default();
         let status = encoder

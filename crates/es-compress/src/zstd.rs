@@ -15,19 +15,19 @@ use crate::{
     pool::Pool,
 };
 
-/// A frame's word on its size is believed up to this many bytes, and up to [`BELIEVED_RATIO`] times
-/// its own size: believing it spares a copy, and costs at most that much when it lies.
+/// The size that a frame declares is trusted up to this many bytes, and up to [`BELIEVED_RATIO`] times
+/// its own size: trusting it saves a copy, and costs at most that much if it is wrong.
 const BELIEVED_SIZE: usize = 64 << 10;
 const BELIEVED_RATIO: usize = 16;
 
-/// Windows of 8 MiB every decoder should support (RFC 8878, section 3.1.1.1.2); above 128 MiB, only
-/// encoders that were explicitly told to go.
+/// Every decoder should support windows of 8 MiB (RFC 8878, section 3.1.1.1.2); encoders use more than
+/// 128 MiB only if explicitly configured.
 const WINDOW_LOGS: std::ops::RangeInclusive<u32> = 23..=27;
 
 /// Compresses the state of events to zstd frames (RFC 8878) with a checksum.
 ///
 /// Reads a frame of any level. Exactly one frame makes a state: nothing may be missing, and nothing
-/// may follow. What was written with another compressor, or without one, is not read.
+/// may follow. States that were written with another compressor, or without one, are not read.
 ///
 /// ```
 /// use es_compress::ZstdCompressor;
@@ -72,9 +72,9 @@ impl ZstdCompressor {
         Ok(self)
     }
 
-    /// The most bytes that a state may have before it is compressed, and after it is decompressed.
+    /// The maximum size of a state in bytes before it is compressed, and after it is decompressed.
     ///
-    /// It bounds the memory of a decoder, too: a frame may ask for a window as large as the limit,
+    /// It bounds the memory of a decoder, too: a frame may require a window as large as the limit,
     /// but never for more than 128 MiB, and always for 8 MiB.
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {

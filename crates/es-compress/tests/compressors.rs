@@ -1,4 +1,4 @@
-//! The promises of every compressor: each state comes back, and nothing else passes for one.
+//! The guarantees of every compressor: each state is decompressed unchanged, and other bytes are rejected.
 #![cfg(any(feature = "zlib", feature = "zstd"))]
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
@@ -26,7 +26,7 @@ fn assert_refused(compressor: &dyn Compressor, data: &[u8]) {
     assert_eq!(decompress(compressor, data).unwrap_err().kind(), ErrorKind::Data);
 }
 
-/// Bytes that no compressor makes smaller.
+/// Incompressible bytes.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
@@ -50,7 +50,7 @@ macro_rules! tests {
             }
 
             #[test]
-            fn the_limit_is_of_the_state_and_not_of_what_stood_in_the_buffer_before() {
+            fn the_limit_applies_to_the_state_and_not_to_earlier_content_of_the_buffer() {
                 let state = noise(5_000);
                 let compressed = compress(&compressor(), &state);
                 let before = noise(10_000);
@@ -83,7 +83,7 @@ macro_rules! tests {
                 }
 
                 #[test]
-                fn any_bytes_are_refused(data in prop::collection::vec(any::<u8>(), 0..512)) {
+                fn random_bytes_are_rejected(data in prop::collection::vec(any::<u8>(), 0..512)) {
                     assert_refused(&compressor(), &data);
                 }
             }
@@ -133,7 +133,7 @@ macro_rules! tests {
             }
 
             #[test]
-            fn nothing_is_no_state() {
+            fn an_empty_input_is_not_a_state() {
                 assert_refused(&compressor(), b"");
             }
 
@@ -192,7 +192,7 @@ macro_rules! tests {
             }
 
             #[test]
-            fn what_could_not_be_read_back_is_not_written() {
+            fn values_that_could_not_be_read_back_are_not_written() {
                 let bounded = compressor().limit(10);
                 let mut out = Vec::new();
                 bounded.compress(&[0; 10], &mut out).unwrap();
@@ -201,7 +201,7 @@ macro_rules! tests {
             }
 
             #[test]
-            fn a_bomb_costs_no_more_memory_than_the_limit() {
+            fn decompression_allocates_no_more_than_the_limit() {
                 let bomb = compress(&compressor(), &vec![0; 50 << 20]);
                 assert!(bomb.len() < 100_000);
                 let mut out = Vec::new();
@@ -250,9 +250,9 @@ macro_rules! tests {
 tests!(zlib, "zlib", es_compress::ZlibCompressor);
 tests!(zstd, "zstd", es_compress::ZstdCompressor);
 
-/// A change is found by the checksum, if by nothing else. zlib's Adler-32 is a sum: now and then two
-/// short states that resemble each other share one, which is for a cipher's tag to find. So what is
-/// asked of the reader is that the sum is right.
+/// The checksum detects a change that nothing else detects. zlib's Adler-32 is a sum: occasionally two
+/// similar short states have the same sum, which only a cipher's tag can detect. The test therefore
+/// requires only that the sum is correct.
 #[cfg(feature = "zlib")]
 mod zlib_only {
     use es_compress::ZlibCompressor;
@@ -293,7 +293,7 @@ mod zstd_only {
 
     proptest! {
         #[test]
-        fn changed_bytes_never_pass_for_another_state(
+        fn changed_bytes_are_never_decompressed_to_another_state(
             data in prop::collection::vec(0_u8..4, 0..512),
             at in any::<prop::sample::Index>(),
             change in 1_u8..=255,
@@ -302,14 +302,14 @@ mod zstd_only {
             let mut changed = compress(&compressor, &data);
             let at = at.index(changed.len());
             changed[at] ^= change;
-            // Some bits of the header mean nothing to a reader.
+            // Some bits of the header are ignored by decoders.
             if let Ok(read) = decompress(&compressor, &changed) {
                 prop_assert_eq!(read, data);
             }
         }
     }
 
-    /// The start of a frame that says how many bytes it holds, and nothing after it.
+    /// The start of a frame that declares its size, without content.
     fn claim(bytes: u64) -> Vec<u8> {
         const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
         // Eight bytes of size, and a window as large as the content.
@@ -318,7 +318,7 @@ mod zstd_only {
     }
 
     #[test]
-    fn a_claim_of_size_takes_no_memory() {
+    fn a_declared_size_allocates_no_memory() {
         let mut out = Vec::new();
         let error = ZstdCompressor::new().decompress(&claim(100 << 20), &mut out).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Data);
@@ -339,7 +339,7 @@ mod zstd_only {
     }
 
     #[test]
-    fn a_claim_beyond_the_limit_is_told_as_such() {
+    fn a_declared_size_beyond_the_limit_is_an_error_that_names_the_limit() {
         let error = decompress(&ZstdCompressor::new(), &claim(1 << 40)).unwrap_err();
         assert!(error.to_string().contains("limit()"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! What the Python library compressed is read here, and what is written here has its form.
+//! States that the Python library compressed are decompressed, and compressed states have the same format.
 #![cfg(feature = "zlib")]
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
@@ -39,7 +39,7 @@ fn every_vector_is_decompressed() {
     }
 }
 
-/// Encoders find different matches, so that only what frames the stream can be compared.
+/// Encoders find different matches, so that only header and checksum can be compared.
 #[test]
 fn header_and_checksum_are_those_that_python_writes() {
     let compressor = ZlibCompressor::new();
@@ -52,7 +52,7 @@ fn header_and_checksum_are_those_that_python_writes() {
     }
 }
 
-/// A stream that wants a dictionary, which nobody has.
+/// A stream that requires a preset dictionary, which does not exist.
 #[test]
 fn a_preset_dictionary_is_refused() {
     let mut out = Vec::new();

@@ -209,7 +209,7 @@ pub async fn a_conflict_names_the_version(fixture: &impl Fixture<Recorder: Aggre
     }
 }
 
-/// A batch of which one event collides, wherever it stands, records none of its events.
+/// A batch of which one event collides, at any place, records none of its events.
 pub async fn a_refused_batch_records_nothing(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let [one, other] = [Uuid::new_v4(), Uuid::new_v4()];

@@ -113,7 +113,7 @@ pub async fn a_page_may_be_of_any_usize(fixture: &impl Fixture<Recorder: Applica
     }
 }
 
-/// Only notifications of the topic that was asked for are selected.
+/// Only notifications of the requested topic are selected.
 pub async fn a_topic_selects_its_events(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, ids) = with_eight(fixture).await;
     let selection = NotificationSelection::new(100).topics([OTHER_TOPIC]);
@@ -223,7 +223,7 @@ pub async fn a_closed_recorder_has_no_notifications(fixture: &impl Fixture<Recor
     assert_closed(recorder.max_notification_id().await, "max_notification_id");
 }
 
-/// The order goes on where it was when the datastore is opened again.
+/// The order continues when the datastore is opened again.
 pub async fn the_order_outlives_the_recorder(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     if !fixture.outlives_recorders() {
         return;
@@ -288,7 +288,7 @@ pub async fn tailing_readers_miss_nothing(fixture: &impl Fixture<Recorder: Appli
 async fn follow<R: ApplicationRecorder>(recorder: R, finished: Arc<AtomicBool>) -> Vec<Notification> {
     let mut seen: Vec<Notification> = Vec::new();
     loop {
-        // Asked before reading: only an empty page that was read afterwards is the end.
+        // Checked before reading: only an empty page that was read afterwards is the end.
         let finished = finished.load(Ordering::Acquire);
         let mut selection = NotificationSelection::new(64);
         if let Some(last) = seen.last() {

@@ -1,4 +1,4 @@
-//! The rules that hold for every recorder of events while others are at it: racing writers, reading
+//! The rules that hold for every recorder of events under concurrent use: racing writers, reading
 //! meanwhile, dropped futures, closing.
 
 use std::{
@@ -78,7 +78,7 @@ pub async fn readers_see_whole_batches(fixture: &impl Fixture<Recorder: Aggregat
     for batch in 1..BATCHES {
         let insertion = writer.insert_events(events(id, [2 * batch + 1, 2 * batch + 2]));
         let mut insertion = pin!(maybe_done(insertion));
-        // Reads between any two steps of the insertion, beside the other reader's at any time.
+        // Reads between any two steps of the insertion, in addition to those of the other reader at any time.
         while !poll_once(insertion.as_mut()).await {
             assert_whole_batches(&*readers[1], id).await;
         }
@@ -114,7 +114,7 @@ pub async fn a_dropped_insertion_is_whole_or_nothing(fixture: &impl Fixture<Reco
         poll_then_drop(recorder.insert_events(events(*id, [2, 3, 4, 5])), polls / 2).await;
     }
     if fixture.outlives_recorders() {
-        // Closing lets what was accepted finish: what is seen afterwards is final.
+        // Closing waits for accepted writes: the state after it is final.
         recorder.close().await.expect("closing should succeed");
         recorder = fixture.open().await;
     }
@@ -124,7 +124,7 @@ pub async fn a_dropped_insertion_is_whole_or_nothing(fixture: &impl Fixture<Reco
     }
 }
 
-/// A recorder goes on working when futures of its methods were dropped.
+/// A recorder continues to work after futures of its methods were dropped.
 pub async fn dropped_futures_do_no_harm(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
@@ -138,7 +138,7 @@ pub async fn dropped_futures_do_no_harm(fixture: &impl Fixture<Recorder: Aggrega
     assert_eq!(select_all(&recorder, id).await, events(id, [1, 2]));
 }
 
-/// Insertions that `close()` overtakes are recorded or refused, as each is told: none is
+/// Insertions that `close()` overtakes are recorded or refused, as the result of each says: none is
 /// acknowledged and lost, none refused and recorded.
 pub async fn closing_finishes_what_was_accepted(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     if !fixture.outlives_recorders() {

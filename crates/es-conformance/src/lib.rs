@@ -8,8 +8,8 @@
 //!   [`wakes`];
 //! - for those that track, [`tracking`] and [`waiting`]; for those that do both, [`process`].
 //!
-//! Beside the rules, [`model`] compares random operations with a simple model, and [`machine`] those on a
-//! whole datastore with another datastore.
+//! In addition to the rules, [`model`] compares random operations with a simple model, and [`machine`]
+//! compares those on a whole datastore with another datastore.
 //!
 //! A backend gives a [`Fixture`], an empty datastore and recorders on it, and gets one test for each
 //! rule, on its recorder and on the object-safe version (`Arc<dyn DynProcessRecorder>`):
@@ -54,7 +54,7 @@
 //! # fn main() {}
 //! ```
 //! A fixture of a database on disk holds the directory, for example as a `tempfile::TempDir` that
-//! removes it when it is dropped, and opens a recorder on it each time that it is asked.
+//! removes it when it is dropped, and opens a recorder on it at each call of `open()`.
 #![expect(clippy::expect_used, clippy::panic, reason = "these are tests: a rule that is broken panics")]
 
 pub mod aggregate;

@@ -3,13 +3,13 @@
 //! The [model](crate::model) is a few lines that are easy to check, one recorder, and what is recorded
 //! and read. Here a whole datastore is compared with another one that is known to be right (the
 //! recorders in memory): two handles, as two processes would have them, each with a recorder of every
-//! tier; whatever can be asked of those, by every method and every extension; subscriptions, waits and
-//! listeners that are held open while others record; handles that are closed, dropped and opened again,
-//! and asked when they are closed; insertions at once, whose outcome must be that of some order. What
-//! is compared is the whole of each answer: values, and of an error its kind, what collided, and
-//! whether it may pass.
+//! tier; every call on those, by every method and every extension; subscriptions, waits and listeners
+//! that are open while others record; handles that are closed, dropped and opened again, and called when
+//! they are closed; concurrent insertions, whose outcome must be that of some order. The whole of each
+//! result is compared: values, and of an error its kind, the colliding event or position, and whether it
+//! is transient.
 //!
-//! An operation says what it is about in terms of the state that it meets ("the next version", "the
+//! An operation names its subject in terms of the current state ("the next version", "the
 //! second open subscription", "two before the end of the log"), and does nothing where there is no such
 //! thing. So every sequence of operations makes sense, and every part of one, to which a failure is
 //! shrunk; that is why these are sequences of proptest's own, without a second model that tracks what

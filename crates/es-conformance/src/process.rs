@@ -91,7 +91,7 @@ pub async fn a_conflict_names_what_collided(fixture: &impl Fixture<Recorder: Pro
 }
 
 /// If both the position and a version conflict, the error names the position: there
-/// is nothing left to do, whereas a conflict of versions asks for a retry.
+/// is nothing left to do, whereas a conflict of versions calls for a retry.
 pub async fn a_lost_position_is_told_first(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let originator_id = Uuid::new_v4();
@@ -237,7 +237,7 @@ pub async fn dropped_processing_is_whole_or_nothing(fixture: &impl Fixture<Recor
     }
 }
 
-/// Events that are recorded with a position wake those who follow the log, like any others.
+/// Events that are recorded with a position notify the followers of the log, like any others.
 pub async fn processing_wakes_who_follows(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let mut listener = recorder.commit_signal().listen([TOPIC]);
@@ -247,7 +247,7 @@ pub async fn processing_wakes_who_follows(fixture: &impl Fixture<Recorder: Proce
     }
 }
 
-/// A position that is recorded with events wakes those who wait for it, and its events are there.
+/// A position that is recorded with events notifies the tasks that wait for it, and its events are readable.
 pub async fn processing_wakes_who_waits(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     let id = Uuid::new_v4();
@@ -269,8 +269,8 @@ pub async fn processing_wakes_who_waits(fixture: &impl Fixture<Recorder: Process
     assert_eq!(read, (1..=12).collect::<Vec<_>>());
 }
 
-/// A position beyond the highest id of the upstream application, which has lost what was processed,
-/// is noticed; one within it is told.
+/// A position beyond the highest id of the upstream application, which has lost processed events, is an
+/// error; one within it is returned.
 pub async fn a_position_beyond_the_log_is_noticed(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let verified = recorder.validated_position("restored", &recorder).await;

@@ -16,7 +16,7 @@ pub struct Rule<F> {
 /// The function of a [`Rule`].
 pub type Check<F> = for<'a> fn(&'a F) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// Every rule stands here, and nowhere else: the tests, and the proof that each rule can fail, are
+/// The only list of the rules: the tests, and the proof that each rule can fail, are
 /// made from this list.
 #[doc(hidden)]
 #[macro_export]

@@ -136,8 +136,8 @@ pub async fn the_position_moves_past_other_topics(fixture: &impl Fixture<Recorde
     }
 }
 
-/// A subscription that is not read while much is recorded keeps no more than a page of it, tells how
-/// far it lags, and catches up.
+/// A subscription that is not read while many events are recorded keeps no more than a page of them,
+/// reports its lag, and catches up.
 pub async fn a_lagging_subscription_catches_up(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     let id = Uuid::new_v4();
@@ -156,8 +156,8 @@ pub async fn a_lagging_subscription_catches_up(fixture: &impl Fixture<Recorder: 
     }
 }
 
-/// Whatever is dropped while it waits, a page or the subscription, the next one goes on at the
-/// position, and the recorder goes on, too.
+/// If a page or the subscription is dropped while it waits, the next one continues at the position, and
+/// the recorder continues, too.
 pub async fn a_dropped_subscription_is_resumed(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     insert(&*recorder, events(Uuid::new_v4(), 1..=40)).await;
@@ -236,8 +236,8 @@ async fn read_to<R: ApplicationRecorder>(subscription: &mut Subscription<R>, las
     read
 }
 
-/// A subscription that looks by itself all the time: where recorders do not notice what others
-/// record, it still has to miss nothing.
+/// A subscription that polls at short intervals: even where recorders do not detect the commits of others,
+/// it must not miss an event.
 fn impatient<R: ApplicationRecorder>(
     recorder: &Arc<R>,
     position: i64,
@@ -260,8 +260,8 @@ async fn follow_to_the_end<R: ApplicationRecorder>(subscription: Subscription<R>
     followed
 }
 
-/// Lets writers record through each recorder, at once, calls `meanwhile` before the first event and
-/// when each has recorded half of its events, and ends the log. Returns the whole of it.
+/// Records through each recorder concurrently, calls `meanwhile` before the first event and when each
+/// has recorded half of its events, and ends the log. Returns the whole log.
 async fn write_concurrently<R: ApplicationRecorder + 'static>(
     recorders: &[Arc<R>],
     mut meanwhile: impl FnMut(),

@@ -1,4 +1,4 @@
-//! What the rules share: events to record, and calls that are expected to succeed.
+//! Shared code of the rules: events to record, and calls that are expected to succeed.
 
 use std::{
     env,
@@ -22,7 +22,7 @@ pub(crate) const TOPIC: Topic = Topic::from_static("conformance:Aggregate.Change
 pub(crate) const OTHER_TOPIC: Topic = Topic::from_static("conformance:Aggregate.Renamed");
 pub(crate) const THIRD_TOPIC: Topic = Topic::from_static("conformance:Aggregate.Closed");
 
-/// Longer than any rule: who waits so long before looking by itself has to be woken.
+/// A polling interval longer than any rule: a task with this interval depends on notifications.
 pub(crate) const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// More notifications than any rule records.
@@ -122,7 +122,7 @@ pub(crate) async fn notifications(
     recorder.select_notifications(selection).await.expect("selecting notifications should succeed")
 }
 
-/// Every notification, sorted by id: whether recorders sort is for one rule to say.
+/// Returns every notification, sorted by id: a separate rule checks that recorders sort.
 pub(crate) async fn all_notifications(recorder: &impl ApplicationRecorder) -> Vec<Notification> {
     let mut all = notifications(recorder, NotificationSelection::new(ALL)).await;
     all.sort_by_key(|notification| notification.id);
@@ -157,7 +157,7 @@ pub(crate) fn page_size(size: usize) -> NonZeroUsize {
     NonZeroUsize::new(size).expect("a page has a size")
 }
 
-/// A subscription that nothing moves on but wake-ups.
+/// A subscription that only notifications advance.
 pub(crate) fn subscribe<R: ApplicationRecorder>(
     recorder: &Arc<R>,
     position: i64,

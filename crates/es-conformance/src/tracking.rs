@@ -20,7 +20,7 @@ pub async fn there_is_no_position_at_first(fixture: &impl Fixture<Recorder: Trac
     assert_eq!(position(&recorder, "upstream").await, None);
 }
 
-/// Nothing has been processed of an application without a position.
+/// No notification of an application without a position has been processed.
 pub async fn nothing_is_processed_at_first(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for id in [i64::MIN, 0, 1, i64::MAX] {
@@ -236,8 +236,8 @@ async fn race<R: TrackingRecorder>(recorder: Arc<R>, barrier: Arc<Barrier>, posi
     won
 }
 
-/// However consumers race, with positions in any order, the position that is read only grows, and
-/// ends at the greatest one that was recorded.
+/// When consumers race, with positions in any order, the position that is read only grows, and ends at
+/// the greatest recorded one.
 pub async fn positions_never_go_back(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
     let barrier = Arc::new(Barrier::new(5));

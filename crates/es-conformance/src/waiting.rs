@@ -1,4 +1,4 @@
-//! The rules of waiting until something has been processed, and of waking those who do.
+//! The rules of waiting until a notification has been processed, and of notifying the waiting tasks.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     support::{NEVER, is_woken, poll_once, poll_then_drop, tracking},
 };
 
-/// Waiting for a processed notification returns at once, with any timeout.
+/// Waiting for a processed notification returns immediately, with any timeout.
 pub async fn what_is_processed_is_not_waited_for(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for id in [3, 20, 1 << 40] {
@@ -21,7 +21,8 @@ pub async fn what_is_processed_is_not_waited_for(fixture: &impl Fixture<Recorder
     }
 }
 
-/// When the caller knows of a position, it has woken those who wait for that application, or for any.
+/// Before its caller gets the result, a position notifies the listeners of its application and of all
+/// applications.
 pub async fn a_recorded_position_wakes_who_listens(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     let mut any = recorder.tracking_signal().listen::<&str>([]);
@@ -87,7 +88,7 @@ pub async fn waiting_times_out(fixture: &impl Fixture<Recorder: TrackingRecorder
     wait(&recorder, "unknown", 40, Duration::ZERO).await.expect("it has been processed");
 }
 
-/// However many wait, for whatever positions, a position wakes all of them.
+/// A position notifies all waiting tasks, regardless of their number and of the positions they wait for.
 pub async fn everybody_who_waits_is_woken(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     let waiting: Vec<_> = (1..=32)

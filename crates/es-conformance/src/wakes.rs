@@ -1,5 +1,5 @@
-//! The rules of waking those who follow a log: a commit wakes everybody whom it concerns, when it can
-//! be read, and before its caller knows of it.
+//! The rules of notifying followers of a log: a commit notifies every listener of its topics, after it
+//! becomes readable and before its caller gets the result.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// When the caller knows of a commit, it has woken those who listen for its topic, or for any.
+/// Before its caller gets the result, a commit notifies the listeners of its topic and of all topics.
 pub async fn a_commit_wakes_who_listens(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     let mut any = recorder.commit_signal().listen::<&str>([]);
@@ -26,7 +26,7 @@ pub async fn a_commit_wakes_who_listens(fixture: &impl Fixture<Recorder: Applica
     }
 }
 
-/// A commit with events of several topics wakes those who listen for any one of them.
+/// A commit with events of several topics notifies the listeners of each of them.
 pub async fn every_topic_of_a_commit_wakes(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
@@ -43,7 +43,7 @@ pub async fn every_topic_of_a_commit_wakes(fixture: &impl Fixture<Recorder: Appl
     }
 }
 
-/// However many listen, a commit wakes all of them.
+/// A commit notifies all listeners, regardless of their number.
 pub async fn every_listener_is_woken(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     let mut listeners: Vec<_> = (0..16)
@@ -81,7 +81,7 @@ pub async fn a_wake_up_comes_after_the_commit(fixture: &impl Fixture<Recorder: A
     assert_eq!(followed, all_notifications(&*recorder).await);
 }
 
-/// An insertion that was dropped and recorded nevertheless wakes those who listen, like any other.
+/// A dropped insertion that was recorded nevertheless notifies listeners, like any other.
 pub async fn what_a_dropped_insertion_records_wakes(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     for polls in 0..12 {
@@ -89,7 +89,7 @@ pub async fn what_a_dropped_insertion_records_wakes(fixture: &impl Fixture<Recor
         let recorded = all_ids(&recorder).await.len();
         poll_then_drop(recorder.insert_events(events(Uuid::new_v4(), 1..=14)), polls / 2).await;
         if all_ids(&recorder).await.len() > recorded {
-            // It may be read a moment before it is told.
+            // It may be readable a moment before it is notified.
             assert!(listener.notified().await);
         }
     }

@@ -26,7 +26,7 @@ fn broken_rules(defect: Option<Defect>) -> Vec<&'static str> {
     process_rules().into_iter().filter(|rule| breaks(rule.check)).map(|rule| rule.name).collect()
 }
 
-/// What is wrong with a defect, if anything: it breaks its rule and no other.
+/// Returns a message if a defect does not break its rule, or breaks another one.
 fn unproven(defect: Defect) -> Option<String> {
     let broken = broken_rules(Some(defect));
     let is_proven = broken == [defect.broken_rule()];
@@ -35,7 +35,7 @@ fn unproven(defect: Defect) -> Option<String> {
 
 fn assert_defects_break_their_rules(rules: &str) {
     let defects = Defect::ALL.iter().filter(|defect| defect.broken_rule().starts_with(rules));
-    // A defect may keep its rule waiting as long as the fixture has patience: all of them at once.
+    // A defect may delay its rule up to the timeout of the fixture: all of them run concurrently.
     let unproven: Vec<String> = thread::scope(|scope| {
         let checks: Vec<_> = defects.map(|defect| scope.spawn(|| unproven(*defect))).collect();
         checks.into_iter().filter_map(|check| check.join().expect("a check should finish")).collect()

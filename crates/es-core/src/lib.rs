@@ -41,7 +41,10 @@
 //!         state.serialize_entry("owner", &self.owner)
 //!     }
 //!
-//!     fn decode<T: Transcoder>(topic: &str, state: &mut StateReader<'_, T>) -> Result<Self, PersistenceError> {
+//!     fn decode<T: Transcoder>(
+//!         topic: &str,
+//!         state: &mut StateReader<'_, T>,
+//!     ) -> Result<Self, PersistenceError> {
 //!         match topic {
 //!             "bank:Account.Opened" => state.decode(),
 //!             _ => Err(state.unknown_topic()),

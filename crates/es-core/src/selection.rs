@@ -126,7 +126,7 @@ impl<R: RangeBounds<i64>> From<R> for EventRange {
 pub struct NotificationSelection {
     /// The id to start at; by default the beginning.
     pub start: Option<i64>,
-    /// Whether the notification with the id `start` is selected.
+    /// True if the notification with the id `start` is selected.
     pub inclusive_of_start: bool,
     /// The last id to select.
     pub stop: Option<i64>,

@@ -55,9 +55,9 @@ pub struct Subscription<R> {
     listener: Listener,
     /// The last notification that was read: id, originator and version.
     last_read: Option<(i64, Uuid, i64)>,
-    /// Whether the log is known to have the position: it was read since the last wait.
+    /// True if the log is known to contain the position: it was read since the last wait.
     is_in_log: bool,
-    /// Whether a read has failed since the last page.
+    /// True if a read has failed since the last page.
     is_interrupted: bool,
 }
 

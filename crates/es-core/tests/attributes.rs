@@ -1,4 +1,5 @@
-//! Which values are the attributes of an event, and which are refused because they could not be read back.
+//! Values that are encoded as the attributes of an event, and values that are rejected because they could
+//! not be read back.
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
@@ -37,7 +38,7 @@ enum Change {
     Resized { by: i64 },
 }
 
-/// The object that has these attributes, beside one that was there before.
+/// The object that has these attributes, after an existing one.
 fn attributes<V: Serialize + ?Sized>(value: &V) -> Result<String, serde_json::Error> {
     let mut json = Vec::new();
     let mut serializer = serde_json::Serializer::new(&mut json);
@@ -86,7 +87,7 @@ fn a_value_without_names_is_refused() {
 }
 
 #[test]
-fn what_the_mapper_writes_or_columns_hold_is_no_name_for_an_attribute() {
+fn reserved_names_are_rejected_as_attributes() {
     #[derive(Serialize)]
     #[serde(crate = "es_core::serde")]
     struct Stamped {

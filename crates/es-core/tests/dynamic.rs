@@ -1,4 +1,4 @@
-//! A recorder that was chosen at run time does what it does by itself.
+//! A recorder that is chosen at run time behaves as it does without the object-safe version.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "these are tests")]
 
@@ -25,7 +25,7 @@ fn position(notification_id: i64) -> Tracking {
 }
 
 #[test]
-fn what_is_asked_of_the_object_safe_version_is_answered_by_the_recorder() {
+fn the_object_safe_version_calls_the_recorder() {
     let recorder = PopoProcessRecorder::new();
     let object_safe: Arc<dyn DynProcessRecorder> = Arc::new(recorder.clone());
 
@@ -51,7 +51,7 @@ fn what_is_asked_of_the_object_safe_version_is_answered_by_the_recorder() {
 }
 
 #[test]
-fn who_listens_to_the_object_safe_version_is_woken_by_the_recorder() {
+fn a_listener_of_the_object_safe_version_is_woken_by_the_recorder() {
     let recorder = PopoProcessRecorder::new();
     let object_safe: Arc<dyn DynProcessRecorder> = Arc::new(recorder.clone());
     let (mut commits, mut positions) =

@@ -1,4 +1,5 @@
-//! Signals wake those who wait, and nobody else; subscriptions and waiting, on recorders in memory.
+//! Tests of signals, which wake only the listeners of their keys, and of subscriptions and waits, on
+//! in-memory recorders.
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
@@ -70,7 +71,7 @@ fn a_wake_up_between_two_waits_is_kept() {
 }
 
 #[test]
-fn nobody_listens_after_the_last_listener_is_dropped() {
+fn there_are_no_listeners_after_the_last_is_dropped() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let signal = Signal::on_first_listener(move || {
@@ -120,7 +121,7 @@ fn a_waker_may_drop_a_listener() {
 }
 
 #[test]
-fn a_subscription_goes_from_the_past_to_the_present() {
+fn a_subscription_returns_recorded_and_then_live_notifications() {
     let recorder = PopoApplicationRecorder::new();
     recorder
         .insert_events(vec![event(OPENED, 1), event(OPENED, 2), event(CLOSED, 3)])
@@ -166,7 +167,7 @@ fn a_stream_of_a_subscription_ends_when_the_recorder_is_closed() {
 }
 
 #[test]
-fn who_waits_is_told_by_the_commit() {
+fn a_commit_wakes_a_waiter() {
     let recorder = PopoTrackingRecorder::new();
     let mut wait = pin!(recorder.wait("bank", 2, Duration::from_secs(3600)));
     assert!(wait.as_mut().now_or_never().is_none());
@@ -190,7 +191,7 @@ fn waiting_ends_with_its_time_and_with_the_recorder() {
 }
 
 #[test]
-fn a_position_beyond_what_the_upstream_has_is_refused() {
+fn a_position_beyond_the_upstream_is_rejected() {
     let (recorder, upstream) = (PopoTrackingRecorder::new(), PopoApplicationRecorder::new());
     let verified = || recorder.validated_position("bank", &upstream).now_or_never().unwrap();
     assert_eq!(verified().unwrap(), None);
@@ -218,8 +219,8 @@ fn a_pause_ends_when_the_signal_closes_and_not_before() {
 }
 
 #[test]
-fn a_subscription_may_wait_for_ever_to_look_by_itself() {
-    // The timer panics at a moment that no clock can show.
+fn the_poll_interval_of_a_subscription_may_be_unlimited() {
+    // The timer panics for an instant that the clock cannot represent.
     let recorder = PopoApplicationRecorder::new();
     let mut subscription = recorder.subscribe(0, []).poll_interval(Duration::MAX);
     let mut page = pin!(subscription.next_page());

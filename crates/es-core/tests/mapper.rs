@@ -1,4 +1,4 @@
-//! What stands in the stored bytes, and what becomes of bytes that are not as expected.
+//! Tests of the stored bytes of events, and of the errors for unexpected bytes.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "these are tests")]
 
@@ -30,7 +30,7 @@ fn decode<E: Event>(state: &str, topic: Topic) -> Result<DomainEvent<E>, Persist
     mapper().to_domain_event(&stored(topic, state.as_bytes()))
 }
 
-/// What reading a state fails with, causes included.
+/// The error message of reading a state, causes included.
 fn failure(state: &str) -> String {
     let error = decode::<Credited>(state, Credited::TOPIC).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
@@ -63,7 +63,7 @@ fn an_event_is_read_back_as_it_was() {
 }
 
 #[test]
-fn attributes_may_stand_in_any_order_with_any_spacing_and_escapes() {
+fn attributes_are_read_in_any_order_with_any_spacing_and_escapes() {
     for state in [
         r#"{"class_version":2,"currency":"CHF","amount":5,"timestamp":1700000000}"#,
         r#" { "amount" : 5 , "timestamp" : 1700000000 , "class_version" : 2 , "currency" : "CHF" } "#,
@@ -80,7 +80,7 @@ fn an_older_class_version_is_upcast() {
 }
 
 #[test]
-fn a_newer_class_version_is_a_better_reason_than_what_it_lacks() {
+fn the_error_names_a_newer_class_version_before_a_missing_attribute() {
     let newer = r#"{"timestamp":1700000000,"class_version":3}"#;
     assert!(failure(newer).ends_with("class version 3 is not known to this program"), "{}", failure(newer));
 
@@ -88,7 +88,7 @@ fn a_newer_class_version_is_a_better_reason_than_what_it_lacks() {
     assert!(error.to_string().ends_with("class version 3 is not known to this program"), "{error}");
 }
 
-/// An event that knows of no class version but the first.
+/// An event that has only the first class version.
 #[derive(Debug, Deserialize)]
 #[serde(crate = "es_core::serde")]
 struct Opened {
@@ -112,7 +112,7 @@ impl Event for Opened {
 }
 
 #[test]
-fn an_attribute_that_a_newer_class_version_renamed_is_not_the_reason_that_is_told() {
+fn the_error_names_a_newer_class_version_before_an_attribute_that_it_renamed() {
     let topic = Topic::from_static("bank:Account.Opened");
     let newer = r#"{"timestamp":1700000000,"holder":"Ada","class_version":2}"#;
     let error = decode::<Opened>(newer, topic.clone()).unwrap_err();
@@ -123,7 +123,7 @@ fn an_attribute_that_a_newer_class_version_renamed_is_not_the_reason_that_is_tol
 }
 
 #[test]
-fn what_is_not_a_state_is_an_error_that_names_the_event() {
+fn an_invalid_state_is_an_error_that_names_the_event() {
     for state in [
         "",
         "null",
@@ -146,7 +146,7 @@ fn what_is_not_a_state_is_an_error_that_names_the_event() {
     }
 }
 
-/// An event without attributes, whose author saw nothing to decode.
+/// An event without attributes, whose implementation decodes nothing.
 #[derive(Debug, PartialEq)]
 struct Settled;
 
@@ -174,7 +174,7 @@ fn an_event_that_decodes_nothing_still_has_its_timestamp() {
 }
 
 #[test]
-fn a_missing_timestamp_is_told() {
+fn a_missing_timestamp_is_an_error() {
     let failure = failure(r#"{"amount":5,"currency":"CHF","class_version":2}"#);
     assert!(failure.ends_with("the state has no timestamp"), "{failure}");
 }
@@ -210,7 +210,7 @@ impl Event for Unwritable {
 }
 
 #[test]
-fn what_cannot_be_written_is_an_error_that_names_the_event() {
+fn an_encoding_error_names_the_event() {
     let error = mapper().to_stored_event(&at(7, Unwritable)).unwrap_err();
     let chain = chain(&error);
     assert!(
@@ -220,7 +220,7 @@ fn what_cannot_be_written_is_an_error_that_names_the_event() {
     assert!(chain.ends_with("it has no representation"), "{chain}");
 }
 
-/// Marks its input in front; what lacks the mark is refused.
+/// Prefixes its input with a mark; input without the mark is rejected.
 #[derive(Debug)]
 struct Mark(u8);
 

@@ -1,4 +1,4 @@
-//! Streams give what one selection gives, a page at a time.
+//! Streams return the same items as one selection, a page at a time.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "these are tests")]
 
@@ -23,7 +23,7 @@ use support::{ID, now};
 
 const TOPICS: [Topic; 2] = [Topic::from_static("even"), Topic::from_static("odd")];
 
-/// Remembers the limits that it was asked with, and fails at the read that it is told to.
+/// Records the limits of all reads, and fails at the configured read.
 #[derive(Debug, Default)]
 struct Observed {
     recorder: PopoApplicationRecorder,
@@ -128,7 +128,7 @@ fn no_more_is_read_than_the_limit() {
 }
 
 #[test]
-fn nothing_is_read_before_it_is_asked_for() {
+fn a_stream_reads_nothing_before_it_is_polled() {
     let recorder = Observed::with_versions(1..=10);
     let mut stream = Box::pin(recorder.stream_events_by(pages_of(3), ID, EventRange::all()));
     assert!(recorder.limits().is_empty());
@@ -171,7 +171,7 @@ fn an_error_is_the_last_item() {
 
 proptest! {
     #[test]
-    fn a_stream_gives_what_a_selection_gives(
+    fn a_stream_returns_the_items_of_a_selection(
         versions in subsequence((-8..=24_i64).collect::<Vec<_>>(), 0..=33),
         page_size in 1..12_usize,
         gt in of(-10..=26_i64),
@@ -186,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_of_notifications_gives_what_a_selection_gives(
+    fn a_stream_of_notifications_returns_the_items_of_a_selection(
         length in 0..40_i64,
         page_size in 1..12_usize,
         start in of((-2..42_i64, any::<bool>())),

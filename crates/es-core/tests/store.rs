@@ -19,7 +19,7 @@ fn store() -> EventStore<Arc<dyn DynProcessRecorder>, Json> {
 }
 
 #[test]
-fn what_is_put_is_got_and_streamed() {
+fn put_events_are_returned_by_get_and_stream() {
     let store = store();
     let events: Vec<_> = (1..=5).map(|version| at(version, credited(10 * version))).collect();
     assert_eq!(now(store.put(&events)).unwrap(), [1, 2, 3, 4, 5]);
@@ -30,7 +30,7 @@ fn what_is_put_is_got_and_streamed() {
 }
 
 #[test]
-fn putting_nothing_is_fine() {
+fn putting_an_empty_list_is_accepted() {
     assert!(now(store().put::<Credited>(&[])).unwrap().is_empty());
 }
 
@@ -44,7 +44,7 @@ fn a_conflict_records_nothing_of_the_batch() {
 }
 
 #[test]
-fn a_batch_takes_events_of_several_types_and_a_position() {
+fn a_batch_contains_events_of_several_types_and_a_position() {
     let store = store();
     let tracking = Tracking::new("upstream", 7).unwrap();
     let batch = store.batch().with(&[at(1, credited(1))]).unwrap().with(&[at(2, Closed {})]).unwrap();

@@ -1,5 +1,5 @@
-//! How a subscription reads: its pages, its position, what it does when reading fails, and when nobody wakes
-//! it.
+//! Tests of the reads of a subscription: its pages, its position, failed reads, and polling without
+//! wake-ups.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "these are tests")]
 
@@ -27,7 +27,7 @@ use support::{now, stored};
 const OPENED: Topic = Topic::from_static("bank:Account.Opened");
 const CLOSED: Topic = Topic::from_static("bank:Account.Closed");
 
-/// Fails as it is told to, counts how often it is asked for the end of the log, and wakes nobody.
+/// Fails with the configured errors, counts the reads of the end of the log, and wakes no listener.
 #[derive(Debug, Default)]
 struct Moody {
     recorder: PopoApplicationRecorder,
@@ -37,7 +37,7 @@ struct Moody {
 }
 
 impl Moody {
-    /// With an event of each of these topics.
+    /// A recorder with one event of each of these topics.
     fn with(topics: impl IntoIterator<Item = Topic>) -> Arc<Self> {
         let moody = Self::default();
         let events = (1..).zip(topics).map(|(version, topic)| event(version, topic));
@@ -112,7 +112,7 @@ fn summary(page: Result<Option<Page>, PersistenceError>) -> (Vec<i64>, i64, i64)
 }
 
 #[test]
-fn pages_tell_how_far_behind_the_end_they_are() {
+fn pages_have_their_distance_to_the_end() {
     let recorder = Moody::with(vec![OPENED; 5]);
     let mut subscription = recorder.subscribe(0, []).page_size(pages_of(2));
     assert_eq!(summary(now(subscription.next_page())), (vec![1, 2], 2, 3));
@@ -122,7 +122,7 @@ fn pages_tell_how_far_behind_the_end_they_are() {
 }
 
 #[test]
-fn nothing_of_a_topic_is_passed_over_between_two_pages() {
+fn no_notification_of_a_topic_is_skipped_between_two_pages() {
     let recorder = Moody::with([OPENED, CLOSED, OPENED, CLOSED, OPENED, CLOSED]);
     let mut in_two = recorder.subscribe(0, [OPENED]).page_size(pages_of(2));
     assert_eq!(summary(now(in_two.next_page())), (vec![1, 3], 3, 3));
@@ -133,7 +133,7 @@ fn nothing_of_a_topic_is_passed_over_between_two_pages() {
 }
 
 #[test]
-fn a_subscription_goes_on_where_it_is_told_to() {
+fn a_subscription_continues_after_a_given_position() {
     let recorder = Moody::with(vec![OPENED; 5]);
     let mut subscription = recorder.subscribe(3, []);
     assert_eq!(subscription.position(), 3);
@@ -145,7 +145,7 @@ fn a_subscription_goes_on_where_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn a_failure_that_may_pass_is_tried_again() {
+async fn a_transient_failure_is_retried() {
     let recorder = Moody::with([OPENED]);
     recorder.fail_with([lost(), lost()]);
     let mut subscription = recorder.subscribe(0, []);
@@ -154,7 +154,7 @@ async fn a_failure_that_may_pass_is_tried_again() {
 }
 
 #[test]
-fn a_failure_that_stays_is_told_and_moves_nothing() {
+fn a_permanent_failure_is_returned_and_moves_no_position() {
     let recorder = Moody::with([OPENED]);
     let full = || PersistenceError::operational("the disk is full");
     recorder.fail_with([full()]);
@@ -169,7 +169,7 @@ fn a_failure_that_stays_is_told_and_moves_nothing() {
 }
 
 #[test]
-fn closing_ends_a_subscription_that_fails() {
+fn closing_ends_a_failing_subscription() {
     let recorder = Moody::with([OPENED]);
     recorder.fail_with([lost()]);
     let mut subscription = recorder.subscribe(0, []);
@@ -183,7 +183,7 @@ fn closing_ends_a_subscription_that_fails() {
 }
 
 #[tokio::test]
-async fn what_nobody_tells_of_is_found_by_looking() {
+async fn commits_without_a_notification_are_found_by_polling() {
     let recorder = Moody::with([]);
     let mut subscription = recorder.subscribe(0, []).poll_interval(Duration::ZERO);
     let mut page = pin!(subscription.next_page());

@@ -1,4 +1,4 @@
-//! Topics, positions, versions and errors: what they refuse and what they say.
+//! Topics, positions, versions and errors: rejected values and messages.
 
 use std::{cmp::Ordering, collections::HashSet, error::Error};
 
@@ -50,7 +50,7 @@ fn topics_are_compared_as_their_texts() {
 
 #[test]
 #[should_panic(expected = "a topic is not empty")]
-fn a_literal_that_is_no_topic_is_a_mistake_in_the_program() {
+fn an_invalid_topic_literal_panics() {
     let _ = Topic::from_static("");
 }
 
@@ -76,7 +76,7 @@ fn a_position_accounts_for_notifications_from_the_first_on() {
 }
 
 #[test]
-fn a_portion_is_recorded_from_its_first_notification_to_the_last_that_is_handled() {
+fn a_batch_is_recorded_from_its_first_notification_to_the_last_that_is_handled() {
     let notifications = [4, 6, 9].map(|id| Notification { id, event: event(id) });
     let batch = NotificationBatch {
         application_name: "upstream",
@@ -109,7 +109,7 @@ fn an_event_that_happens_now_is_stamped_in_whole_microseconds() {
 }
 
 #[test]
-fn a_conflict_is_an_integrity_error_that_names_what_collided() {
+fn a_conflict_is_an_integrity_error_that_names_the_version() {
     let version = Conflict::Version { originator_id: Uuid::max(), originator_version: -5 };
     let position = Conflict::Tracking { application_name: "up".to_owned(), notification_id: 7 };
     for (conflict, named) in [
@@ -184,7 +184,7 @@ fn kinds_of_errors_have_names() {
 }
 
 #[test]
-fn what_unwrapping_an_error_shows_has_kind_message_conflict_and_cause() {
+fn debug_of_an_error_has_kind_message_conflict_and_cause() {
     let conflict = Conflict::Tracking { application_name: "up".to_owned(), notification_id: 7 };
     let cause = std::io::Error::other("the disk is full");
     let shown = format!("{:?}", PersistenceError::from(conflict).with_source(cause));
@@ -228,7 +228,7 @@ proptest! {
     }
 
     #[test]
-    fn a_selection_holds_what_lies_between_its_bounds(id in near(), start in near(), stop in near()) {
+    fn a_selection_contains_the_ids_between_its_bounds(id in near(), start in near(), stop in near()) {
         let all = NotificationSelection::new(1);
         prop_assert!(all.contains(id));
         prop_assert_eq!(all.clone().start(start).contains(id), start <= id);

@@ -1,4 +1,4 @@
-//! What sealing and opening an event of 341 bytes costs, and the nonce alone.
+//! The cost of sealing and opening an event of 341 bytes, and of the nonce alone.
 #![expect(clippy::print_stdout, reason = "the numbers are what a benchmark is for")]
 
 use std::{hint::black_box, time::Instant};
@@ -33,7 +33,7 @@ fn main() -> Result<(), PersistenceError> {
     })
 }
 
-/// Prints what one call takes: the median of all rounds, and the best, which a busy machine shifts less.
+/// Prints the time of one call: the median of all rounds, and the minimum, which load affects less.
 fn report(
     name: &str,
     mut call: impl FnMut() -> Result<(), PersistenceError>,

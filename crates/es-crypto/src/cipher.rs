@@ -187,7 +187,7 @@ mod tests {
 
     /// Nonces are random, so that only here, below them, can sealing be compared byte for byte.
     #[test]
-    fn with_the_nonces_of_the_python_library_its_very_bytes_are_written() {
+    fn with_the_nonces_of_the_python_library_the_bytes_are_identical() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/python/cipher-and-compressor.json");
         let vectors: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let vectors = vectors["aes_gcm"].as_array().unwrap();

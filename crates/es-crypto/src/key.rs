@@ -1,4 +1,4 @@
-//! Keys: never shown, and zeroized when dropped.
+//! Keys: never displayed, and zeroized when dropped.
 
 use std::fmt;
 

@@ -32,13 +32,13 @@
 //! assert_eq!(decrypted, br#"{"owner":"Ada"}"#);
 //! # Ok::<(), es_core::PersistenceError>(())
 //! ```
-//! Usually a cipher is given to a mapper: `Mapper::new(transcoder).with_cipher(Arc::new(cipher))`.
+//! Usually a cipher is passed to a mapper: `Mapper::new(transcoder).with_cipher(Arc::new(cipher))`.
 //!
 //! # How many events one key may encrypt
-//! Two states under one key and one nonce betray each other, and allow forgeries. Nonces are 96
+//! Two states with the same key and nonce reveal each other, and allow forgeries. Nonces are 96
 //! random bits, so that two may fall together by chance: NIST SP 800-38D (section 8.3) therefore
 //! allows a key 2³² encryptions, about 4.3 billion, where the chance is below 2⁻³².
-//! An application that records more needs another key by then. Nothing counts for you: the count
+//! An application that records more needs another key by then. The cipher does not count: the count
 //! goes over all processes that ever used the key, Python's included.
 //!
 //! # Where nonces come from
@@ -60,13 +60,12 @@
 //! The C library decides between system call and vDSO: glibc from 2.41, on Linux from 6.11, takes
 //! the vDSO.
 //!
-//! # What becomes of keys
+//! # Keys in memory
 //! [`AesKey`] overwrites its bytes when it is dropped, and no `Debug` or error shows them. The
-//! cipher keeps the expanded key for as long as it lives: `aes-gcm` (AES-192) overwrites it when
-//! the cipher is dropped; `ring` (AES-128, AES-256) offers no way to, so that it stays in memory
-//! until that memory is used again. The texts that come from and go to
-//! [`create_key`](AesCipher::create_key) and [`from_base64`](AesCipher::from_base64) are the
-//! caller's.
+//! cipher keeps the expanded key until it is dropped: `aes-gcm` (AES-192) overwrites it when
+//! the cipher is dropped; `ring` (AES-128, AES-256) has no such function, so that it stays in memory
+//! until that memory is reused. The caller is responsible for the texts that
+//! [`create_key`](AesCipher::create_key) returns and [`from_base64`](AesCipher::from_base64) reads.
 
 mod cipher;
 mod key;

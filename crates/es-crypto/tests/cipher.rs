@@ -1,4 +1,4 @@
-//! The promises of the cipher: every plaintext comes back, and nothing else passes for one.
+//! The guarantees of the cipher: every plaintext is decrypted unchanged, and other bytes are rejected.
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
 use std::{collections::HashSet, thread};
@@ -52,7 +52,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_refused(
+    fn random_bytes_are_rejected(
         key_length in prop::sample::select(&KEY_LENGTHS[..]),
         bytes in prop::collection::vec(any::<u8>(), 0..256),
     ) {
@@ -78,7 +78,7 @@ fn output_is_appended_and_untouched_on_failure() {
 }
 
 #[test]
-fn a_flipped_bit_is_refused_wherever_it_is() {
+fn a_flipped_bit_is_rejected_at_every_position() {
     for key_length in KEY_LENGTHS {
         let cipher = new_cipher(key_length);
         let ciphertext = encrypt(&cipher, b"a small state");
@@ -114,7 +114,7 @@ fn another_key_is_refused() {
 }
 
 #[test]
-fn keys_of_other_sizes_are_refused_and_told_by_size_alone() {
+fn keys_of_other_sizes_are_rejected_with_their_size_only() {
     for num_bytes in [0, 1, 15, 17, 23, 25, 31, 33, 64] {
         let expected =
             format!("a cipher key is expected to have 16, 24 or 32 bytes; this one has {num_bytes}");
@@ -128,7 +128,7 @@ fn keys_of_other_sizes_are_refused_and_told_by_size_alone() {
 }
 
 #[test]
-fn what_is_not_base64_is_refused_and_never_shown() {
+fn invalid_base64_is_rejected_and_never_displayed() {
     for text in ["secret!!", "QUJDRA=", "ключ", "c2VjcmV0c2VjcmV0c2VjcmV0IQ", "c2VjcmV0", ""] {
         let error = AesCipher::from_base64(text).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Programming);
@@ -188,7 +188,7 @@ fn threads_share_a_cipher_and_never_a_nonce() {
 }
 
 #[test]
-fn threads_share_a_cipher_and_read_each_other() {
+fn threads_share_a_cipher_and_decrypt_each_others_states() {
     for key_length in KEY_LENGTHS {
         let cipher = new_cipher(key_length);
         thread::scope(|scope| {

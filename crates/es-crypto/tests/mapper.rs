@@ -91,7 +91,7 @@ fn assert_named(mapper: &Mapper<PlainJson>, stored: &StoredEvent, key: &str) {
 }
 
 #[test]
-fn what_cannot_be_decrypted_is_named() {
+fn a_decryption_error_names_the_event() {
     for num_bytes in [16, 24, 32] {
         let key = AesCipher::create_key(num_bytes).unwrap();
         let right = mapper(&key);

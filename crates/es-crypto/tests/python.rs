@@ -1,6 +1,6 @@
-//! What the Python library encrypted opens here, every vector of it.
+//! Every vector that the Python library encrypted is decrypted.
 //!
-//! The other direction stands in `cipher.rs`: with the nonce of a vector, the vector's bytes are written.
+//! The other direction is tested in `cipher.rs`: with the nonce of a vector, the vector's bytes are written.
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
 use es_compress::ZlibCompressor;

@@ -1,4 +1,4 @@
-//! What stands in `#[event(…)]`.
+//! The content of `#[event(…)]`.
 
 use proc_macro2::Span;
 use syn::{
@@ -12,7 +12,7 @@ use syn::{
     token::Paren,
 };
 
-/// The keys that a place accepts, and what the place is called in messages.
+/// The keys that a location accepts, and the name of the location in messages.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     name: &'static str,

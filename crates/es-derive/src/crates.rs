@@ -1,4 +1,4 @@
-//! Where generated code finds the library.
+//! The paths of the library in generated code.
 
 use proc_macro_crate::{FoundCrate, crate_name};
 use proc_macro2::Span;
@@ -19,8 +19,8 @@ pub(crate) struct Crates {
 impl Crates {
     /// `named` by `#[event(crate = …)]`, or else found among the dependencies.
     ///
-    /// Single crates come before the facade: what is found may be a dev-dependency, which the library
-    /// that the code is for does not have, and the facade is the likelier one to be only that.
+    /// Single crates come before the facade: a crate that is found may be a dev-dependency, which the library
+    /// itself does not have, and the facade is more likely to be one.
     pub(crate) fn find(named: Option<Path>) -> Result<Self> {
         if let Some(facade) = named {
             return Ok(Self { core: facade.clone(), facade: Some(facade) });

@@ -1,4 +1,4 @@
-//! The type that is to be an event, understood and checked.
+//! Parses and validates the type of an event.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::{
     serde_attributes::ContainerSerde,
 };
 
-/// The type that is to be an event.
+/// The type of an event.
 pub(crate) struct EventType {
     pub(crate) ident: Ident,
     pub(crate) crates: Crates,
@@ -91,7 +91,7 @@ impl EventType {
     }
 }
 
-/// Calls the type by its name instead of `Self`, which means another type in the mirrors.
+/// Replaces `Self` by the name of the type, because `Self` is another type in the mirrors.
 struct Named<'a>(&'a Ident);
 
 impl VisitMut for Named<'_> {

@@ -1,7 +1,7 @@
-//! The code that is generated.
+//! The generated code.
 //!
-//! serde itself writes and reads the attributes, so that its own field attributes mean what they
-//! mean: the type is mirrored by one that derives `Serialize` in its place
+//! serde itself writes and reads the attributes, so that its own field attributes keep their
+//! meaning: the type is mirrored by one that derives `Serialize` in its place
 //! (`#[serde(remote = "…")]`), and each layout by a struct that derives `Deserialize`.
 
 use proc_macro2::TokenStream;
@@ -143,7 +143,7 @@ fn read_mirror(event: &EventType, layout: &Layout) -> TokenStream {
     }
 }
 
-/// For `#[serde(default)]` on a struct: missing attributes are those of the struct's own default.
+/// The code for `#[serde(default)]` on a struct: missing attributes are those of the struct's own default.
 fn default(
     event: &EventType,
     layout: &Layout,
@@ -254,7 +254,7 @@ fn pattern(event: &EventType, layout: &Layout) -> TokenStream {
     quote!(#path { .. })
 }
 
-/// Takes a value of the layout apart, or makes one.
+/// A pattern that destructures a value of the layout, or an expression that constructs one.
 fn pattern_with_fields(event: &EventType, layout: &Layout) -> TokenStream {
     let (path, fields) = (path(event, layout), named_fields(&layout.body));
     match &layout.body {
@@ -272,7 +272,7 @@ fn named_fields(body: &Body) -> Vec<&Ident> {
     }
 }
 
-/// Cannot be a name that the program's types in the fields mean.
+/// A name that cannot conflict with types of the program in the fields.
 fn mirror_name(layout: &Layout) -> Ident {
     format_ident!("__Read{}", layout.ident)
 }

@@ -1,4 +1,4 @@
-//! What a struct, or one variant of an enum, is stored as.
+//! The stored form of a struct, or of one variant of an enum.
 
 use std::collections::HashSet;
 
@@ -36,9 +36,9 @@ pub(crate) struct Layout {
 /// The location of the attributes.
 pub(crate) enum Body {
     Named(Vec<Attributes>),
-    /// In the fields of the one value inside.
+    /// The fields of the single inner value.
     Newtype(Box<Attributes>),
-    /// There are none.
+    /// No attributes.
     Unit,
 }
 
@@ -53,11 +53,11 @@ pub(crate) struct Attributes {
 impl Layout {
     /// The class version that is written.
     pub(crate) fn version(&self) -> u32 {
-        // Each old layout was written out in the source; there are never so many.
+        // Each old layout is written in the source, so the number is always small.
         u32::try_from(self.old_layouts.len()).map_or(u32::MAX, |older| older.saturating_add(1))
     }
 
-    /// The type that the last upcast makes.
+    /// The type that the last upcast returns.
     pub(crate) fn upcast_target(&self) -> Type {
         match &self.body {
             Body::Newtype(inside) => inside.ty.clone(),
@@ -129,7 +129,7 @@ impl Body {
     }
 }
 
-/// A name in the stored state, and where the source says so.
+/// A name in the stored state, and its span in the source.
 type Name = (String, Span);
 
 impl Attributes {
@@ -157,7 +157,7 @@ impl Attributes {
     }
 }
 
-/// Has serde write and read the field as the adapter does.
+/// Makes serde write and read the field with the adapter.
 fn adapt(serde: &mut FieldSerde, field: &Field, mut adapter: Type, crates: &Crates) -> Result<()> {
     if let Some(span) = serde.adapter {
         return Err(Error::new(span, "a field has one adapter: either serde's or that of `#[event(…)]`"));

@@ -1,7 +1,7 @@
 //! `#[derive(Event)]`: topic, class version and flat state of an event type.
 //!
 //! It implements the trait `Event` of `es-core`: for a struct, which has one topic, or an enum, which
-//! has one for each variant. Whatever it does can be written by hand through that trait.
+//! has one for each variant. The trait can be implemented by hand instead.
 //!
 //! # Example
 //! ```
@@ -68,13 +68,13 @@
 //! | enum | `topic = "…"` | Variants without a topic of their own have this one, a dot, and their name. |
 //! | struct, variant | `alias = "…"` | One more topic that is read, never written; may be repeated. |
 //! | enum | `alias = "…"` | The same for all variants without a topic of their own: the enum's old name. |
-//! | struct, variant | `version = 2` | The class version that is written; 1 by default. See [below](#versions). |
+//! | struct, variant | `version = 2` | The written class version; 1 by default. See [below](#versions). |
 //! | struct, variant | `upcast(1 = …)` | How states of older class versions are read. |
-//! | struct, enum | `crate = path` | Where the library stands: a crate like `es_persistence` that re-exports it. |
-//! | field | `registered` | The transcoder's registry knows how to write the type: short for `as = Registered`. |
+//! | struct, enum | `crate = path` | The path of a crate that re-exports the library, as `es_persistence`. |
+//! | field | `registered` | The type has a registered transcoding: short for `as = Registered`. |
 //! | field | `as = Vec<Registered>` | The same for a part of the type. |
 //!
-//! Topics are texts and stand in quotes; types and paths stand without.
+//! Topics are written in quotes, types and paths without.
 //!
 //! A type derives `Event` by the paths of `es-core` and, for `registered` and `as`, `es-transcode` where
 //! the package depends on them, and else by that of `es-persistence`.
@@ -88,31 +88,30 @@
 //!   attributes. A field of such a name is an error when compiled; one that is found only in the
 //!   value inside a newtype, or in a flattened map, is an error when the event is written.
 //!
-//! serde writes and reads the fields, and its attributes mean what they mean elsewhere:
+//! serde writes and reads the fields, and its attributes have their usual meaning:
 //! - on fields all of them (`rename`, `alias`, `default`, `skip`, `skip_serializing_if`, `with`,
 //!   `flatten`, …);
 //! - on a struct `rename_all`, `default` and `deny_unknown_fields`; on an enum `rename_all_fields` and
 //!   `deny_unknown_fields`; on a variant `rename_all`.
 //!
-//! What else the type says for a `derive(Serialize)` of its own, such as `tag`, does not concern its
-//! events; what would change their layout, such as `transparent` or `into`, is an error.
+//! Other attributes for a `derive(Serialize)` of the type, such as `tag`, do not affect its events;
+//! attributes that would change their layout, such as `transparent` or `into`, are an error.
 //!
-//! Attributes in a state that the type does not have are ignored, unless `deny_unknown_fields` says
-//! otherwise: another process may write newer events. Those that are missing are an error that names
+//! Attributes in a state that the type does not have are ignored, unless `deny_unknown_fields` is
+//! set: another process may write newer events. Those that are missing are an error that names
 //! them, unless they are an `Option` or have a `default`.
 //!
 //! # Values that the format lacks
-//! JSON has no UUIDs, dates or decimals: the transcoder's registry says how their types are written.
-//! `as` takes the adapters of `serde_with`, among them `Registered`, and `_` for what serde does
-//! itself: `#[event(as = Option<(_, Registered)>)]` for an `Option<(u32, Uuid)>`. A missing `Option`
+//! JSON has no UUIDs, dates or decimals: the transcoder's registry defines how their types are written.
+//! `as` takes the adapters of `serde_with`, among them `Registered`, and `_` for serde's own
+//! behaviour: `#[event(as = Option<(_, Registered)>)]` for an `Option<(u32, Uuid)>`. A missing `Option`
 //! is `None` with an adapter too.
 //!
 //! # Versions
-//! When a layout changes in a way that the present type cannot read, what older versions wrote gets
-//! types of its own, one for each class version: any that derive `Deserialize`. Each is converted to
-//! the next by [`From`], or [`TryFrom`] where that can fail, and the last one to the present: the enum
-//! or struct itself, or the value inside a newtype. So that a new version adds one conversion and the
-//! older ones stand as they were written and tested.
+//! If a layout changes in a way that the current type cannot read, each older class version gets its own
+//! type: any type that derives `Deserialize`. Each is converted to the next by [`From`], or [`TryFrom`]
+//! where that can fail, and the last one to the current type: the enum or struct itself, or the value
+//! inside a newtype. A new version adds one conversion, and the older ones stay unchanged.
 //! ```
 //! # use es_derive::Event;
 //! # use serde::Deserialize;
@@ -149,9 +148,9 @@
 //!     }
 //! }
 //! ```
-//! `1 = _` says that the next version reads what this one wrote. No version may be left out: its
-//! events would be unreadable. A state of a version that the program does not know is an error that
-//! names it. States of a topic with versions are looked through once more to find theirs.
+//! `1 = _` means that the type of the next version reads the states of this one. No version may be
+//! omitted: its events would be unreadable. A state of an unknown version is an error that names it. States
+//! of a topic with versions need one more pass, to find the version.
 
 mod attributes;
 mod crates;
@@ -165,7 +164,7 @@ use syn::{DeriveInput, Error, parse_macro_input};
 
 use crate::event_type::EventType;
 
-/// Makes a struct or an enum an event: its topics, class versions and flat state.
+/// Implements `Event` for a struct or an enum: topics, class versions and flat state.
 ///
 /// The [crate documentation](crate) lists the attributes.
 /// ```

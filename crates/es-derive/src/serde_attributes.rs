@@ -1,4 +1,4 @@
-//! What stands in `#[serde(…)]`: mostly handed on to serde, and read where it names attributes.
+//! The content of `#[serde(…)]`: mostly passed on to serde, and parsed where it names attributes.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::{
@@ -81,9 +81,9 @@ pub(crate) struct FieldSerde {
     pub(crate) has_default: bool,
     /// `with` and its halves.
     pub(crate) adapter: Option<Span>,
-    /// Never written nor read, or written as other attributes than its own.
+    /// True if the field is neither written nor read, or is written under other names.
     pub(crate) nameless: bool,
-    /// Both written and read under `renames` instead of the field's own name.
+    /// True if the field is written and read under `renames` instead of its own name.
     pub(crate) is_renamed: bool,
     pub(crate) renames: Vec<LitStr>,
     pub(crate) aliases: Vec<LitStr>,
@@ -118,7 +118,7 @@ fn is_serde(attribute: &Attribute) -> bool {
     attribute.path().is_ident("serde")
 }
 
-/// Calls `f` with each key, and what follows it up to the next comma.
+/// Calls `f` with each key, and the tokens after it up to the next comma.
 fn for_each_key(
     attributes: &[Attribute],
     mut f: impl FnMut(&str, TokenStream, &ParseNestedMeta<'_>) -> Result<()>,

@@ -1,4 +1,4 @@
-//! Generated code stands in programs with names, lints and crates of their own.
+//! Generated code works in programs with their own names, lints and crates.
 #![deny(warnings, missing_docs, missing_debug_implementations, unreachable_pub, unused_qualifications)]
 #![deny(rust_2018_idioms, future_incompatible, unused_lifetimes, single_use_lifetimes)]
 
@@ -26,7 +26,7 @@ fn a_crate_that_reexports_the_library_can_be_named() {
     assert_eq!(written(&Opened { owner_id: Uuid::nil() }).1, state(attributes));
 }
 
-/// Types whose names the generated code means otherwise.
+/// Types with the names of other types in the generated code.
 mod names {
     use serde::{Deserialize, Serialize};
 
@@ -50,7 +50,7 @@ mod names {
 }
 
 #[test]
-fn the_programs_names_mean_what_they_mean() {
+fn names_of_the_program_keep_their_meaning() {
     use names::{Event, Registered, Result, State};
     let event =
         Event::Option { state: State(1), result: Result(2), registered: Registered(3), event: 4, topic: 5 };
@@ -62,7 +62,7 @@ fn the_programs_names_mean_what_they_mean() {
     assert_eq!(read::<Event>(&stored("names.Self_", &state(""))).unwrap(), Event::Self_);
 }
 
-/// Published, and partly to be used no longer.
+/// A public type with deprecated parts.
 #[derive(Clone, Debug, es_derive::Event)]
 #[event(topic = "old")]
 pub enum Old {
@@ -76,7 +76,7 @@ pub enum Old {
     Closed,
 }
 
-/// The lints that judge names were told so; the generated code has the names again.
+/// The type allows the naming lints; the generated code repeats the names without their warnings.
 #[allow(non_camel_case_types, non_snake_case, reason = "names as another language has them")]
 #[derive(Clone, Debug, PartialEq, es_derive::Event)]
 #[event(topic = "uncommon")]

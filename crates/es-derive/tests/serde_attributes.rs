@@ -1,4 +1,4 @@
-//! serde's attributes mean at an event what they mean elsewhere.
+//! serde's attributes have their usual meaning on events.
 
 mod support;
 
@@ -76,7 +76,7 @@ fn a_default_may_come_from_a_function() {
     assert_eq!(limited, Limited { limit: u32::MAX, hard: false });
 }
 
-/// Derives serde's traits too, for a purpose of its own: their attributes do not concern the event.
+/// Derives serde's traits too, for another purpose: their attributes do not affect the event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Event)]
 #[event(topic = "bank:Card")]
 #[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "UPPERCASE")]
@@ -143,7 +143,7 @@ struct Stamped {
 struct Nested(Stamped);
 
 #[test]
-fn what_has_no_names_is_refused_when_it_is_written() {
+fn values_without_names_are_rejected_on_write() {
     use Wrapping::{List, Maybe, Nested as Newtype, Nothing, Number, Stamped as Struct};
     let stamped = Stamped { timestamp: 1 };
     let refused = [
@@ -168,7 +168,7 @@ fn a_map_inside_a_variant_is_its_attributes() {
     assert_eq!(read::<Wrapping>(&stored("bank.Map", &state(r#","a":1,"b":2"#))).unwrap(), event);
 }
 
-/// A struct around another, and one of nothing.
+/// A struct that contains another, and an empty one.
 #[derive(Clone, Debug, PartialEq, Event)]
 #[event(topic = "bank:Audited", alias = "bank:Checked")]
 struct Audited(Details);

@@ -1,4 +1,4 @@
-//! What a derived event is stored as, byte for byte, and what is read back.
+//! The stored bytes of derived events, and the events that are read back.
 
 mod support;
 
@@ -82,14 +82,14 @@ fn every_shape_is_one_flat_object_under_its_topic() {
 }
 
 #[test]
-fn what_was_written_is_read_back() {
+fn written_values_are_read_back() {
     for (event, topic, attributes) in all() {
         assert_eq!(read::<AccountEvent>(&stored(topic, &state(attributes))).unwrap(), event);
     }
 }
 
 #[test]
-fn aliases_lead_to_the_same_variant() {
+fn aliases_decode_to_the_same_variant() {
     let attributes = state(r#","cents":1,"note":"""#);
     for topic in ["bank:Account.Deposited", "bank:Paid"] {
         let event: AccountEvent = read(&stored(topic, &attributes)).unwrap();
@@ -102,13 +102,13 @@ fn aliases_lead_to_the_same_variant() {
 }
 
 #[test]
-fn an_alias_of_the_enum_is_none_of_a_variant_with_a_topic_of_its_own() {
+fn an_alias_of_the_enum_does_not_apply_to_a_variant_with_its_own_topic() {
     let event = stored("bank:OldAccount.Credited", &state(r#","cents":1,"note":"""#));
     assert!(read::<AccountEvent>(&event).is_err());
 }
 
 #[test]
-fn topics_are_all_that_can_be_read() {
+fn topics_lists_all_readable_topics() {
     let expected = [
         "bank:Account.Opened",
         "bank:OldAccount.Opened",

@@ -24,7 +24,7 @@ enum AccountEvent {
     Burnt,
 }
 
-/// The first layout: a name in one piece.
+/// The first layout: a name as one text.
 #[derive(Deserialize)]
 struct RenamedV1 {
     name: String,
@@ -166,7 +166,7 @@ fn a_version_that_is_no_number_is_an_error() {
 }
 
 #[test]
-fn the_version_that_is_written_is_told() {
+fn class_version_returns_the_written_version() {
     assert_eq!(renamed().class_version(), 3);
     assert_eq!(AccountEvent::Burnt.class_version(), 1);
 }

@@ -1,4 +1,4 @@
-//! What the factory asks of a datastore.
+//! The interface between the factory and a datastore.
 
 use std::{fmt::Debug, sync::Arc};
 

@@ -15,21 +15,22 @@ use es_core::PersistenceError;
 /// |---|---|---|
 /// | `SQLITE_DBNAME` | required | path, `:memory:`, or a `file:` URI |
 /// | `SQLITE_LOCK_TIMEOUT` | 5 | seconds to wait for a lock of another process |
-/// | `POSTGRES_DBNAME`, `POSTGRES_HOST`, `POSTGRES_USER`, `POSTGRES_PASSWORD` | required | host and port may be lists, separated by commas |
-/// | `POSTGRES_PORT` | 5432 | |
-/// | `POSTGRES_SCHEMA` | `public` | where the tables stand |
-/// | `POSTGRES_CONN_MAX_AGE` | never | seconds after which a connection is replaced; 0: each serves one transaction |
-/// | `POSTGRES_PRE_PING` | no | whether a connection is tried before it is used |
-/// | `POSTGRES_LOCK_TIMEOUT` | 0, wait for ever | whole seconds to wait for the lock on the events table |
+/// | `POSTGRES_DBNAME`, `POSTGRES_USER`, `POSTGRES_PASSWORD` | required | |
+/// | `POSTGRES_HOST` | required | one host, or a list separated by commas |
+/// | `POSTGRES_PORT` | 5432 | one port, or a list separated by commas |
+/// | `POSTGRES_SCHEMA` | `public` | the schema of the tables |
+/// | `POSTGRES_CONN_MAX_AGE` | never | the maximum age of a connection in seconds; 0: one transaction |
+/// | `POSTGRES_PRE_PING` | no | check a connection before it is used |
+/// | `POSTGRES_LOCK_TIMEOUT` | 0, no limit | whole seconds to wait for the lock on the events table |
 /// | `POSTGRES_IDLE_IN_TRANSACTION_SESSION_TIMEOUT` | 0, never | whole seconds |
 /// | `POSTGRES_CONNECT_TIMEOUT` | 30 | seconds to wait for a connection |
-/// | `POSTGRES_RESPONSE_TIMEOUT` | 30 | seconds of silence until the server is asked whether it is at work; 0 is never |
-/// | `POSTGRES_POOL_SIZE` | 5 | connections that are kept open |
-/// | `POSTGRES_MAX_OVERFLOW` | 10 | more connections that are opened for a while |
-/// | `POSTGRES_MAX_WAITING` | 0, any number | callers that may wait for a connection |
+/// | `POSTGRES_RESPONSE_TIMEOUT` | 30 | seconds without a response until the server is checked; 0: never |
+/// | `POSTGRES_POOL_SIZE` | 5 | the connections that are kept open |
+/// | `POSTGRES_MAX_OVERFLOW` | 10 | additional temporary connections |
+/// | `POSTGRES_MAX_WAITING` | 0, no limit | the callers that may wait for a connection |
 /// | `POSTGRES_SSLMODE`, `POSTGRES_SSLROOTCERT` | `prefer` | as libpq's `sslmode` and `sslrootcert` |
-/// | `POSTGRES_ORDERING` | `serialized` | or `parallel`, when all readers use this library |
-/// | `POSTGRES_NOTIFY` | no | whether other processes are told at once of what is recorded; yes where the Python library's subscriptions follow |
+/// | `POSTGRES_ORDERING` | `serialized` | or `parallel`, if all readers use this library |
+/// | `POSTGRES_NOTIFY` | no | notify other processes of commits; enable it for subscriptions in Python |
 ///
 /// Timeouts that the server enforces are at most 2147483 s, others 4294967295 s; a larger value is an error.
 ///
@@ -45,7 +46,7 @@ pub struct Environment {
 impl Environment {
     /// The environment of this process.
     ///
-    /// Variables that are not Unicode are left out.
+    /// Variables that are not Unicode are skipped.
     pub fn of_process(application_name: impl Into<String>) -> Self {
         let unicode = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -56,7 +57,7 @@ impl Environment {
         }
     }
 
-    /// An environment of these variables alone.
+    /// An environment of only these variables.
     pub fn new<N: Into<String>, V: Into<String>>(
         application_name: impl Into<String>,
         variables: impl IntoIterator<Item = (N, V)>,
@@ -82,7 +83,7 @@ impl Environment {
     /// The value of a setting that has no default.
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) when it is not set, naming what was looked for.
+    /// [`Programming`](es_core::ErrorKind::Programming) if it is not set; the error names the variable.
     pub fn required(&self, key: &str) -> Result<&str, PersistenceError> {
         self.get(key).ok_or_else(|| {
             PersistenceError::programming(format!(
@@ -111,7 +112,7 @@ impl Environment {
     /// A setting in seconds, with fractions, from 0 to [`u32::MAX`].
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) for anything else, naming key, value and range.
+    /// [`Programming`](es_core::ErrorKind::Programming) for any other value; names key, value and range.
     pub fn seconds(&self, key: &str) -> Result<Option<Duration>, PersistenceError> {
         self.parsed(key, &format!("a number of seconds from 0 to {}", u32::MAX), |value| {
             let duration = Duration::try_from_secs_f64(value.parse().ok()?).ok()?;
@@ -122,7 +123,7 @@ impl Environment {
     /// A setting in whole seconds, from 0 to [`u32::MAX`].
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) for anything else, naming key, value and range.
+    /// [`Programming`](es_core::ErrorKind::Programming) for any other value; names key, value and range.
     pub fn whole_seconds(&self, key: &str) -> Result<Option<Duration>, PersistenceError> {
         self.whole_seconds_up_to(key, u32::MAX.into())
     }
@@ -130,17 +131,17 @@ impl Environment {
     /// A setting in whole seconds, from 0 to `max`.
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) for anything else, naming key, value and range.
+    /// [`Programming`](es_core::ErrorKind::Programming) for any other value; names key, value and range.
     pub fn whole_seconds_up_to(&self, key: &str, max: u64) -> Result<Option<Duration>, PersistenceError> {
         self.parsed(key, &format!("a whole number of seconds from 0 to {max}"), |value| {
             value.parse().ok().filter(|seconds| *seconds <= max).map(Duration::from_secs)
         })
     }
 
-    /// A setting that counts something.
+    /// A setting that is a count.
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) for anything else, naming key and value.
+    /// [`Programming`](es_core::ErrorKind::Programming) for any other value; names key and value.
     pub fn count(&self, key: &str) -> Result<Option<u32>, PersistenceError> {
         self.parsed(key, "a whole number, 0 or more", |value| value.parse().ok())
     }
@@ -153,7 +154,7 @@ impl Environment {
         ))
     }
 
-    /// The error for a setting that a part refused, whose value is not shown.
+    /// The error for a setting that a part rejected; it does not contain the value.
     pub fn unusable(&self, key: &str, refusal: &PersistenceError) -> PersistenceError {
         let name = self.entry(key).map_or_else(|| key.to_owned(), |(name, _)| name);
         PersistenceError::new(refusal.kind(), format!("environment variable {name}: {refusal}"))
@@ -169,7 +170,7 @@ impl Environment {
         parse(value.trim()).map(Some).ok_or_else(|| self.unreadable(key, value, expected))
     }
 
-    /// The variable that decides a setting: its full name and its value.
+    /// The variable that defines a setting: its full name and its value.
     fn entry(&self, key: &str) -> Option<(String, &str)> {
         self.names(key).find_map(|name| {
             let value = self.variables.get(&name)?;

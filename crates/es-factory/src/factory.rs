@@ -13,10 +13,10 @@ use es_transcode::JsonTranscoder;
 
 use crate::{Backend, Environment, Registry};
 
-/// The purpose of the table that snapshots stand in.
+/// The purpose of the table of snapshots.
 const SNAPSHOTS: &str = "snapshots";
 
-/// Builds the parts of an application's event store, as its environment says.
+/// Builds the parts of an application's event store from its environment.
 ///
 /// The recorders of one factory share one datastore: a connection pool, a writer, or a memory.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl InfrastructureFactory {
         Self::builder(application_name).build()
     }
 
-    /// Begins a factory for an application, with more to say about it.
+    /// Returns a builder of a factory for an application, with further options.
     pub fn builder(application_name: impl Into<String>) -> FactoryBuilder {
         FactoryBuilder {
             application_name: application_name.into(),
@@ -58,10 +58,10 @@ impl InfrastructureFactory {
     /// SQLite, `<application>_P` on PostgreSQL.
     ///
     /// # Errors
-    /// When the datastore cannot be opened, or the purpose cannot be part of a table's name.
+    /// If the datastore cannot be opened, or the purpose cannot be part of a table's name.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     pub async fn aggregate_recorder(
         &self,
         purpose: &str,
@@ -72,10 +72,10 @@ impl InfrastructureFactory {
     /// A recorder of the application's events.
     ///
     /// # Errors
-    /// When the datastore cannot be opened.
+    /// If the datastore cannot be opened.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     pub async fn application_recorder(&self) -> Result<Arc<dyn DynApplicationRecorder>, PersistenceError> {
         self.backend()?.application_recorder().await
     }
@@ -83,10 +83,10 @@ impl InfrastructureFactory {
     /// A recorder of tracking positions.
     ///
     /// # Errors
-    /// When the datastore cannot be opened.
+    /// If the datastore cannot be opened.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     pub async fn tracking_recorder(&self) -> Result<Arc<dyn DynTrackingRecorder>, PersistenceError> {
         self.backend()?.tracking_recorder().await
     }
@@ -94,10 +94,10 @@ impl InfrastructureFactory {
     /// A recorder of the application's events and its tracking positions.
     ///
     /// # Errors
-    /// When the datastore cannot be opened.
+    /// If the datastore cannot be opened.
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     pub async fn process_recorder(&self) -> Result<Arc<dyn DynProcessRecorder>, PersistenceError> {
         self.backend()?.process_recorder().await
     }
@@ -105,7 +105,7 @@ impl InfrastructureFactory {
     /// The cipher, if one is set.
     ///
     /// # Errors
-    /// When the setting names no known cipher, or its key is missing or unusable.
+    /// If the setting names no known cipher, or its key is missing or unusable.
     pub fn cipher(&self) -> Result<Option<Arc<dyn Cipher>>, PersistenceError> {
         self.registry.cipher(&self.environment)
     }
@@ -113,7 +113,7 @@ impl InfrastructureFactory {
     /// The compressor, if one is set.
     ///
     /// # Errors
-    /// When the setting names no known compressor.
+    /// If the setting names no known compressor.
     pub fn compressor(&self) -> Result<Option<Arc<dyn Compressor>>, PersistenceError> {
         self.registry.compressor(&self.environment)
     }
@@ -142,7 +142,7 @@ impl InfrastructureFactory {
     /// As [`mapper`](Self::mapper) and [`application_recorder`](Self::application_recorder).
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     pub async fn event_store(
         &self,
     ) -> Result<EventStore<Arc<dyn DynApplicationRecorder>, JsonTranscoder>, PersistenceError> {
@@ -156,7 +156,7 @@ impl InfrastructureFactory {
     /// [`is_snapshotting_enabled`](Self::is_snapshotting_enabled).
     ///
     /// # Cancel safety
-    /// Dropping the future does no harm.
+    /// Cancel safe.
     pub async fn snapshot_store(
         &self,
     ) -> Result<Option<EventStore<Arc<dyn DynAggregateRecorder>, JsonTranscoder>>, PersistenceError> {
@@ -215,7 +215,7 @@ impl FactoryBuilder {
         self
     }
 
-    /// Knows parts by the names of this registry.
+    /// Sets the registry, which defines the names of parts.
     pub fn registry(mut self, registry: Registry) -> Self {
         self.registry = registry;
         self
@@ -227,12 +227,12 @@ impl FactoryBuilder {
         self
     }
 
-    /// The factory. Nothing is opened yet.
+    /// Builds the factory, without opening the datastore.
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) when a setting is missing or cannot be read,
-    /// naming it; [`NotSupported`](es_core::ErrorKind::NotSupported) when it asks for a part that is
-    /// not compiled in.
+    /// [`Programming`](es_core::ErrorKind::Programming) if a setting is missing or cannot be read;
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) if a setting selects a part that is not compiled
+    /// in. The error names the setting.
     pub fn build(self) -> Result<InfrastructureFactory, PersistenceError> {
         let environment = self.environment.unwrap_or_else(|| Environment::of_process(self.application_name));
         require_uuid_ids(&environment)?;
@@ -245,7 +245,7 @@ impl FactoryBuilder {
             backend,
             is_closed: AtomicBool::new(false),
         };
-        // A wrong setting is an error now, not when the first event is put.
+        // An invalid setting is an error here, not when the first event is put.
         factory.mapper()?;
         factory.is_snapshotting_enabled()?;
         Ok(factory)

@@ -1,20 +1,26 @@
 //! Builds recorders, mappers and event stores from environment variables.
 //!
-//! Which parts a program has is decided when it is compiled, by features. Which of them it uses is
-//! decided when it runs, by its environment: the same variables, with the same meaning, as those of
-//! the Python `eventsourcing` library, so that one `.env` serves processes in both languages.
+//! The features of the crate define the parts of a program at compile time. The environment selects among
+//! them at run time, by the same variables, with the same meaning, as those of the Python `eventsourcing`
+//! library, so that one `.env` serves processes in both languages.
 //!
 //! | variable | default | meaning |
 //! |---|---|---|
-//! | `PERSISTENCE_MODULE`, else `INFRASTRUCTURE_FACTORY` | `popo` | `popo`, `sqlite`, `postgres`, their Python topics (`eventsourcing.sqlite`, also with `:Factory`), or a [registered](Registry) name |
-//! | `COMPRESSOR_TOPIC` | none | `zlib`, `zstd`, `eventsourcing.compressor:ZlibCompressor`, or a registered name |
-//! | `CIPHER_TOPIC`, `CIPHER_KEY` | none | `aes`, `eventsourcing.cipher:AESCipher`, `eventsourcing.cryptography:AESCipher`, or a registered name; a key alone means AES |
-//! | `IS_SNAPSHOTTING_ENABLED` | no | whether there is a [snapshot store](InfrastructureFactory::snapshot_store) |
-//! | `CREATE_TABLE` | yes | whether recorders create the tables that are missing |
+//! | `PERSISTENCE_MODULE`, else `INFRASTRUCTURE_FACTORY` | `popo` | the backend |
+//! | `COMPRESSOR_TOPIC` | none | the compressor |
+//! | `CIPHER_TOPIC`, `CIPHER_KEY` | none | the cipher; a key alone means AES |
+//! | `IS_SNAPSHOTTING_ENABLED` | no | enables the [snapshot store](InfrastructureFactory::snapshot_store) |
+//! | `CREATE_TABLE` | yes | recorders create missing tables |
 //! | `ORIGINATOR_ID_TYPE` | `uuid` | nothing else is supported yet |
 //!
-//! The variables of the backends stand with [`Environment`]. Every name is looked up with the
-//! application's name first: for the application `Bank`, `BANK_CIPHER_KEY` before `CIPHER_KEY`.
+//! The accepted names are the [registered](Registry) ones and these:
+//! - backends: `popo`, `sqlite`, `postgres`, and their Python topics (`eventsourcing.sqlite`, also with
+//!   `:Factory`);
+//! - compressors: `zlib`, `zstd`, `eventsourcing.compressor:ZlibCompressor`;
+//! - ciphers: `aes`, `eventsourcing.cipher:AESCipher`, `eventsourcing.cryptography:AESCipher`.
+//!
+//! [`Environment`] lists the variables of the backends. Every name is looked up with the application's
+//! name first: for the application `Bank`, `BANK_CIPHER_KEY` before `CIPHER_KEY`.
 //!
 //! # Example
 //! ```

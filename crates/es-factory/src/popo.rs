@@ -1,4 +1,4 @@
-//! The backend in memory.
+//! The in-memory backend.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use es_popo::{PopoAggregateRecorder, PopoProcessRecorder};
 
 use crate::Backend;
 
-/// One memory for each factory: its recorders see each other's events, as those of a database do.
+/// One datastore for each factory: its recorders share their events, as those of a database do.
 #[derive(Debug, Default)]
 pub(crate) struct Popo {
     events: PopoProcessRecorder,
@@ -22,7 +22,7 @@ pub(crate) struct Popo {
 
 impl Popo {
     fn of_purpose(&self, purpose: &str) -> PopoAggregateRecorder {
-        // Nothing panics while the map is locked.
+        // No code panics while the map is locked.
         let mut purposes = self.purposes.lock().unwrap_or_else(PoisonError::into_inner);
         purposes.entry(purpose.to_owned()).or_default().clone()
     }

@@ -1,4 +1,4 @@
-//! The names by which an environment chooses backends, ciphers and compressors.
+//! The names by which an environment selects backends, ciphers and compressors.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -6,7 +6,7 @@ use es_core::{Cipher, Compressor, PersistenceError};
 
 use crate::{Backend, Environment};
 
-/// The names by which an environment chooses backends, ciphers and compressors.
+/// The names by which an environment selects backends, ciphers and compressors.
 ///
 /// A value like any other, without global state: a program that adds parts of its own makes a
 /// [`standard`](Self::standard) registry, registers them, and gives it to the
@@ -48,8 +48,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The parts of this library that are compiled in; the names of the others are known, so that an
-    /// error can tell which feature has them.
+    /// The parts of this library that are compiled in. It also has the names of the others, so that an error
+    /// can name the feature that has them.
     pub fn standard() -> Self {
         let mut registry = Self {
             backends: Names::new("backend"),
@@ -70,8 +70,8 @@ impl Registry {
         self.backends.register(name, construct);
     }
 
-    /// Makes a cipher available as `CIPHER_TOPIC=name`. The function reads its key, or what else it
-    /// needs, from the environment.
+    /// Makes a cipher available as `CIPHER_TOPIC=name`. The function reads its key, and any other
+    /// setting, from the environment.
     pub fn register_cipher(
         &mut self,
         name: impl Into<String>,

@@ -1,4 +1,4 @@
-//! How settings are looked up and read.
+//! Tests of the lookup and parsing of settings.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
 
 use std::time::Duration;
@@ -75,13 +75,13 @@ fn a_required_setting_that_is_missing_is_named_as_it_was_looked_for() {
 }
 
 #[test]
-fn secrets_are_not_shown() {
+fn secrets_are_not_displayed() {
     let secret = "c2VjcmV0LXNlY3JldC1zZWNyZXQ=";
     let settings = [("CIPHER_KEY", secret), ("POSTGRES_PASSWORD", secret), ("PERSISTENCE_MODULE", "popo")];
     assert!(!format!("{:?}", environment(&settings)).contains(secret));
     let builder = InfrastructureFactory::builder("Bank").environment(settings);
     assert!(!format!("{builder:?}").contains(secret));
-    // The key is not one of AES: its size is told, not the key.
+    // The key is not valid for AES: the error contains its size, not the key.
     let error = builder.build().unwrap_err();
     assert!(!format!("{error} {error:?}").contains(secret), "{error}");
 }

@@ -1,4 +1,4 @@
-//! What an environment makes of the factory.
+//! Tests of factories that are built from an environment.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
 
 use std::sync::Arc;
@@ -101,7 +101,7 @@ fn persistence_module_comes_before_infrastructure_factory() {
 }
 
 #[test]
-fn an_unknown_name_is_told_with_the_known_ones() {
+fn an_unknown_name_is_an_error_that_lists_the_known_names() {
     let error = refusal(&[("PERSISTENCE_MODULE", "oracle")]);
     assert_eq!(error.kind(), ErrorKind::Programming);
     let message = error.to_string();
@@ -114,7 +114,7 @@ fn an_unknown_name_is_told_with_the_known_ones() {
 
 #[cfg(not(feature = "zstd"))]
 #[test]
-fn a_name_that_is_not_compiled_in_is_told_as_such() {
+fn a_part_that_is_not_compiled_in_is_an_error_that_names_the_feature() {
     let error = refusal(&[("COMPRESSOR_TOPIC", "zstd")]);
     assert_eq!(error.kind(), ErrorKind::NotSupported);
     assert!(error.to_string().contains("feature `zstd`"), "{error}");
@@ -136,7 +136,7 @@ fn originator_ids_are_uuids() {
 }
 
 #[test]
-fn wrong_settings_are_told_when_the_factory_is_built() {
+fn invalid_settings_are_errors_when_the_factory_is_built() {
     let sqlite = ("PERSISTENCE_MODULE", "sqlite");
     assert!(refusal(&[sqlite]).to_string().contains("SQLITE_DBNAME"));
     let memory = ("SQLITE_DBNAME", ":memory:");
@@ -182,7 +182,7 @@ fn a_registered_name_replaces_the_part_that_had_it() {
     assert_eq!(compressed, b"cba");
 }
 
-/// Hides nothing; it says what it was made with.
+/// A cipher without encryption, which shows its configuration.
 #[derive(Debug)]
 struct Labelled(String);
 
@@ -284,7 +284,7 @@ fn an_unusable_key_is_named_and_not_shown() {
 }
 
 #[tokio::test]
-async fn a_closed_factory_gives_no_recorders() {
+async fn a_closed_factory_returns_no_recorders() {
     let memory = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", ":memory:")];
     for settings in [&[][..], &memory] {
         let factory = build(settings).unwrap();
@@ -300,7 +300,7 @@ async fn a_closed_factory_gives_no_recorders() {
     }
 }
 
-/// Keeps the warnings of this thread.
+/// Collects the warnings of this thread.
 #[derive(Clone, Default)]
 struct Warnings(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
 
@@ -334,7 +334,7 @@ impl tracing::Subscriber for Warnings {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// The story: two settings of the Python library were ignored without a word.
+/// Regression test: two settings of the Python library were ignored without a warning.
 #[test]
 fn settings_without_effect_are_warned_of() {
     for (name, instead) in [

@@ -1,4 +1,4 @@
-//! What an environment that names PostgreSQL makes of the factory; on a real server.
+//! Tests of factories whose environment selects PostgreSQL; on a real server.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
 
 use std::env;
@@ -17,7 +17,7 @@ struct Server {
 }
 
 impl Server {
-    /// Nothing when the tests were told to do without PostgreSQL.
+    /// Returns `None` if the tests are configured to run without PostgreSQL.
     async fn with_schema() -> Option<Self> {
         if env::var_os("ES_TEST_WITHOUT_POSTGRES").is_some() {
             return None;
@@ -111,7 +111,7 @@ async fn tables_are_not_created_when_the_environment_says_so() {
 }
 
 #[test]
-fn wrong_settings_are_told_when_the_factory_is_built() {
+fn invalid_settings_are_errors_when_the_factory_is_built() {
     let complete = [
         ("PERSISTENCE_MODULE", "postgres"),
         ("POSTGRES_DBNAME", "events"),

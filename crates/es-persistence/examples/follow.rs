@@ -1,4 +1,4 @@
-//! How do I watch a log live, while others write to it?
+//! Follows a log live while other processes write to it.
 //!
 //! In one terminal:
 //! ```console
@@ -8,10 +8,10 @@
 //! ```console
 //! $ cargo run --example follow -- write "Hello from the other terminal"
 //! ```
-//! The first shows everything that was recorded before, and then what is recorded from now on. Stop
-//! it, write, and start it with the last id that it showed (`-- after 3`): it goes on there.
+//! The first shows all recorded notifications, and then new ones as they are recorded. Stop it, write,
+//! and start it with the last id that it showed (`-- after 3`): it continues there.
 //!
-//! Runs on a SQLite file in the temporary folder; the environment can say otherwise: `SQLITE_DBNAME`,
+//! Runs on a SQLite file in the temporary folder; the environment can override this: `SQLITE_DBNAME`,
 //! or with `--features postgres` and `POSTGRES_DBNAME` and its like set,
 //! `PERSISTENCE_MODULE=postgres`.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
@@ -64,7 +64,7 @@ async fn write(factory: &InfrastructureFactory, text: &str) -> Result<(), Persis
     Ok(())
 }
 
-/// What the environment says, over a SQLite file that the next start finds again.
+/// A factory for the environment; by default a SQLite file that the next start opens again.
 fn factory() -> Result<InfrastructureFactory, PersistenceError> {
     let file = env::temp_dir().join("es-persistence-notes.db");
     let defaults = [

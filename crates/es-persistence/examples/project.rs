@@ -1,12 +1,12 @@
-//! How do I keep a SQL table that is never behind its position, nor ahead of it?
+//! Keeps a SQL table that is always consistent with its position.
 //!
 //! Accounts are opened and credited; a projection keeps their balances in a table of its own. Each
-//! balance is written in the transaction that records the position, so that a crash at any moment
-//! counts nothing twice and forgets nothing. Run it again, and it goes on with the same file:
+//! balance is written in the transaction that records the position, so that after a crash at
+//! any moment each event is counted exactly once. Run it again, and it continues with the same file:
 //! ```console
 //! $ cargo run --example project
 //! ```
-//! On PostgreSQL it looks the same: `es_postgres::PostgresProjection`, with asynchronous statements.
+//! The code for PostgreSQL is the same: `es_postgres::PostgresProjection`, with asynchronous statements.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::{env, error::Error, time::Duration};
@@ -67,7 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let bank = datastore.application_recorder().await?;
     let store = EventStore::new(bank.clone(), Mapper::new(JsonTranscoder::new()));
 
-    // The projection follows the bank, in the same file here; its position is recorded beside it.
+    // The projection follows the bank, in the same file here; its position is recorded in that file too.
     let positions = datastore.tracking_recorder().await?;
     let projector = positions.projector(Balances(Mapper::new(JsonTranscoder::new()))).await?;
     let mut processor = Processor::with_consumer("bank", bank.clone(), projector)
@@ -76,7 +76,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let processing = tokio::spawn(async move { processor.run().await });
 
     let last = credit_three_accounts(&store).await?;
-    // Read your writes: the table has them when the position is there.
+    // Read your writes: the table contains them when the position is recorded.
     positions.wait("bank", last, Duration::from_secs(10)).await?;
     println!("processed up to notification {}; the largest balances:", progress.position());
     for (owner, cents) in largest_balances(&file)? {
@@ -88,7 +88,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Opens three accounts and credits each twice; the id of the last notification.
+/// Opens three accounts and credits each twice; returns the id of the last notification.
 async fn credit_three_accounts(
     store: &EventStore<SqliteApplicationRecorder, JsonTranscoder>,
 ) -> Result<i64, Box<dyn Error>> {
@@ -104,7 +104,7 @@ async fn credit_three_accounts(
     Ok(last)
 }
 
-/// As any program reads the table: by a connection of its own.
+/// Reads the table as any program does: with its own connection.
 fn largest_balances(file: &std::path::Path) -> rusqlite::Result<Vec<(String, i64)>> {
     let connection = Connection::open(file)?;
     let mut select = connection.prepare("SELECT owner, cents FROM balances ORDER BY cents DESC LIMIT 5")?;

@@ -1,10 +1,10 @@
-//! How do I store events, read them back, and process each exactly once?
+//! Stores events, reads them back, and processes each exactly once.
 //!
 //! A bank account is opened, credited and closed. Its events are compressed and encrypted in a SQLite
 //! file. A second application follows the bank's notifications and writes statements, each line
-//! recorded together with the position that it accounts for: a restart processes nothing twice.
+//! recorded together with its position: after a restart, no notification is processed twice.
 //!
-//! Runs on SQLite in a temporary folder; the environment can say otherwise:
+//! Runs on SQLite in a temporary folder; the environment can override this:
 //! `PERSISTENCE_MODULE=popo`, or with `--features postgres` and `POSTGRES_DBNAME` and its like set,
 //! `PERSISTENCE_MODULE=postgres`.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
@@ -19,7 +19,7 @@ use es_persistence::{
 };
 use uuid::Uuid;
 
-/// What happens to an account. Each variant has a topic of its own, such as `bank:Account.Opened`.
+/// The events of an account. Each variant has a topic of its own, such as `bank:Account.Opened`.
 #[derive(Clone, Debug, PartialEq, Event)]
 #[event(topic = "bank:Account")]
 enum AccountEvent {
@@ -36,7 +36,7 @@ enum AccountEvent {
     Closed,
 }
 
-/// What the second application makes of it.
+/// The event of the second application.
 #[derive(Clone, Debug, PartialEq, Event)]
 #[event(topic = "statements:LineWritten")]
 struct LineWritten {
@@ -102,7 +102,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The environment of the process, with defaults for what it does not say: SQLite, a file for each
+/// The environment of the process, with defaults for missing settings: SQLite, a file for each
 /// application, zlib, and a fresh key.
 fn environment(folder: &Path) -> Result<Vec<(String, String)>, PersistenceError> {
     let file = |name: &str| folder.join(name).display().to_string();

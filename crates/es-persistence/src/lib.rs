@@ -4,7 +4,7 @@
 //! events. It is the Rust counterpart of the persistence module of Python's `eventsourcing` library, and
 //! reads and writes the same databases.
 //!
-//! Two promises come first: **no reader ever misses an event or sees one twice, and an acknowledged write
+//! Two promises come first: **no reader ever misses an event or receives one twice, and an acknowledged write
 //! is never lost.**
 //!
 #![doc = include_str!("overview.svg")]

@@ -1,9 +1,9 @@
-//! The hot paths allocate no more than they did: a regression test of speed that needs no clock.
+//! Upper bounds for the allocations of the hot paths: a performance regression test without a clock.
 //!
-//! An allocation costs tens of nanoseconds and, in all threads together, a lock; what an event costs beside
-//! its bytes is mostly these. The bounds are what was counted when they were written, and a tolerance for
-//! what dependencies and the standard library change. A bound that a change makes too high is lowered with
-//! it.
+//! An allocation costs tens of nanoseconds and, in all threads together, a lock; most of the cost of an
+//! event besides its bytes is allocations. The bounds are the counts at the time of writing, plus a
+//! tolerance for changes of dependencies and the standard library. A change that makes a bound too high
+//! lowers it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
 #![allow(clippy::print_stdout, reason = "what was counted is shown when a bound is broken")]
 
@@ -23,7 +23,7 @@ use futures_util::FutureExt;
 use serde_with::serde_as;
 use time::{OffsetDateTime, macros::datetime};
 
-/// How often each path is gone: growth of buffers that are kept is spread over all of them.
+/// The number of repetitions of each path: the growth of reused buffers is spread over all of them.
 const TIMES: u64 = 1_000;
 
 /// One of each value that JSON lacks, and a text.
@@ -50,14 +50,14 @@ fn transferred() -> DomainEvent<Transferred> {
     DomainEvent::at(Uuid::from_u128(1), 7, datetime!(2024-02-29 12:35:00.000123 UTC), payload)
 }
 
-/// Allocations and bytes of each of many repetitions, after one that fills what is kept.
+/// Returns the allocations and bytes per repetition, after one that fills the reused buffers.
 fn per_call(mut path: impl FnMut()) -> (f64, f64) {
     path();
     let AllocationInfo { count_total, bytes_total, .. } = measure(|| (0..TIMES).for_each(|_| path()));
     (count_total as f64 / TIMES as f64, bytes_total as f64 / TIMES as f64)
 }
 
-/// At most so many allocations and bytes, with a tolerance of one allocation in ten.
+/// Asserts a maximum of allocations and bytes, with a tolerance of one allocation in ten.
 #[track_caller]
 fn assert_within(path: &str, (count, bytes): (f64, f64), most: f64, most_bytes: f64) {
     println!("{path}: {count} allocations, {bytes} bytes");

@@ -1,5 +1,5 @@
-//! What the handles of one recorder share: events in their total order, found by aggregate, tracking
-//! positions, and who waits for them.
+//! The shared state of the handles of one recorder: events in their total order, indexed by aggregate,
+//! tracking positions, and the signals for waiters.
 
 use std::{collections::HashMap, fmt, ops::Range, sync::RwLock};
 
@@ -12,7 +12,7 @@ use crate::{log::Log, versions::Versions};
 
 #[derive(Default)]
 pub(crate) struct Datastore {
-    /// Nothing once it is closed.
+    /// `None` after the datastore is closed.
     contents: RwLock<Option<Contents>>,
     pub(crate) commits: Signal,
     pub(crate) positions: Signal,
@@ -39,7 +39,7 @@ impl Datastore {
         self.insert_with(events, tracking, || {})
     }
 
-    /// The same, with an effect elsewhere at the same moment.
+    /// The same, with another effect in the same critical section.
     pub(crate) fn insert_with(
         &self,
         events: Vec<StoredEvent>,
@@ -68,7 +68,7 @@ impl Datastore {
         if ids.is_empty() || !self.commits.has_listeners() {
             return;
         }
-        // One that is closed by now has told its listeners already.
+        // If it is closed by now, its listeners are already notified.
         if let Ok(topics) = self.read(|contents| contents.topics(ids)) {
             self.commits.wake(topics.iter().map(Topic::as_str));
         }
@@ -82,8 +82,8 @@ impl Datastore {
         self.read(|contents| contents.select_events(originator_id, &range))
     }
 
-    /// Takes the lock once per segment: a long read keeps no writer waiting. What was appended after
-    /// it began is left out, so that the result is of one moment.
+    /// Takes the lock once per segment: a long read blocks no writer. Events that are appended after
+    /// it began are excluded, so that the result is consistent.
     pub(crate) fn select_notifications(
         &self,
         selection: &NotificationSelection,
@@ -121,7 +121,7 @@ impl Datastore {
     }
 
     pub(crate) fn close(&self) -> Result<(), PersistenceError> {
-        // First: those who follow end in order, without meeting a closed recorder.
+        // First: followers end regularly, without an error of a closed recorder.
         self.commits.close();
         self.positions.close();
         // Taken out under the lock, dropped after it.
@@ -161,7 +161,7 @@ impl Contents {
     }
 
     /// Claims the versions first: a conflict gives back those claimed before it, and the log never
-    /// holds what was refused.
+    /// contains rejected events.
     fn insert_events(&mut self, events: Vec<StoredEvent>) -> Result<Range<i64>, Conflict> {
         let first = self.log.len();
         for (claimed, event) in events.iter().enumerate() {

@@ -4,8 +4,8 @@
 
 use es_core::StoredEvent;
 
-/// Events in a segment: large enough that segments are few, small enough that a reader who takes
-/// the lock once per segment does not keep writers waiting.
+/// Events in a segment: large enough that segments are few, small enough that a reader that takes
+/// the lock once per segment does not delay writers.
 const SEGMENT_LENGTH: usize = 1_024;
 
 #[derive(Default)]
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_end_with_their_segment_or_where_asked() {
+    fn ranges_end_with_their_segment_or_at_the_requested_end() {
         let log = log(SEGMENT_LENGTH as i64 + 10);
         assert_eq!(log.run(0, usize::MAX).len(), SEGMENT_LENGTH);
         assert_eq!(log.run(SEGMENT_LENGTH - 1, usize::MAX).len(), 1);

@@ -1,4 +1,4 @@
-//! Views in memory that change with the position.
+//! In-memory views that change with the position.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use es_core::{
 
 use crate::{PopoProcessRecorder, PopoTrackingRecorder, datastore::Datastore};
 
-/// Makes a view of notifications.
+/// Builds a view from notifications.
 ///
 /// ```
 /// use es_core::{HandlerError, Notification};
@@ -47,10 +47,10 @@ pub trait PopoProjection: Send {
     /// Changes the view by a notification.
     ///
     /// # Errors
-    /// When the notification cannot be projected. The view stays as it was.
+    /// If the notification cannot be projected. The view is unchanged.
     fn project(&mut self, view: &mut Self::View, notification: &Notification) -> Result<(), Self::Error>;
 
-    /// Gives up on a notification that failed for the last time: changes the view accordingly, so that
+    /// Parks a notification that failed for the last time: changes the view accordingly, so that
     /// those after it can be projected. By default it returns the failure, and the processor stops.
     ///
     /// # Errors
@@ -74,13 +74,13 @@ pub struct PopoProjector<R, P: PopoProjection> {
     view: PopoView<P::View>,
 }
 
-/// A view that a projector keeps. Cloning gives another handle on the same.
+/// The view of a projector. Cloning returns another handle on the same view.
 pub struct PopoView<V>(Arc<RwLock<Arc<V>>>);
 
 impl<V> PopoView<V> {
-    /// The view as it is now, with all that its position tells. It does not change any more.
+    /// Returns the current view, consistent with its position. It does not change any more.
     pub fn read(&self) -> Arc<V> {
-        // An assignment of a pointer, which does not panic, is all that happens under the lock.
+        // Only a pointer is assigned under the lock, which does not panic.
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -97,7 +97,7 @@ macro_rules! projector {
         impl $Recorder {
             /// Projects into a view that begins as `view`, for a processor to run.
             ///
-            /// The view changes at the moment at which the position is recorded, and not otherwise.
+            /// The view changes only when the position is recorded, atomically with it.
             pub fn projector<P: PopoProjection>(&self, projection: P, view: P::View) -> PopoProjector<Self, P> {
                 PopoProjector {
                     recorder: self.clone(),

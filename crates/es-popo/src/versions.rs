@@ -16,7 +16,7 @@ pub(crate) struct Entry {
 }
 
 impl Versions {
-    /// Adds a version; `false` when it is taken.
+    /// Adds a version; returns false if it exists.
     pub(crate) fn insert(&mut self, version: i64, position: usize) -> bool {
         let entry = Entry { version, position };
         if self.0.last().is_none_or(|last| last.version < version) {

@@ -76,7 +76,7 @@ macro_rules! insert_events_in {
             ///
             /// # Errors
             /// [`is_conflict`](PersistenceError::is_conflict) if an aggregate already has an event of such a
-            /// version: nothing was inserted, and the transaction can go on. After any other error of the
+            /// version: nothing was inserted, and the transaction can continue. After any other error of the
             /// server, it can only be rolled back.
             ///
             /// # Cancel safety

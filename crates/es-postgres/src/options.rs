@@ -345,9 +345,9 @@ impl PostgresOptions {
         self
     }
 
-    /// Sets the interval at which, while no answer comes, the server is asked on another connection whether
+    /// Sets the interval at which, while no answer comes, another connection queries the server for whether
     /// it is still working on it; 30 seconds by default, and never at zero. If it is, because a lock or a
-    /// disk takes long, the wait goes on. If it is not, or cannot be reached, the network has lost the
+    /// disk takes long, the wait continues. If it is not, or cannot be reached, the network has lost the
     /// request or the answer: the connection counts as [lost](crate#lost-connections). Set it to more than
     /// the transfer of the largest request takes. The server closes a connection to a client that it cannot
     /// reach after the same time, unless it has settings of its own (`tcp_user_timeout`,

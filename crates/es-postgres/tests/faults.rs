@@ -211,7 +211,7 @@ async fn a_future_that_is_dropped_leaves_all_or_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn closing_finishes_what_was_accepted_and_refuses_what_waits() {
+async fn closing_finishes_accepted_writes_and_refuses_waiting_ones() {
     let schema = Schema::create().await;
     // Room for one event in the queue.
     let options = schema.options().queue_bytes(300.try_into().unwrap());
@@ -236,7 +236,7 @@ async fn closing_finishes_what_was_accepted_and_refuses_what_waits() {
 
 /// The datastore once closed its connections under the writers: what waited for them was refused.
 #[tokio::test]
-async fn closing_the_datastore_finishes_what_was_accepted() {
+async fn closing_the_datastore_finishes_accepted_writes() {
     let schema = Schema::create().await;
     let hooks = FirstGroup { groups: Arc::default(), gate: Arc::new(Semaphore::new(0)) };
     let datastore = schema.options().hooks(hooks.clone()).open().await.unwrap();
@@ -274,7 +274,7 @@ async fn closing_a_recorder_closes_its_datastore() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dropping_the_last_handle_finishes_what_was_accepted() {
+async fn dropping_the_last_handle_finishes_accepted_writes() {
     let schema = Schema::create().await;
     let recorder = schema.open().await.application_recorder("bank").await.unwrap();
     let mut holder = holding_the_lock(&schema).await;
@@ -325,7 +325,7 @@ async fn held_recorder(
 }
 
 #[tokio::test]
-async fn what_waits_is_one_group_and_each_has_its_own_result() {
+async fn waiting_requests_are_one_group_with_separate_results() {
     let schema = Schema::create().await;
     let (contested, taken) = (Uuid::new_v4(), first());
     let (recorder, hooks, opened) = held_recorder(schema.options(), taken.clone()).await;
@@ -389,7 +389,7 @@ async fn groups_are_bounded() {
 
 /// The writer is a task of the runtime that opened the recorder; a program may have others.
 #[test]
-fn who_outlives_the_writers_runtime_is_told() {
+fn a_caller_that_outlives_the_writers_runtime_gets_an_error() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (writers, callers) = (runtime(), runtime());
     let schema = callers.block_on(Schema::create());
@@ -435,10 +435,10 @@ async fn too_much_at_once_is_a_data_error() {
     assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [1], "it is usable afterwards");
 }
 
-/// A request that is left out of a group must not be overtaken by a later one that it would be at
-/// odds with: 9 once went ahead of 7, which was then refused although 8, its rival, had been.
+/// A request that is left out of a group must not be overtaken by a later one that conflicts with it:
+/// 9 once went ahead of 7, which was then refused although 8, its rival, had been.
 #[tokio::test]
-async fn what_is_postponed_is_not_overtaken() {
+async fn a_deferred_request_is_not_overtaken() {
     let schema = Schema::create().await;
     let (taken, contested) = (first(), first());
     let (recorder, hooks, opened) = held_recorder(schema.options(), taken.clone()).await;
@@ -468,11 +468,11 @@ async fn what_is_postponed_is_not_overtaken() {
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(9));
 }
 
-/// One that is left out for a version that its rival then has may have lost its position, too: its own time
-/// comes, and it is told of the position, as it would be without others around. There is nothing left for it
-/// to do.
+/// A request that is left out because of a version, which its rival then records, may have lost its position,
+/// too. It is processed in its turn and receives the conflict of the position, as it would without other
+/// requests. It needs no further work.
 #[tokio::test]
-async fn who_is_postponed_with_a_lost_position_is_told_of_the_position() {
+async fn a_deferred_request_with_a_lost_position_gets_the_position_conflict() {
     let schema = Schema::create().await;
     let elsewhere = schema.open().await.process_recorder("bank").await.unwrap();
     elsewhere.insert_tracking(Tracking::new("upstream", 8).unwrap()).await.unwrap();

@@ -1,5 +1,5 @@
-//! Following a log that other processes write, which a datastore of its own stands for here: woken by
-//! the poll, woken by a notification, and not woken when there is nothing to read.
+//! Following a log that other processes write; here another datastore represents them. Listeners are woken
+//! by the poll or by a notification, and not woken when there is nothing to read.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
@@ -24,7 +24,7 @@ async fn woken(listener: &mut Listener) {
     assert!(soon(listener.notified()).await, "the recorder is open");
 }
 
-/// Whether a listener was woken since it was last.
+/// Checks whether a listener was notified since the last check.
 fn is_woken(listener: &mut Listener) -> bool {
     listener.notified().now_or_never().is_some()
 }
@@ -37,7 +37,7 @@ fn of_topic(topic: &'static str) -> StoredEvent {
     StoredEvent { topic: Topic::from_static(topic), ..first() }
 }
 
-/// Holds a datastore at one kind of point, and tells each time that it is there.
+/// Holds a datastore at one kind of point, and reports each arrival there.
 struct Gate {
     at: FaultPoint,
     reached: mpsc::UnboundedSender<()>,
@@ -79,7 +79,7 @@ impl Warden {
         self.passes.add_permits(1);
     }
 
-    /// Lets it pass from now on.
+    /// Releases it, and does not hold it again.
     fn open(&self) {
         self.passes.add_permits(Semaphore::MAX_PERMITS / 2);
     }
@@ -143,10 +143,10 @@ fn quick(schema: &Schema) -> PostgresOptions {
     schema.options().poll_interval(Duration::from_millis(5))
 }
 
-// On one thread: who looks for others starts when these tests wait, and wakes all listeners first.
+// On one thread: the poller starts when these tests wait, and wakes all listeners first.
 
 #[tokio::test]
-async fn what_another_process_records_is_noticed_by_the_poll() {
+async fn the_poll_detects_commits_of_another_process() {
     let schema = Schema::create().await;
     for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
         let options = |options: PostgresOptions| options.ordering(ordering);
@@ -165,7 +165,7 @@ async fn what_another_process_records_is_noticed_by_the_poll() {
 }
 
 #[tokio::test]
-async fn what_a_transaction_of_the_callers_records_is_noticed_by_the_poll() {
+async fn the_poll_detects_commits_of_the_callers_transaction() {
     let schema = Schema::create().await;
     let recorder = recorder(quick(&schema)).await;
     let mut listener = recorder.commit_signal().listen(["bank:A"]);
@@ -209,8 +209,8 @@ async fn a_thousand_subscribers_of_other_topics_read_nothing() {
             tokio::spawn(async move { next(&mut subscription).await })
         })
         .collect();
-    // The first look wakes everybody, since what was recorded before it is not known. The log is empty:
-    // reading it is asking for its end.
+    // The first poll wakes all listeners, since it does not know which events were recorded before. The log
+    // is empty: reading it is a query for its end.
     looks.reached().await;
     soon(async {
         while reads.load(Atomic::SeqCst) < 2 * SUBSCRIBERS {
@@ -238,7 +238,7 @@ async fn a_thousand_subscribers_of_other_topics_read_nothing() {
 /// Missing ids wake no subscriber of other topics: an event that appears later wakes its subscribers, and one
 /// that was rolled back wakes none.
 #[tokio::test]
-async fn a_gap_wakes_only_those_whom_it_concerns() {
+async fn a_gap_wakes_only_listeners_of_its_topics() {
     for (ordering, end) in [
         (NotificationOrdering::Parallel, "COMMIT"),
         (NotificationOrdering::Parallel, "ROLLBACK"),
@@ -293,7 +293,7 @@ async fn a_gap_wakes_only_those_whom_it_concerns() {
     }
 }
 
-/// The defect: a look that fails ends the looking.
+/// The defect: a failed poll ends the polling.
 #[tokio::test]
 async fn looking_goes_on_after_failures() {
     let schema = Schema::create().await;
@@ -319,7 +319,7 @@ async fn looking_goes_on_after_failures() {
 
 /// A position never moves past an event that is still being written, filtered or not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_position_does_not_move_past_what_is_being_written() {
+async fn a_position_does_not_move_past_uncommitted_events() {
     for slow_topic in ["bank:A", "bank:Z"] {
         let schema = Schema::create().await;
         let (gate, mut fence) = Gate::at(FaultPoint::WritersPending);
@@ -359,9 +359,9 @@ async fn a_position_does_not_move_past_what_is_being_written() {
 const SESSIONS: &str = "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() \
                         AND application_name = 'es-postgres'";
 
-/// The defect: who looks for others keeps the recorder's connections open until the next look.
+/// The defect: the poller keeps the recorder's connections open until the next poll.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn closing_and_dropping_end_the_looking() {
+async fn closing_and_dropping_end_the_polling() {
     let database = Database::create().await;
     let mut connection = database.server.connect().await;
     for (notify, close) in [(false, true), (false, false), (true, true), (true, false)] {
@@ -438,7 +438,7 @@ async fn a_listening_connection_that_is_lost_is_replaced() {
         listening.pass_one().await;
         until(&mut connection, &format!("SELECT count(*) = 1 {LISTENING}")).await;
         run(&mut connection, &format!("SELECT pg_terminate_backend(pid, 10000) {LISTENING}")).await;
-        // Held when it has listened again, and before it looks: closing waits until the notification was sent.
+        // Held after it listens again, and before it reads: closing waits until the notification is sent.
         listening.reached().await;
         run(&mut connection, &format!("SELECT pg_terminate_backend(pid, 10000) {LISTENING}")).await;
         let writer = recorder(database.server.options().notify(true)).await;

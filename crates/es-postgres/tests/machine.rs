@@ -1,4 +1,4 @@
-//! PostgreSQL answers as the recorders in memory do, to whatever it is asked.
+//! State machine tests: PostgreSQL returns the same results as the recorders in memory, for all operations.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
@@ -21,7 +21,7 @@ impl Fixture for Database {
 
     async fn open(&self) -> Recorders {
         let options = self.schema.options().ordering(self.ordering).pool_size(3).max_overflow(3);
-        // What the other handle commits is waited for again and again.
+        // The cases often wait for commits of the other handle.
         let datastore = options.poll_interval(Duration::from_millis(5)).open().await.unwrap();
         Recorders {
             process: Arc::new(datastore.process_recorder("bank").await.unwrap()),

@@ -1,9 +1,9 @@
-//! The network does harm to each message in turn, in each direction: cuts the connection, freezes it
-//! without a word, delays. Whatever it does, each request is answered, as if nothing had happened:
-//! what is acknowledged is there, once.
+//! Network faults at each message in turn, in each direction: the connection is cut, or frozen without
+//! notice, or the message is delayed. After any of these, each request gets the same result as without a
+//! fault: an acknowledged event is there, once.
 //!
-//! A defect that was once here: an answer was waited for without end, and with the only writer waiting
-//! nothing could be recorded any more.
+//! A former defect: a writer waited for an answer without limit, and since it was the only writer, no more
+//! events could be recorded.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 mod common;
@@ -21,7 +21,7 @@ const MOST_MESSAGES: usize = 100;
 /// For a test that fails.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
-/// How long a recorder waits before it looks.
+/// The response timeout: a recorder waits this long before it checks the server.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ enum Doing {
     Reading,
 }
 
-/// How a recorder appends.
+/// The way in which a recorder appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// One statement that commits by itself.
@@ -73,7 +73,7 @@ async fn tables(way: Way) -> Schema {
     schema
 }
 
-/// Does harm to the first message, then to the second one, until there are no more. Says how many.
+/// Injects the fault at the first message, then at the second one, and so on to the last. Returns the count.
 async fn harm_each_message(way: Way, doing: Doing, direction: Direction, harm: NetworkFault) -> usize {
     let schema = tables(way).await;
     let link = Link::start(&schema.server).await;
@@ -148,8 +148,8 @@ async fn a_connection_that_freezes_at_any_message_is_made_up_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_comes_late_does_no_harm() {
-    // Later than the recorder looks and sooner than it gives up, and later than a transaction may idle.
+async fn a_late_message_changes_no_result() {
+    // After the recorder's check and before it gives up, and later than a transaction may idle.
     harm_everything(NetworkFault::Delay(PATIENCE * 5 / 4), &[SERIALIZED, Way::TransactionInTime]).await;
 }
 
@@ -172,7 +172,7 @@ async fn a_lock_that_takes_long_is_no_lost_connection() {
     let events = schema.table("bank_events");
     run(&mut holder, &format!("BEGIN; LOCK TABLE {events} IN EXCLUSIVE MODE")).await;
     let append = tokio::spawn(async move { recorder.insert_events(vec![first()]).await });
-    // The server is asked on connections of their own.
+    // The server is queried on separate connections.
     while connections.load(Atomic::SeqCst) < 4 {
         tokio::task::yield_now().await;
     }

@@ -102,7 +102,7 @@ async fn rolled_back_gaps_are_passed() {
 // A reader is paused between taking the horizon and reading again.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_commits_after_the_horizon_is_not_skipped() {
+async fn commits_after_the_horizon_are_not_skipped() {
     let trap = Trap::set().await;
     let mut slow = trap.writer().await;
     slow.draw_and_insert(1).await;
@@ -150,7 +150,7 @@ async fn what_commits_after_the_horizon_is_not_skipped() {
 // The horizon is read in the same statement, and so the same snapshot, as the rows.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_commits_between_page_and_horizon_is_not_skipped() {
+async fn commits_between_page_and_horizon_are_not_skipped() {
     let trap = Trap::set().await;
     let mut slow = trap.writer().await;
     slow.draw_and_insert(1).await;
@@ -270,16 +270,16 @@ async fn filtered_and_limited_pages_miss_nothing() {
     assert_eq!(page.await.unwrap(), [1], "the one that was in flight comes first");
 }
 
-// A reader that goes on after the `stop` of a page, which was the highest id before: because it filters
-// by topics, and what it wants may be far below. A short page once settled its last id only: ids up to
-// `stop` that were in flight were never seen.
+// A reader that continues after the `stop` of a page, which was the highest id before: because it filters
+// by topics, and the ids of these topics may be far below. A short page once settled its last id only: ids
+// up to `stop` that were in flight were never seen.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_page_is_complete_up_to_its_stop() {
     let credited = || [Topic::from_static("bank:Account.Credited")];
     let opened =
         || StoredEvent { topic: Topic::from_static("bank:Account.Opened"), ..event(Uuid::new_v4(), 1) };
-    // Which pages would look complete without a look beyond them: contiguous, empty, and filtered.
+    // Pages that would look complete without a check of the ids after them: contiguous, empty, and filtered.
     let selections = [
         (after(0).stop(2), vec![1, 2]),
         (after(1).stop(2), vec![2]),
@@ -340,7 +340,7 @@ async fn a_page_that_reaches_its_stop_does_not_wait() {
 // A stall is reported, and never skipped.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stall_beyond_the_bound_names_who_holds_it_up() {
+async fn a_stall_beyond_the_bound_names_the_blocking_session() {
     let trap = Trap::set().await;
     let mut slow = trap.writer().await;
     slow.draw_and_insert(1).await;
@@ -362,7 +362,7 @@ async fn a_stall_beyond_the_bound_names_who_holds_it_up() {
 }
 
 #[tokio::test]
-async fn a_stall_is_told_as_an_event() {
+async fn a_stall_is_reported_as_an_event() {
     let trap = Trap::set().await;
     let mut slow = trap.writer().await;
     slow.draw_and_insert(1).await;
@@ -605,7 +605,7 @@ fn waiting_for_lock(events: &str) -> String {
     format!("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = '{events}'::regclass AND NOT granted)")
 }
 
-/// Whether a writer waits for the advisory lock of an append.
+/// Returns a query that checks whether a writer waits for the advisory lock of an append.
 fn waiting_for_advisory_lock(events: &str) -> String {
     format!(
         "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
@@ -636,7 +636,7 @@ impl Trap {
         RawWriter { connection: self.connect().await, events: self.events.clone() }
     }
 
-    /// A reader that tells what it passes.
+    /// A reader that reports the points that it passes.
     async fn reader(&self) -> (PostgresApplicationRecorder, Points) {
         self.reader_that_stops(None).await
     }
@@ -727,7 +727,7 @@ impl Points {
         while self.receiver.recv().await.expect("the reader is there") != point {}
     }
 
-    /// What a reader returns that is not to wait for anybody. Fails when it does.
+    /// Returns the result of a reader that must not wait for a writer. Fails if it does.
     async fn unhindered(&mut self, page: impl Future<Output = Vec<i64>>) -> Vec<i64> {
         tokio::select! {
             biased;
@@ -736,7 +736,7 @@ impl Points {
         }
     }
 
-    /// Whether a reader that has returned had passed the point.
+    /// Checks that a reader that has returned had passed the point.
     fn has_passed(&mut self, point: FaultPoint) {
         while self.receiver.try_recv().expect("the reader has not passed that point") != point {}
     }

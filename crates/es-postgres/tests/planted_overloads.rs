@@ -1,10 +1,10 @@
-//! No function or operator of a stranger runs with the rights of this library's role.
+//! No function or operator of another role runs with the rights of this library's role.
 //!
 //! A role that may create objects in a schema of the search path can define an overload of a built-in
 //! function or operator for types that PostgreSQL itself does not define it for. It is then preferred to the
 //! built-in one, and runs with the rights of the caller (CVE-2018-1058). Some names in this library's SQL
 //! were not qualified: `numeric * integer`, `oid = regclass`, `cardinality` and `unnest`. With the library
-//! connected as a superuser, opening a datastore was enough to make a stranger a superuser.
+//! connected as a superuser, opening a datastore was enough to make another role a superuser.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 mod common;
@@ -260,7 +260,7 @@ impl Drop for Stranger {
     }
 }
 
-/// What has run, if anything has: the last of it.
+/// Returns the name of the last planted overload that has run, if any has.
 async fn ran(connection: &mut PgConnection) -> Option<String> {
     let query = "SELECT (SELECT p.name FROM public.planted AS p WHERE p.number OPERATOR(pg_catalog.=) r.last_value) \
                  FROM public.ran AS r WHERE r.is_called UNION ALL SELECT NULL LIMIT 1";
@@ -549,7 +549,7 @@ async fn recover(server: &Server, options: &PostgresOptions, name: &str) {
     }
 }
 
-/// A statement waits for a lock for longer than the response timeout, so that the server is asked about it.
+/// A statement waits for a lock for longer than the response timeout, so that the server is queried about it.
 async fn look_at_silence(server: &Server, options: &PostgresOptions, name: &str) {
     let options = options.clone().response_timeout(Duration::from_millis(50));
     let recorder = options.open().await.unwrap().process_recorder(name).await.unwrap();

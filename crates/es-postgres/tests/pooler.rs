@@ -29,7 +29,7 @@ async fn recorders_work_behind_pgbouncer_in_transaction_mode() {
     }
 }
 
-// Whatever this library sets in a session, another client of the pooler would find.
+// Another client of the pooler would see any setting that this library changes in a session.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_session_state_leaks_to_other_clients() {

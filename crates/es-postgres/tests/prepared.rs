@@ -34,7 +34,7 @@ async fn a_reader_waits_for_a_writer_that_is_prepared_meanwhile() {
     assert_eq!(page.await.unwrap(), [1, 2]);
 }
 
-// The same defect in the poller: the gap was forgotten when its writer was prepared, and its commit woke
+// The same defect in the poller: the gap was dropped when its writer was prepared, and its commit woke
 // no listener.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,15 +26,15 @@ fn batch(notifications: &[Notification]) -> NotificationBatch<'_> {
     NotificationBatch { application_name: "upstream", notifications, position, expected_position: None }
 }
 
-/// What a projection does with notification 2.
+/// The behaviour of a projection for notification 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Two {
     Projects,
     Refuses,
-    /// Goes on after a statement that has failed.
+    /// Ignores a failed statement and continues.
     Swallows,
     Commits,
-    /// Lets the server end its connection, and tells of it in words of its own.
+    /// Has the server end its connection, and returns an error of its own about it.
     Disconnects,
     Deadlocks,
     /// Violates a constraint that the server checks at the commit.
@@ -198,7 +198,7 @@ async fn effects_and_position_are_committed_together() {
         let mut projector = fixture.projector(Two::Projects).await;
         let handled = projector.process(batch(&notifications(1..=3))).await.unwrap();
         assert_eq!((handled, fixture.stands().await), (3, (vec![1, 2, 3], Some(3))));
-        // What follows is of other topics.
+        // The following events have other topics.
         let four = notifications([4]);
         let beyond = NotificationBatch { position: 9, ..batch(&four) };
         assert_eq!(projector.process(beyond).await.unwrap(), 1);
@@ -219,7 +219,7 @@ async fn effects_and_position_are_committed_together() {
 
 /// The tracking table is migrated meanwhile, as by the Python library.
 #[tokio::test]
-async fn another_layout_of_the_tracking_table_is_noticed() {
+async fn another_layout_of_the_tracking_table_is_detected() {
     let fixture = Fixture::create(true).await;
     let mut projector = fixture.projector(Two::Projects).await;
     projector.process(batch(&notifications(1..=3))).await.unwrap();
@@ -282,7 +282,7 @@ async fn a_deferred_constraint_is_the_projections_failure() {
 }
 
 #[tokio::test]
-async fn what_may_pass_is_not_the_notifications_fault() {
+async fn transient_errors_are_not_the_notifications_fault() {
     for two in [Two::Disconnects, Two::Deadlocks] {
         let fixture = Fixture::create(false).await;
         let mut projector = fixture.projector(two).await;
@@ -292,7 +292,7 @@ async fn what_may_pass_is_not_the_notifications_fault() {
     }
 }
 
-/// Tells when a point is reached, and holds the projector there.
+/// Reports when a point is reached, and holds the projector there.
 #[derive(Clone)]
 struct Hold {
     at: FaultPoint,
@@ -418,7 +418,7 @@ async fn a_position_is_recorded_in_a_transaction_of_the_callers() {
     }
 }
 
-/// Where the COMMIT's answer is lost, the outcome is unknown, and the position tells.
+/// If the COMMIT's answer is lost, the outcome is unknown, and the position shows it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_is_lost_is_unknown() {
     use common::proxy::{Cut, Proxy};
@@ -577,7 +577,7 @@ impl PostgresProjection for Appends {
 /// The bug: a projection that appends through a recorder of its own datastore waited without end when
 /// projections held all connections of the pool.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn projections_leave_a_connection_to_what_they_append() {
+async fn projections_leave_a_connection_for_their_appends() {
     let fixture = Fixture::create(false).await;
     let datastore = fixture.options().pool_size(2).max_overflow(0).open().await.unwrap();
     let appended = datastore.application_recorder("bank").await.unwrap();

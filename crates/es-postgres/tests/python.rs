@@ -91,7 +91,7 @@ async fn version_9_5_with_a_row_for_each_application() {
 }
 
 #[tokio::test]
-async fn the_layout_that_stands_is_kept() {
+async fn an_existing_layout_is_kept() {
     for (name, rows) in [("postgres-9.1-plain", 2), ("postgres-9.5-plain", 1)] {
         let database = restore(name).await;
         let mut connection = database.server.connect().await;
@@ -108,7 +108,7 @@ async fn the_layout_that_stands_is_kept() {
 }
 
 #[tokio::test]
-async fn what_is_created_is_what_python_creates() {
+async fn created_tables_equal_those_of_python() {
     let database = Database::create().await;
     let recorder = database.server.options().open().await.unwrap().process_recorder("Bank").await.unwrap();
     recorder.insert_events(vec![first()]).await.unwrap();

@@ -1,4 +1,4 @@
-//! What recorders promise, through the public API, on a real server.
+//! Guarantees of the recorders, through the public API, on a real server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test panics where it fails")]
 
 mod common;
@@ -35,8 +35,8 @@ async fn events_are_kept_in_order_and_conflicts_named() {
     assert_eq!(closed.kind(), ErrorKind::Interface);
 }
 
-/// A group is asked for by the lowest and the highest version of each aggregate: what lies between is no
-/// conflict by itself.
+/// A group is queried by the lowest and the highest version of each aggregate: a recorded version between
+/// them is no conflict by itself.
 #[tokio::test]
 async fn versions_between_those_of_a_batch_are_no_conflict() {
     let schema = Schema::create().await;

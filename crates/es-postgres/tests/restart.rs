@@ -1,4 +1,4 @@
-//! A subscription goes on at its position when the server comes back, with nothing missed or twice.
+//! A subscription continues at its position after a restart of the server: no event is missed or repeated.
 //!
 //! Runs where PostgreSQL's programs are installed, and says so where they are not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]

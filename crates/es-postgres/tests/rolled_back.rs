@@ -53,7 +53,7 @@ async fn insert(upstream: &impl AggregateRecorder, count: usize) {
     }
 }
 
-/// Processes ten notifications, does harm, and returns the error with which the processor stops then.
+/// Processes ten notifications, injects the fault, and returns the error with which the processor then stops.
 async fn error_after<R, D, P>(
     upstream: &R,
     downstream: D,

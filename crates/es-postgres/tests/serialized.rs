@@ -17,14 +17,15 @@ async fn open(schema: &Schema) -> PostgresProcessRecorder {
     schema.open().await.process_recorder("bank").await.unwrap()
 }
 
-/// How many ids were drawn.
+/// Returns the number of allocated ids.
 async fn drawn(schema: &Schema) -> i64 {
     let sequence = schema.table("bank_events_notification_id_seq");
     let sql = format!("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}");
     scalar(&mut schema.connect().await, &sql).await
 }
 
-/// Whether so many sessions wait for a lock of the table, or for its advisory lock.
+/// Returns a query that checks whether this many sessions wait for a lock of the table, or for its advisory
+/// lock.
 fn waiting(schema: &Schema, sessions: usize) -> String {
     format!(
         "SELECT count(*) = {sessions} FROM pg_locks WHERE NOT granted AND (relation = '{0}'::regclass \
@@ -185,8 +186,8 @@ async fn follow(server: Server, events: String, stop: Arc<AtomicBool>, read: Arc
     }
 }
 
-/// Runs two writers of each kind beside a reader of `reading_from`, and returns the ids that it read and
-/// those that are recorded.
+/// Runs two writers of each kind concurrently with a reader of `reading_from`. Returns the ids that it read
+/// and the recorded ones.
 async fn read_beside(
     schema: &Schema,
     kinds: &[Writer],
@@ -432,7 +433,7 @@ async fn open_hooked(
     (options.open().await.unwrap().process_recorder("bank").await.unwrap(), locked)
 }
 
-// A request whose position is locked was waited for inside the statement, or retried beside later requests:
+// A request whose position is locked was waited for inside the statement, or retried with later requests:
 // others waited with it, the position after it overtook it, and it was refused, as if its notification had
 // been processed.
 

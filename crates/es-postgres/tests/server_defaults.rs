@@ -95,7 +95,7 @@ const DEFAULTS: [(&str, &[(&str, &str)]); 12] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_promise_holds_under_the_defaults_of_a_role() {
+async fn every_guarantee_holds_under_the_defaults_of_a_role() {
     for (name, settings) in DEFAULTS {
         let stage = Stage::create(settings).await;
         for row_per_record in [false, true] {
@@ -105,11 +105,11 @@ async fn every_promise_holds_under_the_defaults_of_a_role() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_promise_holds_under_the_defaults_of_a_role_behind_a_pooler() {
+async fn every_guarantee_holds_under_the_defaults_of_a_role_behind_a_pooler() {
     let Some(program) = Program::all().pop() else { return };
     for (name, settings) in DEFAULTS {
         let stage = Stage::create(settings).await;
-        // What this role's sessions have by default they have behind the pooler.
+        // The defaults of this role apply to its sessions behind the pooler.
         let pooler = Pooler::start(&program, &stage.role.server, "").await;
         for row_per_record in [false, true] {
             let options = stage.options().host("127.0.0.1").port(pooler.port).transaction_pooler(true);
@@ -266,7 +266,7 @@ impl Stage {
         let start = recorder.max_notification_id().await.unwrap().unwrap();
         let mut subscription = recorder.clone().subscribe(start, []);
         let mut connection = self.role.server.connect().await;
-        // What a caller's transaction must be is documented.
+        // The requirements of a caller's transaction are documented.
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
         let mut held = connection.begin_with(begin).await.unwrap();
         let drawn = recorder.insert_events_in(&mut held, &[first()]).await.unwrap();
@@ -304,7 +304,7 @@ impl Stage {
     }
 }
 
-/// What is written is read as it was, and what conflicts is refused as a conflict.
+/// Checks that events are read as they were written, and that a conflicting event is refused as a conflict.
 async fn appends_and_reads(recorder: &PostgresProcessRecorder) {
     let id = Uuid::new_v4();
     let bytes: Vec<u8> = (0..=255).chain(*b"\\x5c\\\\'\"").collect();
@@ -327,7 +327,7 @@ async fn appends_and_reads(recorder: &PostgresProcessRecorder) {
     let selection = NotificationSelection::new(10).topics([hard.topic.clone()]);
     let page = recorder.select_notifications(selection).await.unwrap();
     assert_eq!(page, [Notification { id: 1, event: hard }]);
-    // Several tasks at once, whose groups meet.
+    // Several concurrent tasks, whose requests form groups.
     let tasks: Vec<_> = (0..6)
         .map(|_| {
             let recorder = recorder.clone();

@@ -1,5 +1,5 @@
 //! A server that is stopped, killed, restarted, full, read-only, or replaced by its standby, while
-//! events are written and read: what was acknowledged is there, once, and everything goes on by itself.
+//! events are written and read: each acknowledged event is there, once, and all tasks continue without help.
 //!
 //! Each test has a server of its own, where PostgreSQL's programs are installed, and says so where not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
@@ -81,7 +81,7 @@ async fn a_server_that_comes_back_has_lost_nothing() {
         let mut session = cluster.server.connect().await;
         let pid: i32 = scalar(&mut session, pid).await;
         kill("-KILL", u32::try_from(pid).unwrap());
-        // Writers go on for a moment; the server has noticed when it ends the sessions of others.
+        // Writers continue for a moment; the server has noticed when it ends the sessions of others.
         while sqlx::raw_sql("SELECT 1").execute(&mut session).await.is_ok() {}
         // Sessions are ended, all at once.
         until_more(&mut loads).await;
@@ -259,7 +259,7 @@ async fn a_server_that_is_read_only_for_a_while_is_a_transient_error() {
 // A disk that is full.
 
 #[tokio::test]
-async fn a_full_disk_is_told_and_loses_nothing() {
+async fn a_full_disk_is_reported_and_loses_nothing() {
     let Some(cluster) = Cluster::start(&[]) else { return };
     let Some(disk) = SmallDisk::mount(&cluster.directory("disk"), 8) else { return };
     cluster.own(&disk.0);
@@ -288,7 +288,7 @@ async fn a_full_disk_is_told_and_loses_nothing() {
         assert_eq!((full.kind(), full.is_transient()), (ErrorKind::Operational, false), "{full:?}");
         let all = || recorder.select_notifications(NotificationSelection::new(1_000));
         assert_eq!(all().await.unwrap().len(), recorded, "what was acknowledged is there, and nothing else");
-        // Room is made, and everything goes on.
+        // Space is freed, and all tasks continue.
         run(&mut connection, room).await;
         run(&mut connection, "CHECKPOINT").await;
         recorder.insert_events(vec![first()]).await.unwrap();

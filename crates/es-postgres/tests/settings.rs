@@ -184,7 +184,7 @@ async fn refuses_a_variable() {
 /// adds the line of the server's source; its debug text showed the values of a row that a constraint
 /// refused.
 #[tokio::test]
-async fn errors_say_nothing_twice_and_show_no_row() {
+async fn errors_repeat_nothing_and_show_no_row() {
     let schema = Schema::create().await;
     let recorder = schema.open().await.application_recorder("bank").await.unwrap();
     let events = schema.table("bank_events");
@@ -257,7 +257,7 @@ async fn a_connection_of_age_zero_serves_one_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_pool_is_bounded_and_so_are_those_who_wait_for_it() {
+async fn the_pool_and_its_queue_are_bounded() {
     let schema = Schema::create().await;
     let options = schema.options().pool_size(1).max_overflow(0).max_waiting(1);
     let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
@@ -281,8 +281,8 @@ async fn the_pool_is_bounded_and_so_are_those_who_wait_for_it() {
     first.await.unwrap().unwrap();
 }
 
-/// Those who need several connections at once mostly do so again: to make them anew each time once took
-/// most of the time.
+/// Callers that need several connections concurrently mostly need them again: opening them each time once
+/// took most of the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_stay_open_between_bursts() {
     const READERS: usize = 4;
@@ -317,9 +317,9 @@ async fn connections_stay_open_between_bursts() {
     assert_eq!(made.load(Atomic::SeqCst), READERS);
 }
 
-/// What was accepted once failed when readers had all connections for longer than the timeout.
+/// Accepted writes once failed when readers had all connections for longer than the timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_accepted_waits_for_readers() {
+async fn accepted_writes_wait_for_readers() {
     let schema = Schema::create().await;
     let (sender, mut groups) = tokio::sync::mpsc::unbounded_channel();
     let options = schema.options().pool_size(1).max_overflow(0).connect_timeout(Duration::from_millis(300));
@@ -440,7 +440,7 @@ async fn the_first_host_that_accepts_writes_is_used() {
     let recorder = datastore.application_recorder("bank").await.unwrap();
     recorder.insert_events(vec![first()]).await.unwrap();
 
-    // A server whose sessions are read-only is no place for an application that has a choice.
+    // An application with several hosts does not use a server whose sessions are read-only.
     let read_only = format!("ALTER DATABASE {} SET default_transaction_read_only = on", server.dbname);
     run(&mut server.connect().await, &read_only).await;
     let refused = server.options().hosts(hosts).open().await.unwrap_err();
@@ -731,7 +731,7 @@ async fn a_role_that_may_not_create_tables_uses_existing_ones() {
 // After a failover to a server that lost events.
 
 #[tokio::test]
-async fn a_position_beyond_the_upstreams_highest_id_is_told() {
+async fn a_position_beyond_the_upstreams_highest_id_is_reported() {
     let schema = Schema::create().await;
     let datastore = schema.open().await;
     let upstream = datastore.application_recorder("upstream").await.unwrap();

@@ -1,4 +1,4 @@
-//! Encrypted connections, to a server that has certificates: who is trusted, and whom the server trusts.
+//! Encrypted connections to a server that has certificates: verification of the server and of the client.
 #![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
@@ -93,7 +93,7 @@ async fn append(options: PostgresOptions) -> Result<PostgresDatastore, Persisten
     Ok(datastore)
 }
 
-/// Whether an event is appended on encrypted connections alone.
+/// Appends an event; true if all connections are encrypted.
 async fn is_encrypted(cluster: &Cluster, options: PostgresOptions) -> bool {
     let datastore = append(options).await.unwrap();
     let sessions = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
@@ -106,7 +106,7 @@ async fn is_encrypted(cluster: &Cluster, options: PostgresOptions) -> bool {
 }
 
 #[tokio::test]
-async fn the_servers_certificate_is_verified_as_far_as_was_asked() {
+async fn the_servers_certificate_is_verified_as_configured() {
     let authority = Authority::new();
     let Some((cluster, directory)) = start(&authority).await else { return };
     let trusted = authority.write(&directory, "authority.crt");

@@ -14,7 +14,7 @@ use es_core::{
 /// The number of events after which a commit takes no more notifications.
 const EVENTS_PER_COMMIT: usize = 10_000;
 
-/// Turns a notification into new events.
+/// Converts a notification to new events.
 ///
 /// Implemented by every `FnMut(Notification) -> impl Future<Output = Result<Vec<StoredEvent>, E>>`, `async`
 /// closures included. Implement it for a type of your own to [park](Self::park) notifications.

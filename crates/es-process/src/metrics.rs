@@ -56,7 +56,7 @@ mod facade {
 
 #[cfg(not(feature = "metrics"))]
 mod facade {
-    /// Reports nothing.
+    /// Reports no metrics.
     pub(crate) struct Metrics;
 
     impl Metrics {

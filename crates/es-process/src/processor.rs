@@ -109,7 +109,7 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
     /// Calls of a handler for one commit do not see each other's events in the recorder. If a call returns
     /// an event with the originator and version of an earlier call's event, the commit ends before it, and
     /// the handler is called again for that notification. A handler that depends on earlier events in
-    /// other ways needs a batch size of 1. A projection sees what it wrote for earlier notifications.
+    /// other ways needs a batch size of 1. A projection reads its own writes for earlier notifications.
     #[must_use]
     pub fn batch_size(mut self, batch_size: NonZeroUsize) -> Self {
         self.batch_size = batch_size;
@@ -189,7 +189,7 @@ enum BatchOutcome {
     Handled(usize),
     /// This position is recorded, by another instance or by a commit whose success was not reported.
     Recorded(i64),
-    /// The batch is to be tried again.
+    /// The batch must be retried.
     Retry,
 }
 
@@ -504,7 +504,7 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
     }
 }
 
-/// Whether `handled` is at most the number of notifications, and at least 1 unless there are none.
+/// Checks that `handled` is at most the number of notifications, and at least 1 unless there are none.
 fn is_valid_count(handled: usize, batch: NotificationBatch<'_>) -> bool {
     let given = batch.notifications.len();
     (given.min(1)..=given).contains(&handled)

@@ -1,8 +1,8 @@
-//! When to try again.
+//! The retry policy of a processor.
 
 use std::time::Duration;
 
-/// How often, and after which pauses, a handler that failed is called again for the same notification.
+/// The number of retries, and the pauses between them, when a handler fails for a notification.
 ///
 /// The default is [`NONE`](Self::NONE): most failures of a handler are mistakes in it, or in the event. A
 /// [transient](es_core::PersistenceError::is_transient) [`PersistenceError`](es_core::PersistenceError) is

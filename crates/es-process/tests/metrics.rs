@@ -1,4 +1,4 @@
-//! What a processor tells the `metrics` facade.
+//! The metrics that a processor reports to the `metrics` facade.
 
 #![cfg(feature = "metrics")]
 #![allow(clippy::unwrap_used, reason = "these are tests")]

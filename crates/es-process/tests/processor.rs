@@ -1,5 +1,5 @@
-//! What a processor promises, through its public interface, on recorders in memory: each
-//! notification's effect once, whatever happens to the handler, the recorder and the processor.
+//! The guarantees of a processor, through its public interface, on in-memory recorders: each
+//! notification takes effect once, despite failures of the handler, the recorder and the processor.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
@@ -30,14 +30,14 @@ const OPENED: Topic = Topic::from_static("bank:Account.Opened");
 const CREDITED: Topic = Topic::from_static("bank:Account.Credited");
 const NOTICED: Topic = Topic::from_static("audit:Noticed");
 
-/// So long that a test which waits for it has failed.
+/// A timeout after which a waiting test has failed.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
 fn event(topic: Topic, originator: u128, originator_version: i64) -> StoredEvent {
     StoredEvent { originator_id: Uuid::from_u128(originator), originator_version, topic, state: Bytes::new() }
 }
 
-/// A bank whose log has so many notifications, each of an aggregate of its own.
+/// A bank whose log has this number of notifications, each of its own aggregate.
 async fn bank(notifications: u128) -> PopoApplicationRecorder {
     let bank = PopoApplicationRecorder::new();
     credit(&bank, 1..=notifications).await;
@@ -49,7 +49,7 @@ async fn credit(bank: &PopoApplicationRecorder, originators: impl IntoIterator<I
     bank.insert_events(events).await.unwrap();
 }
 
-/// What the audit notes of a notification: at a place that only this notification leads to.
+/// The event that the audit records for a notification, at an originator and version unique to it.
 fn noticed(notification: &Notification) -> StoredEvent {
     StoredEvent { topic: NOTICED, ..notification.event.clone() }
 }
@@ -58,7 +58,7 @@ async fn notice(notification: Notification) -> Result<Vec<StoredEvent>, Infallib
     Ok(vec![noticed(&notification)])
 }
 
-/// The ids that the audit has noticed, in the order in which it did, as the aggregates tell.
+/// The ids that the audit has recorded, in order, read from the aggregates.
 async fn audited(audit: &PopoProcessRecorder) -> Vec<u128> {
     let all = audit.select_notifications(NotificationSelection::new(usize::MAX)).await.unwrap();
     all.iter().map(|notification| notification.event.originator_id.as_u128()).collect()
@@ -77,7 +77,7 @@ where
 }
 
 #[tokio::test]
-async fn catches_up_goes_on_live_and_ends_with_the_upstream() {
+async fn catches_up_continues_live_and_ends_with_the_upstream() {
     let (bank, audit) = (bank(1_201).await, PopoProcessRecorder::new());
     let mut processor = Processor::new("bank", bank.clone(), audit.clone(), notice);
     let progress = processor.progress();
@@ -93,7 +93,7 @@ async fn catches_up_goes_on_live_and_ends_with_the_upstream() {
 }
 
 #[tokio::test]
-async fn goes_on_after_the_recorded_position() {
+async fn continues_after_the_recorded_position() {
     let (bank, audit) = (bank(10).await, PopoProcessRecorder::new());
     audit.insert_tracking(Tracking::new("bank", 7).unwrap()).await.unwrap();
     let mut processor = Processor::new("bank", bank, audit.clone(), notice);
@@ -119,7 +119,7 @@ async fn commits_a_batch_at_a_time_and_one_at_a_time_live() {
     running.abort();
 }
 
-/// Notes how many notifications come at a time, and the position.
+/// Records the number of notifications of each batch, and the position.
 struct Batches {
     recorder: PopoTrackingRecorder,
     batches: Arc<Mutex<Vec<(usize, i64)>>>,
@@ -154,7 +154,7 @@ async fn the_position_moves_past_other_topics() {
     run_until(&mut processor, &audit, 4).await;
     assert_eq!(audited(&audit).await, [2]);
     assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(4));
-    // Nothing of interest at all: the position is recorded alone.
+    // No selected notification: only the position is recorded.
     credit(&bank, [5, 6]).await;
     run_until(&mut processor, &audit, 6).await;
     assert_eq!(audited(&audit).await, [2]);
@@ -181,7 +181,7 @@ async fn a_handler_that_fails_stops_it_with_the_notification_named() {
     assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(3));
 }
 
-/// Fails so often for the notification 2, and gives up on it with an event if told to.
+/// Fails the configured number of times for the notification 2, and parks it with an event if configured.
 struct Fragile {
     failures: u32,
     parks: bool,
@@ -229,7 +229,7 @@ fn quick_retries(max_retries: u32) -> RetryPolicy {
 }
 
 #[tokio::test]
-async fn a_failed_handler_is_called_again_as_often_as_told() {
+async fn a_failed_handler_is_retried_by_the_policy() {
     for (failures, retries, succeeds) in [(2, 2, true), (3, 2, false)] {
         let (bank, audit) = (bank(3).await, PopoProcessRecorder::new());
         let calls = Arc::new(AtomicUsize::new(0));
@@ -248,7 +248,7 @@ async fn a_failed_handler_is_called_again_as_often_as_told() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_handled_is_parked_with_its_position() {
+async fn a_failed_notification_is_parked_with_its_position() {
     let (bank, audit) = (bank(4).await, PopoProcessRecorder::new());
     let fragile = Fragile { failures: u32::MAX, parks: true, calls: Arc::default() };
     let mut processor = Processor::new("bank", bank, audit.clone(), fragile).retries(quick_retries(1));
@@ -259,7 +259,7 @@ async fn what_cannot_be_handled_is_parked_with_its_position() {
 }
 
 #[tokio::test]
-async fn a_failure_of_the_handler_that_may_pass_is_none() {
+async fn a_transient_error_of_the_handler_is_not_its_failure() {
     let (bank, audit) = (bank(2).await, PopoProcessRecorder::new());
     let mut failures = 2;
     let handler = move |notification: Notification| {
@@ -278,7 +278,7 @@ async fn a_failure_of_the_handler_that_may_pass_is_none() {
 }
 
 #[tokio::test]
-async fn handlers_that_read_what_they_write_see_each_others_events() {
+async fn handlers_that_read_their_own_writes_get_earlier_events() {
     // Each notification adds an event to the one aggregate, after those that the recorder has.
     let (bank, audit) = (bank(20).await, PopoProcessRecorder::new());
     let reader = audit.clone();
@@ -296,7 +296,7 @@ async fn handlers_that_read_what_they_write_see_each_others_events() {
 }
 
 #[tokio::test]
-async fn what_somebody_else_has_written_meanwhile_is_seen_the_next_time() {
+async fn events_that_a_rival_recorded_are_read_at_the_next_call() {
     let (bank, audit) = (bank(1).await, PopoProcessRecorder::new());
     let reader = audit.clone();
     let handler = move |_: Notification| {
@@ -304,7 +304,7 @@ async fn what_somebody_else_has_written_meanwhile_is_seen_the_next_time() {
         async move {
             let seen = reader.select_events(Uuid::nil(), EventRange::all()).await?.len() as i64;
             if seen < 3 {
-                // Somebody else is faster, three times.
+                // A rival commits first, three times.
                 reader.insert_events(vec![event(OPENED, 0, seen + 1)]).await?;
             }
             Ok::<_, PersistenceError>(vec![event(NOTICED, 0, seen + 1)])
@@ -317,7 +317,7 @@ async fn what_somebody_else_has_written_meanwhile_is_seen_the_next_time() {
 }
 
 #[tokio::test]
-async fn a_place_that_stays_taken_is_the_handlers_failure() {
+async fn a_permanent_version_conflict_is_the_handlers_failure() {
     let (bank, audit) = (bank(2).await, PopoProcessRecorder::new());
     audit.insert_events(vec![event(OPENED, 2, 1)]).await.unwrap();
     let mut processor = Processor::new("bank", bank, audit.clone(), notice);
@@ -409,7 +409,7 @@ impl ApplicationRecorder for Restorable {
 #[tokio::test]
 async fn a_log_that_is_restored_under_a_processor_is_noticed() {
     for topics in [vec![], vec![CREDITED]] {
-        // Also when the log has overtaken the position again: the read that failed tells of a change.
+        // Also if the log has passed the position again: the failed read indicates a change.
         for (rest, failures) in [(7, 0), (7, 1), (20, 1)] {
             let (bank_log, audit) = (Restorable::new(bank(10).await), PopoProcessRecorder::new());
             let restored = bank(7).await;
@@ -433,7 +433,7 @@ async fn a_log_that_is_restored_under_a_processor_is_noticed() {
 
 /// Another instance moves on over notifications of other topics while this one handles the next.
 #[tokio::test]
-async fn one_that_another_instance_overtakes_over_other_topics_goes_on() {
+async fn an_instance_continues_after_another_moved_past_other_topics() {
     let (bank, audit) = (bank(4).await, PopoProcessRecorder::new());
     bank.insert_events(vec![event(OPENED, 5, 1)]).await.unwrap();
     let handler = {
@@ -442,7 +442,7 @@ async fn one_that_another_instance_overtakes_over_other_topics_goes_on() {
             let audit = audit.clone();
             async move {
                 let rival = Tracking::new("bank", 3).and_then(|tracking| tracking.after(0));
-                // The second time it is too late for that.
+                // On the second call the position has moved, and this fails.
                 let _ = audit.insert_tracking(rival?).await;
                 Ok::<_, PersistenceError>(vec![noticed(&notification)])
             }
@@ -456,7 +456,7 @@ async fn one_that_another_instance_overtakes_over_other_topics_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_instances_one_stands_by_and_takes_over() {
+async fn of_two_instances_one_is_a_standby_and_takes_over() {
     let (bank, audit) = (bank(300).await, PopoProcessRecorder::new());
     let calls = Arc::new(AtomicUsize::new(0));
     let instance = || {
@@ -485,8 +485,8 @@ async fn of_two_instances_one_stands_by_and_takes_over() {
 }
 
 #[tokio::test]
-async fn what_another_instance_has_processed_in_smaller_portions_is_not_repeated() {
-    // The handler's events collide with nobody's: only the position tells.
+async fn notifications_that_another_instance_processed_in_smaller_batches_are_not_repeated() {
+    // The handler's events conflict with no others: only the position does.
     let (bank, audit) = (bank(10).await, PopoProcessRecorder::new());
     let rival = audit.clone();
     let mut is_first = true;
@@ -511,7 +511,7 @@ async fn what_another_instance_has_processed_in_smaller_portions_is_not_repeated
 }
 
 #[tokio::test]
-async fn dropped_at_any_point_and_run_again_it_comes_to_the_same() {
+async fn a_processor_that_is_dropped_at_any_point_and_run_again_has_the_same_result() {
     // Each handling takes three polls; the run is dropped after 0, 1, 2, … polls.
     let (bank, audit) = (bank(6).await, PopoProcessRecorder::new());
     let handler = async |notification: Notification| {
@@ -531,7 +531,7 @@ async fn dropped_at_any_point_and_run_again_it_comes_to_the_same() {
     assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(6));
 }
 
-/// Parks in a place that is taken: what it records instead can never be recorded.
+/// Parks with an event whose version is already recorded, so that parking always fails.
 struct ParksWhereItCannot;
 
 impl Handler for ParksWhereItCannot {
@@ -547,8 +547,8 @@ impl Handler for ParksWhereItCannot {
 }
 
 #[tokio::test]
-async fn what_cannot_even_be_parked_stops_it() {
-    // It once parked again and again, each time within the one before, until the stack was used up.
+async fn a_notification_that_cannot_be_parked_stops_the_processor() {
+    // Regression: parking recursed until the stack overflowed.
     let (bank, audit) = (bank(2).await, PopoProcessRecorder::new());
     audit.insert_events(vec![event(OPENED, 99, 1)]).await.unwrap();
     let mut processor = Processor::new("bank", bank, audit.clone(), ParksWhereItCannot);
@@ -559,7 +559,7 @@ async fn what_cannot_even_be_parked_stops_it() {
     assert_eq!(audit.max_tracking_id("bank").await.unwrap(), None);
 }
 
-/// Answers as it is told, and counts how often it is asked.
+/// Returns the configured results, and counts the calls.
 struct Answers<F> {
     recorder: PopoTrackingRecorder,
     answer: F,
@@ -591,8 +591,9 @@ impl<F: FnMut() -> Result<usize, ConsumerError> + Send> NotificationConsumer for
 }
 
 #[tokio::test]
-async fn a_downstream_that_tells_the_impossible_is_not_believed() {
-    // None handled would be asked for ever; more than were given would be skipped by the next batch.
+async fn an_invalid_count_of_a_consumer_is_an_error() {
+    // With 0 handled the call would be repeated without limit; with more than given, the next batch would
+    // skip notifications.
     for handled in [0, 3, usize::MAX] {
         let (downstream, asked) = Answers::new(move || Ok(handled));
         let batch_size = NonZeroUsize::new(2).unwrap();
@@ -610,7 +611,7 @@ async fn a_downstream_that_tells_the_impossible_is_not_believed() {
 }
 
 #[tokio::test]
-async fn it_rests_after_a_commit_whose_outcome_is_unknown() {
+async fn it_pauses_after_a_commit_with_an_unknown_outcome() {
     let unknown = || PersistenceError::new(ErrorKind::OutcomeUnknown, "the disk fails");
     let (downstream, asked) = Answers::new(move || Err(unknown().into()));
     let mut processor = Processor::with_consumer("bank", bank(1).await, downstream);
@@ -619,7 +620,7 @@ async fn it_rests_after_a_commit_whose_outcome_is_unknown() {
 }
 
 #[tokio::test]
-async fn it_ends_with_the_upstream_though_the_downstream_does_not_come_back() {
+async fn it_ends_with_the_upstream_while_the_downstream_is_unavailable() {
     let down = || PersistenceError::operational("the server is down").transient();
     let (downstream, _) = Answers::new(move || Err(down().into()));
     let bank = bank(1).await;
@@ -627,12 +628,12 @@ async fn it_ends_with_the_upstream_though_the_downstream_does_not_come_back() {
     let mut run = pin!(processor.run());
     assert!(run.as_mut().now_or_never().is_none());
     bank.close().await.unwrap();
-    // At once: without so much as the pause that it was in.
+    // At once: without waiting for the end of the pause.
     assert!(matches!(run.now_or_never(), Some(Ok(()))));
 }
 
 #[tokio::test]
-async fn it_ends_with_the_upstream_between_two_portions() {
+async fn it_ends_with_the_upstream_between_two_batches() {
     let (bank, tracking) = (bank(4).await, PopoTrackingRecorder::new());
     let batches = Arc::default();
     let downstream = Batches { recorder: tracking.clone(), batches: Arc::clone(&batches) };
@@ -667,7 +668,7 @@ impl NotificationConsumer for Closing {
 }
 
 #[test]
-fn positions_within_a_portion_never_tell_more_than_was_handled() {
+fn positions_within_a_batch_never_exceed_the_handled_notifications() {
     let notification = |id| Notification { id, event: event(OPENED, 1, id) };
     let notifications = [notification(4), notification(7)];
     let batch = NotificationBatch {
@@ -681,7 +682,7 @@ fn positions_within_a_portion_never_tell_more_than_was_handled() {
     assert_eq!(empty.position_after(0), 9);
 }
 
-/// Sums up ids by whether they are even; fails at one if told to.
+/// Sums even and odd ids; fails at one if configured.
 struct Sums {
     fails_at: Option<i64>,
     parks: bool,
@@ -692,7 +693,7 @@ impl PopoProjection for Sums {
     type Error = io::Error;
 
     fn project(&mut self, view: &mut Self::View, notification: &Notification) -> Result<(), io::Error> {
-        // Changed before it fails: nothing of that may be seen.
+        // Changed before it fails: readers must not see the change.
         *view.entry(notification.id % 2 == 0).or_default() += notification.id;
         if self.fails_at == Some(notification.id) { Err(io::Error::other("no such row")) } else { Ok(()) }
     }
@@ -722,7 +723,7 @@ async fn a_view_changes_with_its_position() {
 }
 
 #[tokio::test]
-async fn a_projection_that_fails_leaves_no_half() {
+async fn a_failed_projection_has_no_partial_effect() {
     let (bank, tracking) = (bank(10).await, PopoTrackingRecorder::new());
     let projector = tracking.projector(Sums { fails_at: Some(4), parks: false }, HashMap::new());
     let view = projector.view();
@@ -742,7 +743,7 @@ async fn a_projection_parks_in_the_commit_of_the_position() {
     assert_eq!(*view.read(), HashMap::from([(false, 4), (true, 2)]));
 }
 
-/// A view whose dropping panics when it is told to.
+/// A view that panics on drop if configured.
 #[derive(Clone, Default)]
 struct Explosive(bool);
 
@@ -765,11 +766,11 @@ impl PopoProjection for Defuse {
 }
 
 #[tokio::test]
-async fn a_view_that_is_replaced_is_dropped_when_nothing_is_locked() {
+async fn a_replaced_view_is_dropped_without_a_lock() {
     let (bank, tracking) = (bank(1).await, PopoTrackingRecorder::new());
     let mut processor = Processor::with_consumer("bank", bank, tracking.projector(Defuse, Explosive(true)));
     let panicked = tokio::spawn(async move { processor.run().await }).await.unwrap_err();
     assert!(panicked.is_panic());
-    // The recorder was once of no use after this.
+    // Regression: the recorder was unusable after this.
     assert_eq!(tracking.max_tracking_id("bank").await.unwrap(), Some(1));
 }

@@ -145,7 +145,7 @@ impl SqliteOptions {
     }
 
     /// Sets the maximum bytes of events that are queued or being written; 64 MiB by default. Further callers
-    /// wait. Each request counts 128 bytes, and each event 128 bytes beside its topic and state, so that
+    /// wait. Each request counts 128 bytes, and each event 128 bytes plus its topic and state, so that
     /// their number is limited too.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: NonZeroU32) -> Self {

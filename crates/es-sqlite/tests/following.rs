@@ -132,7 +132,7 @@ async fn a_busy_writer_looks_too() {
     gate.reached().await;
     let second = accepted(own.insert_events(vec![event(1, 2)]));
     other.insert_events(vec![event_about(OPENED, 2, 1)]).await.unwrap();
-    tokio::time::sleep(2 * SHORT).await; // For it to be time to look.
+    tokio::time::sleep(2 * SHORT).await; // Until the next poll is due.
     gate.pass();
     first.await.unwrap();
     gate.reached().await;

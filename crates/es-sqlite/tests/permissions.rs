@@ -164,7 +164,7 @@ fn command(test: &str) -> Command {
     command
 }
 
-/// Runs a test in a process of another user, to which permissions apply; reports it where that is impossible.
+/// Runs a test in a process of another user, to which permissions apply; prints a message where it cannot.
 fn run_as_other_user(test: &str, variables: &[(&str, &str)]) {
     let mut command = command(test);
     command.uid(OTHER_USER).gid(OTHER_USER).env_remove("TMPDIR").envs(variables.iter().copied());

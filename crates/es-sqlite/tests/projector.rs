@@ -166,7 +166,7 @@ async fn effects_and_position_are_recorded_as_one() {
     assert_eq!(woken, Poll::Ready(true), "before the reply");
     projector.recorder().wait(UPSTREAM, 3, Duration::ZERO).await.unwrap();
 
-    // What follows the last is of no interest.
+    // Events after the last are not relevant.
     let more = notifications(4..=5);
     let further = NotificationBatch { position: 8, ..batch(&more) };
     assert_eq!(projector.process(further).await.unwrap(), 2);
@@ -447,7 +447,7 @@ async fn the_loser_of_a_race_runs_no_handler() {
     assert_processed(&path, 5).await;
 }
 
-/// Each from the position that it knows, in batches of its own size.
+/// Each from the position that it has read, in batches of its own size.
 #[tokio::test(flavor = "multi_thread")]
 async fn projectors_that_race_process_each_notification_once() {
     const LAST: i64 = 200;

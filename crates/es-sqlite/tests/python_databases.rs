@@ -106,7 +106,7 @@ async fn events_and_snapshots_are_found() {
 }
 
 #[tokio::test]
-async fn appended_events_stand_beside_those_of_python() {
+async fn appended_events_and_those_of_python_are_both_read() {
     for name in DATABASES {
         let written = Written::by_python(name);
         let expected = written.notifications();

@@ -112,7 +112,7 @@ async fn large_events_are_read_whole() {
 }
 
 #[tokio::test]
-async fn more_aggregates_than_are_remembered() {
+async fn more_aggregates_than_the_cache_holds() {
     let (_directory, path) = database();
     let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
     recorder.insert_events((1..=9_000).map(|originator| event(originator, 1)).collect()).await.unwrap();

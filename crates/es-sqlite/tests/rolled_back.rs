@@ -41,7 +41,7 @@ fn persistence_error(run: Result<(), ProcessorError>) -> PersistenceError {
     }
 }
 
-/// Processes ten notifications, does harm, and returns the error with which the processor stops then.
+/// Processes ten notifications, injects the fault, and returns the error with which the processor then stops.
 async fn error_after(
     upstream: &SqliteApplicationRecorder,
     downstream: &SqliteProcessRecorder,

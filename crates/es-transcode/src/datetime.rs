@@ -19,7 +19,7 @@ pub struct DatetimeAsIso;
 
 /// As [`DatetimeAsIso`], for date-times without an offset, which Python calls naive.
 ///
-/// Both share one name: the type that is expected at a place decides, and the other is refused there.
+/// Both share one name: the expected type decides, and rejects the other.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NaiveDatetimeAsIso;
 
@@ -117,7 +117,7 @@ fn push_offset(text: &mut String, offset: UtcOffset) -> Result<(), PersistenceEr
     Ok(())
 }
 
-/// The formatting machinery of the standard library takes several times as long.
+/// Formatting by the standard library takes several times as long.
 fn push_digits(text: &mut String, count: u32, number: u32) {
     for place in (0..count).rev() {
         let digit = number / 10_u32.pow(place) % 10;
@@ -142,7 +142,7 @@ fn datetime(text: &[u8]) -> Option<(PrimitiveDateTime, Option<UtcOffset>)> {
     Some((PrimitiveDateTime::new(date, time), offset))
 }
 
-/// The date at the beginning, and what follows it.
+/// The date at the beginning, and the rest of the text.
 fn date(text: &[u8]) -> Option<(Date, &[u8])> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, rest @ ..] = text else { return None };
     let year = u16::from(number(*y1, *y2)?) * 100 + u16::from(number(*y3, *y4)?);
@@ -154,7 +154,7 @@ fn date(text: &[u8]) -> Option<(Date, &[u8])> {
     Some((date, rest))
 }
 
-/// The time of day at the beginning, and what follows it.
+/// The time of day at the beginning, and the rest of the text.
 fn time(text: &[u8]) -> Option<(Time, &[u8])> {
     let [h1, h2, b':', m1, m2, rest @ ..] = text else { return None };
     let (hour, minute) = (number(*h1, *h2)?, number(*m1, *m2)?);
@@ -168,7 +168,7 @@ fn time(text: &[u8]) -> Option<(Time, &[u8])> {
     Some((Time::from_hms_micro(hour, minute, second, microsecond).ok()?, rest))
 }
 
-/// Microseconds of 1 to 6 digits at the beginning, and what follows them.
+/// Microseconds of 1 to 6 digits at the beginning, and the rest of the text.
 fn fraction(text: &[u8]) -> Option<(u32, &[u8])> {
     let mut microseconds = 0;
     let mut weight = 100_000;
@@ -184,7 +184,7 @@ fn fraction(text: &[u8]) -> Option<(u32, &[u8])> {
     (rest.len() < text.len()).then_some((microseconds, rest))
 }
 
-/// An offset, and nothing after it.
+/// An offset at the end of the text.
 fn offset(text: &[u8]) -> Option<UtcOffset> {
     let (sign, text) = match text {
         b"Z" | b"+00:00" => return Some(UtcOffset::UTC),

@@ -10,13 +10,13 @@ const MAX_DIGITS: usize = 100_000;
 /// A number of digits that always fits into an `i64`.
 const SHORT: usize = 18;
 
-/// The longest text of so many digits.
+/// The longest text of this number of digits.
 const MAX_LENGTH: usize = MAX_DIGITS + "-0.E-1999999999999999997".len();
 
-/// The greatest exponent of a first digit that Python's `decimal` holds.
+/// The greatest exponent of a first digit in Python's `decimal`.
 const MAX_EXPONENT: i128 = 999_999_999_999_999_999;
 
-/// The least exponent of a last digit that Python's `decimal` holds.
+/// The least exponent of a last digit in Python's `decimal`.
 const MIN_EXPONENT: i128 = -1_999_999_999_999_999_997;
 
 /// Writes a [`BigDecimal`] as Python's `str(Decimal)` does, under the name `decimal_str`: `1.2345`,
@@ -27,8 +27,8 @@ const MIN_EXPONENT: i128 = -1_999_999_999_999_999_997;
 /// and the infinities are refused, as are more than 100,000 digits and exponents that Python's type
 /// does not hold.
 ///
-/// Reading costs no more than the text is long, but arithmetic with what was read may: adding 1 to
-/// `1E+999999999999` asks for that many digits. Bound the exponents of decimals that others chose
+/// The cost of reading is proportional to the length of the text, but arithmetic with the value may cost
+/// more: adding 1 to `1E+999999999999` needs that many digits. Limit the exponents of untrusted decimals
 /// before computing with them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DecimalAsStr;
@@ -68,7 +68,8 @@ impl Transcoding for DecimalAsStr {
     }
 }
 
-/// Asked on both ways, so that what was read can be written, and what was written can be read.
+/// Checks the range of a decimal, for reading and for writing: a decimal that is read can be written, and
+/// vice versa.
 fn check_range(digits: usize, exponent: i128) -> Result<(), PersistenceError> {
     if digits > MAX_DIGITS {
         return Err(too_many_digits());
@@ -121,7 +122,7 @@ fn spell(sign: &str, digits: &str, exponent: i128) -> String {
             let (whole, fraction) = digits.split_at(whole);
             [sign, whole, ".", fraction].concat()
         }
-        // Fewer digits than places: at most five zeros stand between. A width to be padded to would not do,
+        // Fewer digits than places: at most five zeros are inserted. A padding width cannot be used,
         // which panics beyond 65,535.
         _ => {
             let zeros = usize::try_from(-1 - adjusted).unwrap_or(0);

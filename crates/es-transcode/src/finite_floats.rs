@@ -1,7 +1,7 @@
-//! A serializer that refuses the floats which JSON cannot carry.
+//! A serializer that rejects the floats that JSON cannot represent.
 //!
 //! serde_json writes `null` for NaN and the infinities, which is another value. This passes
-//! everything else on to serde_json, so that what it knows (raw values, its own numbers) stays known.
+//! everything else on to serde_json, so that its own types (raw values, numbers) keep working.
 
 use std::fmt::Display;
 
@@ -56,7 +56,7 @@ impl<S: Serializer> Serializer for FiniteFloats<S> {
         self.0.serialize_f64(value)
     }
 
-    /// Written as the `f64` of the same value: its digits are what any reader will see.
+    /// Writes the `f64` of the same value: all readers get its digits.
     fn serialize_f32(self, value: f32) -> Result<S::Ok, S::Error> {
         self.serialize_f64(f64::from(value))
     }

@@ -1,7 +1,7 @@
 //! JSON transcoder whose bytes are those of the Python `eventsourcing` library.
 //!
 //! A [`JsonTranscoder`] writes values with serde, straight to bytes, and reads them straight from
-//! bytes. What JSON lacks is written by a registered [`Transcoding`](es_core::Transcoding) as
+//! bytes. Values that JSON lacks are written by a registered [`Transcoding`](es_core::Transcoding) as
 //! `{"_type_":NAME,"_data_":REPRESENTATION}`, and a representation may hold further such values. A
 //! field of such a type is marked with [`Registered`]; a field whose content is known only when it is
 //! read is a [`Value`].
@@ -106,7 +106,10 @@
 //!     fn name(&self) -> &str {
 //!         "simple_custom_value"
 //!     }
-//!     fn encode<'a>(&'a self, value: &'a SimpleCustomValue) -> Result<&'a SimpleCustomValue, PersistenceError> {
+//!     fn encode<'a>(
+//!         &'a self,
+//!         value: &'a SimpleCustomValue,
+//!     ) -> Result<&'a SimpleCustomValue, PersistenceError> {
 //!         Ok(value)
 //!     }
 //!     fn decode(&self, value: SimpleCustomValue) -> Result<SimpleCustomValue, PersistenceError> {
@@ -132,7 +135,10 @@
 //!     fn name(&self) -> &str {
 //!         "complex_custom_value"
 //!     }
-//!     fn encode<'a>(&'a self, value: &'a ComplexCustomValue) -> Result<&'a ComplexCustomValue, PersistenceError> {
+//!     fn encode<'a>(
+//!         &'a self,
+//!         value: &'a ComplexCustomValue,
+//!     ) -> Result<&'a ComplexCustomValue, PersistenceError> {
 //!         Ok(value)
 //!     }
 //!     fn decode(&self, value: ComplexCustomValue) -> Result<ComplexCustomValue, PersistenceError> {
@@ -170,11 +176,11 @@
 //! # Ok::<(), PersistenceError>(())
 //! ```
 //!
-//! # What Python has and what Rust has
+//! # Types of Python and of Rust
 //! | Python | stored as | Rust |
 //! |---|---|---|
 //! | `None`, `bool`, `str` | JSON | [`Option`], [`bool`], [`String`] |
-//! | `int` | its digits | an integer that holds it, up to [`i128`] and [`u128`]; [`Value::Int`] to 308 digits |
+//! | `int` | its digits | integers up to [`i128`] and [`u128`]; [`Value::Int`] to 308 digits |
 //! | `float` | its `repr`: `0.1`, `1e+16`, `5e-324` | [`f64`] |
 //! | `list`, `tuple` | array | [`Vec`], tuples, arrays |
 //! | `dict` | object | structs, maps |
@@ -185,34 +191,37 @@
 //! | a type with a transcoding | its name | a type with a [`Transcoding`](es_core::Transcoding) |
 //! | anything of these | | [`Value`] |
 //!
-//! What is written are the bytes that version 9.5 of the Python library writes for the same values in
-//! the same order; the style of 9.1, with blanks and escapes, is read as well. The differences:
+//! The bytes are those that version 9.5 of the Python library writes for the same values in the same
+//! order. The style of version 9.1, with blanks and escapes, is read as well. The differences:
 //!
-//! | of Python | becomes | and why no value is lost |
+//! | Python value | result | reason why no value is lost |
 //! |---|---|---|
-//! | `Decimal("-0")` | `0` | it equals zero in Python too; [`BigDecimal`](bigdecimal::BigDecimal) has one zero |
-//! | a name of a time zone | the offset | Python stores the offset alone |
+//! | `Decimal("-0")` | `0` | equal in Python too; [`BigDecimal`](bigdecimal::BigDecimal) has one zero |
+//! | a name of a time zone | the offset | Python stores only the offset |
 //! | an offset with microseconds | an error | [`time::UtcOffset`] has whole seconds |
 //! | a `float` beyond [`f64`], such as `1e400` | an error | Python reads infinity |
-//! | `NaN`, `Infinity`, lone surrogates, `Decimal("NaN")` | an error | JSON, Rust's text and `BigDecimal` do not have them |
-//! | an `int` of more than 308 digits, a `Decimal` of more than 100,000 | an error | the bounds of reading in fair time |
-//! | values nested deeper than 127 levels | an error | the bound of reading without exhausting the stack |
+//! | `NaN`, `Infinity` | an error | JSON does not have them |
+//! | lone surrogates | an error | Rust's text does not have them |
+//! | `Decimal("NaN")` | an error | `BigDecimal` does not have it |
+//! | an `int` of more than 308 digits | an error | the limit bounds the time of a read |
+//! | a `Decimal` of more than 100,000 digits | an error | the limit bounds the time of a read |
+//! | values nested deeper than 127 levels | an error | the limit prevents a stack overflow |
 //!
-//! | of Rust | becomes | and why no value is lost |
+//! | Rust value | result | reason why no value is lost |
 //! |---|---|---|
-//! | [`f32`] | the [`f64`] of the same value, `0.10000000149011612` for `0.1_f32` | its digits are the value that every reader sees |
+//! | [`f32`] | the [`f64`] of the same value | all readers get it: `0.10000000149011612` for `0.1_f32` |
 //! | NaN and the infinities | an error | serde_json would write `null` |
-//! | nanoseconds beyond whole microseconds | an error | Python's type ends there; `DomainEvent::new` stamps whole microseconds |
-//! | years outside of 1 to 9999, offsets of a day or more | an error | Python's type ends there |
+//! | nanoseconds beyond whole microseconds | an error | as in Python; `DomainEvent::new` has microseconds |
+//! | years outside of 1 to 9999, offsets of a day or more | an error | Python's type has this range |
 //! | a [`Value::Map`] of exactly `_type_` and `_data_` | an error | it would be read as a registered value |
 //!
-//! What serde does with a field of its own types is serde's: an `f64` reads the integer
-//! 9007199254740993 as the float nearest to it, a `BTreeMap<String, String>` reads a stored UUID as a map
-//! of two keys, and `serde_json::Value` makes a float of 2⁷⁰. [`Value`] does none of that.
+//! Fields of serde's own types follow serde's rules: an `f64` reads the integer 9007199254740993 as the
+//! nearest float, a `BTreeMap<String, String>` reads a stored UUID as a map of two keys, and
+//! `serde_json::Value` converts 2⁷⁰ to a float. [`Value`] keeps all of these.
 //!
 //! # Errors
 //! A type or a name that is not registered is an error of kind
-//! [`Programming`](es_core::ErrorKind::Programming), in the words of the Python library, except that `X`
+//! [`Programming`](es_core::ErrorKind::Programming), with the message of the Python library, except that `X`
 //! in `Object of type X is not serializable` is the full path that [`std::any::type_name`] gives. An
 //! error of a transcoding is passed on as it is. Everything else is
 //! [`Data`](es_core::ErrorKind::Data), with serde_json's error and its position as the source.

@@ -40,9 +40,9 @@ impl Registry {
         }
     }
 
-    /// The transcoding that reads a `T` from what was written under a name.
+    /// Returns the transcoding that reads a `T` from a representation with this name.
     pub(crate) fn reader<T: 'static>(&self, name: &str) -> Result<&dyn ErasedTranscoding, PersistenceError> {
-        // Most often the type is still written under the name that it is read by, which is found with one
+        // Usually the type is still written under the name that it is read by, which is found with one
         // search.
         if let Some(transcoding) = self.by_type.get(&TypeId::of::<T>()).filter(|found| found.tag() == name) {
             return Ok(&**transcoding);
@@ -70,7 +70,7 @@ impl Registry {
     }
 }
 
-/// The error for a type without a transcoding, in the words of the Python library.
+/// The error for a type without a transcoding, with the message of the Python library.
 pub(crate) fn unregistered_type(type_name: &str) -> PersistenceError {
     PersistenceError::programming(format!(
         "Object of type {type_name} is not serializable. \
@@ -82,7 +82,7 @@ pub(crate) fn unregistered_type(type_name: &str) -> PersistenceError {
 pub(crate) trait ErasedTranscoding: Debug + Send + Sync {
     fn tag(&self) -> &str;
 
-    /// Gives `write` the representation of a value.
+    /// Passes the representation of a value to `write`.
     fn represent(
         &self,
         value: &dyn Any,
@@ -100,7 +100,7 @@ pub(crate) trait ErasedTranscoding: Debug + Send + Sync {
     /// Returns whether every representation is a text, which [`restore_text`](Self::restore_text) reads.
     fn reads_text(&self) -> bool;
 
-    /// [`restore`](Self::restore) of a text, without the detour over an erased deserializer, which takes
+    /// [`restore`](Self::restore) of a text, without an erased deserializer, which takes
     /// longer than to parse a UUID or a date.
     fn restore_text(
         &self,

@@ -1,8 +1,8 @@
 //! The registry of the current encode or decode call of this thread.
 //!
-//! serde hands nothing but a serializer to the fields of a type, so a field that needs the registry
+//! serde passes only a serializer to the fields of a type, so a field that needs the registry
 //! finds it here. It is there only during the synchronous call; a call within a call, as a
-//! transcoding may make, has its own, and what stood before is put back, in a panic too.
+//! transcoding may make, has its own, and the previous one is restored, after a panic too.
 
 use std::{
     cell::{Cell, RefCell},

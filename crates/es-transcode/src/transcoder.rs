@@ -16,7 +16,7 @@ use crate::{
 ///
 /// Values that JSON lacks are written by registered transcodings: see [`Registered`] for fields of
 /// such types and the [crate documentation](crate) for a transcoding of one's own. Cloning is cheap;
-/// what is registered with a clone is not known to the original.
+/// a transcoding that is registered with a clone is not registered with the original.
 #[derive(Clone, Debug)]
 pub struct JsonTranscoder {
     registry: Arc<Registry>,

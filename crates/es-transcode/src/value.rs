@@ -16,7 +16,7 @@ use uuid::Uuid;
 /// writes for it: integers of any size, the order of keys, exponents of decimals are kept.
 ///
 /// It can be the type of a field, or be within one. Not through serde's `flatten`, `untagged` and
-/// `tag`, which lose large integers before this type sees them; that is an error, not a wrong value.
+/// `tag`, which lose large integers before this type reads them; that is an error, not a wrong value.
 ///
 /// ```
 /// use es_core::Transcoder;
@@ -39,8 +39,8 @@ use uuid::Uuid;
 /// assert_eq!(written, json);
 /// # Ok::<(), es_core::PersistenceError>(())
 /// ```
-// Exhaustive: JSON and the standard transcodings have no other values, and matching all of them is
-// what this type is for.
+// Exhaustive: JSON and the standard transcodings have no other values, and the purpose of this type is to
+// match all of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
     /// Python's `None`.
@@ -56,7 +56,7 @@ pub enum Value {
     Str(String),
     /// Values in order; a Python tuple is read as one.
     List(Vec<Value>),
-    /// Values by name, in the order in which they stand.
+    /// Values by name, in the stored order.
     ///
     /// A map of exactly `_type_` and `_data_` cannot be written: it would be read as something else.
     Map(Vec<(String, Value)>),

@@ -1,4 +1,4 @@
-//! Input that was made to exhaust the stack, the memory or the patience of a reader.
+//! Input that is designed to exhaust the stack or the memory, or to slow down reading.
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
 #[path = "support/alone.rs"]
@@ -13,7 +13,7 @@ use es_transcode::{
 };
 use serde::{Deserialize, Serialize};
 
-/// How deep values may be nested.
+/// The maximum nesting depth of values.
 const MAX_DEPTH: usize = 127;
 
 /// A type whose representation holds values of the same type.
@@ -59,14 +59,14 @@ fn assert_data_error<T: std::fmt::Debug>(result: Result<T, PersistenceError>) {
 }
 
 #[test]
-fn what_can_be_written_is_not_too_deep_to_be_read() {
+fn the_deepest_written_value_can_be_read() {
     let nested = |depth| (1..depth).fold(Value::List(Vec::new()), |value, _| Value::List(vec![value]));
     let deepest = nested(MAX_DEPTH);
     let json = encode(&transcoder(), &deepest).unwrap();
     assert_eq!(decode::<Value>(&transcoder(), json).unwrap(), deepest);
     assert_data_error(encode(&transcoder(), &nested(MAX_DEPTH + 1)));
 
-    // Objects count as well, and what stands beside does not.
+    // Objects count as well; siblings do not.
     let maps = |depth| (0..depth).fold(Value::Null, |value, _| Value::Map(vec![("a".to_owned(), value)]));
     let beside = Value::List(vec![maps(MAX_DEPTH - 1), maps(MAX_DEPTH - 1)]);
     let json = encode(&transcoder(), &beside).unwrap();
@@ -75,7 +75,7 @@ fn what_can_be_written_is_not_too_deep_to_be_read() {
 }
 
 #[test]
-fn what_is_too_deep_is_not_read() {
+fn a_value_that_is_nested_too_deep_is_not_read() {
     for depth in [MAX_DEPTH + 1, 100_000] {
         assert_data_error(decode::<Value>(&transcoder(), "[".repeat(depth) + &"]".repeat(depth)));
         assert_data_error(decode::<Value>(&transcoder(), "[".repeat(depth)));
@@ -97,9 +97,9 @@ fn recursive_transcodings_are_written_as_deep_as_they_can_be_read() {
     assert_data_error(encode(&transcoder(), &Alone(nested(MAX_DEPTH / 2 + 1))));
 }
 
-/// Once, each level of these took more stack than the one before, and two megabytes were not enough.
+/// Regression test: each level of these took more stack than the one before, and exceeded two megabytes.
 #[test]
-fn recursive_transcodings_are_bounded_wherever_the_name_stands() {
+fn recursive_transcodings_are_bounded_at_every_position_of_the_name() {
     let name_first = (r#"{"_type_":"tree","_data_":["#, "]}");
     let name_last = (r#"{"_data_":["#, r#"],"_type_":"tree"}"#);
     for (start, end) in [name_first, name_last] {
@@ -118,7 +118,7 @@ fn recursive_transcodings_are_bounded_wherever_the_name_stands() {
     }
 }
 
-/// Each representation whose name stands last is measured by itself: the object around it does not count.
+/// Each representation whose name comes last is measured by itself: the object around it does not count.
 #[test]
 fn the_deepest_representation_that_is_measured_is_read() {
     let nested = |depth| r#"{"_data_":["#.repeat(depth) + &r#"],"_type_":"tree"}"#.repeat(depth);
@@ -149,9 +149,9 @@ fn long_decimals_are_bounded() {
     assert_data_error(encode(&transcoder(), &Alone(longest * BigDecimal::from(10))));
 }
 
-/// Once, the digits of the exponent counted when a decimal was read: the longest that were written were
-/// refused. And more than 65,535 of them after `0.` were a panic, as a width to be padded to may not be
-/// larger.
+/// Regression test: the digits of the exponent counted when a decimal was read, so that the longest written
+/// decimals were rejected. More than 65,535 digits after `0.` caused a panic, because a padding width may not
+/// be larger.
 #[test]
 fn the_longest_decimals_that_are_written_are_read() {
     let digits: BigInt = "9".repeat(100_000).parse().unwrap();

@@ -1,4 +1,4 @@
-//! What is written is read as the same value, and no bytes make a reader panic.
+//! Written values are read as the same values, and no bytes cause a panic when they are read.
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
 #[path = "support/alone.rs"]
@@ -12,7 +12,7 @@ use proptest::{collection::vec, prelude::*};
 use time::{OffsetDateTime, PrimitiveDateTime};
 use values::{datetime, decimal, naive_datetime, uuid, value};
 
-/// Bytes that look like what is stored, so that readers get far into them.
+/// Bytes that resemble stored values, so that errors occur late in the input.
 fn nearly_stored() -> impl Strategy<Value = Vec<u8>> {
     let name = prop_oneof![Just("uuid_hex"), Just("datetime_iso"), Just("decimal_str"), Just("no_such")];
     let text = prop_oneof![

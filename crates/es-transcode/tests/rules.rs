@@ -1,4 +1,4 @@
-//! The rules of registration, of tagged objects and of what cannot be written or read.
+//! The rules of registration, of tagged objects and of values that cannot be written or read.
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
 #[path = "support/alone.rs"]
@@ -99,7 +99,7 @@ fn registered_values_pass_through_flattened_and_untagged_types() {
 }
 
 #[test]
-fn the_name_may_stand_last() {
+fn the_name_may_come_last() {
     let simple = SimpleCustomValue { id: UUID, date: date!(2000 - 02 - 20) };
     let json = r#"{"_data_":{"id":{"_data_":"b2723fe2-c01a-40d2-875e-a3aac6a09ff5","_type_":"uuid_hex"},
         "date":{"_data_":"2000-02-20","_type_":"date_iso"}},"_type_":"simple_custom_value"}"#;
@@ -111,7 +111,7 @@ fn the_name_may_stand_last() {
 }
 
 #[test]
-fn what_is_not_exactly_tagged_is_no_registered_value() {
+fn an_object_without_the_exact_tags_is_not_a_registered_value() {
     for json in [
         r#"{"_type_":"uuid_hex"}"#,
         r#"{"_data_":1}"#,
@@ -191,7 +191,7 @@ fn the_last_registration_of_a_type_writes_and_former_names_stay_readable() {
 }
 
 #[test]
-fn naive_and_aware_date_times_are_told_apart_by_the_place() {
+fn naive_and_aware_date_times_are_distinguished_by_the_field() {
     let naive = r#"{"_type_":"datetime_iso","_data_":"2021-12-31T23:59:59"}"#;
     let aware = r#"{"_type_":"datetime_iso","_data_":"2021-12-31T23:59:59+00:00"}"#;
     assert_data_error(decode::<Alone<OffsetDateTime>>(&standard(), naive), "has no offset");
@@ -311,9 +311,9 @@ fn decimals_that_the_other_side_does_not_hold_are_refused() {
     }
 }
 
-/// Once, exponents that cannot be written were read.
+/// Regression test: exponents that cannot be written were read.
 #[test]
-fn exponents_are_those_that_python_holds_on_both_ways() {
+fn exponents_have_the_range_of_python_in_both_directions() {
     let held = [
         "1E+999999999999999999",
         "-9.99E+999999999999999999",
@@ -360,7 +360,7 @@ fn floats_are_spelled_as_python_spells_them() {
     ] {
         assert_eq!(encode(&standard(), &value).unwrap(), spelling);
     }
-    // A float of 32 bits is written as the value that it is.
+    // A float of 32 bits is written with its exact value.
     assert_eq!(encode(&standard(), &0.1_f32).unwrap(), "0.10000000149011612");
 }
 
@@ -383,7 +383,7 @@ fn floats_that_json_lacks_are_not_written() {
 }
 
 #[test]
-fn what_json_lacks_is_not_read() {
+fn values_that_json_lacks_are_not_read() {
     for json in [
         "NaN",
         "Infinity",
@@ -411,7 +411,7 @@ fn a_map_that_would_be_read_as_a_tagged_object_is_not_written() {
 }
 
 #[test]
-fn a_custom_value_does_not_pass_for_one_that_has_a_variant() {
+fn a_custom_value_with_the_name_of_a_standard_type_is_rejected() {
     let custom = |name: &str| Value::Custom { name: name.to_owned(), data: Box::new("NaN".into()) };
     for name in ["uuid_hex", "datetime_iso", "decimal_str"] {
         assert_data_error(encode(&custom::transcoder(), &custom(name)), "a variant of their own");
@@ -419,9 +419,9 @@ fn a_custom_value_does_not_pass_for_one_that_has_a_variant() {
     assert!(encode(&custom::transcoder(), &custom("date_iso")).is_ok());
 }
 
-/// Such types are written in another way for formats of bytes, which JSON could not tell from the first.
+/// Such types are written differently for binary formats; JSON could not distinguish the two.
 #[test]
-fn types_are_written_as_for_people_to_read() {
+fn types_are_written_in_their_human_readable_form() {
     let address = std::net::Ipv4Addr::LOCALHOST;
     assert_eq!(encode(&standard(), &address).unwrap(), "\"127.0.0.1\"");
     assert_eq!(decode::<std::net::Ipv4Addr>(&standard(), "\"127.0.0.1\"").unwrap(), address);
@@ -488,7 +488,7 @@ fn an_error_of_a_transcoding_keeps_its_kind() {
 }
 
 #[test]
-fn an_error_that_was_overcome_does_not_hide_a_later_one() {
+fn a_recovered_error_does_not_hide_a_later_one() {
     #[derive(Debug, Deserialize)]
     #[serde(untagged)]
     #[expect(dead_code, reason = "only whether it can be read is asked")]
@@ -539,7 +539,7 @@ fn a_transcoding_may_use_another_transcoder() {
 }
 
 #[test]
-fn transcodings_are_known_only_while_a_transcoder_works() {
+fn transcodings_are_available_only_during_a_call_of_a_transcoder() {
     struct Panicking;
     impl Serialize for Panicking {
         fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {

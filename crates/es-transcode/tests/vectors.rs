@@ -1,4 +1,4 @@
-//! What the Python library writes, in both of its styles, is read as the right values, and written
+//! The bytes of the Python library, in both of its styles, are read as the right values, and written
 //! again with the bytes of its newer style.
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 

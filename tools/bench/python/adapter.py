@@ -1,7 +1,7 @@
 """The Python library as a measured system: the protocol is described in `src/systems/program.rs`.
 
-Everything is as a user of the library gets it: recorders and mappers are built by its factory from an environment,
-with its defaults. Timing is done here, so that starting Python and talking to it cost nothing.
+Everything has the defaults of the library: its factory builds recorders and mappers from an environment, as for any
+user. Timing is done here, so starting Python and communicating with it are not measured.
 """
 
 import json
@@ -65,7 +65,7 @@ def versions(*packages):
     return ", ".join([f"Python {sys.version.split()[0]}", *found])
 
 
-# Systems: what is measured, opened as the first line asks.
+# Measured systems, opened as the first line of the input requests.
 
 
 def open_popo(_request):
@@ -94,7 +94,7 @@ def open_sqlite(request):
 def open_postgres(request):
     names = ("DBNAME", "HOST", "PORT", "USER", "PASSWORD")
     env = {f"POSTGRES_{name}": os.environ[f"POSTGRES_{name}"] for name in names}
-    if IS_9_1:  # It knows no schemas: the driver is told.
+    if IS_9_1:  # It has no schema setting: the driver receives it.
         os.environ["PGOPTIONS"] = f"-c search_path={request['schema']}"
     factory = construct("postgres", {**env, "POSTGRES_SCHEMA": request["schema"]})
     settings = versions("psycopg2-binary", "psycopg", "psycopg-binary")
@@ -204,7 +204,7 @@ class Recorded:
         count = work["events"]
         batches = [stored_events(new_id(), count, STATE_SIZE) for _ in range(work["aggregates"])]
 
-        # A recorder for each round, so that none grows from round to round.
+        # A recorder for each round, so that it does not grow from round to round.
         recorder = self.factory.application_recorder()
 
         def run():
@@ -271,7 +271,7 @@ class Mapped:
         return timed(times, run)
 
 
-# What is stored, and how it is timed.
+# Stored events, and timing.
 
 
 def new_id():
@@ -296,7 +296,7 @@ def timed(events, run):
 
 
 def paced(events, pause, inputs, call):
-    """Calls with each input after so many microseconds of other work; only the calls are measured."""
+    """Makes a call with each input after so many microseconds of other work; only the calls are measured."""
     latencies = []
     for given in inputs:
         end = perf_counter() + pause / 1e6
@@ -370,7 +370,7 @@ def check(found, expected):
 
 
 def resident(name):
-    """In KiB; nothing where the system does not tell."""
+    """Returns a memory size in KiB, or None where the system does not report it."""
     try:
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) for line in status if line.startswith(name + ":"))

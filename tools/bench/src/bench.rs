@@ -1,4 +1,4 @@
-//! Rounds: contestants take turns with the same work, so that whatever else happens on the machine hits all of them.
+//! Rounds: contestants do the same work in turns, so that other load on the machine affects all of them.
 
 use anyhow::{Context, Result, ensure};
 
@@ -12,12 +12,12 @@ use crate::{
     table,
 };
 
-/// How much work is done.
+/// The amount of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
-    /// Enough to quote.
+    /// A full run, whose figures can be quoted.
     Full,
-    /// Everything once, to see that it works.
+    /// Every workload once, to check that it works.
     Quick,
 }
 
@@ -30,13 +30,13 @@ impl Scale {
     }
 }
 
-/// A run: which experiments are wanted, and what came of those that were made.
+/// A run: the selected experiments, and the results of those that were made.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) scale: Scale,
     filter: String,
     most_rounds: usize,
-    /// The most events that are stored before a measurement of growth.
+    /// The largest number of events that are stored before a measurement of growth.
     pub(crate) largest: usize,
     pub(crate) durability: Vec<Durability>,
     pub(crate) experiments: Vec<Experiment>,
@@ -44,7 +44,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// A run of the experiments whose names contain `filter`, of no more than so many rounds each.
+    /// Creates a run of the experiments whose names contain `filter`, with at most so many rounds each.
     pub(crate) fn new(scale: Scale, filter: &str, most_rounds: usize) -> Self {
         Self {
             scale,
@@ -61,7 +61,7 @@ impl Bench {
         name.to_lowercase().contains(&self.filter)
     }
 
-    /// Says once what a commit means in a datastore.
+    /// Records the meaning of a commit in a datastore, once.
     pub(crate) fn has_durability(&mut self, datastore: &str, settings: &str) {
         if self.durability.iter().all(|known| known.datastore != datastore || known.settings != settings) {
             self.durability.push(Durability { datastore: datastore.into(), settings: settings.into() });
@@ -72,7 +72,7 @@ impl Bench {
         self.missing.push(Missing { what: what.into(), reason: reason.into(), experiments: Vec::new() });
     }
 
-    /// Lets the contestants compete, if the experiment is wanted; only then are they brought.
+    /// Runs the experiment if it is selected. The contestants are created only then.
     pub(crate) async fn compete<'a>(
         &mut self,
         plan: Plan,
@@ -95,7 +95,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Keeps what contestants told of themselves, and who failed.
+    /// Records the durability settings that contestants report, and the contestants that failed.
     fn note(&mut self, experiment: &str, entrants: &[Entrant<'_>]) {
         for Entrant { contestant, failure, .. } in entrants {
             let name = contestant.name();
@@ -131,7 +131,7 @@ impl Bench {
                 None => Ok(ours),
             };
             let (subject, other) = (find(&beside.subject)?, find(&beside.other)?);
-            // Whoever failed is named as missing, with the reason.
+            // A contestant that failed is listed as missing, with the reason.
             if other.failure.is_none() {
                 let value = compare(beside.measure, &subject.samples, &other.samples);
                 let name = subject.contestant.name();
@@ -161,7 +161,7 @@ impl Bench {
     }
 }
 
-/// A contestant with what it did.
+/// A contestant with its results.
 struct Entrant<'a> {
     contestant: Box<dyn Contestant + 'a>,
     samples: Vec<Sample>,
@@ -173,7 +173,7 @@ impl<'a> Entrant<'a> {
         Self { contestant, samples: Vec::new(), failure: None }
     }
 
-    /// Nothing, once it has failed.
+    /// Runs a round. Does nothing after a failure.
     async fn round(&mut self) -> Result<()> {
         if self.failure.is_some() {
             return Ok(());
@@ -187,7 +187,7 @@ impl<'a> Entrant<'a> {
     }
 }
 
-/// The order changes with each round, so that nobody always comes after the same one.
+/// Changes the order with each round, so that no contestant always follows the same one.
 async fn take_turns(entrants: &mut [Entrant<'_>], scale: Scale, rounds: usize) -> Result<()> {
     ensure!(!entrants.is_empty(), "there is nobody to measure");
     if scale == Scale::Full {
@@ -231,7 +231,7 @@ fn result(system: &str, samples: &[Sample], place: Option<Place>) -> Option<Syst
     Some(SystemResult { system: system.into(), place, figures })
 }
 
-/// The ratios of rounds that were made one beside the other, which a busy machine slows alike.
+/// Returns the ratios of rounds made one right after the other, which a busy machine slows alike.
 fn compare(measure: Measure, ours: &[Sample], others: &[Sample]) -> Option<Summary> {
     let of_round = |(ours, others): (&Sample, &Sample)| match measure {
         Measure::Time => Some(seconds_per_event(ours) / seconds_per_event(others)),
@@ -263,7 +263,7 @@ mod tests {
         report::Measure,
     };
 
-    /// Needs this long, or so it says, and notes each of its turns.
+    /// A contestant that reports this duration and records each of its turns.
     struct Scripted {
         name: &'static str,
         elapsed: Duration,
@@ -282,7 +282,7 @@ mod tests {
         }
     }
 
-    /// Cannot be had.
+    /// A contestant that is not available.
     struct Absent;
 
     impl Contestant for Absent {
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_cannot_be_had_is_named_and_the_others_go_on() {
+    async fn an_unavailable_contestant_is_named_and_the_others_continue() {
         let mut bench = full();
         run(&mut bench, Plan::new("append", 1).faster(2.0, "absent").beside("bare", Measure::Time)).await;
         run(&mut bench, Plan::new("load", 1)).await;
@@ -366,20 +366,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_filter_leaves_out_is_not_run() {
+    async fn filtered_experiments_are_not_run() {
         let mut bench = Bench::new(Scale::Quick, "Load", usize::MAX);
         assert!(run(&mut bench, Plan::new("append", 1)).await.is_empty());
         assert_eq!(run(&mut bench, Plan::new("SQLite load", 1)).await.len(), 2);
     }
 
     #[tokio::test]
-    async fn a_comparison_with_nobody_is_an_error() {
+    async fn a_comparison_without_contestants_is_an_error() {
         let outcome = full().compete(Plan::new("append", 1).within(1.0, "bare"), async || Ok(vec![])).await;
         assert!(outcome.is_err());
     }
 
     #[tokio::test]
-    async fn results_stand_where_the_plan_places_them() {
+    async fn results_have_the_place_of_the_plan() {
         let mut bench = full();
         run(&mut bench, Plan::new("append", 1).at("appends", "tasks", 64.0)).await;
         let place = bench.experiments[0].results[1].place.as_ref().unwrap();

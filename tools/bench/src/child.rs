@@ -1,8 +1,8 @@
-//! Work in processes of their own: where several processes are the workload, and where memory is measured, which
-//! needs a process that has done nothing else.
+//! Work in separate processes, for workloads of several processes and for measurements of memory, which need
+//! a process that has done nothing else.
 //!
-//! A child is this very program with `--child` and a [`Job`]. It says a line when it is ready; then it does the job
-//! once for each line that it is told, and answers each with a figure.
+//! A child is this program with `--child` and a [`Job`]. It prints a line when it is ready. Then it does the
+//! job once for each line of its input, and answers each line with a figure.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 const READY: &str = "ready";
 
-/// What a child does: which measured system, and what of it.
+/// The job of a child: the measured system, and the work.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) enum Job {
     Mapper(crate::suites::mapper::ChildJob),
@@ -22,7 +22,7 @@ pub(crate) enum Job {
     Postgres(crate::suites::postgres::ChildJob),
 }
 
-/// A process that waits for its word to go. It ends when this is dropped.
+/// A process that starts its job on request. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Child {
     process: std::process::Child,
@@ -48,12 +48,12 @@ impl Child {
         }
     }
 
-    /// Lets it do its job once.
+    /// Requests one run of the job.
     pub(crate) fn start(&mut self) -> Result<()> {
         self.commands.write_all(b"go\n").context("a child is gone")
     }
 
-    /// Waits until it is done, and gives its answer.
+    /// Waits until the job is done, and returns the answer.
     pub(crate) fn finish(&mut self) -> Result<f64> {
         let line = self.line()?;
         line.parse().with_context(|| format!("a child answered {line:?}"))
@@ -70,13 +70,13 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Nothing that it still does is wanted; it may have ended by itself.
+        // The remaining work is not needed, and the process may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// The child's side: does `work` for each line that is told, until there are no more.
+/// The child's side: does `work` for each line of the input, until the input ends.
 pub(crate) async fn serve(mut work: impl AsyncFnMut() -> Result<f64>) -> Result<()> {
     println!("{READY}");
     for line in std::io::stdin().lock().lines() {

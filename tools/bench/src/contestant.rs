@@ -1,4 +1,4 @@
-//! Those who take part in an experiment, and what they answer.
+//! Contestants of an experiment, and their measurements.
 
 use std::{
     future::{Future, ready},
@@ -16,45 +16,45 @@ use crate::{
     workload::{Store, Work, do_work},
 };
 
-/// What one round of one contestant took.
+/// The measurements of one round of one contestant.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) events: usize,
     pub(crate) elapsed: Duration,
     pub(crate) latency: Option<Latency>,
-    /// The peak of the resident memory above that of the idle process, where that is what is measured.
+    /// The peak of the resident memory above that of the idle process; only in measurements of memory.
     pub(crate) mebibytes: Option<f64>,
 }
 
-/// How long single calls took, in seconds.
+/// Durations of single calls, in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Latency {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
 }
 
-/// A future on the heap: contestants of different types stand in one list.
+/// A future on the heap: contestants of different types are in one list.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// One who takes part in an experiment.
+/// A participant of an experiment.
 pub(crate) trait Contestant {
     fn name(&self) -> &str;
 
     /// Does the work of a round, once.
     fn round(&mut self) -> BoxFuture<'_, Sample>;
 
-    /// Whether the others go on without it when it fails; its failure is told in the results.
+    /// True if a failure does not end the experiment; the failure is listed in the results.
     fn may_fail(&self) -> bool {
         false
     }
 
-    /// What a commit of it means, once it runs, where nobody else tells.
+    /// The meaning of a commit, known once it runs; absent where the suite records it.
     fn durability(&self) -> Option<&str> {
         None
     }
 }
 
-/// A store with its work.
+/// A store with its workload.
 pub(crate) struct Working<S> {
     name: String,
     store: Arc<S>,
@@ -67,7 +67,8 @@ impl<S: Store> Working<S> {
         Self::supplied(name, store, work, Supply::default())
     }
 
-    /// With a supply of its own: contestants that store in one datastore need different aggregates.
+    /// Creates a contestant with its own supply: contestants that store in one datastore need different
+    /// aggregates.
     pub(crate) fn supplied(
         name: impl Into<String>,
         store: S,
@@ -88,7 +89,7 @@ impl<S: Store> Contestant for Working<S> {
     }
 }
 
-/// A store that is made anew for each round, so that none grows from round to round.
+/// A store that is created again for each round, so that it does not grow from round to round.
 pub(crate) struct Fresh<F> {
     name: String,
     create: F,
@@ -112,7 +113,7 @@ impl<S: Store, F: Fn() -> S + Send + Sync> Contestant for Fresh<F> {
     }
 }
 
-/// A computation that is made many times in each round, an event each time.
+/// A computation that is repeated in each round, one event per repetition.
 pub(crate) struct Repeated<F> {
     name: String,
     times: usize,
@@ -143,7 +144,7 @@ impl<T, E: Into<anyhow::Error>, F: FnMut() -> Result<T, E> + Send> Contestant fo
 }
 
 impl Latency {
-    /// Nothing of none.
+    /// Returns the durations' quantiles, or `None` if there are no durations.
     pub(crate) fn of(mut seconds: Vec<f64>) -> Option<Self> {
         seconds.sort_by(f64::total_cmp);
         Some(Self { p50: quantile(&seconds, 0.5)?, p99: quantile(&seconds, 0.99)? })

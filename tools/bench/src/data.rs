@@ -1,34 +1,34 @@
-//! The events that are stored: the same in every run, from a fixed seed.
+//! The events to store: the same in every run, from a fixed seed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use es_core::{Bytes, StoredEvent, Topic};
 use uuid::Uuid;
 
-/// What all events are made from.
+/// The seed of all events.
 pub(crate) const SEED: u64 = 0x5EED_0FEE;
 const TOPIC: &str = "bank:Account.Credited";
-/// Bytes of state of an event, about those of a credited account.
+/// Bytes of state of an event, about as many as for a credited account.
 pub(crate) const STATE_SIZE: usize = 200;
-/// The first aggregate that was stored before a measurement; far from those that appends make.
+/// The first aggregate that is stored before a measurement; far from those that appends make.
 const STORED: u64 = 1 << 40;
-/// The time of the first aggregate that was stored before a measurement, in milliseconds: early in 2020.
+/// The time of the first aggregate that is stored before a measurement, in milliseconds: early in 2020.
 const LONG_AGO: u64 = 1_578_000_000_000;
 /// Bytes of state of a large event.
 pub(crate) const LARGE_STATE_SIZE: usize = 2_048;
 
-/// How aggregates are identified.
+/// The kind of aggregate ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Ids {
     /// Random ids (UUID version 4).
     #[default]
     Random,
-    /// Ids in the order of time (UUID version 7).
+    /// Time-ordered ids (UUID version 7).
     TimeOrdered,
 }
 
 impl Ids {
-    /// The id of an aggregate that was stored before a measurement.
+    /// Returns the id of an aggregate that is stored before a measurement.
     pub(crate) fn stored(self, index: u64) -> Uuid {
         match self {
             Self::Random => originator(STORED + index),
@@ -49,17 +49,18 @@ pub(crate) struct Supply {
 }
 
 impl Supply {
-    /// A supply of the aggregates from this one on: processes that store side by side need different ones.
+    /// Creates a supply that starts at this aggregate: processes that store at the same time need different
+    /// ones.
     pub(crate) fn starting_at(index: u64) -> Self {
         Self { next: AtomicU64::new(index), ids: Ids::Random }
     }
 
-    /// The same supply with ids of this kind; those in the order of time are of the present.
+    /// Returns the same supply with ids of this kind. Time-ordered ids have the present time.
     pub(crate) fn with_ids(self, ids: Ids) -> Self {
         Self { ids, ..self }
     }
 
-    /// The events 1 to `count` of a new aggregate, with `size` bytes of state each.
+    /// Returns the events 1 to `count` of a new aggregate, with `size` bytes of state each.
     pub(crate) fn events(&self, count: usize, size: usize) -> Vec<StoredEvent> {
         let originator_id = match self.ids {
             Ids::Random => originator(self.next.fetch_add(1, Ordering::Relaxed)),
@@ -68,8 +69,8 @@ impl Supply {
         events(originator_id, count, size).collect()
     }
 
-    /// For each task the events of so many commits, a new aggregate each. They are made in the order in which
-    /// tasks that take turns commit them.
+    /// Returns for each task the events of so many commits, with a new aggregate for each commit. They are
+    /// made in the order in which tasks that take turns commit them.
     pub(crate) fn batches(
         &self,
         tasks: usize,
@@ -85,12 +86,12 @@ impl Supply {
     }
 }
 
-/// The events 1 to `count` of an aggregate, with `size` bytes of state each.
+/// Returns the events 1 to `count` of an aggregate, with `size` bytes of state each.
 pub(crate) fn events(originator_id: Uuid, count: usize, size: usize) -> impl Iterator<Item = StoredEvent> {
     (1..=count as i64).map(move |version| event(originator_id, version, size))
 }
 
-/// The id of an aggregate: scattered like random ones, as indexes meet them.
+/// Returns the id of an aggregate: scattered, so that indexes receive random ids.
 pub(crate) fn originator(index: u64) -> Uuid {
     let mut random = Random(SEED ^ index.wrapping_mul(0xA076_1D64_78BD_642F));
     let bits = Uuid::from_u64_pair(random.next(), random.next());
@@ -119,7 +120,7 @@ fn hexadecimal(number: u64) -> [u8; 16] {
     std::array::from_fn(|place| digit(place as u32))
 }
 
-/// SplitMix64: a few lines, and the same numbers everywhere and for ever.
+/// SplitMix64: a few lines, and the same numbers on every machine and in every version.
 struct Random(u64);
 
 impl Random {
@@ -139,7 +140,7 @@ mod tests {
     use super::{Ids, Supply, hexadecimal, originator};
 
     #[test]
-    fn every_run_stores_the_same() {
+    fn every_run_stores_the_same_events() {
         assert_eq!(Supply::default().events(3, 50), Supply::default().events(3, 50));
     }
 
@@ -149,13 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn no_aggregate_comes_twice() {
+    fn aggregates_are_distinct() {
         let ids: HashSet<_> = (0..10_000).map(originator).collect();
         assert_eq!(ids.len(), 10_000);
     }
 
     #[test]
-    fn ids_in_the_order_of_time_ascend() {
+    fn time_ordered_ids_ascend() {
         let supply = Supply::default().with_ids(Ids::TimeOrdered);
         let stored = (0..3).map(|index| Ids::TimeOrdered.stored(index));
         let ids: Vec<_> = stored.chain((0..3).map(|_| supply.events(1, 50)[0].originator_id)).collect();

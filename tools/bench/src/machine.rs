@@ -1,18 +1,18 @@
-//! What the figures were measured on: without it they say nothing.
+//! The machine and the state of the sources, without which the figures have no meaning.
 
 use std::{fs, process::Command, thread};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// The machine, as far as it tells.
+/// The machine, as far as the operating system describes it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
     pub(crate) threads: usize,
     pub(crate) memory_mebibytes: Option<u64>,
     pub(crate) system: String,
-    /// How many processes wanted to run in the minute before: other people's work is in the figures.
+    /// The load average of the minute before the run: work of other processes affects the figures.
     pub(crate) load_before: Option<f64>,
     pub(crate) load_after: Option<f64>,
 }
@@ -31,7 +31,7 @@ impl Machine {
 }
 
 impl Machine {
-    /// When a run was, of what, and how busy the machine was with whatever else.
+    /// Describes a run: its date, its commit, and the load of the machine.
     pub(crate) fn run(&self, date: &str, commit: &str) -> String {
         let load = match (self.load_before, self.load_after) {
             (Some(before), Some(after)) => format!(", load average {before} before, {after} after"),
@@ -41,23 +41,23 @@ impl Machine {
     }
 }
 
-/// The load average of the last minute.
+/// Returns the load average of the last minute.
 pub(crate) fn load() -> Option<f64> {
     fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }
 
-/// The memory that this process occupies, in KiB.
+/// Returns the resident memory of this process, in KiB.
 pub(crate) fn resident() -> Result<u64> {
     kibibytes("/proc/self/status", "VmRSS").context("the memory in use is told on Linux only")
 }
 
-/// How many MiB this process has occupied at most beyond the `idle` KiB that it began with.
+/// Returns the peak of the resident memory of this process above the initial `idle` KiB, in MiB.
 pub(crate) fn above(idle: u64) -> Result<f64> {
     let peak = kibibytes("/proc/self/status", "VmHWM").context("the memory in use is told on Linux only")?;
     Ok(peak.saturating_sub(idle) as f64 / 1024.0)
 }
 
-/// The commit that was measured, and whether the sources differ from it.
+/// Returns the commit that is measured, and whether the sources differ from it.
 pub(crate) fn commit() -> String {
     let git = |arguments: &[&str]| {
         let output =
@@ -79,7 +79,7 @@ fn kibibytes(file: &str, name: &str) -> Option<u64> {
     field(file, name)?.split_whitespace().next()?.parse().ok()
 }
 
-/// The value of the first line `name: value`.
+/// Returns the value of the first line `name: value`.
 fn field(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let values = text.lines().filter_map(|line| line.split_once(':'));

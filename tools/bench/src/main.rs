@@ -1,10 +1,11 @@
-//! Benchmarks: what this library costs beside the bare drivers. Run by `cargo xtask bench`.
+//! Benchmarks: the cost of this library beside the bare drivers. Run by `cargo xtask bench`.
 //!
-//! A workload is defined once (`workload`), a measured system is one adapter (`systems`), and an experiment (`suites`)
-//! lets several systems do the same work in turns (`bench`). What came of it is told to people (`table`) and written
-//! for programs (`report`). Figures of different runs are not comparable, so targets are ratios within one run.
+//! A workload is defined once (`workload`), a measured system is one adapter (`systems`), and an experiment
+//! (`suites`) runs the same work on several systems in turns (`bench`). The results are printed for people
+//! (`table`) and written for programs (`report`). Figures of different runs are not comparable, so targets
+//! are ratios within one run.
 
-// A command-line program talks to people by printing.
+// A command-line program reports to its user by printing.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
@@ -52,8 +53,8 @@ struct Arguments {
     /// Leave PostgreSQL out; otherwise POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name the server
     #[arg(long)]
     without_postgres: bool,
-    /// The virtual environments of the Python library, which is left out otherwise; `cargo xtask bench` makes them, and
-    /// gives this unless it is told --without-python
+    /// The virtual environments of the Python library, which is left out otherwise; `cargo xtask bench` makes
+    /// them, and passes this unless --without-python is given
     #[arg(long, value_name = "DIRECTORY")]
     python: Option<PathBuf>,
     /// Build other Rust libraries from the registry, and measure them, too
@@ -75,7 +76,7 @@ struct Arguments {
     /// Keep the experiments of the last run that this one does not make again
     #[arg(long)]
     add: bool,
-    /// Write docs/benchmarks.md, its plots and docs/benchmarks/<date>.md, too
+    /// Write docs/benchmarks.md, its plots and docs/benchmarks/DATE.md, too
     #[arg(long)]
     write_results: bool,
     /// Be a process of an experiment
@@ -103,7 +104,7 @@ async fn be_child(job: Job) -> Result<()> {
 async fn run(arguments: &Arguments) -> Result<()> {
     let directory = directory()?;
     let date = OffsetDateTime::now_utc().format(&Rfc3339)?;
-    // Now: the sources may change while it runs.
+    // Read now: the sources may change during the run.
     let commit = machine::commit();
     let mut machine = Machine::describe();
     let scale = if arguments.quick { Scale::Quick } else { Scale::Full };
@@ -153,9 +154,9 @@ async fn run(arguments: &Arguments) -> Result<()> {
     write_all(arguments, &directory, report)
 }
 
-/// Writes the results for programs, and the pages of the repository if that is wanted.
+/// Writes the results for programs, and the pages of the repository if requested.
 fn write_all(arguments: &Arguments, directory: &Path, report: Report) -> Result<()> {
-    // A short run takes nobody's figures away.
+    // A quick run does not overwrite the figures of a full run.
     let prefix = if arguments.quick { "quick-" } else { "" };
     let results = directory.join(format!("{prefix}results.json"));
     let report = match fs::read(&results) {
@@ -202,7 +203,7 @@ fn write(path: &Path, content: &str) -> Result<()> {
     Ok(())
 }
 
-/// `target/bench`, beside the profile's directory that this program was built into.
+/// Returns `target/bench`, which is beside the directory of the profile that this program was built with.
 fn directory() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let target =
@@ -212,8 +213,8 @@ fn directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Where database files are: on the disk that the target directory is on, since a temporary directory may be in
-/// memory. What a run that was ended left there goes with the next one.
+/// The directory of database files. It is on the disk of the target directory, since a temporary directory
+/// may be in memory. Files that an interrupted run left there are removed by the next run.
 struct Databases(PathBuf);
 
 impl Databases {
@@ -224,7 +225,7 @@ impl Databases {
         Ok(databases)
     }
 
-    /// Nothing depends on it: what cannot be removed is in the way of the next run, which tells.
+    /// Removes the files. A failure is ignored: files that remain make the next run fail with a message.
     fn remove(&self) {
         let _ = fs::remove_dir_all(&self.0);
     }

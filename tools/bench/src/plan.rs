@@ -1,13 +1,13 @@
-//! Experiments before they are made: who is compared with whom, and what is to be reached.
+//! Plans of experiments: the systems to compare, and the targets.
 
 use crate::report::{Measure, Place, Target};
 
-/// An experiment before it is made.
+/// The plan of an experiment.
 pub(crate) struct Plan {
     pub(crate) name: String,
     pub(crate) rounds: usize,
     pub(crate) besides: Vec<Beside>,
-    /// Whose figures the next comparisons are about; the first contestant's if absent.
+    /// The contestant that the next comparisons are about; the first one if absent.
     subject: Option<String>,
     place: Placing,
 }
@@ -15,24 +15,24 @@ pub(crate) struct Plan {
 /// The place of a contestant's result, by its name.
 type Placing = Box<dyn Fn(&str) -> Option<Place>>;
 
-/// What the first contestant is compared with.
+/// A comparison of a contestant with another system or with a fixed bound.
 #[derive(Clone, Debug)]
 pub(crate) struct Beside {
     /// The system that is compared; the first contestant if absent.
     pub(crate) subject: Option<String>,
-    /// Nobody where a figure is held against a bound as it is.
+    /// The other system; absent where a figure is compared with a fixed bound.
     pub(crate) other: Option<String>,
     pub(crate) measure: Measure,
     pub(crate) target: Option<Target>,
 }
 
 impl Plan {
-    /// So many rounds (one in a quick run), after one to warm up.
+    /// Creates a plan of so many rounds (one in a quick run), after one to warm up.
     pub(crate) fn new(name: impl Into<String>, rounds: usize) -> Self {
         Self { name: name.into(), rounds, besides: Vec::new(), subject: None, place: Box::new(|_| None) }
     }
 
-    /// The comparisons that follow are about this contestant instead of the first one.
+    /// Sets the contestant that the following comparisons are about, instead of the first one.
     pub(crate) fn of(self, subject: &str) -> Self {
         Self { subject: Some(subject.to_owned()), ..self }
     }
@@ -42,37 +42,37 @@ impl Plan {
         self.compared(Some(other), measure, None)
     }
 
-    /// The first contestant is to do the work within `times` the time of this one.
+    /// Requires that the first contestant does the work within `times` the time of this one.
     pub(crate) fn within(self, times: f64, other: &str) -> Self {
         self.compared(Some(other), Measure::Time, Some(Target::AtMost(times)))
     }
 
-    /// The first contestant is to do at least `times` the work of this one in the same time.
+    /// Requires that the first contestant does at least `times` the work of this one in the same time.
     pub(crate) fn faster(self, times: f64, other: &str) -> Self {
         self.compared(Some(other), Measure::Speed, Some(Target::AtLeast(times)))
     }
 
-    /// The slowest calls of the first contestant are to be no slower than those of this one.
+    /// Requires that the slowest calls of the first contestant are no slower than those of this one.
     pub(crate) fn steadier(self, other: &str) -> Self {
         self.compared(Some(other), Measure::P99, Some(Target::AtMost(1.0)))
     }
 
-    /// 99 of 100 calls are to take less than so many milliseconds.
+    /// Requires that 99 of 100 calls take less than so many milliseconds.
     pub(crate) fn bounded(self, milliseconds: f64) -> Self {
         self.compared(None, Measure::P99Milliseconds, Some(Target::AtMost(milliseconds)))
     }
 
-    /// Half of the calls of the first contestant are to take less than so many milliseconds.
+    /// Requires that half of the calls of the first contestant take less than so many milliseconds.
     pub(crate) fn prompt(self, milliseconds: f64) -> Self {
         self.compared(None, Measure::Median, Some(Target::AtMost(milliseconds)))
     }
 
-    /// The first contestant is to take no more than so many MiB above idle.
+    /// Requires that the first contestant takes no more than so many MiB above idle.
     pub(crate) fn lighter(self, mebibytes: f64) -> Self {
         self.compared(None, Measure::Memory, Some(Target::AtMost(mebibytes)))
     }
 
-    /// The results are points of a chart, each in the series of its system, at `x`.
+    /// Makes the results points of a chart, each in the series of its system, at `x`.
     pub(crate) fn at(self, chart: &str, axis: &str, x: f64) -> Self {
         let (chart, axis) = (chart.to_owned(), axis.to_owned());
         self.placed(move |system| {
@@ -80,7 +80,7 @@ impl Plan {
         })
     }
 
-    /// The results are points of charts, where the name of the contestant says.
+    /// Makes the results points of charts, at the place that the function returns for a contestant's name.
     pub(crate) fn placed(mut self, place: impl Fn(&str) -> Option<Place> + 'static) -> Self {
         self.place = Box::new(place);
         self

@@ -29,7 +29,7 @@ pub(crate) fn p99_milliseconds(figures: &Figures) -> Option<f64> {
     }
 }
 
-/// One panel for each chart whose name ends with `charts`; none without such charts.
+/// Draws one panel for each chart whose name ends with `charts`. Returns `None` if there are no such charts.
 pub(crate) fn draw(report: &Report, charts: &str, unit: &str, figure: Figure) -> Result<Option<String>> {
     let mut panels: BTreeMap<&str, Lines<'_>> = BTreeMap::new();
     for result in report.experiments.iter().flat_map(|experiment| &experiment.results) {
@@ -67,7 +67,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The least and the greatest of a coordinate, with room around them on a logarithmic axis.
+    /// Returns the least and the greatest of a coordinate, with a margin on a logarithmic axis.
     fn span(&self, coordinate: impl Fn(&(f64, f64)) -> f64, room: f64) -> std::ops::Range<f64> {
         let values = self.0.iter().flat_map(|(_, points)| points).map(coordinate);
         let (low, high) =

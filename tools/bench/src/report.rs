@@ -1,31 +1,31 @@
-//! What came of it, for programs: the shape of `results.json`.
+//! The results for programs: the format of `results.json`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{machine::Machine, statistics::Summary};
 
-/// Changes when a field changes its name or meaning.
+/// The version of the format, which changes when a field changes its name or meaning.
 pub(crate) const FORMAT: u32 = 2;
 
 /// Everything that was measured.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Report {
     pub(crate) format: u32,
-    /// When the run began, RFC 3339, UTC.
+    /// The time at which the run began, RFC 3339, UTC.
     pub(crate) date: String,
     pub(crate) commit: String,
-    /// Earlier runs that experiments were kept of.
+    /// Earlier runs from which experiments were kept.
     #[serde(default)]
     pub(crate) earlier_runs: Vec<String>,
-    /// What the stored events were made from.
+    /// The seed of the stored events.
     pub(crate) seed: u64,
-    /// A short run: every workload once, nothing to quote.
+    /// True for a quick run: every workload once, no figures to quote.
     pub(crate) is_quick: bool,
     pub(crate) machine: Machine,
     /// The durability that each datastore was measured with.
     pub(crate) durability: Vec<Durability>,
     pub(crate) experiments: Vec<Experiment>,
-    /// What was asked for and could not be measured.
+    /// Requested systems that could not be measured.
     pub(crate) missing: Vec<Missing>,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Durability {
 pub(crate) struct Missing {
     pub(crate) what: String,
     pub(crate) reason: String,
-    /// The experiments without it; none where it was left out of all.
+    /// The experiments without it; empty if it was left out of all.
     pub(crate) experiments: Vec<String>,
 }
 
@@ -52,11 +52,11 @@ pub(crate) struct Experiment {
     pub(crate) comparisons: Vec<Comparison>,
 }
 
-/// What one system did.
+/// The result of one system.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct SystemResult {
     pub(crate) system: String,
-    /// Where it stands in a chart of several experiments.
+    /// The place in a chart of several experiments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) place: Option<Place>,
     #[serde(flatten)]
@@ -67,7 +67,7 @@ pub(crate) struct SystemResult {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Place {
     pub(crate) chart: String,
-    /// What `x` counts.
+    /// The unit that `x` counts.
     pub(crate) axis: String,
     pub(crate) series: String,
     pub(crate) x: f64,
@@ -79,7 +79,7 @@ pub(crate) enum Figures {
     Speed {
         events_per_second: Summary,
         microseconds_per_event: Summary,
-        /// How long single calls took; only where they were timed one by one.
+        /// Durations of single calls; only where they were timed one by one.
         latency: Option<LatencySummary>,
     },
     Memory {
@@ -98,18 +98,19 @@ pub(crate) struct LatencySummary {
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Comparison {
     pub(crate) system: String,
-    /// The other system; absent where a figure is held against a bound as it is.
+    /// The other system; absent where a figure is compared with a fixed bound.
     pub(crate) beside: Option<String>,
     pub(crate) measure: Measure,
-    /// The ratios of the rounds (this system's figure by the other's in the same round), or the figure itself.
+    /// The ratios of the rounds (this system's figure by the other's of the same round), or the figure
+    /// itself.
     pub(crate) value: Summary,
     pub(crate) target: Option<Target>,
-    /// Whether the median reaches the target; absent without a target, and in a quick run.
+    /// True if the median reaches the target; absent without a target, and in a quick run.
     pub(crate) is_met: Option<bool>,
 }
 
 impl Comparison {
-    /// What the value is held against: another system, or a bound in a unit of its own.
+    /// Returns the name of the reference: another system, or a bound with its unit.
     pub(crate) fn beside_what(&self) -> String {
         match (self.measure, self.beside.as_deref()) {
             (Measure::P99, Some(other)) => format!("{other}, p99"),
@@ -121,7 +122,7 @@ impl Comparison {
     }
 }
 
-/// What is compared.
+/// The measure of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Measure {
@@ -139,7 +140,7 @@ pub(crate) enum Measure {
     Memory,
 }
 
-/// What is to be reached.
+/// The target of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
@@ -157,13 +158,14 @@ impl Target {
 }
 
 impl Report {
-    /// The day on which the run began.
+    /// Returns the day on which the run began.
     pub(crate) fn day(&self) -> &str {
         self.date.split('T').next().unwrap_or_default()
     }
 
-    /// Keeps the experiments of an earlier report that this one has not made again, in their old places: each
-    /// experiment stands for itself. A report of nothing leaves the earlier one as it is.
+    /// Keeps the experiments of an earlier report that this run did not repeat, in their old places;
+    /// experiments are independent of each other. A report without experiments leaves the earlier one
+    /// unchanged.
     pub(crate) fn add_to(mut self, earlier: Self) -> Self {
         if self.experiments.is_empty() {
             return earlier;
@@ -262,7 +264,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_results_have_the_shape_that_readers_of_the_file_rely_on() {
+    fn the_results_have_the_documented_format() {
         let summary = |median: f64| json!({"low": median / 2.0, "median": median, "high": median * 2.0});
         let expected = json!({
             "format": 2,
@@ -309,14 +311,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_read() {
+    fn a_written_report_can_be_read() {
         let written = serde_json::to_value(example()).unwrap();
         let read: Report = serde_json::from_value(written.clone()).unwrap();
         assert_eq!(serde_json::to_value(read).unwrap(), written);
     }
 
     #[test]
-    fn a_report_takes_the_place_of_what_it_makes_again() {
+    fn a_report_replaces_repeated_experiments() {
         let (mut earlier, mut later) = (example(), example());
         later.experiments.truncate(1);
         later.experiments[0].rounds = 99;
@@ -340,7 +342,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_bound_is_part_of_what_reaches_it() {
+    fn targets_include_their_bounds() {
         assert!(Target::AtMost(1.2).is_met_by(1.2));
         assert!(!Target::AtMost(1.2).is_met_by(1.21));
         assert!(Target::AtLeast(10.0).is_met_by(10.0));

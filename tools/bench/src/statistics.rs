@@ -1,19 +1,19 @@
-//! Medians and their spread: what is quoted of many rounds.
+//! Medians and their spread, which summarize many rounds.
 
 use serde::{Deserialize, Serialize};
 
 /// The median of some figures, with the quartiles as its spread.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Summary {
-    /// A quarter of the figures is below.
+    /// The first quartile.
     pub(crate) low: f64,
     pub(crate) median: f64,
-    /// A quarter of the figures is above.
+    /// The third quartile.
     pub(crate) high: f64,
 }
 
 impl Summary {
-    /// The summary of figures in any order; nothing of none.
+    /// Returns the summary of figures in any order, or `None` if there are none.
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
@@ -25,7 +25,8 @@ impl Summary {
     }
 }
 
-/// The value below which a `fraction` of the sorted figures lies, interpolated between its neighbours.
+/// Returns the value below which a `fraction` of the sorted figures lies, interpolated between its
+/// neighbours.
 pub(crate) fn quantile(sorted: &[f64], fraction: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let position = fraction.clamp(0.0, 1.0) * last as f64;
@@ -39,7 +40,7 @@ mod tests {
     use super::{Summary, quantile};
 
     #[test]
-    fn nothing_has_no_median() {
+    fn an_empty_set_has_no_median() {
         assert_eq!(Summary::of([]), None);
         assert_eq!(quantile(&[], 0.5), None);
     }

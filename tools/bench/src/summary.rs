@@ -1,4 +1,5 @@
-//! The results as a page of the repository, `docs/benchmarks.md`: the headlines, and why targets are missed.
+//! The results as a page of the repository, `docs/benchmarks.md`: the headlines, and the reasons for missed
+//! targets.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -9,7 +10,7 @@ use crate::{
     table::{Ratio, bound, short},
 };
 
-/// Headings, and the names of the experiments of each table: the beginning, and a part.
+/// Headings, and for each table the beginning and a part of the names of its experiments.
 const TABLES: [(&str, &[(&str, &str)]); 6] = [
     ("Append, one task", &[("SQLite", "1 task,"), ("PostgreSQL", "1 task,")]),
     ("Append, several tasks and processes", &[("SQLite insert", " tasks"), ("PostgreSQL insert", " tasks")]),
@@ -25,14 +26,14 @@ const TABLES: [(&str, &[(&str, &str)]); 6] = [
     ("Growth", &[("", "insert, 1 task, 1 per"), ("", "64 tasks"), ("", "load, 10 events")]),
 ];
 
-/// The page. `notes` has a line with the reason for each missed target, "- `beginning of its name` reason", and then
-/// sections that are taken over as they are.
+/// The page. `notes` has a line with the reason for each missed target, "- `beginning of its name` reason",
+/// followed by sections that are copied unchanged.
 pub(crate) struct Page<'a> {
     pub(crate) report: &'a Report,
     pub(crate) notes: &'a str,
-    /// The file with all figures, beneath the directory of this page.
+    /// The file with all figures, relative to the directory of this page.
     pub(crate) details: &'a str,
-    /// The files with plots, and what they show.
+    /// The files with plots, and their titles.
     pub(crate) plots: &'a [(String, &'a str)],
 }
 
@@ -94,7 +95,7 @@ fn write_table(f: &mut Formatter<'_>, report: &Report, heading: &str, names: &[(
     writeln!(f)
 }
 
-/// The work of the first system relative to the other one's.
+/// Returns the work of the first system relative to that of the other one.
 fn ratio(experiment: &Experiment, other: &str) -> String {
     let is_other = |beside: &str| match other {
         "" => false,
@@ -144,7 +145,7 @@ fn missed_target(comparison: &Comparison) -> String {
     format!("{measure}{} {}, target {target}", comparison.beside_what(), Ratio(&comparison.value))
 }
 
-/// The reason of the longest beginning of the name that has one.
+/// Returns the reason with the longest matching beginning of the name.
 fn reason<'a>(reasons: &'a str, name: &str) -> &'a str {
     let reasons = reasons.lines().filter_map(|line| line.strip_prefix("- `")?.split_once("` "));
     let of_name = reasons.filter(|(beginning, _)| name.starts_with(beginning));

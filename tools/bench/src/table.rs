@@ -1,4 +1,4 @@
-//! What came of it, for people.
+//! The results, printed for people.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -20,7 +20,7 @@ impl Display for Block<'_> {
     }
 }
 
-/// What the figures were measured on and with, and what is missing.
+/// The circumstances of a run: the machine, the settings, and the missing systems.
 pub(crate) struct Circumstances<'a>(pub(crate) &'a Report);
 
 impl Display for Circumstances<'_> {
@@ -36,7 +36,7 @@ impl Display for Circumstances<'_> {
     }
 }
 
-/// Where it was not measured; nothing where it was left out of everything.
+/// The experiments without measurement; empty if it was left out of everything.
 pub(crate) fn places(missing: &Missing) -> String {
     match missing.experiments.as_slice() {
         [] => String::new(),
@@ -45,7 +45,7 @@ pub(crate) fn places(missing: &Missing) -> String {
     }
 }
 
-/// Every target with what was reached.
+/// Every target with the result.
 pub(crate) struct Targets<'a>(pub(crate) &'a Report);
 
 impl Display for Targets<'_> {
@@ -135,7 +135,7 @@ pub(crate) fn bound(target: Target) -> String {
     }
 }
 
-/// A number as people write it: 1.2M, 34k, 560, 7.8.
+/// Formats a number for people: 1.2M, 34k, 560, 7.8.
 pub(crate) fn short(value: f64) -> String {
     let (scaled, unit) = match value.abs() {
         size if size >= 1e6 => (value / 1e6, "M"),
@@ -177,7 +177,7 @@ mod tests {
     use crate::report::tests::example;
 
     #[test]
-    fn a_block_tells_figures_ratio_target_and_verdict() {
+    fn a_block_has_figures_ratio_target_and_verdict() {
         let report = example();
         let text = Block(&report.experiments[0]).to_string();
         assert!(text.contains("sqlite append, 64 tasks, 1 event per commit (3 rounds)"), "{text}");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_targets_are_listed_and_a_missed_one_stands_out() {
+    fn the_targets_are_listed_and_a_missed_one_is_marked() {
         let mut report = example();
         report.experiments[0].comparisons[0].is_met = Some(false);
         let text = Targets(&report).to_string();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_systems_are_named() {
         let text = Circumstances(&example()).to_string();
         assert!(text.contains("not measured: PostgreSQL: left out"), "{text}");
         assert!(text.contains("SQLite: synchronous=FULL"), "{text}");

@@ -1,4 +1,4 @@
-//! The workloads, said once, and what a system must be able to do to be measured with them.
+//! The workloads, defined once, and the operations that a system must implement to be measured with them.
 
 use std::{
     future::Future,
@@ -16,20 +16,21 @@ use crate::{
     data::{self, Supply},
 };
 
-/// Notifications that are read at once where a workload does not say how many.
+/// Notifications per page where a workload does not give a number.
 const PAGE: usize = 1_000;
 
-/// The error of a system that takes part in appends only.
+/// The error of a system that supports appends only.
 const ONLY_APPENDS: &str = "this system only appends";
 
-/// Something to do in each round. Programs of other workspaces and languages are told it as JSON.
+/// The work of each round. Programs of other workspaces and languages receive it as JSON.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "work", rename_all = "snake_case")]
 pub(crate) enum Work {
-    /// Each task makes `commits` commits of `events` events of a new aggregate each, with `size` bytes of state.
+    /// Each task makes `commits` commits of `events` events of a new aggregate each. An event has `size`
+    /// bytes of state.
     Append { tasks: usize, commits: usize, events: usize, size: usize },
-    /// Each task appends `commits` events, one at a time, to one of a few new aggregates that all tasks append to: it
-    /// asks for the last version, tries the next one, and starts again if another task was faster.
+    /// Each task appends `commits` events, one at a time, to one of a few new aggregates that all tasks
+    /// append to. It reads the last version, tries the next one, and starts again if another task was faster.
     Contend { aggregates: usize, tasks: usize, commits: usize },
     /// Loads an aggregate of `events` events, `times` times.
     Load { originator_id: Uuid, events: usize, times: usize },
@@ -40,14 +41,15 @@ pub(crate) enum Work {
     PacedLoad { originator_ids: Vec<Uuid>, events: usize, pause: u64 },
     /// Pages through `events` notifications, from the first whose id is greater than `after`.
     Page { after: i64, events: usize, page: usize },
-    /// Reads the first `events` notifications in the way that takes least memory.
+    /// Reads the first `events` notifications in the way that takes the least memory.
     Stream { events: usize },
     /// Stores `aggregates` aggregates, one event at a time, and loads each.
     AppendAndLoad { aggregates: usize, events: usize },
 }
 
 impl Work {
-    /// The same with fewer repetitions, for systems that would take minutes: figures are per event.
+    /// Returns the same work with fewer repetitions, for systems that would take minutes: figures are per
+    /// event.
     pub(crate) fn lighter(&self) -> Self {
         match *self {
             Self::Load { originator_id, events, times } => {
@@ -66,25 +68,25 @@ impl Work {
     }
 }
 
-/// A datastore that events can be written to and read from: what an adapter implements.
+/// A datastore that events can be written to and read from, implemented by each adapter.
 ///
-/// An adapter does what a well-written program on that system would do, and hands back owned events (or drops them
-/// itself after counting), so that all of them do the same work.
+/// An adapter does what a well-written program on that system would do. It returns owned events, or counts
+/// them and drops them itself, so that all adapters do the same work.
 pub(crate) trait Store: Send + Sync + 'static {
     /// Stores the events durably, in one commit.
     fn append(&self, events: Vec<StoredEvent>) -> impl Future<Output = Result<()>> + Send;
 
-    /// Stores the event durably, unless its version is taken, and says whether it did.
+    /// Stores the event durably, unless its version is taken. Returns true if it was stored.
     fn offer(&self, _: StoredEvent) -> impl Future<Output = Result<bool>> + Send {
         async { bail!(ONLY_APPENDS) }
     }
 
-    /// The version of an aggregate's last event; 0 where there is none.
+    /// Returns the version of an aggregate's last event, or 0 if there is none.
     fn last_version(&self, _: Uuid) -> impl Future<Output = Result<i64>> + Send {
         async { bail!(ONLY_APPENDS) }
     }
 
-    /// Loads the events of an aggregate, and says how many there are.
+    /// Loads the events of an aggregate and returns their number.
     fn load(&self, _: Uuid) -> impl Future<Output = Result<usize>> + Send {
         async { bail!(ONLY_APPENDS) }
     }
@@ -94,21 +96,21 @@ pub(crate) trait Store: Send + Sync + 'static {
         async { bail!(ONLY_APPENDS) }
     }
 
-    /// Reads the first `events` notifications in bounded memory, and says how many there are.
+    /// Reads the first `events` notifications in bounded memory and returns their number.
     fn stream(&self, events: usize) -> impl Future<Output = Result<usize>> + Send {
         page_through(self, 0, events, PAGE)
     }
 }
 
-/// A page of notifications that was read.
+/// A page of notifications.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Page {
     pub(crate) count: usize,
-    /// The id of the last notification; 0 where there is none.
+    /// The id of the last notification; 0 if there is none.
     pub(crate) last: i64,
 }
 
-/// Does the work once; what is to be stored is made before the clock starts.
+/// Does the work once. The events to store are made before the clock starts.
 pub(crate) async fn do_work<S: Store>(store: &Arc<S>, work: &Work, supply: &Supply) -> Result<Sample> {
     match *work {
         Work::Append { tasks, commits, events, size } => {
@@ -150,7 +152,7 @@ pub(crate) async fn do_work<S: Store>(store: &Arc<S>, work: &Work, supply: &Supp
     }
 }
 
-/// One task for each list of batches.
+/// Runs one task for each list of batches.
 async fn append<S: Store>(
     store: &Arc<S>,
     events: usize,
@@ -197,7 +199,7 @@ async fn contend<S: Store>(
     Ok(Sample { events: latencies.len(), elapsed, latency: Latency::of(latencies), mebibytes: None })
 }
 
-/// How long each event took until it was stored, attempts that met a conflict included.
+/// Returns the time until each event was stored, including attempts that met a conflict.
 async fn retry_each<S: Store>(store: Arc<S>, event: StoredEvent, commits: usize) -> Result<Vec<f64>> {
     let mut latencies = Vec::with_capacity(commits);
     for _ in 0..commits {
@@ -215,7 +217,7 @@ async fn retry_each<S: Store>(store: Arc<S>, event: StoredEvent, commits: usize)
 
 async fn load<S: Store>(store: &Arc<S>, originator_id: Uuid, events: usize, times: usize) -> Result<Sample> {
     let store = Arc::clone(store);
-    // A database in memory has none before the first round.
+    // A database in memory has no events before the first round.
     if store.load(originator_id).await? == 0 {
         store.append(data::events(originator_id, events, data::STATE_SIZE).collect()).await?;
     }
@@ -234,9 +236,9 @@ async fn load_all<S: Store>(store: &S, originator_id: Uuid, events: usize) -> Re
     Ok(())
 }
 
-/// Calls with each of the inputs, after a pause in which the thread computes, as between the calls of a
-/// program that does other work: caches turn to other things meanwhile, and idle processors fall asleep. Only
-/// the calls are measured.
+/// Makes a call with each of the inputs, after a pause in which the thread computes, as between the calls of
+/// a program that does other work: caches are filled with other data meanwhile, and idle processors enter
+/// sleep states. Only the calls are measured.
 async fn paced<T: Send + 'static, F: Future<Output = Result<()>> + Send>(
     events: usize,
     pause: u64,
@@ -278,7 +280,7 @@ where
     Ok(Sample { events, elapsed: elapsed.await?, latency: None, mebibytes: None })
 }
 
-/// Reads pages until so many notifications were seen, or there are no more.
+/// Reads pages until so many notifications were read, or there are no more.
 async fn page_through<S: Store + ?Sized>(
     store: &S,
     mut after: i64,
@@ -318,7 +320,7 @@ async fn append_and_load<S: Store>(
     Ok(Sample { events: aggregates * events, elapsed: elapsed.await?, latency: None, mebibytes: None })
 }
 
-/// How long it takes on a thread of the runtime, which is where a program's own tasks run.
+/// Measures the time on a thread of the runtime, where a program's own tasks run.
 async fn in_a_task(work: impl Future<Output = Result<()>> + Send + 'static) -> Result<Duration> {
     let task = tokio::spawn(async move {
         let start = Instant::now();
@@ -338,7 +340,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn an_append_stores_what_each_task_commits() {
+    async fn an_append_stores_the_commits_of_each_task() {
         let store = Arc::new(HashMapStore::default());
         let work = Work::Append { tasks: 3, commits: 2, events: 5, size: 200 };
         let sample = do_work(&store, &work, &Supply::default()).await.unwrap();
@@ -350,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_contended_for_is_stored_in_the_end() {
+    async fn contended_appends_are_all_stored() {
         let store = Arc::new(HashMapStore::default());
         let work = Work::Contend { aggregates: 2, tasks: 5, commits: 4 };
         assert_eq!(do_work(&store, &work, &Supply::default()).await.unwrap().events, 20);
@@ -359,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_leaves_work_out_is_found_out() {
+    async fn missing_events_are_an_error() {
         let store = Arc::new(HashMapStore::default());
         let originator_id = uuid::Uuid::nil();
         store.append(data::events(originator_id, 9, 50).collect()).await.unwrap();
@@ -370,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_with_pauses_do_what_those_without_do() {
+    async fn calls_with_pauses_do_the_same_work() {
         let store = Arc::new(HashMapStore::default());
         let work = Work::PacedAppend { commits: 3, pause: 1 };
         let sample = do_work(&store, &work, &Supply::default()).await.unwrap();
@@ -382,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn other_programs_are_told_the_work_by_name() {
+    fn work_is_serialized_by_name() {
         let load = Work::Load { originator_id: uuid::Uuid::nil(), events: 10, times: 1 };
         let expected = serde_json::json!({
             "work": "load", "originator_id": "00000000-0000-0000-0000-000000000000", "events": 10, "times": 1,

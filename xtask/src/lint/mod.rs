@@ -40,9 +40,6 @@ pub(crate) enum Check {
     Crates,
 }
 
-/// The rules that hold everywhere, which `cargo xtask ci` checks.
-pub(crate) const REQUIRED: &[Check] = &[Check::Modules, Check::Crates];
-
 /// A violation of a rule.
 #[derive(Debug, PartialEq, Eq)]
 struct Finding {
@@ -66,11 +63,7 @@ impl fmt::Display for Finding {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let checks =
         if arguments.checks.is_empty() { Check::value_variants() } else { arguments.checks.as_slice() };
-    check(checks, arguments.path.as_deref().unwrap_or(Path::new("")))
-}
-
-/// Runs the checks, and fails if there is a finding under the path.
-pub(crate) fn check(checks: &[Check], under: &Path) -> Result<()> {
+    let under = arguments.path.as_deref().unwrap_or(Path::new(""));
     let root = workspace::root();
     let mut findings = Vec::new();
     if checks.contains(&Check::Language) || checks.contains(&Check::Width) {

@@ -20,7 +20,7 @@ impl From<PersistenceError> for Refusal {
     }
 }
 
-/// An answer whose error is reduced to what it says to a program.
+/// A result whose error is reduced to its comparable part.
 pub(super) fn told<T>(answer: Result<T, PersistenceError>) -> Result<T, Refusal> {
     answer.map_err(Refusal::from)
 }
@@ -39,8 +39,8 @@ pub(super) fn is_same(
     tested == expected || is_named_instead(repeated, tested, expected)
 }
 
-/// The same, of an insertion that others got in the way of: of several events that collide, it may name
-/// any, since it need not look for others once it has met one.
+/// The same, for an insertion under concurrent writes: of several events that collide, it may name any,
+/// since it need not look for others after the first.
 pub(super) async fn is_same_among_others(
     oracle: &impl AggregateRecorder,
     events: &[StoredEvent],

@@ -1,7 +1,7 @@
-//! What is held open while others record: subscriptions, waits, listeners.
+//! Subscriptions, waits and listeners that are open while other operations record.
 //!
-//! After each step they must have come to what the oracle has come to, and to nothing else. Nothing
-//! but wake-ups moves them on: one that is not woken never gets there.
+//! After each step they must have returned the same as those of the oracle, and nothing else. Only
+//! notifications advance them: one that is not notified never gets there.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -126,7 +126,7 @@ impl Wanted {
     fn check(&self, page: &Page, before: i64, log: &Log) {
         let Page { notifications, position, lag, .. } = page;
         assert!(notifications.len() <= self.page_size.get(), "{page:?} is too long");
-        // Who asks for topics may be woken by others, and moves on past those.
+        // One that selects topics may be woken by others, and advances past those.
         assert!(!notifications.is_empty() || !self.topics.is_empty(), "{page:?} is empty");
         assert!(*position > before, "{page:?} does not move on from {before}");
         assert!(notifications.last().is_none_or(|last| last.id <= *position), "{page:?} goes on");
@@ -136,7 +136,7 @@ impl Wanted {
     }
 }
 
-/// A subscription that nothing moves on but wake-ups.
+/// A subscription that only notifications advance.
 pub(super) fn subscribe(
     recorder: &Arc<dyn DynApplicationRecorder>,
     position: i64,
@@ -227,7 +227,7 @@ impl Listening {
     }
 }
 
-/// Something that goes on beside; it ends when it is dropped.
+/// A task that runs concurrently; it ends when it is dropped.
 struct Task<T>(JoinSet<T>);
 
 impl<T: Send + 'static> Task<T> {

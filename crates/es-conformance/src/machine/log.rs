@@ -1,4 +1,4 @@
-//! Which notification of the tested datastore is which of the oracle's.
+//! Maps the notifications of the tested datastore to those of the oracle.
 
 use es_core::Notification;
 

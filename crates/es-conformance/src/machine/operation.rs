@@ -128,7 +128,7 @@ enum ProcessedFrom {
     Exactly(i64),
 }
 
-/// A place in the log, told without ids, which are each datastore's own.
+/// A place in the log, given without ids, which differ between datastores.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
     Rank(i64),
@@ -136,7 +136,7 @@ pub(super) enum Place {
     AfterEnd(i64),
 }
 
-/// A selection, told without ids.
+/// A selection, given without ids.
 #[derive(Clone, Debug)]
 pub(super) struct Selection {
     start: Option<(Place, bool)>,

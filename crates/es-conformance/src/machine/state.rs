@@ -385,7 +385,7 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
         if self.fixture.outlives_recorders() {
             self.handles[handle].is_open = false;
         } else {
-            // What others have opened is the same.
+            // All handles share one datastore in memory: closing one closes all.
             self.handles.iter_mut().for_each(|handle| handle.is_open = false);
         }
     }
@@ -432,7 +432,7 @@ async fn same_items<T: Debug + PartialEq>(
     assert_eq!(tested, expected);
 }
 
-/// The same for streams that go on, as far as there is something.
+/// The same for streams that continue, as far as there are events.
 async fn same_so_far<T: Debug + PartialEq>(
     tested: impl Stream<Item = Result<T, PersistenceError>>,
     expected: impl Stream<Item = Result<T, PersistenceError>>,

@@ -1,4 +1,4 @@
-//! What a recorder must answer, computed in the plainest way.
+//! The expected results of a recorder, computed in the simplest way.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -156,8 +156,8 @@ impl ProcessOperation {
     }
 }
 
-/// A selection whose bounds are told by how many notifications lie before them, since ids are the
-/// recorder's choice.
+/// A selection whose bounds are given by the number of notifications before them, since the recorder
+/// chooses the ids.
 #[derive(Clone, Debug)]
 pub(super) struct Selection {
     start: Option<(usize, bool)>,

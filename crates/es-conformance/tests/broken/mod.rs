@@ -32,7 +32,7 @@ pub(crate) struct BrokenFixture {
     datastore: Arc<Datastore>,
 }
 
-/// What the recorders of one fixture share.
+/// The shared state of the recorders of one fixture.
 #[derive(Debug, Default)]
 struct Datastore {
     popo: PopoProcessRecorder,
@@ -43,7 +43,7 @@ struct Datastore {
     notes: Mutex<Notes>,
 }
 
-/// What some of the defects remember.
+/// The state of some of the defects.
 #[derive(Debug, Default)]
 struct Notes {
     insertions_fail: bool,
@@ -52,9 +52,9 @@ struct Notes {
     skipped: bool,
     is_told: bool,
     first_batch: Option<usize>,
-    /// What was the end when the first page was read.
+    /// The end of the log when the first page was read.
     snapshot: Option<i64>,
-    /// The id after which one was spent on what was refused.
+    /// The id after which one was used for a refused event.
     gap: Option<i64>,
     last_batch: i64,
     overwritten: HashMap<(Uuid, i64), StoredEvent>,
@@ -68,7 +68,7 @@ struct Notes {
 pub(crate) struct BrokenRecorder {
     defect: Option<Defect>,
     datastore: Arc<Datastore>,
-    /// How many recorders were opened before.
+    /// The number of recorders that were opened before.
     number: usize,
     reopened: bool,
     closed: AtomicBool,
@@ -154,7 +154,7 @@ fn unnamed(error: &PersistenceError) -> PersistenceError {
     PersistenceError::new(error.kind(), "something collided")
 }
 
-/// Lets others run, long enough that who races gets in between.
+/// Yields to other tasks, long enough for a racing one to run in between.
 async fn pause() {
     for _ in 0..32 {
         tokio::task::yield_now().await;
@@ -178,7 +178,7 @@ async fn or_when_dropped<T>(future: impl Future<Output = T>, when_dropped: impl 
     output
 }
 
-/// What a recorder in memory answers, for code that cannot await.
+/// Returns the result of a recorder in memory, for code that cannot await.
 fn now<T>(future: impl Future<Output = T>) -> T {
     use futures_util::FutureExt;
     future.now_or_never().expect("recorders in memory do not wait")

@@ -1,4 +1,4 @@
-//! What the broken recorder reads of its total order.
+//! Reads of the total order of the broken recorder.
 
 use es_core::{ApplicationRecorder, Notification, NotificationSelection, PersistenceError, Topic};
 

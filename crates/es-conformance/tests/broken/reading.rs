@@ -1,4 +1,4 @@
-//! What the broken recorder reads.
+//! Reads of the broken recorder.
 
 use std::sync::atomic::Ordering;
 

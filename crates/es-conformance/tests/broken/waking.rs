@@ -1,4 +1,4 @@
-//! Whom the broken recorder wakes.
+//! Signals of the broken recorder.
 
 use std::sync::{
     Arc,
@@ -9,7 +9,7 @@ use es_core::{ApplicationRecorder, Signal, StoredEvent, Topic, Tracking};
 
 use super::{BrokenRecorder, Defect, now};
 
-/// How many listeners there may be before one counts as late.
+/// The number of listeners after which one counts as late.
 const EARLY: usize = 24;
 
 /// The signals of one recorder.
@@ -17,10 +17,10 @@ const EARLY: usize = 24;
 pub(super) struct Signals {
     commits: Signal,
     positions: Signal,
-    /// Nothing wakes who listens to this one.
+    /// A signal that no commit or position fires.
     deaf: Signal,
     asked_for: Arc<AtomicUsize>,
-    /// How often there was a first listener.
+    /// The number of times that there was a first listener.
     periods: Arc<AtomicUsize>,
 }
 
@@ -67,7 +67,7 @@ impl BrokenRecorder {
         self.signals.deaf.close();
     }
 
-    /// Tells everybody of events that were recorded.
+    /// Notifies all listeners of recorded events.
     pub(super) fn tell_events(&self, events: &[StoredEvent]) {
         if events.is_empty() || self.has(Defect::BatchOfFiveWakesNobody) && events.len() == 5 {
             return;
@@ -85,7 +85,7 @@ impl BrokenRecorder {
         }
     }
 
-    /// Tells everybody of a position that was recorded.
+    /// Notifies all listeners of a recorded position.
     pub(super) fn tell_position(&self, tracking: &Tracking) {
         if self.has(Defect::PositionWakesNobody) && tracking.notification_id() == 21 {
             return;

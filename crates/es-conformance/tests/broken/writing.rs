@@ -1,4 +1,4 @@
-//! What the broken recorder writes.
+//! Writes of the broken recorder.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -337,7 +337,7 @@ impl BrokenRecorder {
         }
     }
 
-    /// Lets others run until one of them reads, or for a while if nobody does.
+    /// Yields to other tasks until one of them reads, or for 1,000 turns if none does.
     async fn until_somebody_reads(&self) {
         let before = self.notes().reads;
         for _ in 0..1_000 {
@@ -357,7 +357,7 @@ impl BrokenRecorder {
         Ok(ids)
     }
 
-    /// What becomes of a batch of which a version is taken.
+    /// Processes a batch of which a version is already recorded.
     fn refuse(
         &self,
         error: PersistenceError,
@@ -411,7 +411,7 @@ impl BrokenRecorder {
         recorded.is_ok_and(|all| all.iter().any(|each| each.event == *event))
     }
 
-    /// Whether inserting would be refused.
+    /// Checks whether inserting would be refused.
     fn collides(&self, events: &[StoredEvent]) -> bool {
         let mut places = BTreeSet::new();
         events.iter().any(|event| {

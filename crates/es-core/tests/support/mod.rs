@@ -133,7 +133,7 @@ pub(crate) fn credited(amount: i64) -> Credited {
     Credited { amount, currency: "CHF".to_owned() }
 }
 
-/// An event of an instant that the transcoder keeps.
+/// An event with a timestamp that the transcoder represents exactly.
 pub(crate) fn at<E>(originator_version: i64, payload: E) -> DomainEvent<E> {
     let timestamp = OffsetDateTime::from_unix_timestamp(1_700_000_000).expect("it is in range");
     DomainEvent::at(ID, originator_version, timestamp, payload)

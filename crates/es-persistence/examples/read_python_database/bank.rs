@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime, macros::format_description};
 use uuid::Uuid;
 
-/// What happens to an account.
+/// The events of an account.
 #[derive(Clone, Debug, PartialEq, Event)]
 #[event(topic = "bank:Account")]
 pub(crate) enum AccountEvent {
@@ -33,7 +33,7 @@ pub(crate) enum AccountEvent {
         #[event(registered)]
         amount: BigDecimal,
         note: String,
-        /// Python says no more than `list`: what is in it is known when it is read.
+        /// Python's type is only `list`: the types of its elements are known when they are read.
         tags: Vec<Value>,
         /// With an offset or without one.
         booked_at: Value,
@@ -42,7 +42,7 @@ pub(crate) enum AccountEvent {
         #[event(registered)]
         proof: ComplexCustomValue,
         score: f64,
-        /// Python's integers have any size; `Integer` holds those too large for this.
+        /// Python's integers have any size; `Integer` is for those that exceed this type.
         attempts: i128,
         passed: bool,
         remark: Value,
@@ -104,7 +104,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// What a snapshot keeps of an account.
+/// The state of an account in a snapshot.
 #[serde_as(crate = "es_persistence::transcode::serde_with")]
 #[skip_serializing_none]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ impl SnapshotState for Account {
     const AGGREGATE_TOPIC: &str = "bank:Account";
 }
 
-/// A value object. What it is written as holds values that have transcodings themselves.
+/// A value object. Its representation contains values that have transcodings themselves.
 #[serde_as(crate = "es_persistence::transcode::serde_with")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SimpleCustomValue {
@@ -146,7 +146,7 @@ pub(crate) struct SimpleCustomValue {
     pub(crate) date: Date,
 }
 
-/// A value object that is written as the one it holds.
+/// A value object that is written as its inner value.
 #[serde_as(crate = "es_persistence::transcode::serde_with")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -155,7 +155,7 @@ pub(crate) struct ComplexCustomValue {
     pub(crate) value: SimpleCustomValue,
 }
 
-/// A transcoder that knows the bank's own types beside the standard ones.
+/// A transcoder with the bank's own types besides the standard ones.
 pub(crate) fn transcoder() -> JsonTranscoder {
     let mut transcoder = JsonTranscoder::new();
     transcoder.register(DateAsIso);

@@ -1,8 +1,8 @@
-//! How do I read a database that the Python library wrote?
+//! Reads a database that the Python library wrote.
 //!
-//! Opens one, and prints its events, decrypted and typed. By default a small one that comes with the
-//! project; with `PERSISTENCE_MODULE` set, the one that the environment names, by the settings under
-//! which Python wrote it: `SQLITE_DBNAME` or `POSTGRES_DBNAME` and its like, and `CIPHER_KEY` and
+//! Opens it, and prints its events, decrypted and typed. By default it is a small database of the
+//! project; with `PERSISTENCE_MODULE` set, it is the one that the environment names, with the settings
+//! under which Python wrote it: `SQLITE_DBNAME` or `POSTGRES_DBNAME` and its like, and `CIPHER_KEY` and
 //! `COMPRESSOR_TOPIC` where they were set.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -19,7 +19,7 @@ use futures_util::TryStreamExt;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Opening a database in WAL mode writes beside it: the one of the project is left as it is.
+    // Opening a database in WAL mode creates files next to it, so the database of the project is copied.
     let copy = tempfile::tempdir()?;
     let factory = InfrastructureFactory::builder("bank")
         .environment(environment(copy.path())?)
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Shows the snapshot that accounts for an event and nothing after it, if there is one.
+/// Shows the snapshot at the version of an event, if there is one.
 async fn show_snapshot<R: AggregateRecorder>(
     snapshots: &EventStore<R, JsonTranscoder>,
     event: &DomainEvent<AccountEvent>,

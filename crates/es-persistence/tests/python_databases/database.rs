@@ -1,4 +1,4 @@
-//! A copy of a database that Python wrote, and what is in it.
+//! A copy of a database that Python wrote, and its expected content.
 
 use std::{any::Any, collections::HashMap, fs, marker::PhantomData, path::PathBuf};
 
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{Store, bank};
 
-/// What must be found, as the file beside the database says.
+/// The expected content, read from the file next to the database.
 #[derive(Deserialize)]
 pub(crate) struct Expected {
     pub(crate) notifications: Vec<ExpectedEvent>,
@@ -31,10 +31,10 @@ pub(crate) struct ExpectedEvent {
     pub(crate) attributes: Value,
 }
 
-/// A copy of a database, and what is in it.
+/// A copy of a database, and its expected content.
 pub(crate) struct Database {
     pub(crate) expected: Expected,
-    /// Where the copy is.
+    /// The location of the copy.
     settings: Vec<(String, String)>,
     /// Removes the copy when it is dropped.
     _guard: Box<dyn Any>,
@@ -50,7 +50,7 @@ impl Database {
         Some(Self { expected: Expected::of(name), settings, _guard: Box::new(folder) })
     }
 
-    /// The dump in a database of its own; none when the tests were told to do without PostgreSQL.
+    /// The dump in a database of its own; `None` if the tests are configured to run without PostgreSQL.
     #[cfg(feature = "postgres")]
     pub(crate) async fn postgres(name: &str) -> Option<Self> {
         let dump = fs::read_to_string(testdata(&format!("{name}.sql"))).unwrap();
@@ -58,7 +58,7 @@ impl Database {
         Some(Self { expected: Expected::of(name), settings: restored.settings(), _guard: Box::new(restored) })
     }
 
-    /// A factory by the very settings under which Python wrote.
+    /// A factory with the same settings that Python used.
     pub(crate) fn factory(&self) -> InfrastructureFactory {
         let written = self.expected.env.iter().map(|(name, value)| (name.clone(), value.clone()));
         InfrastructureFactory::builder("bank")
@@ -77,7 +77,7 @@ impl Database {
 impl Expected {
     fn of(name: &str) -> Self {
         let expected = fs::read(testdata(&format!("{name}.json"))).unwrap();
-        // Not by serde_json alone: the integers may be larger than those it knows.
+        // Not by serde_json alone: the integers may be larger than its own.
         JsonTranscoder::new().decode(PhantomData::<Self>, &expected).unwrap()
     }
 }

@@ -1,5 +1,5 @@
-//! Each database that the Python library wrote holds here exactly what the file beside it says, typed,
-//! every attribute; what is appended here is found beside it.
+//! Each database that the Python library wrote has exactly the content of the file next to it, typed, with
+//! every attribute; events that are appended here are read back after the others.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -46,13 +46,13 @@ macro_rules! databases {
             }
 
             #[tokio::test]
-            async fn tracking_goes_on() {
+            async fn tracking_continues() {
                 let Some(database) = Database::$open($name).await else { return };
                 goes_on_tracking(&database).await;
             }
 
             #[tokio::test]
-            async fn what_is_appended_stands_beside() {
+            async fn appended_events_are_read_after_recorded_ones() {
                 let Some(database) = Database::$open($name).await else { return };
                 appends(&database).await;
             }
@@ -145,7 +145,7 @@ async fn all_notifications(store: &Store) -> Vec<Notification> {
     store.recorder().select_notifications(NotificationSelection::new(usize::MAX)).await.unwrap()
 }
 
-/// The account as its events tell it: what its snapshot must say.
+/// Replays the events of the account; its snapshot must equal the result.
 async fn replayed(store: &Store, id: Uuid, version: i64) -> Account {
     let events = store.get::<AccountEvent>(id, EventRange::all().lte(version)).await.unwrap();
     let mut events = events.into_iter();

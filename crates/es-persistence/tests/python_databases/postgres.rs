@@ -1,4 +1,4 @@
-//! A dump restored into a database of its own, which is dropped when the test ends, however it ends.
+//! A dump restored into a database of its own, which is dropped when the test ends, also after a panic.
 
 use std::env;
 
@@ -11,7 +11,7 @@ pub(crate) struct Restored {
 }
 
 impl Restored {
-    /// Nothing when the tests were told to do without PostgreSQL.
+    /// Returns `None` if the tests are configured to run without PostgreSQL.
     pub(crate) async fn from_dump(dump: &str) -> Option<Self> {
         if env::var_os("ES_TEST_WITHOUT_POSTGRES").is_some() {
             return None;
@@ -25,7 +25,7 @@ impl Restored {
         let name = format!("test_{}", Uuid::new_v4().simple());
         run(&server, &format!("CREATE DATABASE {name} TEMPLATE template0")).await;
         let restored = Self { server: server.clone(), name };
-        // Lines that begin so are for psql.
+        // Lines with this prefix are psql commands.
         let statements: Vec<_> = dump.lines().filter(|line| !line.starts_with('\\')).collect();
         run(&server.database(&restored.name), &statements.join("\n")).await;
         Some(restored)

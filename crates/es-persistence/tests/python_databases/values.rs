@@ -1,4 +1,4 @@
-//! Typed events as values, and the values that the files beside the databases stand for.
+//! Typed events as values, and the expected values from the files next to the databases.
 
 use es_persistence::{DomainEvent, transcode::Value};
 use time::{Date, OffsetDateTime, PrimitiveDateTime, format_description::well_known::Iso8601};
@@ -48,9 +48,9 @@ fn custom(name: &str, data: Value) -> Value {
     Value::Custom { name: name.to_owned(), data: Box::new(data) }
 }
 
-/// What the file writes as `{"uuid": …}`, `{"datetime": …}` and so on, as the values it stands for.
+/// Converts the notation of the file (`{"uuid": …}`, `{"datetime": …}` and so on) to the values.
 ///
-/// Read with other code than the transcodings under test.
+/// Uses other code than the transcodings under test.
 pub(crate) fn comparable(written: &Value) -> Value {
     match written {
         Value::List(values) => Value::List(values.iter().map(comparable).collect()),

@@ -1,8 +1,8 @@
 //! Liveness checks of server processes that do not answer.
 //!
 //! A network that drops packets informs neither side, so an answer could be awaited forever. A long wait
-//! alone is no sign of a failure: locks may be held for long. Therefore, while no answer comes, the server is
-//! asked on another connection whether the process is still working.
+//! alone is no sign of a failure: locks may be held for long. Therefore, while no answer comes, another
+//! connection queries the server for the state of the process.
 
 use std::{io, pin::pin, time::Duration};
 
@@ -24,7 +24,7 @@ pub(crate) enum BackendState {
     Lost,
 }
 
-/// Waits for an answer. Each time that `interval` has passed, `check` is called; the wait goes on while it
+/// Waits for an answer. Each time that `interval` has passed, `check` is called; the wait continues while it
 /// returns [`Working`](BackendState::Working).
 ///
 /// # Errors

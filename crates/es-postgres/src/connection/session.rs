@@ -136,7 +136,7 @@ pub(crate) struct Backend {
 #[derive(Debug)]
 pub(crate) struct Session {
     connection: PgConnection,
-    /// None behind a pooler in transaction mode, where it changes with each transaction.
+    /// The server process; none behind a pooler in transaction mode, where each transaction may have another.
     pub(crate) backend: Option<Backend>,
 }
 

@@ -55,7 +55,7 @@ impl Listener {
         Arc::new(Self { database, tables, slot, changed })
     }
 
-    /// Starts listening for as long as a table is polled, or makes the task that listens look for new tables.
+    /// Starts listening for as long as a table is polled, or makes the listening task check for new tables.
     pub(super) fn listen(self: &Arc<Self>) {
         match self.slot.acquire() {
             Some(permit) => drop(tokio::spawn(ListenPermit { listener: Arc::clone(self), permit }.run())),

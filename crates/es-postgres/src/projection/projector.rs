@@ -54,7 +54,8 @@ const SET_UP: i64 = 0x6573_7072_6f6a;
 ///         transaction: &mut Transaction<'_, Postgres>,
 ///         notification: &Notification,
 ///     ) -> Result<(), sqlx::Error> {
-///         let sql = "INSERT INTO topics AS t VALUES ($1, 1) ON CONFLICT (topic) DO UPDATE SET count = t.count + 1";
+///         let sql = "INSERT INTO topics AS t VALUES ($1, 1) \
+///                    ON CONFLICT (topic) DO UPDATE SET count = t.count + 1";
 ///         sqlx::query(sql).bind(notification.event.topic.as_str()).execute(&mut **transaction).await?;
 ///         Ok(())
 ///     }
@@ -83,8 +84,8 @@ pub trait PostgresProjection: Send {
     /// Handles a notification. Notifications arrive in order, several in one transaction when catching up.
     ///
     /// Return the error of a statement: after it, the server refuses every other statement of the
-    /// transaction. To go on after an error, run the statement in a savepoint (`transaction.begin()`). Do not
-    /// commit or roll back the transaction: that is detected, and is an error.
+    /// transaction. To continue after an error, run the statement in a savepoint (`transaction.begin()`). Do
+    /// not commit or roll back the transaction: that is detected, and is an error.
     ///
     /// # Errors
     /// Those of statements, or the projection's own. A transient error of the driver (a lost connection, a

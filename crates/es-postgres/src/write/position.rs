@@ -1,4 +1,4 @@
-//! Records a position in a transaction that goes on: first of all, so that a rival waits for it, or meets a
+//! Records a position in a transaction that continues: first of all, so that a rival waits for it, or meets a
 //! conflict, before it does anything else.
 //!
 //! Only the row of the position is locked. An append also takes the lock of the events table, which must not
@@ -61,7 +61,7 @@ fn statement(table: &TrackingTable, expected_position: Option<i64>) -> String {
 /// Records the position after these notifications. Returns the transaction's id.
 ///
 /// # Errors
-/// A conflict if the position is refused, where the transaction can go on; otherwise as [`not_recorded`].
+/// A conflict if the position is refused, where the transaction can continue; otherwise as [`not_recorded`].
 pub(crate) async fn record_position(
     appender: &AppenderCache,
     connection: &mut PgConnection,

@@ -19,17 +19,17 @@ use super::{Server, run, scalar};
 /// More than a start takes, crash recovery included.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How a server is stopped.
+/// The mode in which a server is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// Sessions are ended, and what they did is rolled back.
     Fast,
     /// All processes end at once; the next start recovers.
     Immediate,
-    /// The first process is killed, of which the others learn soon. Until then they may go on, and let
-    /// readers see what was to wait for a standby.
+    /// The first process is killed, which the others detect soon. Until then they may continue, and show
+    /// readers commits that should have waited for a standby.
     Kill,
-    /// All processes are killed, none of which does anything before: as when a machine breaks down.
+    /// All processes are killed without doing anything before: as when a machine fails.
     Crash,
 }
 
@@ -114,7 +114,7 @@ impl Cluster {
             assert!(Instant::now() < deadline, "the server does not start:\n{}", self.log());
             let mut postgres = self.programs.command_of_a_server(&self.directory);
             postgres.arg("-D").arg(self.data());
-            // Nothing here pulls a plug: what the system was given to write survives every end of a process.
+            // The tests cut no power: data that was passed to the system survives every end of a process.
             let own = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"];
             for setting in own.into_iter().chain(self.settings.iter().map(String::as_str)) {
                 postgres.args(["-c", setting]);
@@ -178,12 +178,12 @@ impl Cluster {
         symlink(directory, &log).unwrap();
     }
 
-    /// How often the server has broken down.
+    /// Returns the number of times that the server has panicked.
     pub fn panics(&self) -> usize {
         self.log().matches("PANIC:").count()
     }
 
-    /// A directory beside the data that belongs to the server.
+    /// A directory next to the data, owned by the server's account.
     pub fn directory(&self, name: &str) -> PathBuf {
         let directory = self.directory.join(name);
         fs::create_dir_all(&directory).unwrap();
@@ -191,7 +191,7 @@ impl Cluster {
         directory
     }
 
-    /// Gives the server a directory.
+    /// Makes a directory the property of the account of the server.
     pub fn own(&self, path: &Path) {
         self.programs.own(path);
     }
@@ -264,7 +264,7 @@ impl Server {
     }
 }
 
-/// PostgreSQL's programs, and whom they run as: not as root, which a server refuses.
+/// PostgreSQL's programs, and the account that runs them: not root, which a server refuses.
 #[derive(Clone, Debug)]
 struct Programs {
     directory: PathBuf,
@@ -285,7 +285,7 @@ impl Programs {
         let on_path = std::env::split_paths(&on_path);
         let directory =
             under_test.into_iter().chain(on_path).chain(packaged.into_iter().rev()).find(is_complete)?;
-        // What PATH has may be links: a server finds its other files beside where it really is.
+        // The entries of PATH may be links: a server finds its other files next to its real location.
         let directory = fs::canonicalize(directory.join("postgres")).ok()?.parent()?.to_owned();
         let account = match is_root() {
             true => Some(ids("postgres").or_else(|| ids("nobody"))?),

@@ -1,4 +1,4 @@
-//! A network between a recorder and its server that does harm at the message of a test's choice.
+//! A network between a recorder and its server that injects a fault at a message chosen by the test.
 
 use std::sync::{Arc, Mutex};
 
@@ -41,7 +41,7 @@ pub struct Link {
 struct Plan {
     direction: Direction,
     harm: NetworkFault,
-    /// How many messages are still to pass before.
+    /// The number of messages that still pass before the fault.
     passing: usize,
 }
 
@@ -55,7 +55,7 @@ impl Link {
         let (shared, server) = (Arc::clone(&plan), (server.host.clone(), server.port));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                // A client whose server is not there is hung up on.
+                // The connection of a client is closed if its server is not there.
                 let Ok(upstream) = TcpStream::connect(&server).await else { continue };
                 client.set_nodelay(true).unwrap();
                 upstream.set_nodelay(true).unwrap();
@@ -65,7 +65,7 @@ impl Link {
         Self { port, plan }
     }
 
-    /// Does harm once: to the message after the next `passing` ones, whatever connection it is on.
+    /// Injects the fault once: at the message after the next `passing` ones, on any connection.
     pub fn arm(&self, direction: Direction, harm: NetworkFault, passing: usize) {
         *self.plan.lock().unwrap() = Some(Plan { direction, harm, passing });
     }
@@ -100,7 +100,7 @@ async fn pass(
     direction: Direction,
     plan: &SharedPlan,
 ) -> End {
-    // What opens a connection has no type.
+    // The message that opens a connection has no type.
     let mut has_type = direction == Direction::ToClient;
     loop {
         let Ok(message) = read(from, has_type).await else { return End::Closed };
@@ -133,15 +133,14 @@ async fn read(from: &mut ReadHalf<'_>, has_type: bool) -> std::io::Result<Vec<u8
     Ok(message)
 }
 
-/// How a server tells that it breaks down because its log cannot be written; the code is that of any full
-/// disk.
+/// The message of a server that panics because its log cannot be written; the code is that of any full disk.
 fn breakdown() -> Vec<u8> {
     let fields = b"SPANIC\0VPANIC\0C53100\0Mcould not write to file: No space left on device\0\0";
     let length = u32::try_from(4 + fields.len()).unwrap();
     [b"E", &length.to_be_bytes()[..], fields].concat()
 }
 
-/// The harm for the message that passes now.
+/// Returns the fault for the message that passes now.
 fn due(plan: &SharedPlan, direction: Direction) -> Option<NetworkFault> {
     let mut plan = plan.lock().unwrap();
     let armed = plan.as_mut().filter(|armed| armed.direction == direction)?;

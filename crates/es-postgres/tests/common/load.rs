@@ -1,4 +1,4 @@
-//! Writers and a reader who go on through faults, and what must hold of all that they were told.
+//! Writers and a reader that continue through faults, and checks of the results that they received.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,7 +24,7 @@ const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Before what failed is tried again.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What a writer was told.
+/// The result that a writer received.
 #[derive(Debug)]
 enum Told {
     Recorded(Vec<i64>),
@@ -40,7 +40,7 @@ pub struct Load {
     recorder: PostgresProcessRecorder,
     history: Arc<Mutex<History>>,
     acknowledged: watch::Receiver<usize>,
-    /// For writers, and for the reader, who has to see what they wrote last.
+    /// For writers, and for the reader, which has to see the last events they wrote.
     is_over: [Arc<AtomicBool>; 2],
     writers: Vec<JoinHandle<()>>,
     reader: JoinHandle<Vec<i64>>,
@@ -73,8 +73,8 @@ impl Load {
         waited.expect("it recovers without a restart of the process").expect("the writers are there");
     }
 
-    /// Ends it, and checks what everybody was told against what is recorded. Says how many requests
-    /// were acknowledged, refused, and unknown.
+    /// Ends it, and compares the results of all writers with the recorded events. Returns the numbers of
+    /// requests that were acknowledged, refused, and unknown.
     pub async fn finish(self) -> [usize; 3] {
         self.is_over[0].store(true, Ordering::SeqCst);
         for writer in self.writers {

@@ -1,4 +1,4 @@
-//! What the tests share: the server, a schema for each test, events.
+//! Shared code of the tests: the server, a schema for each test, events.
 #![allow(
     dead_code,
     unused_imports,
@@ -177,7 +177,7 @@ fn clean_up(server: Server, statements: String) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut connection = server.connect().await;
-            // What the test left holding a lock must not hold this up for ever.
+            // A session of the test that still holds a lock must not block this without limit.
             let _ = connection.execute("SET lock_timeout = '20s'").await;
             let _ = sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await;
         });
@@ -213,7 +213,7 @@ pub fn first() -> StoredEvent {
     event(Uuid::new_v4(), 1)
 }
 
-/// Waits until a condition that the server can tell holds.
+/// Waits until a query of the server returns true.
 pub async fn until(connection: &mut PgConnection, query: &str) {
     for _ in 0..2_000 {
         if scalar::<bool>(connection, query).await {

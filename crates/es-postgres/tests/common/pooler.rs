@@ -11,14 +11,14 @@ use es_core::uuid::Uuid;
 
 use super::{Server, cluster::is_root};
 
-/// How many connections to the server a pooler has for each database and user.
+/// The number of connections to the server that a pooler has for each database and user.
 pub const POOL_SIZE: usize = 3;
 
 /// A pgbouncer program.
 #[derive(Clone, Debug)]
 pub struct Program {
     path: PathBuf,
-    /// Whether it tracks prepared statements (`max_prepared_statements`, from 1.21).
+    /// True if it tracks prepared statements (`max_prepared_statements`, from 1.21).
     pub tracks_statements: bool,
 }
 

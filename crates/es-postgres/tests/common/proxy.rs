@@ -13,14 +13,14 @@ use tokio::{
 
 use super::Server;
 
-/// What the proxy does to a connection that sends the marked bytes.
+/// The action of the proxy on a connection that sends the marked bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Nothing.
     Never,
     /// Cuts it before the server gets them.
     Request,
-    /// Lets the server get them, and cuts it instead of passing the answer on.
+    /// Forwards them to the server, and cuts it instead of forwarding the response.
     Answer,
     /// The same, and takes no more connections.
     AnswerForGood,

@@ -62,7 +62,7 @@ impl Session {
 
     /// Runs a read. If SQLite refuses it, reloads the schema and tries once more.
     ///
-    /// SQLite also reports a missing table where it could not look whether another connection created it.
+    /// SQLite also reports a missing table where it could not check whether another connection created it.
     pub(crate) fn read<T>(
         &mut self,
         read: impl Fn(&mut Self) -> Result<T, PersistenceError>,

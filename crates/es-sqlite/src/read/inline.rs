@@ -40,7 +40,7 @@ use crate::{
 /// back.
 const LIMIT: Duration = Duration::from_micros(100);
 
-/// The number of long aggregates that are remembered. When it is exceeded, all are forgotten.
+/// The maximum number of long aggregates in the cache. When it is exceeded, the cache is cleared.
 const MAX_LONG_AGGREGATES: usize = 4_096;
 
 /// The connection for inline reads.

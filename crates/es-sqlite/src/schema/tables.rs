@@ -165,7 +165,7 @@ pub(crate) fn create_tracking(connection: &mut Connection) -> Result<(), Persist
 
 /// Looks for a table before it is created, because a read-only or locked database may have its tables.
 ///
-/// A statement sees the tables that other processes created; SQLite's function for it knows only the
+/// A statement sees the tables that other processes created; SQLite's function for it covers only the
 /// connection's own view.
 fn exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
     let mut select = connection

@@ -92,7 +92,7 @@ impl Worker {
     }
 }
 
-/// However the thread ends, no caller waits forever.
+/// If the thread ends, for any reason, no caller waits forever.
 impl Drop for Worker {
     fn drop(&mut self) {
         self.queue.close_and_drain();

@@ -1,4 +1,4 @@
-//! Reading a [`Value`].
+//! Reads a [`Value`].
 
 use std::{any::TypeId, collections::BTreeMap, fmt, sync::Arc};
 
@@ -18,10 +18,10 @@ use crate::{
     scope::Scope,
 };
 
-/// serde hands integers beyond 64 bits on as floats, so their text is read beside it.
+/// serde passes integers beyond 64 bits as floats, so their text is read separately.
 ///
-/// So it is for another reason: when any crate of a program turns serde_json's feature
-/// `arbitrary_precision` on, it is on for this one, and numbers are handed on as maps.
+/// The same applies for another reason: if any crate of a program enables serde_json's feature
+/// `arbitrary_precision`, it is enabled for this crate, and serde passes numbers as maps.
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = <&RawValue>::deserialize(deserializer)?.get();
@@ -31,7 +31,7 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// Reads a value; the iterator gives the numbers and the objects that it meets.
+/// Reads a value; the iterator returns its numbers and objects in order.
 struct ValueReader<'t, I>(&'t mut I);
 
 impl<'de, 't, I: Iterator<Item = Token<'t>>> DeserializeSeed<'de> for ValueReader<'_, I> {
@@ -147,7 +147,7 @@ pub(super) fn has_standard_type(transcodings: &BTreeMap<TypeId, Arc<dyn ErasedTr
 type Read = fn(&Scope, &str, &Value) -> Result<Value, serde_json::Error>;
 
 /// The types that have a variant of their own. Date-times with and without an offset share a name:
-/// each refuses what is the other's.
+/// each rejects the values of the other.
 const STANDARD_TYPES: [(fn() -> TypeId, Read); 4] = [
     (TypeId::of::<Uuid>, read::<Uuid>),
     (TypeId::of::<BigDecimal>, read::<BigDecimal>),

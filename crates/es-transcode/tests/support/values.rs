@@ -1,4 +1,4 @@
-//! Random values of all that is stored.
+//! Random values of all stored types.
 
 use es_transcode::{
     Value,

@@ -1,4 +1,4 @@
-//! The events that reads find: the same ones in every datastore.
+//! The events for measurements of reads: the same ones in every datastore.
 
 use es_core::StoredEvent;
 use uuid::Uuid;
@@ -8,12 +8,12 @@ use crate::{
     data::{Ids, STATE_SIZE, events},
 };
 
-/// Events of each of the aggregates that fill the store up.
+/// Events of each of the aggregates that fill the store.
 const FILLER: usize = 10;
 /// The aggregates with known sizes.
 const KNOWN: usize = 3;
 
-/// How many events there are, and which aggregates are loaded.
+/// The number of events, and the aggregates to load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fixture {
     pub(crate) events: usize,
@@ -27,25 +27,25 @@ impl Fixture {
         Self { events, sizes: [10, 1_000, largest], ids: Ids::Random }
     }
 
-    /// So many events around aggregates that are small enough to be in every store.
+    /// Creates a fixture of so many events, with aggregates that are small enough for every store.
     pub(crate) fn around(events: usize, ids: Ids) -> Self {
         let sizes = [10, 1_000, 10_000];
         Self { events: events + sizes.iter().sum::<usize>(), sizes, ids }
     }
 
-    /// The aggregate that has the size at this place of `sizes`.
+    /// Returns the aggregate whose size is at this index of `sizes`.
     pub(crate) fn originator(self, index: usize) -> Uuid {
         self.ids.stored(index as u64)
     }
 
-    /// At most `count` aggregates of ten events each, from all over the store.
+    /// Returns at most `count` aggregates of ten events each, from all parts of the store.
     pub(crate) fn small(self, count: usize) -> Vec<Uuid> {
         let aggregates = (self.events - self.sizes.iter().sum::<usize>()) / FILLER;
         let distance = (aggregates / count).max(1);
         (0..aggregates).step_by(distance).take(count).map(|index| self.originator(KNOWN + index)).collect()
     }
 
-    /// All events.
+    /// Returns all events.
     pub(crate) fn stored(self) -> impl Iterator<Item = StoredEvent> {
         let rest = self.events - self.sizes.iter().sum::<usize>();
         let sizes = self.sizes.into_iter().chain(std::iter::repeat_n(FILLER, rest.div_ceil(FILLER)));
@@ -61,7 +61,7 @@ mod tests {
     use crate::bench::Scale;
 
     #[test]
-    fn the_fixture_has_as_many_events_as_it_says() {
+    fn the_fixture_has_the_declared_number_of_events() {
         let fixture = Fixture::new(Scale::Quick);
         assert_eq!(fixture.stored().count(), fixture.events);
         for (index, size) in fixture.sizes.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Following the log: catching up, living with it, and processing it, on each recorder of ours.
+//! Following the log with each of our recorders: catching up, receiving new events, and processing.
 
 use std::{
     num::NonZeroUsize,
@@ -31,9 +31,9 @@ use crate::{
     workload::Work,
 };
 
-/// Subscribers that have nothing to read.
+/// Subscribers without events to read.
 const SUBSCRIBERS: usize = 1_000;
-/// Events of each aggregate in a log that is filled.
+/// Events of each aggregate while a log is filled.
 const OF_AGGREGATE: usize = 100;
 /// Events of a commit while the log is filled.
 const BATCH: usize = 1_000;
@@ -74,16 +74,16 @@ pub(crate) async fn run(bench: &mut Bench, directory: &Path, has_postgres: bool)
 
 struct Suite {
     backend: &'static str,
-    /// Tasks that append while a subscriber lives with the log.
+    /// Tasks that append while a subscriber follows the log.
     writers: usize,
-    /// What the median from a commit to its delivery must stay below.
+    /// The upper bound of the median time from a commit to its delivery.
     milliseconds: f64,
-    /// How many times faster batches must be than single commits, where a commit is durable.
+    /// The factor by which batches must be faster than single commits, where a commit is durable.
     within: Option<f64>,
 }
 
 impl Suite {
-    /// `create` makes a recorder on an empty datastore.
+    /// Runs the experiments. `create` makes a recorder on an empty datastore.
     async fn run<R>(&self, bench: &mut Bench, create: Create<R>) -> Result<()>
     where
         R: ProcessRecorder + Clone + 'static,
@@ -185,7 +185,7 @@ impl Suite {
     }
 }
 
-/// A recorder that has so many notifications.
+/// Creates a recorder that has so many notifications.
 async fn filled<R: ProcessRecorder>(create: &Create<R>, events: usize) -> Result<R> {
     let recorder = create().await?;
     let aggregate = |index| data::events(data::originator(index), OF_AGGREGATE, data::STATE_SIZE);

@@ -1,4 +1,4 @@
-//! How cost grows: the same appends and loads at no, a million and ten million stored events, taken in turns.
+//! Growth of cost: the same appends and loads at no, a million and ten million stored events, in turns.
 
 use std::{fs, path::Path};
 
@@ -26,7 +26,7 @@ const ROUNDS: usize = 11;
 const WORKLOADS: usize = 6;
 const AXIS: &str = "events stored before";
 
-/// What is measured with each amount of stored events.
+/// An amount of stored events, with its measurements.
 struct Amount {
     stored: usize,
     fixture: Fixture,
@@ -40,7 +40,7 @@ impl Amount {
     }
 }
 
-/// The workloads, with the events of the fixture to read. Pages are read at the end of the log.
+/// Returns the workloads, with the events of the fixture to read. Pages are read at the end of the log.
 fn workloads(bench: &Bench, fixture: Fixture) -> [(&'static str, Work); WORKLOADS] {
     let append = |tasks, commits, events| Work::Append {
         tasks,
@@ -110,7 +110,7 @@ async fn run_sqlite_with(ids: Ids, bench: &mut Bench, directory: &Path) -> Resul
             })
             .await?;
     }
-    // The next ones need the room.
+    // The next experiments need the space.
     Ok(fs::remove_dir_all(directory)?)
 }
 
@@ -162,13 +162,13 @@ fn datastore(name: &str, ids: Ids) -> String {
     }
 }
 
-/// Filling takes minutes: not for experiments that are left out.
+/// True if an experiment is selected. Filling takes minutes, so it is skipped otherwise.
 fn wants(bench: &Bench, datastore: &str) -> bool {
     let workloads = workloads(bench, Fixture::around(0, Ids::Random));
     workloads.iter().any(|(what, _)| bench.wants(&chart(datastore, what)))
 }
 
-/// How much slower the largest may be than the empty one.
+/// The limit of the ratio between the largest datastore and the empty one.
 fn slower(ids: Ids) -> f64 {
     match ids {
         Ids::Random => 1.3,
@@ -184,7 +184,7 @@ fn is_concurrent(workload: &str) -> bool {
     workload.contains("64 tasks")
 }
 
-/// Systems and experiments take turns in storing in one datastore: each has aggregates of its own.
+/// Supplies for systems and experiments that store in one datastore in turns: each has its own aggregates.
 struct Supplies {
     ids: Ids,
     contestants: u64,
@@ -198,7 +198,7 @@ impl Supplies {
     }
 }
 
-/// The largest amount comes first: it is compared with none.
+/// Plans a workload. The largest amount comes first: it is compared with the empty datastore.
 fn plan(
     ids: Ids,
     datastore: &str,

@@ -1,5 +1,9 @@
-//! The mapper beside serde_json writing and reading the same bytes; with codecs, beside serde_json and the same codecs
-//! called one after the other, which tells what the mapper adds; and beside the Python library's. And its memory.
+//! The mapper and its memory, compared with three others:
+//!
+//! - serde_json writing and reading the same bytes,
+//! - with codecs: serde_json and the same codecs called one after the other, which shows what the mapper
+//!   adds,
+//! - the mapper of the Python library.
 
 use std::{borrow::Cow, hint::black_box, sync::Arc};
 
@@ -31,8 +35,8 @@ const BARE: &str = "serde_json";
 const TEXT: &str = "serde_json, values ready as text";
 const WITH_CODECS: &str = "serde_json, then the codecs";
 const ALL_CODECS: &str = "JSON + zlib + AES-256";
-/// Many, of about a millisecond each for everybody: others who use the processor hit some of them, and the median is of
-/// the rest. Longer rounds than a time slice would always be hit.
+/// Many rounds, of about a millisecond for each contestant: other load on the processor affects some of them,
+/// and the median comes from the rest. Rounds longer than a time slice would always be affected.
 const ROUNDS: usize = 501;
 
 pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
@@ -45,7 +49,7 @@ pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
         ("JSON + AES-256", Choice { compression: None, cipher_key: Some(key.clone()) }),
         (ALL_CODECS, Choice { compression: Some(Compression::Zlib), cipher_key: Some(key) }),
     ];
-    // Without codecs there is more to compare with: see above.
+    // Without codecs there are more comparisons: see above.
     for (name, choice) in choices.iter().skip(1) {
         with_codecs(bench, name, choice.codecs()?, choice.python(&programs.python)).await?;
     }
@@ -141,7 +145,7 @@ async fn with_codecs(
         .await
 }
 
-/// What encoding and decoding events one by one takes, what codecs keep for the next one included.
+/// Measures encoding and decoding events one by one, including the memory that codecs keep for the next one.
 async fn memory(bench: &mut Bench, name: &str, choice: Choice, programs: &[Program]) -> Result<()> {
     let times = bench.scale.pick(10_000, 100);
     let plan = Plan::new(format!("mapper memory, {name}"), 3);
@@ -184,7 +188,7 @@ impl ChildJob {
     }
 }
 
-/// Which codecs stand behind the transcoder, as processes tell each other.
+/// The codecs of the mapper, as processes pass them to each other.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Choice {
     compression: Option<Compression>,
@@ -212,7 +216,7 @@ impl Choice {
         Ok(Codecs { compressor, cipher })
     }
 
-    /// Nothing where the Python library has no such codec: zstd.
+    /// Returns the mapper of the Python library; `None` where it has no such codec: zstd.
     fn python<'a>(&self, programs: &'a [Program]) -> Option<Python<'a>> {
         let is_compressed = match self.compression {
             Some(Compression::Zstd) => return None,
@@ -236,7 +240,7 @@ impl Python<'_> {
     }
 }
 
-/// What stands behind the transcoder.
+/// The codecs of a mapper.
 struct Codecs {
     compressor: Option<Arc<dyn Compressor>>,
     cipher: Option<Arc<dyn Cipher>>,

@@ -1,4 +1,4 @@
-//! How much memory a stream takes, measured by a process that does nothing else.
+//! Memory of a stream, measured in a process that does nothing else.
 
 use anyhow::{Result, ensure};
 use es_core::{ApplicationRecorder, ApplicationRecorderExt, NotificationSelection};
@@ -6,10 +6,10 @@ use futures_util::TryStreamExt;
 
 use crate::{child, machine};
 
-/// MiB above idle that a stream may take, however long it is.
+/// The limit of a stream in MiB above idle, for any length.
 pub(crate) const BOUND: f64 = 20.0;
 
-/// Streams every notification, and answers with the peak of the memory above idle, in MiB.
+/// Streams every notification, and returns the peak of the memory above idle, in MiB.
 pub(crate) async fn serve_stream(recorder: &impl ApplicationRecorder, events: usize) -> Result<()> {
     child::serve(async || {
         let idle = machine::resident()?;

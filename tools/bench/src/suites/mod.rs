@@ -1,6 +1,7 @@
-//! The experiments: which workload on which systems, and what is to be reached.
+//! The experiments: workloads, systems and targets.
 //!
-//! A suite is one function here, called by `main`: it says what competes in `Bench::compete`, experiment by experiment.
+//! A suite is one function here, called by `main`. It declares the contestants of each experiment in
+//! `Bench::compete`.
 
 pub(crate) mod following;
 pub(crate) mod growth;

@@ -18,7 +18,8 @@ use crate::{
 
 const OURS: &str = "es-popo";
 const BARE: &str = "bare hash map";
-/// Many, of a few milliseconds each: others who use the processor hit some of them, and the median is of the rest.
+/// Many rounds, of a few milliseconds each: other load on the processor affects some of them, and the median
+/// comes from the rest.
 const ROUNDS: usize = 151;
 
 pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {

@@ -179,7 +179,7 @@ impl Suite<'_> {
         let plan = Plan::new("PostgreSQL insert, 4 processes of 16 tasks", 11).faster(2.0, OURS);
         let contestant = async |name, mode: Mode| {
             let schema = Schema::create(name).await?;
-            // The table is there before the processes come.
+            // The table is created before the processes start.
             drop(recorder(&schema, mode.ordering()).await?);
             let job = |process| {
                 let (schema, first) = (schema.name().to_owned(), process << 32);
@@ -227,7 +227,7 @@ impl Suite<'_> {
         self.compete_for_reads(bench, plan, filled, work).await
     }
 
-    /// With other work of the program between the calls, as outside of a benchmark.
+    /// Measures calls with other work of the program between them, as outside of a benchmark.
     async fn paced(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {
         let times = bench.scale.pick(1_000, 10);
         let load = |originator_ids| Work::PacedLoad { originator_ids, events: 10, pause: PAUSE };
@@ -299,7 +299,7 @@ impl Suite<'_> {
         ])
     }
 
-    /// Lets the programs take part, each in a schema of its own.
+    /// Adds the programs, each with its own schema.
     async fn join(&self, contestants: &mut Vec<Box<dyn Contestant>>, work: &Work) -> Result<()> {
         for program in self.programs.python.iter().chain(&self.programs.postgres) {
             contestants.push(in_own_schema(program, work.clone()).await?);
@@ -331,7 +331,7 @@ async fn recorder(
     Ok(RecorderStore(datastore.application_recorder("").await?))
 }
 
-/// A store that records a position with each append, in the schema of this owner.
+/// Creates a store that records a position with each append, in the schema of this owner.
 async fn tracking_recorder(
     owner: &str,
     ordering: NotificationOrdering,
@@ -340,7 +340,7 @@ async fn tracking_recorder(
     Ok(TrackingStore::new(datastore.process_recorder("").await?))
 }
 
-/// The table that reads find, filled when the first of them needs it.
+/// The table for measurements of reads, filled when the first of them needs it.
 struct Filled {
     fixture: Fixture,
     schema: OnceCell<Schema>,
@@ -352,16 +352,16 @@ impl Filled {
     }
 }
 
-/// What a process of an experiment does.
+/// The job of a process of an experiment.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) enum ChildJob {
     /// Streams all notifications.
     Stream { schema: String, events: usize },
-    /// Commits single events from several tasks; `first` is the first aggregate that is this process's own.
+    /// Commits single events from several tasks; `first` is the first aggregate of this process.
     Append { schema: String, mode: Mode, commits: usize, first: u64 },
 }
 
-/// The recorder's modes, as processes tell each other.
+/// The recorder's modes, as processes pass them to each other.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) enum Mode {
     Serialized,

@@ -1,4 +1,4 @@
-//! Names and amounts that the suites of all datastores have in common.
+//! Names and amounts that the suites of all datastores share.
 
 use crate::{
     bench::Bench,
@@ -8,7 +8,7 @@ use crate::{
     workload::Work,
 };
 
-/// Commits of so many events each, by so many tasks at once.
+/// Commits of so many events each, by so many tasks at the same time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Appends {
     pub(crate) tasks: usize,
@@ -41,7 +41,7 @@ impl Appends {
         Work::Append { tasks: self.tasks, commits, events: self.events, size: self.size }
     }
 
-    /// A plan without anybody to be compared with.
+    /// Creates a plan without comparisons.
     pub(crate) fn plan(self, datastore: &str, rounds: usize) -> Plan {
         let Self { tasks, events, .. } = self;
         let size = self.size_name();
@@ -54,7 +54,7 @@ impl Appends {
         plan.at(&format!("{datastore} insert, 1 × {size} per commit"), "tasks", tasks as f64)
     }
 
-    /// Part of the names of database files.
+    /// Returns a part of the names of database files.
     pub(crate) fn label(self) -> String {
         format!("{}-{}-{}", self.tasks, self.events, self.size)
     }
@@ -64,7 +64,7 @@ impl Appends {
     }
 }
 
-/// Libraries that a user would pick instead are to be behind.
+/// Requires that the contestant is faster than the libraries that a user would choose instead.
 pub(crate) fn ahead_of(plan: Plan, peers: &[Program]) -> Plan {
     peers.iter().fold(plan, |plan, peer| plan.faster(1.0, peer.name()))
 }

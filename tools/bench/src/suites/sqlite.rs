@@ -137,7 +137,7 @@ impl Suite<'_> {
         let plan = Plan::new("SQLite insert, 4 processes of 16 tasks", 11).beside(BLOCKING, Measure::Speed);
         let contestant = |name, system: System| {
             let database = self.file(name, "processes");
-            // The table is there before the processes come.
+            // The table is created before the processes start.
             drop(Database::open(&database)?);
             let job = |process| {
                 let (database, first) = (database.clone(), process << 32);
@@ -202,7 +202,7 @@ impl Suite<'_> {
             .await
     }
 
-    /// With a database in memory, which one connection has to itself.
+    /// Measures a database in memory, which one connection uses exclusively.
     async fn in_memory(&self, bench: &mut Bench) -> Result<()> {
         let load = Work::Load {
             originator_id: Ids::Random.stored(0),
@@ -231,7 +231,7 @@ impl Suite<'_> {
         Ok(())
     }
 
-    /// With other work of the program between the calls, as outside of a benchmark.
+    /// Measures calls with other work of the program between them, as outside of a benchmark.
     async fn paced(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {
         let times = bench.scale.pick(1_000, 10);
         let load = |originator_ids| Work::PacedLoad { originator_ids, events: 10, pause: PAUSE };
@@ -269,7 +269,7 @@ impl Suite<'_> {
             .await
     }
 
-    /// Lets the programs take part, each with a database file of its own.
+    /// Adds the programs, each with its own database file.
     fn join(&self, contestants: &mut Vec<Box<dyn Contestant>>, label: &str, work: &Work) -> Result<()> {
         for program in self.programs.python.iter().chain(&self.programs.sqlite) {
             let datastore = Datastore::sqlite(&self.file(program.name(), label));
@@ -283,7 +283,7 @@ impl Suite<'_> {
     }
 }
 
-/// The database that reads find, filled when the first of them needs it.
+/// The database for measurements of reads, filled when the first of them needs it.
 struct Filled {
     path: PathBuf,
     fixture: Fixture,
@@ -308,12 +308,12 @@ async fn ours(path: &Path) -> Result<RecorderStore<SqliteApplicationRecorder>> {
     Ok(RecorderStore(datastore.application_recorder().await?))
 }
 
-/// What a process of an experiment does.
+/// The job of a process of an experiment.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) enum ChildJob {
     /// Streams all notifications.
     Stream { database: PathBuf, events: usize },
-    /// Commits single events from several tasks; `first` is the first aggregate that is this process's own.
+    /// Commits single events from several tasks; `first` is the first aggregate of this process.
     Append { database: PathBuf, system: System, commits: usize, first: u64 },
 }
 

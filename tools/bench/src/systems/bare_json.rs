@@ -1,4 +1,4 @@
-//! Bare serde_json, writing and reading the very bytes that the mapper stores, and the event that both are given.
+//! Bare serde_json, which writes and reads the same bytes that the mapper stores, and the event of both.
 
 use std::{borrow::Cow, str::FromStr};
 
@@ -23,10 +23,10 @@ const TOPIC: Topic = Topic::from_static("bank:Account.Transferred");
 const ISO: &[BorrowedFormatItem<'_>] = format_description!(
     "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6][offset_hour sign:mandatory]:[offset_minute]"
 );
-/// Room for the state, as the mapper has it.
+/// The capacity for the state, as in the mapper.
 const STATE_CAPACITY: usize = 512;
 
-/// What happened: one of each value that JSON lacks, and a text.
+/// The event's data: one of each value that JSON lacks, and a text.
 #[serde_as]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Transferred {
@@ -39,7 +39,7 @@ pub(crate) struct Transferred {
     description: String,
 }
 
-/// The event that is written and read.
+/// The event to write and read.
 pub(crate) fn transferred() -> DomainEvent<Transferred> {
     let payload = Transferred {
         transaction_id: Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef),
@@ -67,7 +67,7 @@ impl Event for Transferred {
     }
 }
 
-/// Writes the event, its values turned to text with their own libraries' means.
+/// Writes the event. Its values are turned into text by their own libraries.
 pub(crate) fn write(event: &DomainEvent<Transferred>) -> Result<Vec<u8>> {
     let Transferred { transaction_id, booked_at, amount, description } = &event.payload;
     let flat = Flat {
@@ -94,7 +94,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(OffsetDateTime, Transferred)> {
     Ok((flat.timestamp.named("datetime_iso")?.0, payload))
 }
 
-/// The event with its values already turned to text: what serde_json alone takes.
+/// The event with its values already turned into text: the cost of serde_json alone.
 pub(crate) struct Text<'a>(Flat<'a, &'a str, &'a str, &'a str>);
 
 impl<'a> Text<'a> {
@@ -191,7 +191,7 @@ mod tests {
     use super::{Text, Transferred, read, transferred, write};
 
     #[test]
-    fn serde_json_writes_and_reads_what_the_mapper_stores() {
+    fn serde_json_writes_and_reads_the_bytes_of_the_mapper() {
         let event = transferred();
         let mapper = Mapper::new(JsonTranscoder::new());
         let stored = mapper.to_stored_event(&event).unwrap();

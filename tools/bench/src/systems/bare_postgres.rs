@@ -1,5 +1,5 @@
-//! Bare sqlx, as a careful programmer would write it: prepared statements, each call on a connection that is ready
-//! (sqlx's own pool, measured too, asks the server for a sign of life with every use), rows decoded into owned values.
+//! Bare sqlx, as a careful programmer would write it: prepared statements, each call on a ready connection,
+//! rows decoded into owned values. sqlx's own pool, which is measured too, pings the server with every use.
 
 use std::{
     hint::black_box,
@@ -39,14 +39,15 @@ const SELECT_LAST: &str = "SELECT originator_version FROM stored_events WHERE or
 const SELECT_NOTIFICATIONS: &str = "SELECT originator_id, originator_version, topic, state, notification_id \
      FROM stored_events WHERE notification_id > $1 ORDER BY notification_id LIMIT $2";
 
-/// Bytes that are sent at once.
+/// Bytes sent at a time.
 const COPY_BUFFER: usize = 64 * 1024;
 
-/// Nobody would take `COPY` for fewer rows: it takes one round trip more than an insert, and sqlx sends its end by
-/// itself on a socket without `TCP_NODELAY`, where it waits 40 ms for the acknowledgement of the rows.
+/// The least number of rows for `COPY`. No program would use it for fewer: it takes one round trip more than
+/// an insert, and sqlx sends its end separately on a socket without `TCP_NODELAY`, where it waits 40 ms for
+/// the acknowledgement of the rows.
 const FEWEST_TO_COPY: usize = 100;
 
-/// A fixed number of connections, which tasks take turns in using.
+/// A fixed number of connections, which tasks use in turns.
 pub(crate) struct Connections {
     free: Mutex<Vec<PgConnection>>,
     permits: Semaphore,
@@ -61,7 +62,7 @@ impl Connections {
         Ok(Self { free: Mutex::new(free), permits: Semaphore::new(count) })
     }
 
-    /// A connection that nobody else uses until it is dropped.
+    /// Returns a connection for exclusive use until it is dropped.
     async fn take(&self) -> Result<Taken<'_>> {
         let permit = self.permits.acquire().await?;
         let connection = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -72,7 +73,7 @@ impl Connections {
 struct Taken<'a> {
     connection: Option<PgConnection>,
     connections: &'a Connections,
-    /// Given back after the connection, since fields are dropped after `drop`.
+    /// Released after the connection, since fields are dropped after `drop`.
     _permit: SemaphorePermit<'a>,
 }
 
@@ -89,8 +90,8 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// sqlx's own pool with all its defaults, which most programs use: ten connections, each asked for a sign of life
-/// before and after each use.
+/// sqlx's own pool with all its defaults, which most programs use: ten connections, each pinged before and
+/// after each use.
 pub(crate) struct Pool(PgPool);
 
 impl Pool {
@@ -181,7 +182,7 @@ impl Store for Tracking {
     }
 }
 
-/// An event with values of its own.
+/// An event with owned values.
 struct OwnedEvent {
     #[expect(dead_code, reason = "decoding it is part of the work")]
     originator_id: Uuid,

@@ -1,5 +1,5 @@
-//! Bare rusqlite, as a careful programmer would write it: statements prepared once and cached, write-ahead log,
-//! `synchronous=FULL`, one commit per append, rows decoded into owned values.
+//! Bare rusqlite, as a careful programmer would write it: statements prepared once and cached, write-ahead
+//! log, `synchronous=FULL`, one commit per append, rows decoded into owned values.
 
 use std::{
     hint::black_box,
@@ -25,13 +25,13 @@ const SELECT_LAST: &str = "SELECT originator_version FROM stored_events WHERE or
      ORDER BY originator_version DESC LIMIT 1";
 const SELECT_NOTIFICATIONS: &str = "SELECT originator_id, originator_version, topic, state, rowid FROM stored_events \
      WHERE rowid > ? ORDER BY rowid LIMIT ?";
-/// A group is not larger than this, so that the first of it does not wait for ever.
+/// The limit of a group, which bounds the wait of its first request.
 const GROUP: usize = 1_000;
 
-/// A connection and what is done with it.
+/// A connection and its operations.
 pub(crate) struct Database(Connection);
 
-/// An event with values of its own.
+/// An event with owned values.
 struct OwnedEvent {
     #[expect(dead_code, reason = "decoding it is part of the work")]
     originator_id: Uuid,
@@ -53,7 +53,7 @@ impl Database {
         Ok(Self(connection))
     }
 
-    /// The settings that decide what a commit costs.
+    /// The settings that decide the cost of a commit.
     pub(crate) fn durability(&self) -> Result<String> {
         let connection = &self.0;
         let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
@@ -67,9 +67,9 @@ impl Database {
         ))
     }
 
-    /// Stores events fast and without durability, and leaves everything in the database file.
+    /// Stores events fast and without durability, and writes everything to the database file.
     pub(crate) fn fill(&mut self, events: impl Iterator<Item = StoredEvent>) -> Result<()> {
-        // Room for the whole index of ten million events, whose keys come in no order.
+        // Large enough for the whole index of ten million events, whose keys are in no order.
         self.0.execute_batch(
             "PRAGMA journal_mode = off; PRAGMA synchronous = off; PRAGMA cache_size = -1500000",
         )?;
@@ -83,7 +83,7 @@ impl Database {
     }
 
     fn append(&mut self, events: Vec<StoredEvent>) -> Result<Vec<i64>> {
-        // One statement is a transaction of its own.
+        // One statement is a transaction by itself.
         if events.len() == 1 {
             return insert(&self.0, events.into_iter());
         }
@@ -153,8 +153,8 @@ fn hexadecimal(id: Uuid, buffer: &mut [u8]) -> &str {
     id.simple().encode_lower(buffer)
 }
 
-/// Called on the thread that asks: right for a synchronous program, and the least that a call can cost. In an
-/// asynchronous one it holds up every other task of its thread.
+/// Calls on the caller's thread: right for a synchronous program, and the least cost of a call. In an
+/// asynchronous program it blocks every other task of its thread.
 pub(crate) struct Direct(Mutex<Database>);
 
 impl Direct {
@@ -186,7 +186,7 @@ impl Store for Direct {
     }
 }
 
-/// Called on the runtime's threads for blocking work: what an asynchronous program does with a bare driver.
+/// Calls on the runtime's threads for blocking work, as an asynchronous program does with a bare driver.
 pub(crate) struct Blocking(Arc<Mutex<Database>>);
 
 impl Blocking {
@@ -230,8 +230,8 @@ fn locked<T>(database: &Mutex<Database>, work: impl FnOnce(&mut Database) -> Res
     work(&mut database.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// A thread that owns the connection and commits whatever is waiting, all of it or nothing: the least that a group
-/// commit can cost. It gives no caller a result of its own.
+/// A thread that owns the connection and commits all waiting requests, or none of them: the least cost of a
+/// group commit. Callers receive no results of their own.
 pub(crate) struct GroupCommit {
     requests: mpsc::Sender<Request>,
 }
@@ -250,7 +250,7 @@ impl GroupCommit {
     }
 }
 
-/// Ends, and so fails those who wait, with the first error.
+/// Ends with the first error, which makes the waiting requests fail.
 fn commit_groups(mut database: Database, waiting: &mpsc::Receiver<Request>) -> Result<()> {
     while let Ok(first) = waiting.recv() {
         let group: Vec<_> = std::iter::once(first).chain(waiting.try_iter().take(GROUP - 1)).collect();
@@ -261,7 +261,7 @@ fn commit_groups(mut database: Database, waiting: &mpsc::Receiver<Request>) -> R
         }
         transaction.commit()?;
         for (done, ids) in done {
-            // Who no longer waits need not be told.
+            // A caller that no longer waits needs no result.
             let _ = done.send(ids);
         }
     }

@@ -1,4 +1,4 @@
-//! What follows a recorder of ours: subscriptions and processors.
+//! Consumers of our recorders: subscriptions and processors.
 
 use std::{
     collections::HashMap,
@@ -28,13 +28,13 @@ use crate::{
 /// A topic that no event has.
 const NOTHING: Topic = Topic::from_static("bank:Account.Nothing");
 
-/// Makes a recorder on an empty datastore.
+/// Creates a recorder on an empty datastore.
 pub(crate) type Create<R> = Arc<dyn Fn() -> BoxFuture<'static, R> + Send + Sync>;
 
-/// Until a thousand subscribers have looked at what is there.
+/// The time for a thousand subscribers to read the existing events.
 const SETTLING: Duration = Duration::from_secs(5);
 
-/// So long that something must be wrong.
+/// The timeout, after which something must be wrong.
 const TOO_LONG: Duration = Duration::from_secs(600);
 
 /// A subscription that reads from the beginning to the end.
@@ -79,7 +79,7 @@ impl<R: ApplicationRecorder + Clone + 'static> Contestant for CatchUp<R> {
     }
 }
 
-/// How long it takes from the acknowledgement of a commit until a subscriber has its events.
+/// The time from the acknowledgement of a commit until a subscriber has its events.
 pub(crate) struct Live<R> {
     name: &'static str,
     recorder: R,
@@ -122,7 +122,7 @@ impl<R: ApplicationRecorder + Clone + 'static> Live<R> {
         let delivered = delivering.await??;
         let elapsed = start.elapsed();
         ensure!(delivered.len() == events, "{} events were delivered, not {events}", delivered.len());
-        // What was delivered before the acknowledgement arrived took no time.
+        // An event delivered before the acknowledgement arrived counts as no time.
         let latencies = delivered.iter().filter_map(|(id, at)| {
             acknowledged.get(id).map(|acknowledged| at.saturating_duration_since(*acknowledged).as_secs_f64())
         });
@@ -130,7 +130,7 @@ impl<R: ApplicationRecorder + Clone + 'static> Live<R> {
     }
 }
 
-/// Commits the batches one after the other; when each notification was acknowledged.
+/// Commits the batches one after the other, and returns the time of acknowledgement of each notification.
 async fn acknowledge<R: ApplicationRecorder>(
     recorder: R,
     batches: Vec<Vec<StoredEvent>>,
@@ -203,7 +203,7 @@ async fn notice(notification: Notification) -> Result<Vec<StoredEvent>, Infallib
     Ok(vec![StoredEvent { originator_id, ..notification.event }])
 }
 
-/// Commits while so many subscribers wait for something else.
+/// Commits while so many subscribers wait for other events.
 pub(crate) struct Crowd<R> {
     name: &'static str,
     recorder: R,
@@ -234,12 +234,12 @@ impl<R: ApplicationRecorder + Clone + 'static> Crowd<R> {
                 tokio::spawn(async move { while let Ok(Some(_)) = subscription.next_page().await {} })
             })
             .collect();
-        // Each looks once at what is there; what they cost while they wait is what is measured.
+        // Each reads the existing events once. Only the cost of waiting subscribers is measured.
         tokio::time::sleep(SETTLING).await;
         let sample = do_work(&self.store, &self.work, &self.supply).await;
         for subscriber in subscribers {
             subscriber.abort();
-            // Aborted: that is no failure.
+            // The task was aborted, which is no failure.
             let _ = subscriber.await;
         }
         sample

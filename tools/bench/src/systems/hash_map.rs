@@ -1,4 +1,4 @@
-//! A bare hash map of shared payloads: the least that storing in memory can cost.
+//! A bare hash map of shared payloads: the least cost of storing in memory.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! One adapter per system that is measured.
+//! Adapters, one per measured system.
 
 pub(crate) mod bare_json;
 pub(crate) mod bare_postgres;

@@ -1,4 +1,5 @@
-//! Rust libraries that a user would pick instead, built from the package registry in a workspace of their own (`peers`).
+//! Rust libraries that a user would choose instead, built from the package registry in a separate workspace
+//! (`peers`).
 
 use std::{
     fs,
@@ -12,7 +13,7 @@ use super::program::{Program, Programs};
 
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 
-/// A library, and the package of the workspace that is its adapter.
+/// A library, and the package of its adapter in the workspace.
 struct Peer {
     library: &'static str,
     package: &'static str,
@@ -21,7 +22,7 @@ struct Peer {
 const SQLITE: [Peer; 3] = [
     Peer { library: "sqlite-es", package: "peer-cqrs-es" },
     Peer { library: "evento", package: "peer-evento" },
-    // Stores in a file, too, which its own server keeps.
+    // Stores in a file, too, through its own server.
     Peer { library: "umadb-server", package: "peer-umadb" },
 ];
 const POSTGRES: [Peer; 3] = [
@@ -30,7 +31,7 @@ const POSTGRES: [Peer; 3] = [
     Peer { library: "disintegrate-postgres", package: "peer-disintegrate" },
 ];
 
-/// Lets each peer take part, or says why it cannot be had; what is built is kept in the directory.
+/// Adds each peer, or the reason why it is not available. The directory keeps the builds.
 pub(crate) fn join(programs: &mut Programs, directory: &Path) -> Result<()> {
     let lock =
         fs::read_to_string(Path::new(WORKSPACE).join("Cargo.lock")).context("peers have no lock file")?;
@@ -56,13 +57,13 @@ fn build(package: &str, target: &Path) -> Result<PathBuf> {
     Ok(target.join("release").join(package))
 }
 
-/// The line that says why, of all that cargo says.
+/// Returns the line with the reason from the output of cargo.
 fn first_error(complaint: &str) -> &str {
     let mut lines = complaint.lines().map(str::trim);
     lines.find(|line| line.starts_with("error") || line.starts_with("Error")).unwrap_or("no reason was given")
 }
 
-/// The version of a package in a lock file.
+/// Returns the version of a package in a lock file.
 fn version<'a>(lock: &'a str, package: &str) -> Result<&'a str> {
     let entry = lock.split_once(&format!("name = \"{package}\"\nversion = \""));
     let rest = entry.ok_or_else(|| anyhow!("{package} is not locked"))?.1;
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_is_found_in_what_cargo_says() {
+    fn the_error_is_found_in_the_output_of_cargo() {
         let said =
             "   Compiling one\nerror: failed to run custom build command\n  Error: Could not find `protoc`";
         assert_eq!(first_error(said), "error: failed to run custom build command");

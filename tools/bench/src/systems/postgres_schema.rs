@@ -1,4 +1,4 @@
-//! Where the tables of an experiment are: a schema of its own on the server that the environment names.
+//! The schemas with the tables of an experiment, on the server that the environment names.
 
 use anyhow::{Context, Result};
 use es_core::StoredEvent;
@@ -18,10 +18,10 @@ const INDEX: &str = "
 const CREATE_TRACKING: &str = "
     CREATE TABLE tracking (application_name text, notification_id bigint, PRIMARY KEY (application_name))";
 
-/// What the names of all schemas begin with.
+/// The prefix of the names of all schemas.
 const PREFIX: &str = "es_bench_";
 
-/// The settings that decide what a commit costs.
+/// The settings that decide the cost of a commit.
 const DURABILITY: [&str; 7] = [
     "server_version",
     "fsync",
@@ -32,7 +32,7 @@ const DURABILITY: [&str; 7] = [
     "max_wal_size",
 ];
 
-/// A schema of its own on the server that the environment names, deleted when the measuring is done.
+/// A separate schema on the server that the environment names, deleted after the measurement.
 #[derive(Clone)]
 pub(crate) struct Schema {
     server: Server,
@@ -50,7 +50,7 @@ struct Server {
 }
 
 impl Schema {
-    /// An empty schema named after its owner, in place of what an earlier run may have left.
+    /// Creates an empty schema named after its owner. Replaces one that an earlier run may have left.
     pub(crate) async fn create(owner: &str) -> Result<Self> {
         let schema = Self::existing(owner)?;
         schema.drop().await?;
@@ -58,13 +58,13 @@ impl Schema {
         Ok(schema)
     }
 
-    /// The schema of this owner, or of this name, that somebody has created.
+    /// Returns the schema of this owner, or of this name, without creating it.
     pub(crate) fn existing(owner: &str) -> Result<Self> {
         let letters = owner.trim_start_matches(PREFIX).replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         Ok(Self { server: Server::from_environment()?, name: format!("{PREFIX}{}", letters.to_lowercase()) })
     }
 
-    /// Deletes all that were made here, by this run or an earlier one.
+    /// Deletes all schemas that this run or an earlier one created here.
     pub(crate) async fn drop_all() -> Result<()> {
         let mut connection = Self::existing("")?.connect().await?;
         let select =
@@ -80,7 +80,7 @@ impl Schema {
         &self.name
     }
 
-    /// How our recorder is told of it; everything else is its default.
+    /// Returns the settings of our recorder for this schema; all others are the defaults.
     pub(crate) fn options(&self) -> PostgresOptions {
         let Server { host, port, dbname, user, password } = self.server.clone();
         PostgresOptions::new(dbname).host(host).port(port).user(user).password(password).schema(&self.name)
@@ -92,8 +92,8 @@ impl Schema {
         self.execute(CREATE_TRACKING.to_owned()).await
     }
 
-    /// A schema whose table has these events, and is as autovacuum would leave it in time. The indexes are built last,
-    /// which takes a fraction of the time.
+    /// Creates a schema whose table has these events, in the state that autovacuum would eventually reach.
+    /// The indexes are built last, which takes a fraction of the time.
     pub(crate) async fn filled(owner: &str, events: impl Iterator<Item = StoredEvent>) -> Result<Self> {
         let schema = Self::create(owner).await?;
         schema.execute(CREATE.to_owned()).await?;
@@ -123,7 +123,7 @@ impl Schema {
         self.connect_options().connect().await.context("cannot connect to PostgreSQL")
     }
 
-    /// How sqlx is told of it.
+    /// Returns the connect options of sqlx for this schema.
     pub(crate) fn connect_options(&self) -> PgConnectOptions {
         let Server { host, port, dbname, user, password } = &self.server;
         PgConnectOptions::new_without_pgpass()

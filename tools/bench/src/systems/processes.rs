@@ -9,7 +9,7 @@ use crate::{
     contestant::{BoxFuture, Contestant, Sample},
 };
 
-/// Processes that wait for each round.
+/// Processes that start each round on request.
 pub(crate) struct Processes {
     name: String,
     children: Vec<Child>,
@@ -17,7 +17,7 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
-    /// Starts a process for each job; together they store `events` events in a round.
+    /// Starts a process for each job. Together they store `events` events in a round.
     pub(crate) fn boxed(
         name: impl Into<String>,
         events: usize,
@@ -27,7 +27,7 @@ impl Processes {
         Ok(Box::new(Self { name: name.into(), children, events }))
     }
 
-    /// From the first word to go until the last answer.
+    /// Measures from the first request until the last answer.
     fn run(&mut self) -> Result<Sample> {
         let start = Instant::now();
         for child in &mut self.children {

@@ -1,10 +1,16 @@
-//! Systems that are programs of their own: in another language, or with dependencies that cannot stand beside ours.
+//! Systems that are separate programs: in another language, or with dependencies that conflict with ours.
 //!
-//! A program is told on its command line which of its systems is meant. It reads lines of JSON and answers each with
-//! one: first a [`Datastore`], answered by `{"settings": …}`, then the work of each round, answered by `{"events": …,
-//! "seconds": …, "p50": …, "p99": …, "mebibytes": …}`: the quantiles in seconds, where calls were timed one by one, and the
-//! peak of the memory above idle. It measures itself, so that starting it and talking to it cost nothing. `{"error": …}` is an answer to anything, and a line that is
-//! no object is none, since some libraries print.
+//! The command line of a program selects one of its systems. The program reads lines of JSON and answers each
+//! with one:
+//!
+//! - First comes a [`Datastore`], answered by `{"settings": …}`.
+//! - Then comes the work of each round, answered by `{"events": …, "seconds": …, "p50": …, "p99": …,
+//!   "mebibytes": …}`: the quantiles in seconds, where calls were timed one by one, and the peak of the
+//!   memory above idle.
+//! - `{"error": …}` is a valid answer to any line.
+//!
+//! The program measures itself, so starting it and communicating with it are not measured. A line that is not
+//! an object is ignored, since some libraries print.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -18,7 +24,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::contestant::{BoxFuture, Contestant, Latency, Sample};
 
-/// What a program is to open.
+/// The datastore that a program opens.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "datastore", rename_all = "snake_case")]
 pub(crate) enum Datastore {
@@ -29,7 +35,7 @@ pub(crate) enum Datastore {
     /// On the server that the environment names.
     Postgres {
         schema: String,
-        /// Whether each append records a position, too.
+        /// True if each append records a position, too.
         is_tracked: bool,
     },
     Mapper {
@@ -49,18 +55,18 @@ impl Datastore {
     }
 }
 
-/// Which programs take part, by what they store in.
+/// The programs of a run, by datastore.
 #[derive(Debug, Default)]
 pub(crate) struct Programs {
-    /// The Python library: it does everything, on the tables that our recorders use.
+    /// The Python library, with adapters for everything, on the tables that our recorders use.
     pub(crate) python: Vec<Program>,
     /// Rust libraries with tables of their own.
     pub(crate) sqlite: Vec<Program>,
-    /// The same, servers of their own included.
+    /// Rust libraries with tables of their own, or with servers of their own.
     pub(crate) postgres: Vec<Program>,
 }
 
-/// A system that is a program of its own, or why it cannot be had.
+/// A system that is a separate program, or the reason why it is not available.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     name: String,
@@ -77,14 +83,14 @@ impl Program {
         &self.name
     }
 
-    /// Lets it take part. It is started with the first round.
+    /// Makes it a contestant. It is started with the first round.
     pub(crate) fn boxed(&self, datastore: Datastore, work: impl Serialize) -> Result<Box<dyn Contestant>> {
         let work = serde_json::to_string(&work)?;
         let program = self.clone();
         Ok(Box::new(External { program, datastore, work, running: None, is_weighed: false }))
     }
 
-    /// Lets its memory be measured: it is started anew with each round.
+    /// Makes it a contestant whose memory is measured: it is started again for each round.
     pub(crate) fn weighed(&self, datastore: Datastore, work: impl Serialize) -> Result<Box<dyn Contestant>> {
         let work = serde_json::to_string(&work)?;
         let program = self.clone();
@@ -126,7 +132,7 @@ impl Contestant for External {
         Box::pin(async { self.run() })
     }
 
-    /// It is none of ours, and may not be there at all.
+    /// The program is not part of this project, and may not be installed.
     fn may_fail(&self) -> bool {
         true
     }
@@ -198,7 +204,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Nothing that it still does is wanted; it may have ended by itself.
+        // The remaining work is not needed, and the process may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -209,7 +215,7 @@ mod tests {
     use super::{Datastore, Program};
     use crate::{contestant::Contestant, workload::Work};
 
-    /// A program that answers with these lines, one by one.
+    /// Creates a program that answers with these lines, one by one.
     fn answering(lines: &[&str]) -> Box<dyn Contestant> {
         let script: String = lines.iter().map(|line| format!("read _; echo '{line}'; ")).collect();
         let command = ["sh", "-c", &script].map(Into::into).to_vec();
@@ -217,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_says_how_long_it_took() {
+    async fn a_program_reports_its_durations() {
         let measured = r#"{"events": 4, "seconds": 2, "p50": 0.25, "p99": 0.5}"#;
         let mut program = answering(&[r#"{"settings": "durable"}"#, measured]);
         let sample = program.round().await.unwrap();
@@ -227,20 +233,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_program_complains_of_is_passed_on() {
+    async fn errors_of_a_program_are_passed_on() {
         let mut program = answering(&[r#"{"settings": ""}"#, r#"{"error": "no room"}"#]);
         assert_eq!(program.round().await.unwrap_err().to_string(), "no room");
     }
 
     #[tokio::test]
-    async fn a_program_that_ends_or_babbles_is_an_error() {
+    async fn an_early_end_or_invalid_output_is_an_error() {
         assert!(answering(&[]).round().await.is_err());
         assert!(answering(&["hello"]).round().await.is_err());
         assert!(answering(&["{hello}"]).round().await.is_err());
     }
 
     #[tokio::test]
-    async fn a_program_that_cannot_be_had_says_why() {
+    async fn an_unavailable_program_reports_the_reason() {
         let absent = Program::new("a program", Err(anyhow::anyhow!("no interpreter")));
         let mut absent = absent.boxed(Datastore::Popo, Work::Stream { events: 2 }).unwrap();
         assert!(absent.may_fail());

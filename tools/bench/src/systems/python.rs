@@ -14,7 +14,7 @@ const ADAPTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python/adapter.py");
 /// Each version and its environment.
 const VERSIONS: [(&str, &str); 2] = [(PYTHON_9_1, "python-9.1"), (PYTHON_9_5, "python-9.5")];
 
-/// Each version, or why it cannot be had.
+/// Returns each version, or the reason why it is not available.
 pub(crate) fn programs(environments: Option<&Path>) -> Vec<Program> {
     let program = |(name, environment): (&str, &str)| {
         let python = environments
@@ -25,7 +25,7 @@ pub(crate) fn programs(environments: Option<&Path>) -> Vec<Program> {
     VERSIONS.into_iter().map(program).collect()
 }
 
-/// The interpreter of an environment that has everything, which is told by the file that is written last.
+/// Returns the interpreter of a complete environment, recognized by the file that is written last.
 fn interpreter(environment: &Path) -> Result<PathBuf> {
     let is_complete = environment.join("installed.txt").is_file();
     ensure!(is_complete, "{} was not made, or not to its end", environment.display());

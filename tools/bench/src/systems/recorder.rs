@@ -1,4 +1,4 @@
-//! Any recorder of ours.
+//! Adapters of our recorders.
 
 use std::{
     hint::black_box,
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::workload::{Page, Store};
 
-/// A recorder as a program uses it.
+/// A recorder, used as in a program.
 pub(crate) struct RecorderStore<R>(pub(crate) R);
 
 impl<R: ApplicationRecorder + 'static> Store for RecorderStore<R> {

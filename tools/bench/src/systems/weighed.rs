@@ -1,4 +1,4 @@
-//! How much memory something takes, measured by a process that does nothing else.
+//! Memory of a workload, measured in a process that does nothing else.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::{
     contestant::{BoxFuture, Contestant, Sample},
 };
 
-/// A job for a new process in each round, which answers with the MiB that it took above idle.
+/// A job for a new process in each round, which answers with the MiB above idle.
 pub(crate) struct Weighed {
     name: String,
     events: usize,

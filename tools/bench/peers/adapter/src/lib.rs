@@ -1,7 +1,7 @@
-//! What the adapters of all peers have in common: the protocol of `src/systems/program.rs` of es-bench, and the workloads.
+//! The code that all peers share: the protocol (`src/systems/program.rs` of es-bench) and the workloads.
 //!
-//! A peer implements [`Peer`] and calls [`serve`]. Timing is done here, so that starting the program and talking to it
-//! cost nothing; what is to be stored is made before the clock starts.
+//! A peer implements [`Peer`] and calls [`serve`]. Timing is done here, so starting the program and
+//! communicating with it are not measured. The events to store are made before the clock starts.
 
 use std::future::Future;
 use std::io::{BufRead, Write};
@@ -13,28 +13,29 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Notifications that are read at once where a workload does not say how many.
+/// Notifications per page where a workload does not give a number.
 const PAGE: usize = 1_000;
-/// Events that are stored at once to be read later.
+/// Events per commit while the store is filled for later reads.
 const FILLED_AT_ONCE: usize = 1_000;
-/// Bytes of state of those.
+/// Bytes of state of those events.
 const FILLED_SIZE: usize = 200;
 
 /// A library that stores events of aggregates.
 ///
-/// An adapter does what a well-written program on that library would do, and hands back owned events (or drops them
-/// itself after counting).
+/// An adapter does what a well-written program on that library would do. It returns owned events, or counts
+/// them and drops them itself.
 pub trait Peer: Send + Sync + 'static {
-    /// Stores the events durably, in one commit, unless the first version is taken, and says whether it did.
+    /// Stores the events durably, in one commit, unless the first version is taken. Returns true if they were
+    /// stored.
     fn append(&self, events: Events) -> impl Future<Output = Result<bool>> + Send;
 
-    /// The version of an aggregate's last event; 0 where there is none.
+    /// Returns the version of an aggregate's last event, or 0 if there is none.
     fn last_version(&self, aggregate: &str) -> impl Future<Output = Result<i64>> + Send;
 
-    /// Loads the events of an aggregate, and says how many there are.
+    /// Loads the events of an aggregate and returns their number.
     fn load(&self, aggregate: &str) -> impl Future<Output = Result<usize>> + Send;
 
-    /// Reads the first `events` events of all aggregates in pages, in their order, and says how many there are.
+    /// Reads the first `events` events of all aggregates in pages, in their order, and returns their number.
     fn page(&self, events: usize, page: usize) -> impl Future<Output = Result<usize>> + Send;
 }
 
@@ -46,7 +47,7 @@ pub struct Events {
     pub states: Vec<String>,
 }
 
-/// What is to be opened.
+/// The datastore to open.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "datastore", rename_all = "snake_case")]
 pub enum Datastore {
@@ -60,7 +61,7 @@ pub enum Datastore {
 }
 
 impl Datastore {
-    /// The address of the server, with the schema as the first place where tables are looked for.
+    /// Returns the address of the server, with the schema first in the search path.
     pub fn postgres_url(schema: &str) -> Result<String> {
         let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
         Ok(format!(
@@ -86,14 +87,15 @@ enum Work {
     Stream { events: usize },
 }
 
-/// The first line of the input: what is to be opened.
+/// The first line of the input: the datastore to open.
 pub fn datastore() -> Result<Datastore> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     Ok(serde_json::from_str(&line)?)
 }
 
-/// Answers that the datastore is open, with the settings that decide what a commit costs; then does what each line asks.
+/// Reports that the datastore is open, with the settings that decide the cost of a commit. Then does the work
+/// of each line of the input.
 pub async fn serve<P: Peer>(peer: P, settings: &str) -> Result<()> {
     answer(&json!({ "settings": settings }))?;
     let worker = Worker { peer: Arc::new(peer), names: AtomicU64::new(0) };
@@ -104,7 +106,7 @@ pub async fn serve<P: Peer>(peer: P, settings: &str) -> Result<()> {
     Ok(())
 }
 
-/// Tells why the datastore cannot be opened.
+/// Reports why the datastore cannot be opened.
 pub fn fail(error: &anyhow::Error) -> Result<()> {
     answer(&failure(error))
 }
@@ -225,7 +227,8 @@ impl<P: Peer> Worker<P> {
         Ok(())
     }
 
-    /// An aggregate that has no events: scattered, as indexes meet random ids.
+    /// Returns the name of an aggregate without events. Names are scattered, so that indexes receive random
+    /// ids.
     fn name(&self) -> String {
         let number = self.names.fetch_add(1, Ordering::Relaxed);
         let mut random =
@@ -248,8 +251,8 @@ async fn load_all<P: Peer>(peer: &P, aggregate: &str, events: usize) -> Result<(
     Ok(())
 }
 
-/// Calls with each of the inputs, after so many microseconds in which the thread computes. Only the calls are
-/// measured.
+/// Makes a call with each of the inputs, after computing for so many microseconds on this thread. Only the
+/// calls are measured.
 async fn paced<T: Send + 'static, F: Future<Output = Result<()>> + Send>(
     events: usize,
     pause: u64,
@@ -277,7 +280,8 @@ async fn append_each<P: Peer>(peer: Arc<P>, batches: Vec<Events>) -> Result<Vec<
     let mut latencies = Vec::with_capacity(batches.len());
     for batch in batches {
         let start = Instant::now();
-        // A conflict of aggregates that nobody else has is a false alarm, which some have under load.
+        // No other task uses the aggregate, so a conflict is a false alarm, which some libraries report under
+        // load.
         while !peer.append(batch.clone()).await? {}
         latencies.push(start.elapsed().as_secs_f64());
     }

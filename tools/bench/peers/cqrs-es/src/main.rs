@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sqlite_es::SqliteEventRepository;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
-/// As the libraries' own scripts create it.
+/// The tables as the libraries' own scripts create them.
 const POSTGRES: &str =
     "CREATE TABLE IF NOT EXISTS events (aggregate_type text NOT NULL, aggregate_id text NOT NULL,
     sequence bigint CHECK (sequence >= 0) NOT NULL, event_type text NOT NULL, event_version text NOT NULL,
@@ -37,7 +37,8 @@ async fn main() -> Result<()> {
     fail(&outcome)
 }
 
-/// With its own pool's settings but for `synchronous`, which is NORMAL there: a commit could be lost.
+/// Opens the database with the settings of the library's own pool, except for `synchronous`, which is NORMAL
+/// there: a commit could be lost.
 async fn open_sqlite(path: &str) -> Result<SqliteEventRepository> {
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -80,7 +81,7 @@ impl<R: PersistedEventRepository + 'static> Peer for Repository<R> {
         }
     }
 
-    /// There is no other way than to load the aggregate.
+    /// Loads the aggregate: the library offers no other way.
     async fn last_version(&self, aggregate: &str) -> Result<i64> {
         let events = self.0.get_events::<Account>(aggregate).await?;
         Ok(events.last().map_or(Ok(0), |event| i64::try_from(event.sequence))?)
@@ -95,7 +96,7 @@ impl<R: PersistedEventRepository + 'static> Peer for Repository<R> {
     }
 }
 
-/// The repositories ask for its name only.
+/// The aggregate of the repositories, which use its name only.
 #[derive(Default, Deserialize, Serialize)]
 struct Account;
 

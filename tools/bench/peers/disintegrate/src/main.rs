@@ -36,7 +36,7 @@ enum Credited {
 struct Store(PgEventStore<Credited, Json<Credited>>);
 
 impl Store {
-    /// How many events there are, the version of the last, and its id.
+    /// Returns the number of events, the version of the last one, and its id.
     async fn read(&self, query: &StreamQuery<PgEventId, Credited>) -> Result<(usize, i64, PgEventId)> {
         let mut events = self.0.stream(query);
         let (mut count, mut last, mut id) = (0, 0, 0);
@@ -55,7 +55,7 @@ fn of_account(account: &String) -> StreamQuery<PgEventId, Credited> {
 }
 
 impl Peer for Store {
-    /// A decision that is valid as long as the account has no event after the one before.
+    /// Appends with a decision that is valid if the account has no event after the previous one.
     async fn append(&self, events: Events) -> Result<bool> {
         let Events { aggregate, first, states } = events;
         let query = of_account(&aggregate);
@@ -73,7 +73,7 @@ impl Peer for Store {
         match self.0.append(credited, query, known).await {
             Ok(_) => Ok(true),
             Err(Error::Concurrency) => Ok(false),
-            // A serialization failure that the library passes on as it is.
+            // A serialization failure that the library passes on unchanged.
             Err(Error::Database(sqlx::Error::Database(error)))
                 if error.code().as_deref() == Some("40001") =>
             {
@@ -83,7 +83,7 @@ impl Peer for Store {
         }
     }
 
-    /// There is no other way than to read the account's events.
+    /// Reads the account's events: the library offers no other way.
     async fn last_version(&self, aggregate: &str) -> Result<i64> {
         Ok(self.read(&of_account(&aggregate.to_owned())).await?.1)
     }
@@ -92,7 +92,7 @@ impl Peer for Store {
         Ok(self.read(&of_account(&aggregate.to_owned())).await?.0)
     }
 
-    /// It streams instead of paging.
+    /// Streams the events: the library has no pages.
     async fn page(&self, events: usize, _: usize) -> Result<usize> {
         let (count, ..) = self.read(&query!(Credited)).await?;
         Ok(count.min(events))

@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use ulid::Ulid;
 
 const ACCOUNT: &str = "bank/Account";
-/// Events that are read at once of an aggregate.
+/// Events of an aggregate per read.
 const PAGE: u16 = 1_000;
 
 #[tokio::main]
@@ -106,7 +106,7 @@ impl<E: Executor> Peer for Store<E> {
     }
 }
 
-/// Its ids are ULIDs: there is room for 26 letters and digits.
+/// Returns the id of an aggregate. evento's ids are ULIDs, which have room for 26 letters and digits.
 fn id(account: &str) -> String {
     account.chars().filter(char::is_ascii_alphanumeric).take(26).collect()
 }

@@ -1,4 +1,5 @@
-//! UmaDB: its server in this process, spoken to by its client over a local connection, as a program would.
+//! UmaDB: its server runs in this process, and its client connects to it over a local connection, as in a
+//! program.
 
 use std::time::Duration;
 
@@ -50,13 +51,13 @@ fn free_port() -> Result<u16> {
 struct Store(AsyncUmaDbClient);
 
 impl Store {
-    /// How many events an aggregate has, and the position of the last.
+    /// Returns the number of events of an aggregate, and the position of the last one.
     async fn read(&self, aggregate: &str) -> Result<(usize, Option<u64>)> {
         let (events, _) = self.0.read_with_head(Some(of_account(aggregate)), None, false, None).await?;
         Ok((events.len(), events.last().map(|event| event.position)))
     }
 
-    /// The version of the last event, and its position.
+    /// Returns the version of the last event, and its position.
     async fn last(&self, aggregate: &str) -> Result<(i64, Option<u64>)> {
         let (events, _) = self.0.read_with_head(Some(of_account(aggregate)), None, true, Some(1)).await?;
         let Some(last) = events.first() else { return Ok((0, None)) };
@@ -70,7 +71,7 @@ fn of_account(aggregate: &str) -> DcbQuery {
 }
 
 impl Peer for Store {
-    /// An append that fails if the aggregate has an event after the one before.
+    /// Appends on the condition that the aggregate has no event after the previous one.
     async fn append(&self, events: Events) -> Result<bool> {
         let Events { aggregate, first, states } = events;
         let after = match first {
