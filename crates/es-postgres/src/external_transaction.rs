@@ -68,9 +68,9 @@ macro_rules! insert_events_in {
             /// With [`Serialized`](crate::NotificationOrdering::Serialized) ordering, this call takes the
             /// lock of an append and keeps it until the transaction ends. Every other writer of the table
             /// waits that long, so call this last, and commit at once. With
-            /// [`Parallel`](crate::NotificationOrdering::Parallel) ordering it takes no lock, and readers
-            /// wait for the transaction to end. The transaction's own settings apply, its `lock_timeout`
-            /// among them.
+            /// [`Parallel`](crate::NotificationOrdering::Parallel) ordering writers do not wait for
+            /// each other, and readers wait for the transaction to end. The transaction's own settings apply,
+            /// its `lock_timeout` among them.
             ///
             /// The transaction must be `READ COMMITTED`, as it is by default; others are refused.
             ///

@@ -58,7 +58,7 @@
 //!   of the table and inserts; `INSERT` itself excludes the Python library's writers, which lock the table.
 //!   One statement carries all waiting requests, so that the lock costs one flush of the disk for each group.
 //!   A conflict may use up ids.
-//! - [`NotificationOrdering::Parallel`]. Writers never wait for each other. A reader that meets a gap
+//! - [`NotificationOrdering::Parallel`]. Writers do not exclude each other. A reader that meets a gap
 //!   determines which transactions were writing, waits until they have ended, and reads again. Every process
 //!   must use this library in this mode, and notifications are read from the primary. A transaction that
 //!   writes and stays open delays readers: they warn (`tracing`), and fail if a
@@ -91,10 +91,11 @@
 //! If a connection is lost while a commit is in flight, the recorder first checks whether exactly these
 //! events, and their tracking position, are recorded: if so, they are acknowledged, and if not, they are
 //! recorded. Events of another writer at the same versions count as these if topic and state are the same
-//! bytes, unless their ids show that they are older than the request; states with a timestamp differ. Only if
-//! the server does not return within the [connect timeout](PostgresOptions::connect_timeout) is the outcome
-//! [unknown](es_core::ErrorKind::OutcomeUnknown). A position that is recorded without events counts as
-//! recorded if the table has exactly it, regardless of its writer.
+//! bytes, unless their ids show that they are older than the request; states with a timestamp differ. The
+//! outcome is [unknown](es_core::ErrorKind::OutcomeUnknown) if the server does not return within the
+//! [connect timeout](PostgresOptions::connect_timeout), if the same events have ids from before the request,
+//! if a later position is recorded, or if the request cannot be recorded again. A position that is recorded
+//! without events counts as recorded if the table has exactly it, regardless of its writer.
 //!
 //! A connection that stays silent without an error, because a network loses packets, is detected by asking
 //! the server on another connection; see [`PostgresOptions::response_timeout`].

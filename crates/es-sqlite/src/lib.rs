@@ -46,9 +46,10 @@
 //! ```
 //!
 //! # Threads
-//! SQLite is a library of blocking calls with one writer at a time. The writer thread owns the only writing
-//! connection and puts all waiting requests into one transaction, so that many tasks share one flush of the
-//! disk, and a request costs one hop to that thread however many statements it takes. A conflict rolls back
+//! SQLite is a library of blocking calls with one writer at a time. There is one writing connection. The
+//! writer thread, or a caller while commits are short, puts all waiting requests into one transaction, so
+//! that many tasks share one flush of the disk. A request costs at most one hop to that thread, however many
+//! statements it takes. A conflict rolls back
 //! only its own request.
 //!
 //! That hop takes about as long as a small commit on a fast disk. While commits are short, a caller therefore

@@ -236,8 +236,8 @@ fn insert_ctes(
     match (ids, &events.sequence) {
         (Ids::Allocated, Some(sequence)) => {
             let key = sequence_key(sequence);
-            // The lock is taken if there are rows, and then the insertion releases it. Keys are inserted in
-            // one global order, so that two groups wait for each other and do not deadlock.
+            // The lock is taken if there are rows, and released before the first of them is inserted. Keys
+            // are inserted in one global order, so that two groups wait for each other and do not deadlock.
             vec![
                 format!("rows AS MATERIALIZED (SELECT r.* FROM {rows} ORDER BY r.place)"),
                 format!(
