@@ -311,6 +311,9 @@ async fn rows_that_a_trigger_skips_are_not_acknowledged() {
         assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), None);
         recorder.insert_events_with_tracking(vec![first(), first()], track(1)).await.unwrap();
         assert_eq!(count(&schema).await, 2);
+        let refused = recorder.insert_events_with_tracking(vec![skipped()], track(2)).await.unwrap_err();
+        assert!(refused.to_string().contains("trigger"), "{refused}");
+        assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(1), "the position stays, too");
         // Of a position too.
         let create = format!(
             "CREATE FUNCTION {function}_all() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; \

@@ -1,6 +1,6 @@
 //! Appending on a connection: the rows of several batches in one statement, and an outcome for each batch.
 
-use es_core::{ErrorKind, PersistenceError, StoredEvent};
+use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
 use sqlx::{
     Arguments, AssertSqlSafe, Row, SqlSafeStr, SqlStr,
     error::BoxDynError,
@@ -82,6 +82,7 @@ pub(crate) const LAYOUT_CHANGED: [&str; 2] = ["42P10", UNIQUE_VIOLATION];
 pub(crate) struct Appender {
     pub(crate) tables: CatalogState,
     single: Option<SqlStr>,
+    single_with_tracking: Option<SqlStr>,
     group: SqlStr,
     group_with_tracking: Option<SqlStr>,
     /// The same with ids as a parameter, for transactions of several statements in the parallel ordering.
@@ -110,7 +111,13 @@ impl Appender {
         let sequence = sequence.filter(|_| options.ordering == NotificationOrdering::Parallel);
         let ids = if sequence.is_some() { Ids::Allocated } else { Ids::Default };
         let has_tracking = tables.tracking.is_some();
+        let events_with_ids = tables.events.as_ref().filter(|events| events.has_ids && ids == Ids::Default);
+        let row_per_application =
+            tables.tracking.as_ref().filter(|tracking| tracking.layout == Layout::RowPerApplication);
         Self {
+            single_with_tracking: events_with_ids
+                .zip(row_per_application)
+                .map(|(events, tracking)| sql(statement::single_with_tracking(events, tracking))),
             single: tables.events.as_ref().map(|events| sql(statement::single(events, ids))),
             group: group(tables.events.is_none(), ids),
             group_with_tracking: has_tracking.then(|| group(true, ids)),
@@ -143,9 +150,8 @@ impl Appender {
         batches: &[Batch<'_>],
         scope: Scope,
     ) -> Result<Vec<Outcome>, AppendError> {
-        if let ([Batch { events: [event], tracking: None }], Scope::Own, false) =
-            (batches, scope, self.is_pooled)
-            && let Some(outcome) = self.append_single(connection, event).await?
+        if let ([Batch { events: [event], tracking }], Scope::Own, false) = (batches, scope, self.is_pooled)
+            && let Some(outcome) = self.append_single(connection, event, *tracking).await?
         {
             return Ok(vec![outcome]);
         }
@@ -229,15 +235,27 @@ impl Appender {
         .await
     }
 
-    /// Appends a single event. Returns none if it was not inserted, because its version is taken or a trigger
-    /// skipped the row.
+    /// Appends a single event. Returns none if nothing was recorded: its version is taken, its position is not
+    /// the next one, is locked or is the first, or a trigger skipped a row.
     async fn append_single(
         &self,
         connection: &mut PgConnection,
         event: &StoredEvent,
+        tracking: Option<&Tracking>,
     ) -> Result<Option<Outcome>, AppendError> {
-        let Some(sql) = &self.single else { return Ok(None) };
-        let Some(row) = self.fetch(connection, sql, single_arguments(event)).await? else { return Ok(None) };
+        let sql = if tracking.is_some() { &self.single_with_tracking } else { &self.single };
+        let Some(sql) = sql else { return Ok(None) };
+        let row = match self.fetch(connection, sql, single_arguments(event, tracking)).await {
+            // The statement was rolled back.
+            Err(failed)
+                if tracking.is_some()
+                    && (failed.is_unique_violation || failed.error.kind() == ErrorKind::Integrity) =>
+            {
+                None
+            }
+            fetched => fetched?,
+        };
+        let Some(row) = row else { return Ok(None) };
         let id: i64 = row.try_get(0).map_err(|failed| self.failed(failed))?;
         Ok(Some(Outcome::Recorded(if self.has_ids() { vec![id] } else { Vec::new() })))
     }
@@ -368,11 +386,17 @@ impl Appender {
     }
 }
 
-fn single_arguments(event: &StoredEvent) -> Result<PgArguments, BoxDynError> {
+fn single_arguments(event: &StoredEvent, tracking: Option<&Tracking>) -> Result<PgArguments, BoxDynError> {
     let mut arguments = PgArguments::default();
     arguments.add(event.originator_id)?;
     arguments.add(event.originator_version)?;
     arguments.add(event.topic.as_str())?;
     arguments.add(&*event.state)?;
+    if let Some(tracking) = tracking {
+        arguments.add(tracking.application_name())?;
+        arguments.add(tracking.notification_id())?;
+        arguments.add(tracking.first_notification_id())?;
+        arguments.add(tracking.expected_position())?;
+    }
     Ok(arguments)
 }

@@ -83,6 +83,36 @@ pub(crate) fn single(events: &EventsTable, ids: Ids) -> String {
     )
 }
 
+/// Returns the statement for a single event with the position of an application that has one, in the
+/// serialized ordering: the parameters of [`single`], then `$5` application name, `$6` position, `$7` first
+/// notification, `$8` expected position.
+///
+/// It returns one row with the notification id if the event and the position were recorded. Otherwise it
+/// returns no row or fails, and the statement for a group then tells why. With that statement alone, an append
+/// took 1.36 times the time of two bare statements in a transaction (`insert with tracking, 1 task`). The
+/// locks are those of [`tracking_ctes`].
+pub(crate) fn single_with_tracking(events: &EventsTable, tracking: &TrackingTable) -> String {
+    let (events_table, tracking_table) = (events.name.quoted(), tracking.name.quoted());
+    let is_next = |recorded: &str| {
+        format!("{recorded} {LT} $7 AND ($8::pg_catalog.int8 IS NULL OR {recorded} {EQ} $8::pg_catalog.int8)")
+    };
+    format!(
+        "WITH {}, held AS MATERIALIZED (SELECT t.notification_id FROM lock, {tracking_table} AS t \
+         WHERE t.application_name {EQ} $5 FOR NO KEY UPDATE OF t SKIP LOCKED), \
+         tracked AS (INSERT INTO {tracking_table} AS t (application_name, notification_id) \
+         SELECT $5, $6 FROM held AS h WHERE {} ON CONFLICT (application_name) DO UPDATE \
+         SET notification_id = excluded.notification_id WHERE {} RETURNING 1), \
+         inserted AS (INSERT INTO {events_table} (originator_id, originator_version, topic, state) \
+         SELECT $1, $2, $3, $4 FROM tracked RETURNING notification_id) \
+         SELECT i.notification_id, CASE WHEN i.notification_id IS NOT NULL THEN 0 \
+         ELSE pg_catalog.width_bucket(0::pg_catalog.float8, 0::pg_catalog.float8, 1::pg_catalog.float8, \
+         coalesce(i.notification_id, 0)::pg_catalog.int4) END FROM tracked LEFT JOIN inserted AS i ON true",
+        lock_cte(events),
+        is_next("h.notification_id"),
+        is_next("t.notification_id"),
+    )
+}
+
 /// Returns the statement for a group. Its parameters are arrays, in this order:
 ///
 /// - with an events table: of each row its request, originator id, originator version, topic and state; of
