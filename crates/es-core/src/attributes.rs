@@ -8,7 +8,8 @@ use serde::{
 };
 
 /// The names that the mapper writes itself, or that are columns.
-const RESERVED: [&str; 4] = ["timestamp", "originator_id", "originator_version", "class_version"];
+const RESERVED: [&str; 5] =
+    ["timestamp", "originator_id", "originator_version", "class_version", "_metadata_"];
 
 /// Writes the fields of a struct, or the entries of a map, as attributes of an event: an implementation of
 /// [`Event::encode`](crate::Event::encode) for types that derive `Serialize`.
@@ -31,7 +32,7 @@ const RESERVED: [&str; 4] = ["timestamp", "originator_id", "originator_version",
 ///
 /// # Errors
 /// - The value is not serialized as a struct or a map, so that its parts have no names.
-/// - A name is reserved: `timestamp`, `originator_id`, `originator_version`, `class_version`.
+/// - A name is reserved: `timestamp`, `originator_id`, `originator_version`, `class_version`, `_metadata_`.
 /// - Any error of the serializer.
 pub fn encode_attributes<V: Serialize + ?Sized, M: SerializeMap>(
     attributes: &V,

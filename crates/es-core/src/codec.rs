@@ -1,6 +1,6 @@
 //! The parts of a mapper: transcoder, compressor, cipher.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use serde::{
     Deserializer, Serialize, Serializer,
@@ -118,4 +118,34 @@ pub trait Compressor: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Data`](crate::ErrorKind::Data) if it is malformed, truncated, or larger than the limit.
     fn decompress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError>;
+}
+
+impl<C: Cipher + ?Sized> Cipher for Arc<C> {
+    fn encrypt(
+        &self,
+        context: &EventContext<'_>,
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), PersistenceError> {
+        (**self).encrypt(context, plaintext, out)
+    }
+
+    fn decrypt(
+        &self,
+        context: &EventContext<'_>,
+        ciphertext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), PersistenceError> {
+        (**self).decrypt(context, ciphertext, out)
+    }
+}
+
+impl<C: Compressor + ?Sized> Compressor for Arc<C> {
+    fn compress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
+        (**self).compress(data, out)
+    }
+
+    fn decompress(&self, data: &[u8], out: &mut Vec<u8>) -> Result<(), PersistenceError> {
+        (**self).decompress(data, out)
+    }
 }

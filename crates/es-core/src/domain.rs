@@ -4,7 +4,7 @@ use serde::ser::SerializeMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{PersistenceError, StateReader, Topic, Transcoder};
+use crate::{Metadata, PersistenceError, StateReader, Topic, Transcoder};
 
 /// An event of an aggregate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +15,8 @@ pub struct DomainEvent<E> {
     pub originator_version: i64,
     /// When the event happened.
     pub timestamp: OffsetDateTime,
+    /// Where the event comes from; empty by default.
+    pub metadata: Metadata,
     /// The event of the domain.
     pub payload: E,
 }
@@ -29,12 +31,19 @@ impl<E> DomainEvent<E> {
         let whole_microseconds = now.microsecond() * 1_000;
         // Always within range; if it were not, the unrounded time would do.
         let timestamp = now.replace_nanosecond(whole_microseconds).unwrap_or(now);
-        Self { originator_id, originator_version, timestamp, payload }
+        Self::at(originator_id, originator_version, timestamp, payload)
     }
 
     /// An event with a given timestamp, in whole microseconds: a transcoder may refuse nanoseconds.
     pub fn at(originator_id: Uuid, originator_version: i64, timestamp: OffsetDateTime, payload: E) -> Self {
-        Self { originator_id, originator_version, timestamp, payload }
+        Self { originator_id, originator_version, timestamp, metadata: Metadata::new(), payload }
+    }
+
+    /// Sets the metadata.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = metadata;
+        self
     }
 }
 
@@ -54,8 +63,9 @@ pub fn next_version(version: i64) -> Result<i64, PersistenceError> {
 /// [crate documentation](crate) shows one written by hand.
 ///
 /// The state of an event is a flat object: `timestamp` first, then what [`encode`](Self::encode)
-/// writes, then `class_version` when that is 2 or more. `timestamp`, `originator_id`,
-/// `originator_version` and `class_version` are therefore not allowed as names of attributes.
+/// writes, then `class_version` when that is 2 or more, then `_metadata_` if there is any. `timestamp`,
+/// `originator_id`, `originator_version`, `class_version` and `_metadata_` are therefore not allowed as names
+/// of attributes.
 pub trait Event: Sized + Send + Sync + 'static {
     /// All topics that [`decode`](Self::decode) accepts, old names included: the topics for a
     /// [selection](crate::NotificationSelection::topics) of the notifications of these events.

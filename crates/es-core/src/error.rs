@@ -81,6 +81,13 @@ pub enum Conflict {
         /// The version that is already recorded.
         originator_version: i64,
     },
+    /// The version that an append expects as the last one is not recorded.
+    MissingVersion {
+        /// The aggregate.
+        originator_id: Uuid,
+        /// The version that is not recorded.
+        originator_version: i64,
+    },
     /// A notification is already recorded as processed.
     Tracking {
         /// The upstream application.
@@ -177,7 +184,8 @@ impl PersistenceError {
         self.0.conflict.as_ref()
     }
 
-    /// Returns whether this version, or this tracking position, was already recorded.
+    /// Returns whether this version, or this tracking position, was already recorded, or an expected version
+    /// was not.
     ///
     /// ```
     /// # use es_core::PersistenceError;
@@ -258,6 +266,9 @@ impl fmt::Display for Conflict {
         match self {
             Self::Version { originator_id, originator_version } => {
                 write!(f, "version {originator_version} of originator {originator_id} is already recorded")
+            }
+            Self::MissingVersion { originator_id, originator_version } => {
+                write!(f, "version {originator_version} of originator {originator_id} is not recorded")
             }
             Self::Tracking { application_name, notification_id } => write!(
                 f,

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use crate::{
     Bytes, Cipher, Compressor, DomainEvent, Event, EventContext, PersistenceError, StateReader, StoredEvent,
-    Transcoder,
+    Transcoder, state::METADATA,
 };
 
 /// The initial capacity for an encoded state, so that the buffer rarely grows.
@@ -18,13 +18,12 @@ const STATE_CAPACITY: usize = 512;
 /// Cloning is cheap; compressor and cipher are shared.
 ///
 /// ```
-/// use std::sync::Arc;
 /// use es_core::{Cipher, Compressor, DomainEvent, Event, Mapper, PersistenceError, Transcoder};
 ///
 /// fn round_trip<E: Event, T: Transcoder>(
 ///     transcoder: T,
-///     compressor: Arc<dyn Compressor>,
-///     cipher: Arc<dyn Cipher>,
+///     compressor: impl Compressor,
+///     cipher: impl Cipher,
 ///     event: &DomainEvent<E>,
 /// ) -> Result<DomainEvent<E>, PersistenceError> {
 ///     let mapper = Mapper::new(transcoder).with_compressor(compressor).with_cipher(cipher);
@@ -47,15 +46,15 @@ impl<T: Transcoder> Mapper<T> {
 
     /// Sets the compressor.
     #[must_use]
-    pub fn with_compressor(mut self, compressor: Arc<dyn Compressor>) -> Self {
-        self.compressor = Some(compressor);
+    pub fn with_compressor(mut self, compressor: impl Compressor) -> Self {
+        self.compressor = Some(Arc::new(compressor));
         self
     }
 
     /// Sets the cipher, which encrypts after compression.
     #[must_use]
-    pub fn with_cipher(mut self, cipher: Arc<dyn Cipher>) -> Self {
-        self.cipher = Some(cipher);
+    pub fn with_cipher(mut self, cipher: impl Cipher) -> Self {
+        self.cipher = Some(Arc::new(cipher));
         self
     }
 
@@ -129,7 +128,9 @@ impl<T: Transcoder> Mapper<T> {
         }
         let mut state = StateReader::new(&bytes, context, &self.transcoder);
         let payload = E::decode(&event.topic, &mut state)?;
-        Ok(DomainEvent::at(event.originator_id, event.originator_version, state.timestamp()?, payload))
+        let (timestamp, metadata) = state.into_common()?;
+        let event = DomainEvent::at(event.originator_id, event.originator_version, timestamp, payload);
+        Ok(event.with_metadata(metadata))
     }
 }
 
@@ -148,6 +149,9 @@ impl<E: Event, T: Transcoder> Serialize for FlatState<'_, E, T> {
         let class_version = self.event.payload.class_version();
         if class_version > 1 {
             state.serialize_entry("class_version", &class_version)?;
+        }
+        if !self.event.metadata.is_empty() {
+            state.serialize_entry(METADATA, &self.event.metadata)?;
         }
         state.end()
     }

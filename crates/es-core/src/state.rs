@@ -11,14 +11,15 @@ use serde::{
 };
 use time::OffsetDateTime;
 
-use crate::{EventContext, PersistenceError, Transcoder};
+use crate::{EventContext, Metadata, PersistenceError, Transcoder};
 
 const TIMESTAMP: &str = "timestamp";
 const CLASS_VERSION: &str = "class_version";
+pub(crate) const METADATA: &str = "_metadata_";
 
 /// Reads the state of a stored event.
 ///
-/// It takes the common attributes (timestamp and class version) out of the flat object, and passes the
+/// It takes the common attributes (timestamp, class version and metadata) out of the flat object, and passes the
 /// others to the event's own type, in one pass and without an intermediate tree.
 #[derive(Debug)]
 pub struct StateReader<'a, T> {
@@ -27,11 +28,12 @@ pub struct StateReader<'a, T> {
     transcoder: &'a T,
     expected_version: u32,
     timestamp: Option<OffsetDateTime>,
+    metadata: Metadata,
 }
 
 impl<'a, T: Transcoder> StateReader<'a, T> {
     pub(crate) fn new(bytes: &'a [u8], context: EventContext<'a>, transcoder: &'a T) -> Self {
-        Self { bytes, context, transcoder, expected_version: 1, timestamp: None }
+        Self { bytes, context, transcoder, expected_version: 1, timestamp: None, metadata: Metadata::new() }
     }
 
     /// Returns the class version of the state; 1 if the state has none.
@@ -52,7 +54,7 @@ impl<'a, T: Transcoder> StateReader<'a, T> {
     /// [`Data`](crate::ErrorKind::Data) if the state is not a `P`, or has another class version than 1, or
     /// than [`class_version`](Self::class_version) returned.
     pub fn decode<P: Deserialize<'a>>(&mut self) -> Result<P, PersistenceError> {
-        let mut common = Common { timestamp: None, class_version: 1 };
+        let mut common = Common { timestamp: None, class_version: 1, metadata: Metadata::new() };
         let seed =
             Envelope { transcoder: self.transcoder, common: &mut common, attributes: PhantomData::<P> };
         let decoded = self.transcoder.decode(seed, self.bytes);
@@ -67,6 +69,7 @@ impl<'a, T: Transcoder> StateReader<'a, T> {
             return Err(self.unsupported_class_version(common.class_version));
         }
         self.timestamp = common.timestamp;
+        self.metadata = common.metadata;
         decoded
     }
 
@@ -98,12 +101,14 @@ impl<'a, T: Transcoder> StateReader<'a, T> {
             .with_event(&self.context)
     }
 
-    /// Returns the timestamp; decodes it if the event's type has no attributes and read nothing.
-    pub(crate) fn timestamp(&mut self) -> Result<OffsetDateTime, PersistenceError> {
+    /// Returns timestamp and metadata; decodes them if the event's type has no attributes and read nothing.
+    pub(crate) fn into_common(mut self) -> Result<(OffsetDateTime, Metadata), PersistenceError> {
         if self.timestamp.is_none() {
             self.decode::<IgnoredAny>()?;
         }
-        self.timestamp.ok_or_else(|| PersistenceError::data("the state has no timestamp"))
+        let timestamp =
+            self.timestamp.ok_or_else(|| PersistenceError::data("the state has no timestamp"))?;
+        Ok((timestamp, self.metadata))
     }
 
     fn written_version(&self) -> Result<u32, PersistenceError> {
@@ -124,6 +129,7 @@ impl<'a, T: Transcoder> StateReader<'a, T> {
 struct Common {
     timestamp: Option<OffsetDateTime>,
     class_version: u32,
+    metadata: Metadata,
 }
 
 /// Decodes the flat object: the common attributes into `common`, the others into a `P`.
@@ -176,6 +182,7 @@ impl<'de, A: MapAccess<'de>, T: Transcoder> MapAccess<'de> for OwnAttributes<'_,
                     self.common.timestamp = Some(self.map.next_value_seed(seed)?);
                 }
                 CLASS_VERSION => self.common.class_version = self.map.next_value()?,
+                METADATA => self.common.metadata = self.map.next_value()?,
                 _ => {
                     return match key {
                         Cow::Borrowed(key) => seed.deserialize(BorrowedStrDeserializer::new(key)),

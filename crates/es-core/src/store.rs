@@ -5,18 +5,18 @@ use futures_util::TryStreamExt;
 use uuid::Uuid;
 
 use crate::{
-    AggregateRecorder, AggregateRecorderExt, DomainEvent, Event, EventRange, Mapper, PersistenceError,
-    ProcessRecorder, StoredEvent, Tracking, Transcoder,
+    AggregateRecorder, AggregateRecorderExt, Conflict, DomainEvent, Event, EventRange, Mapper, Metadata,
+    PersistenceError, ProcessRecorder, StoredEvent, Tracking, Transcoder, next_version,
 };
 
 /// Stores and retrieves domain events: a [`Mapper`] in front of a recorder.
 ///
 /// `R` is a recorder, or an `Arc` of an object-safe version such as `Arc<dyn DynAggregateRecorder>` if the
-/// recorder is chosen at run time. Share a store by reference or in an `Arc`.
+/// recorder is chosen at run time. A clone shares the recorder if a clone of the recorder does.
 ///
 /// ```
-/// use es_core::{AggregateRecorder, DomainEvent, Event, EventRange, EventStore, Mapper, PersistenceError};
-/// use es_core::{Transcoder, uuid::Uuid};
+/// use es_core::{AggregateRecorder, DomainEvent, Event, EventRange, EventStore, Expected, Mapper};
+/// use es_core::{PersistenceError, Transcoder, uuid::Uuid};
 ///
 /// async fn append_and_read<R: AggregateRecorder, T: Transcoder, E: Event>(
 ///     recorder: R,
@@ -25,12 +25,12 @@ use crate::{
 /// ) -> Result<Vec<DomainEvent<E>>, PersistenceError> {
 ///     let store = EventStore::new(recorder, Mapper::new(transcoder));
 ///     let account = Uuid::now_v7();
-///     // Fails with a conflict if another writer has recorded version 1.
-///     store.put(&[DomainEvent::new(account, 1, first)]).await?;
+///     // Version 1; fails with a conflict if another writer has recorded it.
+///     store.append(account, Expected::New, [first]).await?;
 ///     store.get(account, EventRange::all()).await
 /// }
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EventStore<R, T> {
     recorder: R,
     mapper: Mapper<T>,
@@ -53,8 +53,92 @@ impl<R, T> EventStore<R, T> {
     }
 }
 
+/// The state of an aggregate that an append expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Expected {
+    /// The aggregate has no events: the first appended event gets version 1.
+    New,
+    /// The last event has this version; 0 if there is no event.
+    Version(i64),
+    /// Any: the events follow the last one, at the time of the append.
+    Any,
+}
+
 impl<R: AggregateRecorder, T: Transcoder> EventStore<R, T> {
-    /// Records events of one type atomically. An empty list is accepted.
+    /// Appends events to an aggregate atomically, and numbers their versions. An empty list is accepted.
+    ///
+    /// Returns their notification ids in order, if the recorder assigns any. All except
+    /// [`Expected::New`] read the last version first; [`put`](Self::put) takes versions from the caller
+    /// and reads nothing.
+    ///
+    /// # Errors
+    /// [`is_conflict`](PersistenceError::is_conflict) if the aggregate is in another state than expected:
+    /// later, so that a version is taken, or earlier, so that a gap would be left. With [`Expected::Any`] such an
+    /// append is repeated instead, as often as other writers are faster. Any error of mapping and
+    /// recording. Nothing is recorded then, unless
+    /// [`is_outcome_unknown`](PersistenceError::is_outcome_unknown).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: either all events are recorded or none.
+    pub async fn append<E: Event>(
+        &self,
+        originator_id: Uuid,
+        expected: Expected,
+        events: impl IntoIterator<Item = E>,
+    ) -> Result<Vec<i64>, PersistenceError> {
+        self.append_with_metadata(originator_id, expected, &Metadata::new(), events).await
+    }
+
+    /// Appends events as [`append`](Self::append) does, all with the same metadata.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: either all events are recorded or none.
+    pub async fn append_with_metadata<E: Event>(
+        &self,
+        originator_id: Uuid,
+        expected: Expected,
+        metadata: &Metadata,
+        events: impl IntoIterator<Item = E>,
+    ) -> Result<Vec<i64>, PersistenceError> {
+        let new = |payload| DomainEvent::new(originator_id, 0, payload).with_metadata(metadata.clone());
+        let mut events: Vec<_> = events.into_iter().map(new).collect();
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        loop {
+            let mut version = match expected {
+                Expected::New => 0,
+                Expected::Any => self.last_version(originator_id, EventRange::all()).await?,
+                Expected::Version(version) => {
+                    let last = self.last_version(originator_id, EventRange::all().up_to(version)).await?;
+                    if last != version {
+                        return Err(Conflict::MissingVersion { originator_id, originator_version: version }.into());
+                    }
+                    version
+                }
+            };
+            for event in &mut events {
+                version = next_version(version)?;
+                event.originator_version = version;
+            }
+            match self.put(&events).await {
+                Err(error) if expected == Expected::Any && error.is_conflict() => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Returns the last version in a range; 0 if there is none.
+    async fn last_version(&self, originator_id: Uuid, range: EventRange) -> Result<i64, PersistenceError> {
+        let last = self.recorder.select_events(originator_id, range.desc().limit(1)).await?;
+        Ok(last.first().map_or(0, |event| event.originator_version))
+    }
+
+    /// Records events of one type atomically, with the versions that the caller gave them. An empty list is
+    /// accepted.
     ///
     /// Returns their notification ids in order, if the recorder assigns any.
     ///

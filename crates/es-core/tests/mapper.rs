@@ -7,8 +7,8 @@ mod support;
 use std::sync::Arc;
 
 use es_core::{
-    Cipher, Compressor, DomainEvent, ErrorKind, Event, EventContext, Mapper, PersistenceError, Snapshot,
-    SnapshotState, StateReader, Topic, Transcoder,
+    Cipher, Compressor, DomainEvent, ErrorKind, Event, EventContext, Mapper, Metadata, PersistenceError,
+    Snapshot, SnapshotState, StateReader, Topic, Transcoder,
     serde::{
         Deserialize, Serialize,
         ser::{Error, SerializeMap},
@@ -47,6 +47,35 @@ fn the_state_is_flat_timestamp_first_and_class_version_last() {
 fn class_version_1_is_not_written() {
     assert_eq!(Closed {}.class_version(), 1);
     assert_eq!(state_of(&at(3, Closed {})), r#"{"timestamp":1700000000}"#);
+}
+
+#[test]
+fn metadata_is_the_last_attribute_and_absent_when_empty() {
+    let metadata = Metadata::new().with("turn", "7").with_correlation_id("c").with_causation_id("b");
+    let event = at(3, credited(5)).with_metadata(metadata.with_actor("a").with_traceparent("t"));
+    assert_eq!(
+        state_of(&event),
+        r#"{"timestamp":1700000000,"amount":5,"currency":"CHF","class_version":2,"_metadata_":{"actor":"a","causation_id":"b","correlation_id":"c","traceparent":"t","turn":"7"}}"#
+    );
+    let read = mapper().to_domain_event::<Credited>(&mapper().to_stored_event(&event).unwrap()).unwrap();
+    assert_eq!(read, event);
+    let texts = ["c", "b", "a", "t", "7"].map(Some);
+    let metadata = &read.metadata;
+    let trace = [metadata.correlation_id(), metadata.causation_id(), metadata.actor(), metadata.traceparent()];
+    assert_eq!((trace.as_slice(), metadata.get("turn")), (&texts[..4], texts[4]));
+    assert_eq!(format!("{:?}", Metadata::new().with("name", "secret")), r#"Metadata{"name"}"#);
+
+    let closed = at(3, Closed {}).with_metadata(Metadata::new().with("a", "b"));
+    let stored = mapper().to_stored_event(&closed).unwrap();
+    assert_eq!(mapper().to_domain_event(&stored).unwrap(), closed, "for a type without attributes, too");
+}
+
+#[test]
+fn metadata_is_read_in_any_place_and_must_be_texts() {
+    let state = r#"{"_metadata_":{},"timestamp":1,"amount":5,"currency":"CHF","class_version":2}"#;
+    assert!(decode::<Credited>(state, Credited::TOPIC).unwrap().metadata.is_empty());
+    let state = state.replace("{}", r#"{"a":1}"#);
+    assert!(failure(&state).contains("string"), "{}", failure(&state));
 }
 
 #[test]
@@ -273,13 +302,13 @@ impl Cipher for Mark {
 
 #[test]
 fn states_are_compressed_and_then_encrypted_and_back() {
-    let mapper = mapper().with_compressor(Arc::new(Mark(b'Z'))).with_cipher(Arc::new(Mark(b'E')));
+    let mapper = mapper().with_compressor(Mark(b'Z')).with_cipher(Mark(b'E'));
     let event = at(3, credited(5));
     let stored = mapper.to_stored_event(&event).unwrap();
     assert!(stored.state.starts_with(b"EZ{\"timestamp\""), "{:?}", stored.state);
     assert_eq!(mapper.to_domain_event(&stored).unwrap(), event);
 
-    let other_cipher = mapper.with_cipher(Arc::new(Mark(b'X')));
+    let other_cipher = mapper.with_cipher(Mark(b'X'));
     let error = other_cipher.to_domain_event::<Credited>(&stored).unwrap_err();
     let expected = format!("event \"bank:Account.Credited\", version 3 of originator {ID}: no mark");
     assert_eq!(error.to_string(), expected);

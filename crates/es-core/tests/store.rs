@@ -7,8 +7,8 @@ mod support;
 use std::sync::Arc;
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, DynProcessRecorder, ErrorKind, EventRange, EventStore, Mapper,
-    NotificationSelection, Topic, Tracking, TrackingRecorder,
+    AggregateRecorder, ApplicationRecorder, Conflict, DynProcessRecorder, ErrorKind, EventRange, EventStore,
+    Expected, Mapper, Metadata, NotificationSelection, Topic, Tracking, TrackingRecorder,
 };
 use es_popo::PopoProcessRecorder;
 use futures_util::TryStreamExt;
@@ -32,6 +32,43 @@ fn put_events_are_returned_by_get_and_stream() {
 #[test]
 fn putting_an_empty_list_is_accepted() {
     assert!(now(store().put::<Credited>(&[])).unwrap().is_empty());
+}
+
+#[test]
+fn appended_events_are_numbered_after_the_expected_version() {
+    let store = store();
+    let versions = || {
+        let events = now(store.get::<Credited>(ID, EventRange::all())).unwrap();
+        events.iter().map(|event| event.originator_version).collect::<Vec<_>>()
+    };
+    let append = |expected, count| now(store.append(ID, expected, (0..count).map(credited)));
+    let taken = |originator_version| Conflict::Version { originator_id: ID, originator_version };
+    assert_eq!(append(Expected::New, 2).unwrap(), [1, 2]);
+    assert_eq!(append(Expected::Version(2), 1).unwrap(), [3]);
+    assert_eq!(append(Expected::Any, 2).unwrap(), [4, 5]);
+    assert_eq!(append(Expected::Version(9), 0).unwrap(), []);
+    assert_eq!(append(Expected::Version(0), 1).unwrap_err().conflict(), Some(&taken(1)));
+    assert_eq!(versions(), [1, 2, 3, 4, 5]);
+
+    for (expected, version) in [(Expected::New, 1), (Expected::Version(3), 4)] {
+        assert_eq!(append(expected, 1).unwrap_err().conflict(), Some(&taken(version)));
+    }
+    for missing in [6, i64::MAX, -1] {
+        let conflict = Conflict::MissingVersion { originator_id: ID, originator_version: missing };
+        let error = append(Expected::Version(missing), 1).unwrap_err();
+        assert_eq!(error.conflict(), Some(&conflict), "a gap is refused");
+    }
+    assert_eq!(versions(), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn appended_events_have_the_metadata_of_the_append() {
+    let store = store();
+    let metadata = Metadata::new().with_actor("alice");
+    let events = [credited(1), credited(2)];
+    now(store.append_with_metadata(ID, Expected::Any, &metadata, events)).unwrap();
+    let events = now(store.get::<Credited>(ID, EventRange::all())).unwrap();
+    assert!(events.iter().all(|event| event.metadata == metadata));
 }
 
 #[test]

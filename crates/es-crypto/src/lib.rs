@@ -32,7 +32,7 @@
 //! assert_eq!(decrypted, br#"{"owner":"Ada"}"#);
 //! # Ok::<(), es_core::PersistenceError>(())
 //! ```
-//! Usually a cipher is passed to a mapper: `Mapper::new(transcoder).with_cipher(Arc::new(cipher))`.
+//! Usually a cipher is passed to a mapper: `Mapper::new(transcoder).with_cipher(cipher)`.
 //!
 //! # How many events one key may encrypt
 //! Two states with the same key and nonce reveal each other, and allow forgeries. Nonces are 96

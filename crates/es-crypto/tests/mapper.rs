@@ -71,7 +71,7 @@ impl Transcoder for PlainJson {
 }
 
 fn mapper(key: &str) -> Mapper<PlainJson> {
-    Mapper::new(PlainJson).with_cipher(Arc::new(AesCipher::from_base64(key).unwrap()))
+    Mapper::new(PlainJson).with_cipher(AesCipher::from_base64(key).unwrap())
 }
 
 fn event() -> DomainEvent<Opened> {

@@ -18,7 +18,8 @@ use crate::{
     serde_attributes::{ContainerSerde, FieldSerde},
 };
 
-const RESERVED: [&str; 4] = ["timestamp", "originator_id", "originator_version", "class_version"];
+const RESERVED: [&str; 5] =
+    ["timestamp", "originator_id", "originator_version", "class_version", "_metadata_"];
 
 /// The stored layout of a struct, or of one variant of an enum.
 pub(crate) struct Layout {

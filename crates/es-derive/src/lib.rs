@@ -84,7 +84,7 @@
 //! - A newtype variant or struct, such as `Credited(Credited)` above, has the attributes of the value
 //!   inside: a struct or map that serde can write and read.
 //! - Unit variants and structs have none; `Closed` and `Closed {}` are stored alike.
-//! - `timestamp`, `originator_id`, `originator_version` and `class_version` are no names for
+//! - `timestamp`, `originator_id`, `originator_version`, `class_version` and `_metadata_` are no names for
 //!   attributes. A field of such a name is an error when compiled; one that is found only in the
 //!   value inside a newtype, or in a flattened map, is an error when the event is written.
 //!

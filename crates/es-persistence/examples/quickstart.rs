@@ -13,8 +13,8 @@ use std::{error::Error, path::Path, sync::Arc};
 
 use bigdecimal::BigDecimal;
 use es_persistence::{
-    ApplicationRecorder, DomainEvent, DynProcessRecorder, Event, EventRange, EventStore, Notification,
-    NotificationSelection, PersistenceError, Tracking, TrackingRecorder, crypto::AesCipher,
+    ApplicationRecorder, DomainEvent, DynProcessRecorder, Event, EventRange, EventStore, Expected,
+    Notification, NotificationSelection, PersistenceError, Tracking, TrackingRecorder, crypto::AesCipher,
     factory::InfrastructureFactory, transcode::JsonTranscoder,
 };
 use uuid::Uuid;
@@ -56,15 +56,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let owner_id = Uuid::new_v4();
     let opened = AccountEvent::Opened { owner: "Alice".to_owned(), owner_id };
     let credited = AccountEvent::Credited { amount: "12.50".parse()?, note: "first salary".to_owned() };
-    let ids =
-        bank.put(&[DomainEvent::new(account, 1, opened), DomainEvent::new(account, 2, credited)]).await?;
+    let ids = bank.append(account, Expected::New, [opened, credited]).await?;
     println!("   two events in one commit, notification ids {ids:?}");
-    let ids = bank.put(&[DomainEvent::new(account, 3, AccountEvent::Closed)]).await?;
+    let ids = bank.append(account, Expected::Version(2), [AccountEvent::Closed]).await?;
     println!("   one more, notification id {ids:?}");
 
-    println!("2. Somebody who has not seen it closed credits it once more");
+    println!("2. A client that does not know that it is closed credits it once more");
     let late = AccountEvent::Credited { amount: "1.00".parse()?, note: "too late".to_owned() };
-    match bank.put(&[DomainEvent::new(account, 3, late)]).await {
+    match bank.append(account, Expected::Version(2), [late]).await {
         Err(error) if error.is_conflict() => println!("   refused: {error}"),
         other => return Err(format!("a conflict was expected, not {other:?}").into()),
     }

@@ -22,7 +22,7 @@
 //! # A first event
 #![cfg_attr(all(feature = "derive", feature = "popo"), doc = "```")]
 #![cfg_attr(not(all(feature = "derive", feature = "popo")), doc = "```ignore")]
-//! use es_persistence::{DomainEvent, Event, EventRange, EventStore, Mapper, uuid::Uuid};
+//! use es_persistence::{Event, EventRange, EventStore, Expected, Mapper, uuid::Uuid};
 //! use es_persistence::{popo::PopoApplicationRecorder, transcode::JsonTranscoder};
 //!
 //! #[derive(Clone, Debug, PartialEq, Event)]
@@ -38,16 +38,17 @@
 //! let store = EventStore::new(PopoApplicationRecorder::new(), Mapper::new(JsonTranscoder::new()));
 //!
 //! let account = Uuid::now_v7();
-//! let opened = DomainEvent::new(account, 1, AccountEvent::Opened { owner: "Alice".to_owned() });
-//! let credited = DomainEvent::new(account, 2, AccountEvent::Credited { cents: 1_250 });
-//! store.put(&[opened.clone(), credited.clone()]).await?;
+//! let opened = AccountEvent::Opened { owner: "Alice".to_owned() };
+//! let credited = AccountEvent::Credited { cents: 1_250 };
+//! store.append(account, Expected::New, [opened.clone(), credited.clone()]).await?;
 //!
 //! let events = store.get::<AccountEvent>(account, EventRange::all()).await?;
-//! assert_eq!(events, [opened, credited]);
+//! assert_eq!((events[0].originator_version, &events[0].payload), (1, &opened));
+//! assert_eq!((events[1].originator_version, &events[1].payload), (2, &credited));
 //!
 //! // Optimistic concurrency: version 2 is already recorded.
-//! let closed = DomainEvent::new(account, 2, AccountEvent::Closed);
-//! assert!(store.put(&[closed]).await.is_err_and(|error| error.is_conflict()));
+//! let late = store.append(account, Expected::Version(1), [AccountEvent::Closed]).await;
+//! assert!(late.is_err_and(|error| error.is_conflict()));
 //! # Ok(())
 //! # }
 //! ```

@@ -83,12 +83,12 @@ fn any_mapper(source: &mut Unstructured<'_>) -> Result<Mapper<JsonTranscoder>> {
     let mut mapper = Mapper::new(transcoder());
     mapper = match source.int_in_range(0..=2)? {
         0 => mapper,
-        1 => mapper.with_compressor(Arc::new(ZlibCompressor::new())),
-        _ => mapper.with_compressor(Arc::new(ZstdCompressor::new())),
+        1 => mapper.with_compressor(ZlibCompressor::new()),
+        _ => mapper.with_compressor(ZstdCompressor::new()),
     };
     let key_bytes = [0, 16, 24, 32][source.int_in_range(0..=3)?];
     if let Ok(key) = AesKey::from_bytes(&vec![7; key_bytes]) {
-        mapper = mapper.with_cipher(Arc::new(AesCipher::new(&key)));
+        mapper = mapper.with_cipher(AesCipher::new(&key));
     }
     Ok(mapper)
 }

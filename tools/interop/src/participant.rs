@@ -165,12 +165,16 @@ fn logged<T: Transcoder, E: Event>(
     attributes: impl Fn(&DomainEvent<E>) -> Map<String, Json>,
 ) -> Result<Logged> {
     let event = mapper.to_domain_event(&stored)?;
+    let mut attributes = attributes(&event);
+    if !event.metadata.is_empty() {
+        attributes.insert("_metadata_".to_owned(), plain::metadata(&event.metadata));
+    }
     Ok(Logged {
         id,
         originator_id: event.originator_id.to_string(),
         version: event.originator_version,
         topic: stored.topic.to_string(),
         timestamp: plain::datetime(event.timestamp),
-        attributes: attributes(&event),
+        attributes,
     })
 }

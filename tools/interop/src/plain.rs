@@ -3,7 +3,7 @@
 //! Not by the transcoder, which is under test. `python/plain.py` is the same in Python.
 
 use bigdecimal::BigDecimal;
-use es_persistence::{DomainEvent, transcode::Value};
+use es_persistence::{DomainEvent, Metadata, transcode::Value};
 use serde_json::{Map, Value as Json, json};
 use time::{Date, OffsetDateTime, PrimitiveDateTime};
 use uuid::Uuid;
@@ -39,6 +39,11 @@ pub(crate) fn attributes(event: &DomainEvent<AccountEvent>) -> Map<String, Json>
         Json::Object(attributes) => attributes,
         _ => Map::new(),
     }
+}
+
+/// Metadata, which the Python library reads as one more attribute.
+pub(crate) fn metadata(metadata: &Metadata) -> Json {
+    value(&Value::Map(metadata.iter().map(|(name, text)| (name.to_owned(), text.into())).collect()))
 }
 
 /// The state of an account.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 use bigdecimal::BigDecimal;
-use es_persistence::{Conflict, DomainEvent, EventRange, PersistenceError, transcode::Value};
+use es_persistence::{
+    Conflict, DomainEvent, EventRange, Metadata, PersistenceError, transcode::Value,
+};
 use time::{
     Date, Duration,
     macros::{date, datetime, offset},
@@ -98,6 +100,10 @@ fn events_of_turn(loaded: &Loaded, turn: u32) -> Result<Vec<DomainEvent<AccountE
         booked_at: booked_at(turn),
     };
     let mut events = vec![DomainEvent::new(loaded.id, loaded.version + 1, credited)];
+    if turn.is_multiple_of(3) {
+        let metadata = Metadata::new().with_correlation_id(loaded.id).with("turn", format!("名前 {turn}"));
+        events[0].metadata = metadata;
+    }
     if turn.is_multiple_of(5) {
         let verified = AccountEvent::Verified {
             proof: proof(turn),
