@@ -63,6 +63,7 @@ mod context;
 mod domain;
 mod dynamic;
 mod error;
+mod event_subscription;
 mod mapper;
 mod metadata;
 mod page_size;
@@ -89,6 +90,7 @@ pub use dynamic::{
     DynTrackingRecorder,
 };
 pub use error::{Conflict, ErrorKind, PersistenceError};
+pub use event_subscription::{EventNotification, EventSubscription};
 pub use mapper::Mapper;
 pub use metadata::Metadata;
 pub use page_size::{DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE};
@@ -102,7 +104,7 @@ pub use state::StateReader;
 pub use store::{EventBatch, EventStore, Expected};
 pub use stored::{Notification, StoredEvent, Tracking};
 pub use streams::{AggregateRecorderExt, ApplicationRecorderExt};
-pub use subscription::{Page, Subscription};
+pub use subscription::{Page, StopHandle, Subscription};
 /// The date and time library whose [`time::OffsetDateTime`] stamps events.
 pub use time;
 pub use topic::Topic;

@@ -4,10 +4,11 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::{
     Bytes, Cipher, Compressor, DomainEvent, Event, EventContext, PersistenceError, StateReader, StoredEvent,
-    Transcoder, state::METADATA,
+    Topic, Transcoder, state::METADATA,
 };
 
 /// The initial capacity for an encoded state, so that the buffer rarely grows.
@@ -93,6 +94,21 @@ impl<T: Transcoder> Mapper<T> {
         self.read(event).map_err(|error| error.with_event(&event.context()))
     }
 
+    /// Decodes a state as the transcoder wrote it, neither compressed nor encrypted: for tests of upcasting,
+    /// with the JSON of older class versions.
+    ///
+    /// # Errors
+    /// As [`to_domain_event`](Self::to_domain_event).
+    pub fn decode_state<E: Event>(
+        &self,
+        topic: &str,
+        state: impl AsRef<[u8]>,
+    ) -> Result<DomainEvent<E>, PersistenceError> {
+        let topic = Topic::from_stored(topic);
+        let context = EventContext { originator_id: Uuid::nil(), originator_version: 1, topic: &topic };
+        self.decode(context, state.as_ref()).map_err(|error| error.with_event(&context))
+    }
+
     fn write<E: Event>(
         &self,
         context: &EventContext<'_>,
@@ -126,10 +142,18 @@ impl<T: Transcoder> Mapper<T> {
             compressor.decompress(&bytes, &mut decompressed)?;
             bytes = Cow::Owned(decompressed);
         }
-        let mut state = StateReader::new(&bytes, context, &self.transcoder);
-        let payload = E::decode(&event.topic, &mut state)?;
+        self.decode(context, &bytes)
+    }
+
+    fn decode<E: Event>(
+        &self,
+        context: EventContext<'_>,
+        bytes: &[u8],
+    ) -> Result<DomainEvent<E>, PersistenceError> {
+        let mut state = StateReader::new(bytes, context, &self.transcoder);
+        let payload = E::decode(context.topic.as_str(), &mut state)?;
         let (timestamp, metadata) = state.into_common()?;
-        let event = DomainEvent::at(event.originator_id, event.originator_version, timestamp, payload);
+        let event = DomainEvent::at(context.originator_id, context.originator_version, timestamp, payload);
         Ok(event.with_metadata(metadata))
     }
 }

@@ -1,14 +1,19 @@
 //! Subscriptions: recorded notifications after a position, then live ones.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, pin::pin, time::Duration};
 
 use futures_core::Stream;
-use futures_util::{StreamExt, TryStreamExt, stream, stream::try_unfold};
+use futures_util::{
+    StreamExt, TryStreamExt,
+    future::{Either, select},
+    stream,
+    stream::try_unfold,
+};
 use uuid::Uuid;
 
 use crate::{
     ApplicationRecorder, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE, ErrorKind, Listener, Notification,
-    NotificationSelection, PersistenceError, Topic, page_size::PageSize, selection::state_bytes,
+    NotificationSelection, PersistenceError, Signal, Topic, page_size::PageSize, selection::state_bytes,
 };
 
 /// The shortest and the longest pause before a retry after a transient failure; doubled each time.
@@ -59,6 +64,21 @@ pub struct Subscription<R> {
     is_in_log: bool,
     /// True if a read has failed since the last page.
     is_interrupted: bool,
+    /// The signal that a stop handle closes, if there is such a handle.
+    stop: Option<Signal>,
+}
+
+/// Stops a [`Subscription`] from another task or thread; made by [`Subscription::stop_handle`].
+///
+/// Dropping it does not stop the subscription.
+#[derive(Clone, Debug)]
+pub struct StopHandle(Signal);
+
+impl StopHandle {
+    /// Ends the wait of the subscription, and all later ones.
+    pub fn stop(&self) {
+        self.0.close();
+    }
 }
 
 /// A page of a subscription.
@@ -87,6 +107,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
             last_read: None,
             is_in_log: false,
             is_interrupted: false,
+            stop: None,
         }
     }
 
@@ -125,7 +146,16 @@ impl<R: ApplicationRecorder> Subscription<R> {
         &self.recorder
     }
 
-    /// Waits for the next page; returns `None` when the recorder is closed.
+    /// Returns a handle that stops the subscription from another task or thread.
+    pub fn stop_handle(&mut self) -> StopHandle {
+        StopHandle(self.stop.get_or_insert_default().clone())
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(Signal::is_closed)
+    }
+
+    /// Waits for the next page; returns `None` when the recorder is closed or the subscription stopped.
     ///
     /// A subscription to some topics returns an empty page if only other topics were recorded: its position
     /// has moved.
@@ -138,6 +168,16 @@ impl<R: ApplicationRecorder> Subscription<R> {
     /// # Cancel safety
     /// Cancel safe: the position moves when a page is returned.
     pub async fn next_page(&mut self) -> Result<Option<Page>, PersistenceError> {
+        let Some(stop) = self.stop.clone() else { return self.wait_for_page().await };
+        let mut stopped = stop.listen::<&str>([]);
+        // Polled first: a stopped subscription returns no further page.
+        match select(pin!(stopped.notified()), pin!(self.wait_for_page())).await {
+            Either::Left(_) => Ok(None),
+            Either::Right((page, _)) => page,
+        }
+    }
+
+    async fn wait_for_page(&mut self) -> Result<Option<Page>, PersistenceError> {
         loop {
             if let Some(page) = self.read_with_retry().await? {
                 self.position = page.position;
@@ -156,8 +196,8 @@ impl<R: ApplicationRecorder> Subscription<R> {
         }
     }
 
-    /// Converts the subscription to a stream of notifications. It ends when the recorder is closed, and after
-    /// an error, which is the last item.
+    /// Converts the subscription to a stream of notifications. It ends when the recorder is closed or the
+    /// subscription stopped, and after an error, which is the last item.
     pub fn into_stream(self) -> impl Stream<Item = Result<Notification, PersistenceError>> + Send {
         let pages = try_unfold(self, |mut subscription| async move {
             let page = subscription.next_page().await?;

@@ -104,6 +104,10 @@ fn attributes_are_read_in_any_order_with_any_spacing_and_escapes() {
 
 #[test]
 fn an_older_class_version_is_upcast() {
+    let mapper = mapper().with_compressor(Mark(b'Z'));
+    let older = r#"{"timestamp":1700000000,"amount":5}"#;
+    let event = mapper.decode_state::<Credited>(Credited::TOPIC.as_str(), older).unwrap();
+    assert_eq!(event.payload.currency, "EUR", "neither compressed nor encrypted");
     let event = decode::<Credited>(r#"{"timestamp":1700000000,"amount":5}"#, Credited::TOPIC).unwrap();
     assert_eq!(event.payload.currency, "EUR");
 }

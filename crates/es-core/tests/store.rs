@@ -1,6 +1,6 @@
 //! An event store over recorders in memory.
 
-#![expect(clippy::expect_used, reason = "these are tests")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "these are tests")]
 
 mod support;
 
@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, Conflict, DynProcessRecorder, ErrorKind, EventRange, EventStore,
-    Expected, Mapper, Metadata, NotificationSelection, Topic, Tracking, TrackingRecorder,
+    Expected, Mapper, Metadata, NotificationSelection, Recorder, Topic, Tracking, TrackingRecorder,
 };
 use es_popo::PopoProcessRecorder;
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, TryStreamExt};
 use support::{Closed, Credited, ID, Json, at, credited, now, stored};
 
 fn store() -> EventStore<Arc<dyn DynProcessRecorder>, Json> {
@@ -93,6 +93,53 @@ fn a_batch_contains_events_of_several_types_and_a_position() {
     let topics = [Closed::TOPIC];
     let closings = now(store.recorder().select_notifications(NotificationSelection::new(9).topics(topics)));
     assert_eq!(closings.unwrap().len(), 1);
+}
+
+#[test]
+fn a_subscription_returns_decoded_events_of_its_type_from_a_position() {
+    let store = EventStore::new(PopoProcessRecorder::new(), Mapper::new(Json));
+    let batch = store.batch().with(&[at(1, credited(1))]).unwrap().with(&[at(2, Closed {})]).unwrap();
+    now(batch.with(&[at(3, credited(3))]).unwrap().commit()).unwrap();
+    let mut events = store.subscribe::<Credited>().after(1);
+    let next = now(events.next()).unwrap().unwrap();
+    assert_eq!((next.id, next.event), (3, at(3, credited(3))));
+    assert_eq!(events.position(), 3);
+    assert!(events.next().now_or_never().is_none(), "it waits");
+    now(store.put(&[at(4, credited(4))])).unwrap();
+    assert_eq!(now(events.next()).unwrap().unwrap().id, 4);
+
+    now(store.recorder().close()).unwrap();
+    assert!(now(events.next()).unwrap().is_none());
+}
+
+#[test]
+fn a_subscription_does_not_skip_an_event_that_it_cannot_decode() {
+    let store = EventStore::new(PopoProcessRecorder::new(), Mapper::new(Json));
+    now(store.recorder().insert_events(vec![stored(Credited::TOPIC, b"not JSON")])).unwrap();
+    let mut events = store.subscribe::<Credited>();
+    for _ in 0..2 {
+        let error = now(events.next()).unwrap_err();
+        assert_eq!((error.kind(), events.position()), (ErrorKind::Data, 0), "{error}");
+    }
+}
+
+#[test]
+fn a_stop_handle_ends_a_wait_and_what_is_left_of_a_page() {
+    let store = EventStore::new(PopoProcessRecorder::new(), Mapper::new(Json));
+    let mut waiting = store.subscribe::<Credited>();
+    let stop = waiting.stop_handle();
+    let thread = std::thread::spawn(move || stop.stop());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert!(runtime.block_on(waiting.next()).unwrap().is_none());
+    thread.join().expect("the thread stops the subscription");
+
+    now(store.append(ID, Expected::New, [credited(1), credited(2)])).unwrap();
+    let mut reading = store.subscribe::<Credited>();
+    let stop = reading.stop_handle();
+    assert_eq!(now(reading.next()).unwrap().unwrap().id, 1);
+    stop.stop();
+    assert!(now(reading.next()).unwrap().is_none());
+    assert_eq!(reading.position(), 1, "a later subscription continues with the event that was not returned");
 }
 
 #[test]
