@@ -4,6 +4,8 @@ use std::{collections::HashMap, fmt, time::Duration};
 
 use es_core::PersistenceError;
 
+use crate::database_url;
+
 /// The settings that an application reads, by name.
 ///
 /// `get("CIPHER_KEY")` of the application `Bank` looks for `BANK_CIPHER_KEY`, then `CIPHER_KEY`.
@@ -13,6 +15,7 @@ use es_core::PersistenceError;
 ///
 /// | variable | default | meaning |
 /// |---|---|---|
+/// | `DATABASE_URL` | | `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/DBNAME?sslmode=…`: sets module and database where the following variables do not |
 /// | `SQLITE_DBNAME` | required | path, `:memory:`, or a `file:` URI |
 /// | `SQLITE_LOCK_TIMEOUT` | 5 | seconds to wait for a lock of another process |
 /// | `POSTGRES_DBNAME`, `POSTGRES_USER`, `POSTGRES_PASSWORD` | required | |
@@ -66,6 +69,20 @@ impl Environment {
             application_name: application_name.into(),
             variables: variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
         }
+    }
+
+    /// Adds the settings that `DATABASE_URL` stands for, where they are not set themselves.
+    pub(crate) fn with_database_url(mut self) -> Result<Self, PersistenceError> {
+        const KEY: &str = "DATABASE_URL";
+        let Some(url) = self.get(KEY) else { return Ok(self) };
+        let settings = database_url::settings(url)
+            .map_err(|reason| self.unusable(KEY, &PersistenceError::programming(reason)))?;
+        for (setting, value) in settings {
+            if self.get(setting).is_none() {
+                self.variables.insert(setting.to_owned(), value);
+            }
+        }
+        Ok(self)
     }
 
     /// The name of the application; empty when it has none.

@@ -234,7 +234,10 @@ impl FactoryBuilder {
     /// [`NotSupported`](es_core::ErrorKind::NotSupported) if a setting selects a part that is not compiled
     /// in. The error names the setting.
     pub fn build(self) -> Result<InfrastructureFactory, PersistenceError> {
-        let environment = self.environment.unwrap_or_else(|| Environment::of_process(self.application_name));
+        let environment = self
+            .environment
+            .unwrap_or_else(|| Environment::of_process(self.application_name))
+            .with_database_url()?;
         require_uuid_ids(&environment)?;
         warn_of_ignored(&environment);
         let backend = self.registry.backend(&environment)?;

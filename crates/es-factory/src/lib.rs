@@ -38,6 +38,7 @@
 //! ```
 
 mod backend;
+mod database_url;
 mod environment;
 mod factory;
 #[cfg(feature = "popo")]

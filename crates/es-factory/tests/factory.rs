@@ -40,6 +40,37 @@ async fn an_empty_environment_means_memory_without_codecs() {
     );
 }
 
+#[tokio::test]
+async fn a_database_url_selects_module_and_database_unless_they_are_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("the bank.db").display().to_string();
+    let url = format!("sqlite://{}", file.replace(' ', "%20"));
+    let factory = build(&[("DATABASE_URL", &url)]).unwrap();
+    factory.application_recorder().await.unwrap().insert_events(vec![event(1)]).await.unwrap();
+    factory.close().await.unwrap();
+    let explicit = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", file.as_str()), ("DATABASE_URL", "sqlite:no")];
+    let with_mode = format!("sqlite://{file}?mode=ro");
+    for variables in [explicit.as_slice(), &[("BANK_DATABASE_URL", &with_mode), ("DATABASE_URL", "sqlite:no")]] {
+        let recorder = build(variables).unwrap().application_recorder().await.unwrap();
+        assert_eq!(recorder.max_notification_id().await.unwrap(), Some(1), "the same file");
+    }
+    assert!(build(&[("DATABASE_URL", "sqlite::memory:"), ("PERSISTENCE_MODULE", "popo")]).is_ok());
+}
+
+#[test]
+fn an_unusable_database_url_is_an_error_without_its_password() {
+    for url in ["mysql://me:secret@host/bank", "secret", "", "sqlite:%ff"] {
+        match build(&[("DATABASE_URL", url)]) {
+            Ok(_) => assert!(url.is_empty(), "{url}"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Programming);
+                assert!(error.to_string().starts_with("environment variable DATABASE_URL: "), "{error}");
+                assert!(!error.to_string().contains("secret"), "{error}");
+            }
+        }
+    }
+}
+
 /// Python's recorders of one application share a database, in memory too.
 #[tokio::test]
 async fn recorders_of_a_factory_share_their_datastore() {

@@ -163,3 +163,22 @@ fn invalid_settings_are_errors_when_the_factory_is_built() {
         assert!(!format!("{error} {error:?}").contains("a secret"));
     }
 }
+
+#[tokio::test]
+async fn a_database_url_names_server_user_and_database() {
+    let Some(server) = Server::with_schema().await else { return };
+    let set = |name: &str| env::var(name).unwrap();
+    let encoded = |text: String| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    let (user, password) = (encoded(set("POSTGRES_USER")), encoded(set("POSTGRES_PASSWORD")));
+    let (host, port, database) = (set("POSTGRES_HOST"), set("POSTGRES_PORT"), encoded(set("POSTGRES_DBNAME")));
+    let url = format!("postgres://{user}:{password}@{host}:{port}/{database}?sslmode=disable");
+    let settings = [("DATABASE_URL", url.as_str()), ("POSTGRES_SCHEMA", &server.schema)];
+    let factory = InfrastructureFactory::builder("Bank").environment(settings).build().unwrap();
+    assert_eq!(factory.application_recorder().await.unwrap().max_notification_id().await.unwrap(), None);
+    factory.close().await.unwrap();
+
+    let unknown = [("DATABASE_URL", "postgres://me:secret@localhost/bank?options=-c")];
+    let error = InfrastructureFactory::builder("Bank").environment(unknown).build().unwrap_err().to_string();
+    assert!(error.contains("\"options\"") && !error.contains("secret"), "{error}");
+    server.drop_schema().await;
+}
