@@ -16,12 +16,9 @@
 //! `PERSISTENCE_MODULE=postgres`.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
-use std::{env, error::Error, pin::pin};
+use std::{env, error::Error};
 
-use es_persistence::{
-    ApplicationRecorderExt, DomainEvent, Event, PersistenceError, factory::InfrastructureFactory, uuid::Uuid,
-};
-use futures_util::TryStreamExt;
+use es_persistence::{Event, Expected, PersistenceError, factory::InfrastructureFactory, uuid::Uuid};
 
 #[derive(Clone, Debug, PartialEq, Event)]
 #[event(topic = "notes:Note.Written")]
@@ -44,13 +41,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// Shows the notes after a position, then those that are written from now on, until it is interrupted.
 async fn follow(factory: &InfrastructureFactory, position: i64) -> Result<(), PersistenceError> {
-    let recorder = factory.application_recorder().await?;
-    let mapper = factory.mapper()?;
+    let store = factory.event_store().await?;
     println!("following the notes after {position}; stop with Ctrl-C");
-    let subscription = recorder.subscribe(position, Written::TOPICS.iter().cloned());
-    let mut notifications = pin!(subscription.into_stream());
-    while let Some(notification) = notifications.try_next().await? {
-        let note: DomainEvent<Written> = mapper.to_domain_event(&notification.event)?;
+    let mut notes = store.subscribe::<Written>().after(position);
+    while let Some(notification) = notes.next().await? {
+        let note = notification.event;
         println!("{:>5}  {}  {}", notification.id, note.timestamp, note.payload.text);
     }
     Ok(())
@@ -58,8 +53,8 @@ async fn follow(factory: &InfrastructureFactory, position: i64) -> Result<(), Pe
 
 async fn write(factory: &InfrastructureFactory, text: &str) -> Result<(), PersistenceError> {
     let store = factory.event_store().await?;
-    let note = DomainEvent::new(Uuid::now_v7(), 1, Written { text: text.to_owned() });
-    let ids = store.put(&[note]).await?;
+    let note = Written { text: text.to_owned() };
+    let ids = store.append(Uuid::now_v7(), Expected::New, [note]).await?;
     println!("written, notification ids {ids:?}");
     Ok(())
 }
