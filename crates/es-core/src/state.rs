@@ -106,8 +106,7 @@ impl<'a, T: Transcoder> StateReader<'a, T> {
         if self.timestamp.is_none() {
             self.decode::<IgnoredAny>()?;
         }
-        let timestamp =
-            self.timestamp.ok_or_else(|| PersistenceError::data("the state has no timestamp"))?;
+        let timestamp = self.timestamp.ok_or_else(|| PersistenceError::data("the state has no timestamp"))?;
         Ok((timestamp, self.metadata))
     }
 

@@ -115,7 +115,9 @@ impl<R: AggregateRecorder, T: Transcoder> EventStore<R, T> {
                 Expected::Version(version) => {
                     let last = self.last_version(originator_id, EventRange::all().up_to(version)).await?;
                     if last != version {
-                        return Err(Conflict::MissingVersion { originator_id, originator_version: version }.into());
+                        return Err(
+                            Conflict::MissingVersion { originator_id, originator_version: version }.into()
+                        );
                     }
                     version
                 }

@@ -4,8 +4,6 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use es_core::{
     Cipher, Compressor, DomainEvent, ErrorKind, Event, EventContext, Mapper, Metadata, PersistenceError,
     Snapshot, SnapshotState, StateReader, Topic, Transcoder,
@@ -61,7 +59,8 @@ fn metadata_is_the_last_attribute_and_absent_when_empty() {
     assert_eq!(read, event);
     let texts = ["c", "b", "a", "t", "7"].map(Some);
     let metadata = &read.metadata;
-    let trace = [metadata.correlation_id(), metadata.causation_id(), metadata.actor(), metadata.traceparent()];
+    let trace =
+        [metadata.correlation_id(), metadata.causation_id(), metadata.actor(), metadata.traceparent()];
     assert_eq!((trace.as_slice(), metadata.get("turn")), (&texts[..4], texts[4]));
     assert_eq!(format!("{:?}", Metadata::new().with("name", "secret")), r#"Metadata{"name"}"#);
 

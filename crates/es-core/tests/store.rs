@@ -46,7 +46,7 @@ fn appended_events_are_numbered_after_the_expected_version() {
     assert_eq!(append(Expected::New, 2).unwrap(), [1, 2]);
     assert_eq!(append(Expected::Version(2), 1).unwrap(), [3]);
     assert_eq!(append(Expected::Any, 2).unwrap(), [4, 5]);
-    assert_eq!(append(Expected::Version(9), 0).unwrap(), []);
+    assert!(append(Expected::Version(9), 0).unwrap().is_empty());
     assert_eq!(append(Expected::Version(0), 1).unwrap_err().conflict(), Some(&taken(1)));
     assert_eq!(versions(), [1, 2, 3, 4, 5]);
 

@@ -1,8 +1,6 @@
 //! An event that cannot be decrypted is an error that names it, once it passes through a mapper.
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
-use std::sync::Arc;
-
 use es_core::{
     Bytes, DomainEvent, ErrorKind, Event, Mapper, PersistenceError, StateReader, StoredEvent, Topic,
     Transcoder,

@@ -8,7 +8,9 @@ pub(crate) fn settings(url: &str) -> Result<Vec<(&'static str, String)>, String>
     match url.split_once(':') {
         Some(("sqlite", location)) => sqlite(location),
         Some(("postgres" | "postgresql", _)) => postgres(url),
-        _ => Err("expected a URL such as sqlite:bank.db or postgres://user:password@host/database".to_owned()),
+        _ => {
+            Err("expected a URL such as sqlite:bank.db or postgres://user:password@host/database".to_owned())
+        }
     }
 }
 
@@ -48,7 +50,9 @@ fn postgres(url: &str) -> Result<Vec<(&'static str, String)>, String> {
         let setting = match &*name {
             "sslmode" => "POSTGRES_SSLMODE",
             "sslrootcert" => "POSTGRES_SSLROOTCERT",
-            _ => return Err(format!("the parameter {name:?} is not known; known are sslmode and sslrootcert")),
+            _ => {
+                return Err(format!("the parameter {name:?} is not known; known are sslmode and sslrootcert"));
+            }
         };
         settings.push((setting, value.into_owned()));
     }

@@ -48,9 +48,12 @@ async fn a_database_url_selects_module_and_database_unless_they_are_set() {
     let factory = build(&[("DATABASE_URL", &url)]).unwrap();
     factory.application_recorder().await.unwrap().insert_events(vec![event(1)]).await.unwrap();
     factory.close().await.unwrap();
-    let explicit = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", file.as_str()), ("DATABASE_URL", "sqlite:no")];
+    let explicit =
+        [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", file.as_str()), ("DATABASE_URL", "sqlite:no")];
     let with_mode = format!("sqlite://{file}?mode=ro");
-    for variables in [explicit.as_slice(), &[("BANK_DATABASE_URL", &with_mode), ("DATABASE_URL", "sqlite:no")]] {
+    for variables in
+        [explicit.as_slice(), &[("BANK_DATABASE_URL", &with_mode), ("DATABASE_URL", "sqlite:no")]]
+    {
         let recorder = build(variables).unwrap().application_recorder().await.unwrap();
         assert_eq!(recorder.max_notification_id().await.unwrap(), Some(1), "the same file");
     }

@@ -170,7 +170,8 @@ async fn a_database_url_names_server_user_and_database() {
     let set = |name: &str| env::var(name).unwrap();
     let encoded = |text: String| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
     let (user, password) = (encoded(set("POSTGRES_USER")), encoded(set("POSTGRES_PASSWORD")));
-    let (host, port, database) = (set("POSTGRES_HOST"), set("POSTGRES_PORT"), encoded(set("POSTGRES_DBNAME")));
+    let (host, port, database) =
+        (set("POSTGRES_HOST"), set("POSTGRES_PORT"), encoded(set("POSTGRES_DBNAME")));
     let url = format!("postgres://{user}:{password}@{host}:{port}/{database}?sslmode=disable");
     let settings = [("DATABASE_URL", url.as_str()), ("POSTGRES_SCHEMA", &server.schema)];
     let factory = InfrastructureFactory::builder("Bank").environment(settings).build().unwrap();

@@ -81,9 +81,8 @@ fn a_mapper_of_json() {
 #[test]
 fn a_mapper_with_all_codecs() {
     let cipher = AesCipher::from_base64(&AesCipher::create_key(32).unwrap()).unwrap();
-    let mapper = Mapper::new(JsonTranscoder::new())
-        .with_compressor(ZlibCompressor::new())
-        .with_cipher(cipher);
+    let mapper =
+        Mapper::new(JsonTranscoder::new()).with_compressor(ZlibCompressor::new()).with_cipher(cipher);
     let event = transferred();
     let stored = mapper.to_stored_event(&event).unwrap();
 

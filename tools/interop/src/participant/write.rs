@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 use bigdecimal::BigDecimal;
-use es_persistence::{
-    Conflict, DomainEvent, EventRange, Metadata, PersistenceError, transcode::Value,
-};
+use es_persistence::{Conflict, DomainEvent, EventRange, Metadata, PersistenceError, transcode::Value};
 use time::{
     Date, Duration,
     macros::{date, datetime, offset},
