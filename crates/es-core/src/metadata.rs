@@ -28,6 +28,7 @@ const TRACEPARENT: &str = "traceparent";
 /// # assert!(!event.metadata.is_empty());
 /// ```
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::box_collection, reason = "one pointer in every event, which mostly has no metadata")]
 pub struct Metadata(Option<Box<BTreeMap<String, String>>>);
 
 impl Metadata {

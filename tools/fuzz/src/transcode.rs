@@ -1,6 +1,6 @@
 //! Bytes that claim to be JSON, and events of any content.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::marker::PhantomData;
 
 use arbitrary::{Result, Unstructured};
 use bigdecimal::BigDecimal;
