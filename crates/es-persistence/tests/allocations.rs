@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
 #![allow(clippy::print_stdout, reason = "what was counted is shown when a bound is broken")]
 
-use std::{hint::black_box, sync::Arc};
+use std::hint::black_box;
 
 use allocation_counter::{AllocationInfo, measure};
 use bigdecimal::BigDecimal;
