@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use crate::{EventContext, Metadata, PersistenceError, Transcoder};
 
 const TIMESTAMP: &str = "timestamp";
-const CLASS_VERSION: &str = "class_version";
+pub(crate) const CLASS_VERSION: &str = "class_version";
 pub(crate) const METADATA: &str = "_metadata_";
 
 /// Reads the state of a stored event.
@@ -214,7 +214,7 @@ impl<'de, T: Transcoder> DeserializeSeed<'de> for TimestampSeed<'_, T> {
 }
 
 /// A key, borrowed from the bytes where it has no escapes.
-struct Key<'de>(Cow<'de, str>);
+pub(crate) struct Key<'de>(pub(crate) Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -349,6 +349,65 @@ fn a_snapshot_is_kept_as_an_event_and_read_for_its_aggregate_only() {
     assert!(error.to_string().contains("\"bank:Account\", not \"shop:Cart\""), "{error}");
 }
 
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(crate = "es_core::serde")]
+struct Wallet {
+    cents: i64,
+}
+
+impl SnapshotState for Wallet {
+    const AGGREGATE_TOPIC: &str = "bank:Wallet";
+    const CLASS_VERSION: u32 = 3;
+
+    fn upcast<T: Transcoder>(
+        class_version: u32,
+        snapshot: &mut StateReader<'_, T>,
+    ) -> Result<Self, PersistenceError> {
+        #[derive(Deserialize)]
+        #[serde(crate = "es_core::serde")]
+        struct InEuros {
+            euros: i64,
+        }
+        match class_version {
+            1 | 2 => Ok(Self { cents: snapshot.decode_snapshot::<InEuros>()?.euros * 100 }),
+            _ => Err(snapshot.unsupported_class_version(class_version)),
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_of_another_class_version_is_upcast_or_refused() {
+    let snapshot = at(3, Snapshot { state: Wallet { cents: 700 } });
+    let state =
+        r#"{"timestamp":1700000000,"topic":"bank:Wallet","state":{"cents":700,"class_version":3}}"#;
+    assert_eq!(state_of(&snapshot), state);
+    let decode = |state: &str| {
+        decode::<Snapshot<Wallet>>(state, Topic::from_static("eventsourcing.domain:Snapshot"))
+    };
+    assert_eq!(decode(state).unwrap(), snapshot);
+    let second = state.replace("\"cents\":700,\"class_version\":3", "\"class_version\":2,\"euros\":7");
+    assert_eq!(decode(&second).unwrap(), snapshot);
+    let first = state.replace("\"cents\":700,\"class_version\":3", "\"euros\":7");
+    assert_eq!(decode(&first).unwrap(), snapshot);
+    let later = state.replace("version\":3", "version\":4");
+    assert!(decode(&later).unwrap_err().to_string().ends_with("class version 4 is not known to this program"));
+}
+
+#[test]
+fn a_snapshot_may_be_of_a_state_that_is_no_object() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(crate = "es_core::serde")]
+    struct List(Vec<i64>, bool);
+
+    impl SnapshotState for List {
+        const AGGREGATE_TOPIC: &str = "bank:List";
+    }
+
+    let snapshot = at(3, Snapshot { state: List(vec![7, 8], true) });
+    let stored = mapper().to_stored_event(&snapshot).unwrap();
+    assert_eq!(mapper().to_domain_event(&stored).unwrap(), snapshot);
+}
+
 proptest! {
     #[test]
     fn every_event_is_read_back(amount in any::<i64>(), currency in any::<String>(), version in any::<i64>()) {

@@ -54,9 +54,9 @@
 //! ```
 //!
 //! # Following the log
-//! The guide (module `guide`, with the features `process` and `sqlite`) has three chapters: streams and
-//! live subscriptions, processors that handle each event exactly once, and projections into tables of your
-//! own.
+//! The guide (module `guide`, with the features `process` and `sqlite`) has a chapter about each of: streams and
+//! live subscriptions, processors that handle each event exactly once, projections into tables of your own,
+//! and, with the feature `aggregate`, aggregates and commands.
 //!
 //! # With the Python library
 //! Processes in Rust and in Python can share a database: append to the same aggregates, follow the same
@@ -84,12 +84,16 @@
 //! | `factory` | yes | the infrastructure factory: [`factory`] |
 //! | `process` | yes | processors, for exactly-once processing: [`process`] |
 //! | `metrics` | | metrics of processors, by the `metrics` facade |
+//! | `aggregate` | | aggregates and repositories: [`aggregate`] |
 //!
 //! Each part is also a crate of its own (`es-core`, `es-sqlite`, …).
 
 #[cfg(all(feature = "process", feature = "sqlite"))]
 pub mod guide;
 
+#[cfg(feature = "aggregate")]
+#[doc(inline)]
+pub use es_aggregate as aggregate;
 #[cfg(any(feature = "zlib", feature = "zstd"))]
 #[doc(inline)]
 pub use es_compress as compress;
