@@ -99,8 +99,8 @@ where
         AggregateRef::new(self.clone(), id)
     }
 
-    /// Loads an aggregate: the newest snapshot, if there are any, and the events after it. The events are read
-    /// in pages and not collected. An aggregate without events has version 0 and the default state.
+    /// Loads an aggregate: the newest snapshot, if there is one, and the events after it. The events are
+    /// read in pages and not collected. An aggregate without events has version 0 and the default state.
     ///
     /// # Errors
     /// Any error of selecting and mapping events; [`Data`](es_core::ErrorKind::Data) if a version is missing
@@ -128,8 +128,9 @@ where
     /// - Commands on one aggregate of this repository take turns, and do not conflict.
     ///
     /// # Errors
-    /// [`CommandError::Rejected`] with the error of the decision; [`CommandError::Persistence`] with any error
-    /// of loading and recording, among them the last conflict after the [time limit](Self::retry_for).
+    /// [`CommandError::Rejected`] with the error of the decision; [`CommandError::Persistence`] with any
+    /// error of loading and recording, among them the last conflict after the
+    /// [time limit](Self::retry_for).
     ///
     /// If [the outcome is unknown](PersistenceError::is_outcome_unknown), the command is not repeated, since
     /// its events may be recorded. Repeat it if its decision returns no events for a command that has been

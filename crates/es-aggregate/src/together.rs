@@ -13,9 +13,9 @@ use crate::{Aggregate, CommandError, Loaded, Repository, backoff::Backoff, locks
 /// Executes a command on several aggregates, and records the events of all in one commit.
 ///
 /// The aggregates are references from [`Repository::aggregate`], in a tuple or a vector, or in tuples of
-/// these. The decision gets their states in this form, and returns a vector of events for each, in this form;
-/// it may be empty. All else is as for [`Repository::execute`]: after a conflict about any of them, the events
-/// of all since the loaded versions are read, and the decision is called again.
+/// these. The decision gets their states in this form, and returns a vector of events for each, in this
+/// form; it may be empty. All else is as for [`Repository::execute`]: after a conflict about any of them, the
+/// events of all since the loaded versions are read, and the decision is called again.
 ///
 /// The repositories must share their store: make one from the other by [`Repository::repository`].
 ///
@@ -73,9 +73,9 @@ use crate::{Aggregate, CommandError, Loaded, Repository, backoff::Backoff, locks
 /// ```
 ///
 /// # Errors
-/// As [`Repository::execute`]; [`Interface`](es_core::ErrorKind::Interface) if an aggregate is named twice, if
-/// the repositories do not share a store, or if the decision returns vectors of other lengths than that of
-/// the aggregates.
+/// As [`Repository::execute`]; [`Interface`](es_core::ErrorKind::Interface) if an aggregate is named twice,
+/// if the repositories do not share a store, or if the decision has events for more or fewer aggregates than
+/// a vector has.
 ///
 /// # Cancel safety
 /// Cancel safe: either all events are recorded or none.
@@ -123,7 +123,7 @@ impl<A: Aggregate, R, T> AggregateRef<A, R, T> {
     }
 }
 
-/// The aggregates of a command: an [`AggregateRef`], a vector of these, or a tuple of up to four of all these.
+/// The aggregates of a command: an [`AggregateRef`], a vector, or a tuple of up to four of all these.
 ///
 /// The methods are details of [`execute_together`].
 pub trait Aggregates: private::Sealed + Send + 'static {

@@ -9,7 +9,7 @@ use es_aggregate::SnapshotPolicy;
 use es_core::{EventRange, Metadata, Snapshot, uuid::Uuid};
 use es_postgres::{NotificationOrdering, PostgresOptions};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use support::{A, Account, accounts, contend, store};
+use support::{A, Account, accounts, contend, eventually, store};
 
 fn setting(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `cargo xtask test`"))
@@ -61,9 +61,11 @@ async fn contending_commands_of_two_processes_all_succeed() {
         one.execute(A, Metadata::new(), to_63).await.unwrap();
         let snapshots = store(first.aggregate_recorder("bank", "snapshots").await.unwrap());
         let newest = EventRange::all().desc().limit(1);
-        while snapshots.get::<Snapshot<Account>>(A, newest).await.unwrap()[0].originator_version != 63 {
-            tokio::task::yield_now().await;
-        }
+        eventually(async || {
+            let newest = snapshots.get::<Snapshot<Account>>(A, newest).await.unwrap();
+            newest.first().is_some_and(|snapshot| snapshot.originator_version == 63)
+        })
+        .await;
         assert_eq!(one.load(A).await.unwrap().state, Account { balance: 63, events: 63 });
         first.close().await.unwrap();
         second.close().await.unwrap();

@@ -12,7 +12,7 @@ use es_core::{
 use es_sqlite::SqliteOptions;
 use es_transcode::JsonTranscoder;
 use futures_util::FutureExt;
-use support::{A, Account, B, InEuros, TestRecorder, accounts, credit, store};
+use support::{A, Account, B, InEuros, TestRecorder, accounts, credit, eventually, store};
 
 type Accounts = Repository<Account, TestRecorder, JsonTranscoder>;
 
@@ -154,8 +154,6 @@ async fn snapshots_on_sqlite_are_in_the_table_for_their_purpose() {
     for _ in 0..120 {
         accounts.execute(A, Metadata::new(), |account| account.credit(1)).await.unwrap();
     }
-    while versions(&recorder).await != [50, 100] {
-        tokio::task::yield_now().await;
-    }
+    eventually(async || versions(&recorder).await == [50, 100]).await;
     assert_eq!(accounts.load(A).await.unwrap(), loaded(120));
 }

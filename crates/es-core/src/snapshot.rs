@@ -19,9 +19,9 @@ pub trait SnapshotState: Serialize + DeserializeOwned + Send + Sync + 'static {
     const AGGREGATE_TOPIC: &str;
     /// The topic of the snapshots; by default that of the Python library.
     const SNAPSHOT_TOPIC: &str = "eventsourcing.domain:Snapshot";
-    /// The version of the state's layout, and of the code that computes it from events. A version of 2 or more
-    /// is stored in the state as `class_version`, as by the Python library; the state is then a struct or a
-    /// map that accepts this attribute.
+    /// The version of the state's layout, and of the code that computes it from events. A version of 2 or
+    /// more is stored in the state as `class_version`, as by the Python library; the state is then a struct
+    /// or a map that accepts this attribute.
     const CLASS_VERSION: u32 = 1;
 
     /// Decodes a state of another class version. By default there are none.

@@ -54,9 +54,9 @@
 //! ```
 //!
 //! # Following the log
-//! The guide (module `guide`, with the features `process` and `sqlite`) has a chapter about each of: streams and
-//! live subscriptions, processors that handle each event exactly once, projections into tables of your own,
-//! and, with the feature `aggregate`, aggregates and commands.
+//! The guide (module `guide`, with the features `process` and `sqlite`) has a chapter about each of these:
+//! streams and live subscriptions, processors that handle each event exactly once, projections into tables of
+//! your own, and, with the feature `aggregate`, aggregates and commands.
 //!
 //! # With the Python library
 //! Processes in Rust and in Python can share a database: append to the same aggregates, follow the same

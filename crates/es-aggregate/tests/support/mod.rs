@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use es_aggregate::{Aggregate, Repository};
@@ -24,6 +25,9 @@ use tokio::sync::Semaphore;
 
 pub(crate) const A: Uuid = Uuid::from_u128(0xa);
 pub(crate) const B: Uuid = Uuid::from_u128(0xb);
+
+/// A timeout after which a waiting test has failed.
+const TOO_LONG: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug, PartialEq, Event)]
 #[event(topic = "bank:Account")]
@@ -106,7 +110,17 @@ pub(crate) fn accounts<R: AggregateRecorder + 'static>(
     Repository::new(store(recorder))
 }
 
-/// An aggregate of this id with these credits of one cent.
+/// Waits until a condition holds, for one that a task brings about.
+pub(crate) async fn eventually(condition: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TOO_LONG, waiting).await.unwrap();
+}
+
+/// Appends credits of one cent, as another process does.
 pub(crate) async fn credit<R: AggregateRecorder>(recorder: &R, id: Uuid, count: i64) {
     let stored = recorder.select_events(id, EventRange::all()).await.unwrap();
     let last = stored.len() as i64;
