@@ -81,7 +81,9 @@ async fn contend(name: &str, accounts: &[Accounts]) -> Result<()> {
         let commands: Vec<_> = (0..COMMANDS)
             .map(|number| {
                 let accounts = accounts[number % accounts.len()].clone();
-                tokio::spawn(async move { accounts.execute(id, Metadata::new(), Account::credit).await.is_ok() })
+                tokio::spawn(
+                    async move { accounts.execute(id, Metadata::new(), Account::credit).await.is_ok() },
+                )
             })
             .collect();
         report(name, commands, start).await?;

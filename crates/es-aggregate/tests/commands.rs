@@ -14,7 +14,9 @@ use es_core::{DomainEvent, DynAggregateRecorder, ErrorKind, EventRange, Metadata
 use es_popo::PopoApplicationRecorder;
 use es_sqlite::SqliteOptions;
 use futures_util::FutureExt;
-use support::{A, Account, AccountEvent, B, Credited, Debited, Overdrawn, TestRecorder, accounts, contend, credit};
+use support::{
+    A, Account, AccountEvent, B, Credited, Debited, Overdrawn, TestRecorder, accounts, contend, credit,
+};
 
 #[tokio::test]
 async fn an_aggregate_without_events_has_version_0_and_the_default_state() {
@@ -29,12 +31,17 @@ async fn events_of_a_decision_are_appended_with_versions_and_metadata() {
     let metadata = Metadata::new().with_actor("alice");
     let ids = accounts.execute(A, metadata.clone(), |account| account.credit(500)).await.unwrap();
     assert_eq!(ids, [1]);
-    let decide = |account: &Account| Ok::<_, Infallible>(vec![Debited { cents: account.balance }, Credited { cents: 3 }]);
+    let decide = |account: &Account| {
+        Ok::<_, Infallible>(vec![Debited { cents: account.balance }, Credited { cents: 3 }])
+    };
     assert_eq!(accounts.execute(A, Metadata::new(), decide).await.unwrap(), [2, 3]);
 
     let events = accounts.store().get::<AccountEvent>(A, EventRange::all()).await.unwrap();
     assert_eq!(events.iter().map(|event| event.originator_version).collect::<Vec<_>>(), [1, 2, 3]);
-    assert_eq!(events.iter().map(|event| &event.metadata).collect::<Vec<_>>(), [&metadata, &Metadata::new(), &Metadata::new()]);
+    assert_eq!(
+        events.iter().map(|event| &event.metadata).collect::<Vec<_>>(),
+        [&metadata, &Metadata::new(), &Metadata::new()]
+    );
     let loaded = accounts.load(A).await.unwrap();
     assert_eq!(loaded, Loaded { id: A, version: 3, state: Account { balance: 3, events: 3 } });
     assert!(loaded.exists() && !accounts.load(B).await.unwrap().exists());
@@ -110,7 +117,9 @@ async fn a_command_whose_outcome_is_unknown_is_not_repeated() {
 async fn an_aggregate_that_lacks_a_version_is_not_loaded() {
     let accounts = accounts(PopoApplicationRecorder::new());
     let at = |id, version| [DomainEvent::new(id, version, Credited { cents: 1 })];
-    for (id, versions, lacks) in [(A, [1, 3], "version 3 after version 1"), (B, [2, 3], "version 2 after version 0")] {
+    for (id, versions, lacks) in
+        [(A, [1, 3], "version 3 after version 1"), (B, [2, 3], "version 2 after version 0")]
+    {
         for version in versions {
             accounts.store().put(&at(id, version)).await.unwrap();
         }

@@ -97,7 +97,9 @@ async fn a_failure_of_the_snapshots_never_fails_a_command_or_a_load() {
 #[tokio::test]
 async fn an_unusable_snapshot_is_ignored_and_replaced() {
     let topic = Topic::from_static("eventsourcing.domain:Snapshot");
-    let state = |state: &str| format!(r#"{{"timestamp":{{"_type_":"datetime_iso","_data_":"2026-11-29T12:00:00+00:00"}},{state}}}"#);
+    let state = |state: &str| {
+        format!(r#"{{"timestamp":{{"_type_":"datetime_iso","_data_":"2026-11-29T12:00:00+00:00"}},{state}}}"#)
+    };
     let account = r#""topic":"bank:Account","state":{"balance":900,"events":900,"class_version":3}"#;
     for (topic, state) in [
         (topic.clone(), "not JSON".to_owned()),
@@ -111,7 +113,8 @@ async fn an_unusable_snapshot_is_ignored_and_replaced() {
         let (accounts, events, snapshots) = with_snapshots(4);
         credit(&events.inner, A, 3).await;
         let text = state.clone();
-        let stored = StoredEvent { originator_id: A, originator_version: 2, topic, state: Bytes::from(state) };
+        let stored =
+            StoredEvent { originator_id: A, originator_version: 2, topic, state: Bytes::from(state) };
         snapshots.inner.insert_events(vec![stored]).await.unwrap();
         assert_eq!(accounts.load(A).await.unwrap(), loaded(3), "{text}");
         execute(&accounts, 1).await;
@@ -135,7 +138,8 @@ async fn a_snapshot_of_an_older_class_version_is_upcast() {
 #[tokio::test]
 async fn a_snapshot_ahead_of_the_events_is_ignored() {
     let (accounts, events, snapshots) = with_snapshots(50);
-    let snapshot = |id, version| DomainEvent::new(id, version, Snapshot { state: Account { balance: 9, events: 9 } });
+    let snapshot =
+        |id, version| DomainEvent::new(id, version, Snapshot { state: Account { balance: 9, events: 9 } });
     store(snapshots.inner).put(&[snapshot(A, 4), snapshot(B, 1)]).await.unwrap();
     credit(&events.inner, A, 3).await;
     assert_eq!(accounts.load(A).await.unwrap(), loaded(3));

@@ -97,7 +97,8 @@ async fn aggregates_that_cannot_be_one_commit_are_refused() {
     let nothing = |_: (&Account, &Account)| Ok::<_, Infallible>((vec![], vec![]));
     let stores = execute_together((one.aggregate(A), other.aggregate(B)), Metadata::new(), nothing).await;
     assert!(interface_error(stores).to_string().contains("do not share a store"));
-    let twice = execute_together((one.aggregate(A), one.clone().aggregate(A)), Metadata::new(), nothing).await;
+    let twice =
+        execute_together((one.aggregate(A), one.clone().aggregate(A)), Metadata::new(), nothing).await;
     assert!(interface_error(twice).to_string().ends_with("twice"));
 
     let vector = vec![one.aggregate(A), one.aggregate(B)];

@@ -88,7 +88,10 @@ impl<S: SnapshotState> Event for Snapshot<S> {
     fn encode<M: SerializeMap>(&self, state: &mut M) -> Result<(), M::Error> {
         state.serialize_entry("topic", S::AGGREGATE_TOPIC)?;
         if S::CLASS_VERSION > 1 {
-            return state.serialize_entry("state", &Versioned { state: &self.state, class_version: S::CLASS_VERSION });
+            return state.serialize_entry(
+                "state",
+                &Versioned { state: &self.state, class_version: S::CLASS_VERSION },
+            );
         }
         state.serialize_entry("state", &self.state)
     }

@@ -378,19 +378,19 @@ impl SnapshotState for Wallet {
 #[test]
 fn a_snapshot_of_another_class_version_is_upcast_or_refused() {
     let snapshot = at(3, Snapshot { state: Wallet { cents: 700 } });
-    let state =
-        r#"{"timestamp":1700000000,"topic":"bank:Wallet","state":{"cents":700,"class_version":3}}"#;
+    let state = r#"{"timestamp":1700000000,"topic":"bank:Wallet","state":{"cents":700,"class_version":3}}"#;
     assert_eq!(state_of(&snapshot), state);
-    let decode = |state: &str| {
-        decode::<Snapshot<Wallet>>(state, Topic::from_static("eventsourcing.domain:Snapshot"))
-    };
+    let decode =
+        |state: &str| decode::<Snapshot<Wallet>>(state, Topic::from_static("eventsourcing.domain:Snapshot"));
     assert_eq!(decode(state).unwrap(), snapshot);
     let second = state.replace("\"cents\":700,\"class_version\":3", "\"class_version\":2,\"euros\":7");
     assert_eq!(decode(&second).unwrap(), snapshot);
     let first = state.replace("\"cents\":700,\"class_version\":3", "\"euros\":7");
     assert_eq!(decode(&first).unwrap(), snapshot);
     let later = state.replace("version\":3", "version\":4");
-    assert!(decode(&later).unwrap_err().to_string().ends_with("class version 4 is not known to this program"));
+    assert!(
+        decode(&later).unwrap_err().to_string().ends_with("class version 4 is not known to this program")
+    );
 }
 
 #[test]

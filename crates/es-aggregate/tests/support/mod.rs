@@ -138,7 +138,9 @@ pub(crate) async fn contend<R: AggregateRecorder + 'static>(
     let commands: Vec<_> = (0..60)
         .map(|number| {
             let accounts = repositories[number % repositories.len()].clone();
-            tokio::spawn(async move { accounts.execute(A, Metadata::new(), |account| account.credit(1)).await })
+            tokio::spawn(
+                async move { accounts.execute(A, Metadata::new(), |account| account.credit(1)).await },
+            )
         })
         .collect();
     for command in commands {
