@@ -3,14 +3,14 @@
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use es_core::{
-    AggregateRecorder, DomainEvent, EventRange, EventStore, Metadata, PersistenceError, SnapshotState,
-    Transcoder, uuid::Uuid,
+    AggregateRecorder, DomainEvent, EventRange, EventStore, PersistenceError, SnapshotState, Transcoder,
+    uuid::Uuid,
 };
 use futures_core::Stream;
 use futures_util::TryStreamExt;
 
 use crate::{
-    Aggregate, AggregateRef, CommandError, Loaded, SnapshotPolicy, execute_together,
+    Aggregate, Loaded, SnapshotPolicy,
     locks::Locks,
     snapshots::{SnapshotStore, Snapshots},
 };
@@ -49,7 +49,7 @@ where
     }
 
     /// Returns a repository of another aggregate type on the same store, without snapshots. Commands of both
-    /// can be recorded in one commit: see [`execute_together`].
+    /// can be recorded in one commit: see [`execute_together`](crate::execute_together).
     pub fn repository<B: Aggregate>(&self) -> Repository<B, R, T> {
         Repository { retry_for: self.retry_for, ..Repository::on(Arc::clone(&self.shared)) }
     }
@@ -94,11 +94,6 @@ where
         &self.shared.store
     }
 
-    /// Returns a reference to an aggregate, for [`execute_together`].
-    pub fn aggregate(&self, id: Uuid) -> AggregateRef<A, R, T> {
-        AggregateRef::new(self.clone(), id)
-    }
-
     /// Loads an aggregate: the newest snapshot, if there is one, and the events after it. The events are
     /// read in pages and not collected. An aggregate without events has version 0 and the default state.
     ///
@@ -115,40 +110,6 @@ where
         let mut loaded = Loaded::empty(id);
         self.catch_up(&mut loaded).await?;
         Ok(loaded)
-    }
-
-    /// Executes a command: loads the aggregate, decides, and appends the events of the decision with the
-    /// metadata. Returns their notification ids, if the recorder assigns any.
-    ///
-    /// - A decision returns events, such as a `Vec` or an array, or an error of your own. Without events
-    ///   nothing is recorded.
-    /// - After a conflict with another process the command is repeated: it pauses with full jitter, reads
-    ///   the events since the version that it had loaded, and decides again. So a decision may be called
-    ///   several times, and has no effects other than its result.
-    /// - Commands on one aggregate of this repository take turns, and do not conflict.
-    ///
-    /// # Errors
-    /// [`CommandError::Rejected`] with the error of the decision; [`CommandError::Persistence`] with any
-    /// error of loading and recording, among them the last conflict after the
-    /// [time limit](Self::retry_for).
-    ///
-    /// If [the outcome is unknown](PersistenceError::is_outcome_unknown), the command is not repeated, since
-    /// its events may be recorded. Repeat it if its decision returns no events for a command that has been
-    /// executed: the [crate's documentation](crate#idempotent-commands) shows one.
-    ///
-    /// # Cancel safety
-    /// Cancel safe: either all events are recorded or none.
-    pub async fn execute<I, E>(
-        &self,
-        id: Uuid,
-        metadata: Metadata,
-        mut decide: impl FnMut(&A) -> Result<I, E>,
-    ) -> Result<Vec<i64>, CommandError<E>>
-    where
-        I: IntoIterator<Item = A::Event>,
-    {
-        let decide = |state: &A| decide(state).map(|events| events.into_iter().collect());
-        execute_together(self.aggregate(id), metadata, decide).await
     }
 
     /// Applies the events since the loaded version.

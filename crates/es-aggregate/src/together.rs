@@ -1,6 +1,6 @@
 //! Commands, on one aggregate or on several in one commit.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc};
 
 use es_core::{
     AggregateRecorder, DomainEvent, EventBatch, Metadata, PersistenceError, Transcoder, next_version,
@@ -9,6 +9,52 @@ use es_core::{
 use futures_timer::Delay;
 
 use crate::{Aggregate, CommandError, Loaded, Repository, backoff::Backoff, locks::Lock, repository::Shared};
+
+impl<A, R, T> Repository<A, R, T>
+where
+    A: Aggregate,
+    R: AggregateRecorder + 'static,
+    T: Transcoder,
+{
+    /// Executes a command: loads the aggregate, decides, and appends the events of the decision with the
+    /// metadata. Returns their notification ids, if the recorder assigns any.
+    ///
+    /// - A decision returns events, such as a `Vec` or an array, or an error of your own. Without events
+    ///   nothing is recorded.
+    /// - After a conflict with another process the command is repeated: it pauses with full jitter, reads
+    ///   the events since the version that it had loaded, and decides again. So a decision may be called
+    ///   several times, and has no effects other than its result.
+    /// - Commands on one aggregate of this repository take turns, and do not conflict.
+    ///
+    /// # Errors
+    /// [`CommandError::Rejected`] with the error of the decision; [`CommandError::Persistence`] with any
+    /// error of loading and recording, among them the last conflict after the
+    /// [time limit](Self::retry_for).
+    ///
+    /// If [the outcome is unknown](PersistenceError::is_outcome_unknown), the command is not repeated, since
+    /// its events may be recorded. Repeat it if its decision returns no events for a command that has been
+    /// executed: the [crate's documentation](crate#idempotent-commands) shows one.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: either all events are recorded or none.
+    pub async fn execute<I, E>(
+        &self,
+        id: Uuid,
+        metadata: Metadata,
+        mut decide: impl FnMut(&A) -> Result<I, E>,
+    ) -> Result<Vec<i64>, CommandError<E>>
+    where
+        I: IntoIterator<Item = A::Event>,
+    {
+        let decide = |state: &A| decide(state).map(|events| events.into_iter().collect());
+        execute_together(self.aggregate(id), metadata, decide).await
+    }
+
+    /// Returns a reference to an aggregate, for [`execute_together`].
+    pub fn aggregate(&self, id: Uuid) -> AggregateRef<A, R, T> {
+        AggregateRef::new(self.clone(), id)
+    }
+}
 
 /// Executes a command on several aggregates, and records the events of all in one commit.
 ///
@@ -86,10 +132,11 @@ pub async fn execute_together<P: Aggregates, E>(
 ) -> Result<Vec<i64>, CommandError<E>> {
     let mut participants = Vec::new();
     aggregates.participants(&mut participants);
-    let Some((shared, time_limit)) = shared(&mut participants)? else { return Ok(Vec::new()) };
+    let Some(shared) = shared(&mut participants)? else { return Ok(Vec::new()) };
     let ids = {
         let _locks = lock_all(&shared, &participants).await;
-        let mut backoff = Backoff::new(time_limit);
+        let time_limit = participants.iter().map(|participant| participant.retry_for).min();
+        let mut backoff = Backoff::new(time_limit.unwrap_or_default());
         loop {
             aggregates.load().await?;
             let events = decide(aggregates.states()).map_err(CommandError::Rejected)?;
@@ -316,11 +363,11 @@ tuple!(P 0, Q 1);
 tuple!(P 0, Q 1, S 2);
 tuple!(P 0, Q 1, S 2, U 3);
 
-/// Returns the store of the aggregates and the shortest time limit, and sorts the aggregates by id; `None` if
+/// Returns the store of the aggregates, and sorts the aggregates by id; `None` if
 /// there are no aggregates.
 fn shared<R, T>(
     participants: &mut [private::Participant<R, T>],
-) -> Result<Option<(Arc<Shared<R, T>>, Duration)>, PersistenceError> {
+) -> Result<Option<Arc<Shared<R, T>>>, PersistenceError> {
     participants.sort_unstable_by_key(|participant| participant.id);
     let Some(first) = participants.first() else { return Ok(None) };
     if participants.iter().any(|participant| !Arc::ptr_eq(&participant.shared, &first.shared)) {
@@ -332,8 +379,7 @@ fn shared<R, T>(
     if let Some((one, _)) = pairs.find(|(one, next)| one.id == next.id) {
         return Err(PersistenceError::interface(format!("a command names aggregate {} twice", one.id)));
     }
-    let time_limit = participants.iter().map(|participant| participant.retry_for).min().unwrap_or_default();
-    Ok(Some((Arc::clone(&first.shared), time_limit)))
+    Ok(Some(Arc::clone(&first.shared)))
 }
 
 /// Locks the aggregates in the order of their ids, so that two commands do not wait for each other.

@@ -57,7 +57,7 @@ async fn contending_commands_of_two_processes_all_succeed() {
         contend(&[one.clone(), other]).await;
 
         // The snapshot of this command is written by a task of its own.
-        let to_63 = |_: &Account| Ok::<_, ()>([support::Credited { cents: 1 }; 3]);
+        let to_63 = |_: &Account| Ok::<_, ()>([1; 3].map(|cents| support::Credited { cents }));
         one.execute(A, Metadata::new(), to_63).await.unwrap();
         let snapshots = store(first.aggregate_recorder("bank", "snapshots").await.unwrap());
         let newest = EventRange::all().desc().limit(1);

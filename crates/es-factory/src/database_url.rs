@@ -51,7 +51,9 @@ fn postgres(url: &str) -> Result<Vec<(&'static str, String)>, String> {
             "sslmode" => "POSTGRES_SSLMODE",
             "sslrootcert" => "POSTGRES_SSLROOTCERT",
             _ => {
-                return Err(format!("the parameter {name:?} is not known; known are sslmode and sslrootcert"));
+                return Err(format!(
+                    "the parameter {name:?} is not known; known are sslmode and sslrootcert"
+                ));
             }
         };
         settings.push((setting, value.into_owned()));
