@@ -1,12 +1,12 @@
-//! Rounds: contestants do the same work in turns, so that other load on the machine affects all of them.
+//! Rounds: systems do the same work in turns, so that other load on the machine affects all of them.
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    contestant::{Contestant, Sample},
-    plan::{Beside, Plan},
+    system::{System, Sample},
+    plan::{PlannedComparison, Plan},
     report::{
-        Comparison, Durability, Experiment, Figures, LatencySummary, Measure, Missing, Place, SystemResult,
+        Comparison, Durability, Experiment, Figures, LatencySummary, Measure, Missing, ChartPoint, SystemResult,
     },
     statistics::Summary,
     table,
@@ -30,77 +30,77 @@ impl Scale {
     }
 }
 
-/// A run: the selected experiments, and the results of those that were made.
+/// A run of the benchmarks: the selected experiments, and their results.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) scale: Scale,
     filter: String,
-    most_rounds: usize,
+    max_rounds: usize,
     /// The largest number of events that are stored before a measurement of growth.
-    pub(crate) largest: usize,
+    pub(crate) max_stored: usize,
     pub(crate) durability: Vec<Durability>,
     pub(crate) experiments: Vec<Experiment>,
     pub(crate) missing: Vec<Missing>,
 }
 
 impl Bench {
-    /// Creates a run of the experiments whose names contain `filter`, with at most so many rounds each.
-    pub(crate) fn new(scale: Scale, filter: &str, most_rounds: usize) -> Self {
+    /// Creates a run of the experiments whose names contain `filter`, with at most `max_rounds` rounds each.
+    pub(crate) fn new(scale: Scale, filter: &str, max_rounds: usize) -> Self {
         Self {
             scale,
             filter: filter.to_lowercase(),
-            most_rounds: scale.pick(most_rounds.max(1), 1),
-            largest: usize::MAX,
+            max_rounds: scale.pick(max_rounds.max(1), 1),
+            max_stored: usize::MAX,
             durability: Vec::new(),
             experiments: Vec::new(),
             missing: Vec::new(),
         }
     }
 
-    pub(crate) fn wants(&self, name: &str) -> bool {
+    pub(crate) fn selects(&self, name: &str) -> bool {
         name.to_lowercase().contains(&self.filter)
     }
 
     /// Records the meaning of a commit in a datastore, once.
-    pub(crate) fn has_durability(&mut self, datastore: &str, settings: &str) {
+    pub(crate) fn report_durability(&mut self, datastore: &str, settings: &str) {
         if self.durability.iter().all(|known| known.datastore != datastore || known.settings != settings) {
             self.durability.push(Durability { datastore: datastore.into(), settings: settings.into() });
         }
     }
 
-    pub(crate) fn is_missing(&mut self, what: &str, reason: &str) {
+    pub(crate) fn report_missing(&mut self, what: &str, reason: &str) {
         self.missing.push(Missing { what: what.into(), reason: reason.into(), experiments: Vec::new() });
     }
 
-    /// Runs the experiment if it is selected. The contestants are created only then.
-    pub(crate) async fn compete<'a>(
+    /// Runs the experiment if it is selected. The systems are created only then.
+    pub(crate) async fn measure<'a>(
         &mut self,
         plan: Plan,
-        contestants: impl AsyncFnOnce() -> Result<Vec<Box<dyn Contestant + 'a>>>,
+        systems: impl AsyncFnOnce() -> Result<Vec<Box<dyn System + 'a>>>,
     ) -> Result<()> {
-        if !self.wants(&plan.name) {
+        if !self.selects(&plan.name) {
             return Ok(());
         }
-        let rounds = plan.rounds.min(self.most_rounds);
+        let rounds = plan.rounds.min(self.max_rounds);
         let made = async {
-            let mut entrants: Vec<_> = contestants().await?.into_iter().map(Entrant::new).collect();
-            take_turns(&mut entrants, self.scale, rounds).await?;
-            Ok::<_, anyhow::Error>(entrants)
+            let mut runs: Vec<_> = systems().await?.into_iter().map(Run::new).collect();
+            run_rounds(&mut runs, self.scale, rounds).await?;
+            Ok::<_, anyhow::Error>(runs)
         };
-        let entrants = made.await.with_context(|| format!("experiment {:?} failed", plan.name))?;
-        self.note(&plan.name, &entrants);
-        let experiment = self.experiment(&plan, rounds, &entrants)?;
+        let runs = made.await.with_context(|| format!("experiment {:?} failed", plan.name))?;
+        self.record_outcomes(&plan.name, &runs);
+        let experiment = self.experiment(&plan, rounds, &runs)?;
         print!("{}", table::Block(&experiment));
         self.experiments.push(experiment);
         Ok(())
     }
 
-    /// Records the durability settings that contestants report, and the contestants that failed.
-    fn note(&mut self, experiment: &str, entrants: &[Entrant<'_>]) {
-        for Entrant { contestant, failure, .. } in entrants {
-            let name = contestant.name();
-            if let Some(settings) = contestant.durability() {
-                self.has_durability(name, settings);
+    /// Records the durability settings that systems report, and the systems that failed.
+    fn record_outcomes(&mut self, experiment: &str, runs: &[Run<'_>]) {
+        for Run { system, failure, .. } in runs {
+            let name = system.name();
+            if let Some(settings) = system.durability() {
+                self.report_durability(name, settings);
             }
             let Some(reason) = failure else { continue };
             match self.missing.iter_mut().find(|known| known.what == name && known.reason == *reason) {
@@ -114,46 +114,46 @@ impl Bench {
         }
     }
 
-    fn experiment(&self, plan: &Plan, rounds: usize, entrants: &[Entrant<'_>]) -> Result<Experiment> {
-        let present = || entrants.iter().filter(|entrant| entrant.failure.is_none());
-        let named = |name: &str| entrants.iter().find(|entrant| entrant.contestant.name() == name);
-        let ours = present().next().context("there is nobody to measure")?;
+    fn experiment(&self, plan: &Plan, rounds: usize, runs: &[Run<'_>]) -> Result<Experiment> {
+        let present = || runs.iter().filter(|run| run.failure.is_none());
+        let named = |name: &str| runs.iter().find(|run| run.system.name() == name);
+        let ours = present().next().context("no system could be measured")?;
         let results: Option<Vec<_>> = present()
-            .map(|entrant| {
-                let name = entrant.contestant.name();
-                result(name, &entrant.samples, plan.place(name))
+            .map(|run| {
+                let name = run.system.name();
+                result(name, &run.samples, plan.point(name))
             })
             .collect();
         let mut comparisons = Vec::new();
-        for beside in &plan.besides {
+        for planned in &plan.comparisons {
             let find = |name: &Option<String>| match name {
-                Some(name) => named(name).with_context(|| format!("there is no {name:?}")),
+                Some(name) => named(name).with_context(|| format!("the plan names an unknown system, {name:?}")),
                 None => Ok(ours),
             };
-            let (subject, other) = (find(&beside.subject)?, find(&beside.other)?);
-            // A contestant that failed is listed as missing, with the reason.
-            if other.failure.is_none() {
-                let value = compare(beside.measure, &subject.samples, &other.samples);
-                let name = subject.contestant.name();
-                comparisons.push(self.comparison(name, beside, value.context("nothing was measured")?));
+            let (subject, baseline) = (find(&planned.subject)?, find(&planned.baseline)?);
+            // A system that failed is listed as missing, with the reason.
+            if baseline.failure.is_none() {
+                let value = compare(planned.measure, &subject.samples, &baseline.samples);
+                let name = subject.system.name();
+                comparisons.push(self.comparison(name, planned, value.context("no samples for a comparison")?));
             }
         }
         Ok(Experiment {
             name: plan.name.clone(),
             rounds,
-            results: results.context("no round was made")?,
+            results: results.context("no round was measured")?,
             comparisons,
         })
     }
 
-    fn comparison(&self, system: &str, beside: &Beside, value: Summary) -> Comparison {
+    fn comparison(&self, system: &str, planned: &PlannedComparison, value: Summary) -> Comparison {
         Comparison {
             system: system.into(),
-            beside: beside.other.clone(),
-            measure: beside.measure,
+            baseline: planned.baseline.clone(),
+            measure: planned.measure,
             value,
-            target: beside.target,
-            is_met: beside
+            target: planned.target,
+            is_met: planned
                 .target
                 .filter(|_| self.scale == Scale::Full)
                 .map(|target| target.is_met_by(value.median)),
@@ -161,16 +161,16 @@ impl Bench {
     }
 }
 
-/// A contestant with its results.
-struct Entrant<'a> {
-    contestant: Box<dyn Contestant + 'a>,
+/// A system with its samples.
+struct Run<'a> {
+    system: Box<dyn System + 'a>,
     samples: Vec<Sample>,
     failure: Option<String>,
 }
 
-impl<'a> Entrant<'a> {
-    fn new(contestant: Box<dyn Contestant + 'a>) -> Self {
-        Self { contestant, samples: Vec::new(), failure: None }
+impl<'a> Run<'a> {
+    fn new(system: Box<dyn System + 'a>) -> Self {
+        Self { system, samples: Vec::new(), failure: None }
     }
 
     /// Runs a round. Does nothing after a failure.
@@ -178,37 +178,37 @@ impl<'a> Entrant<'a> {
         if self.failure.is_some() {
             return Ok(());
         }
-        match self.contestant.round().await {
+        match self.system.round().await {
             Ok(sample) => self.samples.push(sample),
-            Err(error) if self.contestant.may_fail() => self.failure = Some(format!("{error:#}")),
-            Err(error) => return Err(error.context(format!("{} failed", self.contestant.name()))),
+            Err(error) if self.system.may_fail() => self.failure = Some(format!("{error:#}")),
+            Err(error) => return Err(error.context(format!("{} failed", self.system.name()))),
         }
         Ok(())
     }
 }
 
-/// Changes the order with each round, so that no contestant always follows the same one.
-async fn take_turns(entrants: &mut [Entrant<'_>], scale: Scale, rounds: usize) -> Result<()> {
-    ensure!(!entrants.is_empty(), "there is nobody to measure");
+/// Changes the order with each round, so that no system always follows the same one.
+async fn run_rounds(runs: &mut [Run<'_>], scale: Scale, rounds: usize) -> Result<()> {
+    ensure!(!runs.is_empty(), "the experiment has no systems");
     if scale == Scale::Full {
-        for entrant in entrants.iter_mut() {
-            entrant.round().await?;
-            entrant.samples.clear();
+        for run in runs.iter_mut() {
+            run.round().await?;
+            run.samples.clear();
         }
     }
     for round in 0..rounds {
-        let mut turn: Vec<_> = entrants.iter_mut().collect();
+        let mut turn: Vec<_> = runs.iter_mut().collect();
         if round % 2 == 1 {
             turn.reverse();
         }
-        for entrant in turn {
-            entrant.round().await?;
+        for run in turn {
+            run.round().await?;
         }
     }
     Ok(())
 }
 
-fn result(system: &str, samples: &[Sample], place: Option<Place>) -> Option<SystemResult> {
+fn result(system: &str, samples: &[Sample], point: Option<ChartPoint>) -> Option<SystemResult> {
     let microseconds = |of: fn(&Sample) -> Option<f64>| {
         Summary::of(samples.iter().filter_map(of).map(|seconds| seconds * 1e6))
     };
@@ -228,7 +228,7 @@ fn result(system: &str, samples: &[Sample], place: Option<Place>) -> Option<Syst
             }),
         },
     };
-    Some(SystemResult { system: system.into(), place, figures })
+    Some(SystemResult { system: system.into(), point, figures })
 }
 
 /// Returns the ratios of rounds made one right after the other, which a busy machine slows alike.
@@ -259,18 +259,18 @@ mod tests {
 
     use super::{Bench, Plan, Scale, compare};
     use crate::{
-        contestant::{BoxFuture, Contestant, Latency, Sample},
+        system::{BoxFuture, System, Latency, Sample},
         report::Measure,
     };
 
-    /// A contestant that reports this duration and records each of its turns.
+    /// A system that reports this duration and records each of its turns.
     struct Scripted {
         name: &'static str,
         elapsed: Duration,
         turns: Arc<Mutex<Vec<&'static str>>>,
     }
 
-    impl Contestant for Scripted {
+    impl System for Scripted {
         fn name(&self) -> &str {
             self.name
         }
@@ -282,10 +282,10 @@ mod tests {
         }
     }
 
-    /// A contestant that is not available.
+    /// A system that is not available.
     struct Absent;
 
-    impl Contestant for Absent {
+    impl System for Absent {
         fn name(&self) -> &str {
             "absent"
         }
@@ -305,15 +305,15 @@ mod tests {
 
     async fn run(bench: &mut Bench, plan: Plan) -> Vec<&'static str> {
         let turns = Arc::new(Mutex::new(Vec::new()));
-        let contestant = |name, milliseconds| -> Box<dyn Contestant> {
+        let system = |name, milliseconds| -> Box<dyn System> {
             Box::new(Scripted {
                 name,
                 elapsed: Duration::from_millis(milliseconds),
                 turns: Arc::clone(&turns),
             })
         };
-        let contestants = async || Ok(vec![contestant("ours", 20), Box::new(Absent), contestant("bare", 10)]);
-        bench.compete(plan, contestants).await.unwrap();
+        let systems = async || Ok(vec![system("ours", 20), Box::new(Absent), system("bare", 10)]);
+        bench.measure(plan, systems).await.unwrap();
         turns.lock().unwrap().clone()
     }
 
@@ -356,11 +356,11 @@ mod tests {
     #[tokio::test]
     async fn an_unavailable_contestant_is_named_and_the_others_continue() {
         let mut bench = full();
-        run(&mut bench, Plan::new("append", 1).faster(2.0, "absent").beside("bare", Measure::Time)).await;
+        run(&mut bench, Plan::new("append", 1).faster(2.0, "absent").compare("bare", Measure::Time)).await;
         run(&mut bench, Plan::new("load", 1)).await;
         assert_eq!(bench.experiments[0].results.len(), 2);
         assert_eq!(bench.experiments[0].comparisons.len(), 1);
-        assert_eq!(bench.missing.len(), 1, "the same reason is told once");
+        assert_eq!(bench.missing.len(), 1, "the same reason is reported once");
         assert_eq!(bench.missing[0].reason, "it is not installed");
         assert_eq!(bench.missing[0].experiments, ["append", "load"]);
     }
@@ -374,16 +374,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_comparison_without_contestants_is_an_error() {
-        let outcome = full().compete(Plan::new("append", 1).within(1.0, "bare"), async || Ok(vec![])).await;
+        let outcome = full().measure(Plan::new("append", 1).within(1.0, "bare"), async || Ok(vec![])).await;
         assert!(outcome.is_err());
     }
 
     #[tokio::test]
-    async fn results_have_the_place_of_the_plan() {
+    async fn results_have_the_chart_points_of_the_plan() {
         let mut bench = full();
         run(&mut bench, Plan::new("append", 1).at("appends", "tasks", 64.0)).await;
-        let place = bench.experiments[0].results[1].place.as_ref().unwrap();
-        assert_eq!((place.chart.as_str(), place.series.as_str(), place.x), ("appends", "bare", 64.0));
+        let point = bench.experiments[0].results[1].point.as_ref().unwrap();
+        assert_eq!((point.chart.as_str(), point.series.as_str(), point.x), ("appends", "bare", 64.0));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Work in separate processes, for workloads of several processes and for measurements of memory, which need
-//! a process that has done nothing else.
+//! Child processes, for workloads of several processes and for measurements of memory, which need a process
+//! that has done nothing else.
 //!
-//! A child is this program with `--child` and a [`Job`]. It prints a line when it is ready. Then it does the
-//! job once for each line of its input, and answers each line with a figure.
+//! A child is this program with `--child` and a [`Job`]. It prints a line when it is ready. Then it runs the
+//! job once for each line of its input, and prints a figure for each run.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -22,7 +22,7 @@ pub(crate) enum Job {
     Postgres(crate::suites::postgres::ChildJob),
 }
 
-/// A process that starts its job on request. It ends when this is dropped.
+/// A child process that runs its job on request. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Child {
     process: std::process::Child,
@@ -38,31 +38,31 @@ impl Child {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("cannot start a process")?;
-        let commands = process.stdin.take().context("a child has no input")?;
-        let answers = BufReader::new(process.stdout.take().context("a child has no output")?);
+            .context("cannot start a child process")?;
+        let commands = process.stdin.take().context("the child process has no standard input")?;
+        let answers = BufReader::new(process.stdout.take().context("the child process has no standard output")?);
         let mut child = Self { process, commands, answers };
         match child.line()?.as_str() {
             READY => Ok(child),
-            other => bail!("a child said {other:?} instead of {READY:?}"),
+            other => bail!("the child process printed {other:?} instead of {READY:?}"),
         }
     }
 
     /// Requests one run of the job.
     pub(crate) fn start(&mut self) -> Result<()> {
-        self.commands.write_all(b"go\n").context("a child is gone")
+        self.commands.write_all(b"go\n").context("the child process has exited")
     }
 
     /// Waits until the job is done, and returns the answer.
     pub(crate) fn finish(&mut self) -> Result<f64> {
         let line = self.line()?;
-        line.parse().with_context(|| format!("a child answered {line:?}"))
+        line.parse().with_context(|| format!("the child process printed {line:?}"))
     }
 
     fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         if self.answers.read_line(&mut line)? == 0 {
-            bail!("a child ended before it answered");
+            bail!("the child process exited without an answer");
         }
         Ok(line.trim().to_owned())
     }
@@ -76,7 +76,7 @@ impl Drop for Child {
     }
 }
 
-/// The child's side: does `work` for each line of the input, until the input ends.
+/// Runs `work` in the child process for each line of the input, until the input ends.
 pub(crate) async fn serve(mut work: impl AsyncFnMut() -> Result<f64>) -> Result<()> {
     println!("{READY}");
     for line in std::io::stdin().lock().lines() {

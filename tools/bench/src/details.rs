@@ -32,13 +32,13 @@ impl Display for Details<'_> {
             writeln!(f, "- Run: {run}")?;
         }
         writeln!(f, "- Run: {}", machine.run(&report.date, &report.commit))?;
-        writeln!(f, "- Beyond a load average of about 1 before a run, others used the machine, too")?;
+        writeln!(f, "- A load average above 1 before a run means that other processes used the machine as well")?;
         writeln!(f, "- Events are made from the seed {:#x}", report.seed)?;
         writeln!(f)?;
         write_targets(f, report)?;
         writeln!(f, "\n## All figures\n")?;
         report.experiments.iter().try_for_each(|experiment| write_experiment(f, experiment))?;
-        writeln!(f, "## What a commit means\n")?;
+        writeln!(f, "## Durability settings\n")?;
         for one in &report.durability {
             writeln!(f, "- {}: {}", one.datastore, one.settings)?;
         }
@@ -54,7 +54,7 @@ impl Display for Details<'_> {
 
 fn write_targets(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
     writeln!(f, "## Targets\n")?;
-    writeln!(f, "| experiment | compared | beside | measured | target | |\n|---|---|---|---:|---:|---|")?;
+    writeln!(f, "| experiment | measure | baseline | measured | target | |\n|---|---|---|---:|---:|---|")?;
     for experiment in &report.experiments {
         for comparison in &experiment.comparisons {
             let Some(target) = comparison.target else { continue };
@@ -76,7 +76,7 @@ fn write_targets(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
                 "| {} | {} | {} | {:.2} ({:.2}–{:.2}) | {} | {verdict} |",
                 experiment.name,
                 measure,
-                comparison.beside.as_deref().unwrap_or(""),
+                comparison.baseline.as_deref().unwrap_or(""),
                 value.median,
                 value.low,
                 value.high,
@@ -128,7 +128,7 @@ mod tests {
     use crate::report::tests::example;
 
     #[test]
-    fn the_page_has_figures_targets_and_what_is_missing() {
+    fn the_page_has_figures_targets_and_missing_systems() {
         let page = Details(&example()).to_string();
         for part in [
             "| sqlite append, 64 tasks, 1 event per commit | times the work | bare rusqlite | 12.00 (6.00–24.00) | ≥ 10 | met |",

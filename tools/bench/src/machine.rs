@@ -1,4 +1,4 @@
-//! The machine and the state of the sources, without which the figures have no meaning.
+//! The machine and the commit that were measured: figures are meaningless without them.
 
 use std::{fs, process::Command, thread};
 
@@ -48,16 +48,16 @@ pub(crate) fn load() -> Option<f64> {
 
 /// Returns the resident memory of this process, in KiB.
 pub(crate) fn resident() -> Result<u64> {
-    kibibytes("/proc/self/status", "VmRSS").context("the memory in use is told on Linux only")
+    kibibytes("/proc/self/status", "VmRSS").context("memory use can be measured on Linux only")
 }
 
 /// Returns the peak of the resident memory of this process above the initial `idle` KiB, in MiB.
 pub(crate) fn above(idle: u64) -> Result<f64> {
-    let peak = kibibytes("/proc/self/status", "VmHWM").context("the memory in use is told on Linux only")?;
+    let peak = kibibytes("/proc/self/status", "VmHWM").context("memory use can be measured on Linux only")?;
     Ok(peak.saturating_sub(idle) as f64 / 1024.0)
 }
 
-/// Returns the commit that is measured, and whether the sources differ from it.
+/// Returns the measured commit, marked "with changes" if the sources differ from it.
 pub(crate) fn commit() -> String {
     let git = |arguments: &[&str]| {
         let output =

@@ -1,8 +1,8 @@
-//! Benchmarks: the cost of this library beside the bare drivers. Run by `cargo xtask bench`.
+//! Benchmarks: the cost of this library compared with the bare drivers. Run by `cargo xtask bench`.
 //!
 //! A workload is defined once (`workload`), a measured system is one adapter (`systems`), and an experiment
-//! (`suites`) runs the same work on several systems in turns (`bench`). The results are printed for people
-//! (`table`) and written for programs (`report`). Figures of different runs are not comparable, so targets
+//! (`suites`) runs the same work on several systems in turns (`bench`). The results are printed as tables
+//! (`table`) and written as JSON (`report`). Figures of different runs are not comparable, so targets
 //! are ratios within one run.
 
 // A command-line program reports to its user by printing.
@@ -10,7 +10,7 @@
 
 mod bench;
 mod child;
-mod contestant;
+mod system;
 mod data;
 mod details;
 mod machine;
@@ -43,43 +43,43 @@ use crate::{
     systems::{peers, program::Programs, python},
 };
 
-/// Measure this library beside the bare drivers and what people would use instead
+/// Measure this library, the bare drivers and alternative libraries
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
-    /// Every workload once, with small sizes and without verdicts
+    /// Run each workload once, with small sizes, and without comparing the results with the targets
     #[arg(long)]
     quick: bool,
-    /// Leave PostgreSQL out; otherwise POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name the server
+    /// Skip PostgreSQL; otherwise POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name the server
     #[arg(long)]
     without_postgres: bool,
-    /// The virtual environments of the Python library, which is left out otherwise; `cargo xtask bench` makes
-    /// them, and passes this unless --without-python is given
+    /// Measure the Python library in the virtual environments in this directory; `cargo xtask bench` creates
+    /// them, and passes this option unless --without-python is given
     #[arg(long, value_name = "DIRECTORY")]
     python: Option<PathBuf>,
-    /// Build other Rust libraries from the registry, and measure them, too
+    /// Also build other Rust libraries from the registry and measure them
     #[arg(long)]
     peers: bool,
-    /// Measure appends and loads at no, a million and ten million stored events, with random ids and with
-    /// time-ordered ones, too: twenty more minutes, and 12 GB of disk
+    /// Also measure appends and loads with 0, 1 million and 10 million stored events, each with random and with
+    /// time-ordered ids: takes twenty more minutes and 12 GB of disk
     #[arg(long)]
     growth: bool,
-    /// The most events that are stored before, with --growth
+    /// With --growth: skip larger numbers of stored events
     #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
     growth_up_to: usize,
-    /// No more rounds than this in each experiment
+    /// Limit the rounds of each experiment
     #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
     rounds: usize,
-    /// Only the experiments whose names contain this, in any case
+    /// Run only the experiments whose names contain this, ignoring case
     #[arg(long, value_name = "NAME", default_value = "")]
     filter: String,
-    /// Keep the experiments of the last run that this one does not make again
+    /// Keep the results of the last run for the experiments that this one does not repeat
     #[arg(long)]
     add: bool,
-    /// Write docs/benchmarks.md, its plots and docs/benchmarks/DATE.md, too
+    /// Also write docs/benchmarks.md, its plots and docs/benchmarks/DATE.md
     #[arg(long)]
     write_results: bool,
-    /// Be a process of an experiment
+    /// Run as a child process of an experiment
     #[arg(long, hide = true, value_name = "JSON")]
     child: Option<String>,
 }
@@ -88,12 +88,12 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match &arguments.child {
-        Some(job) => runtime.block_on(be_child(serde_json::from_str(job)?)),
+        Some(job) => runtime.block_on(run_child(serde_json::from_str(job)?)),
         None => runtime.block_on(run(&arguments)),
     }
 }
 
-async fn be_child(job: Job) -> Result<()> {
+async fn run_child(job: Job) -> Result<()> {
     match job {
         Job::Mapper(job) => job.serve().await,
         Job::Sqlite(job) => job.serve().await,
@@ -109,13 +109,13 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let mut machine = Machine::describe();
     let scale = if arguments.quick { Scale::Quick } else { Scale::Full };
     let mut bench = Bench::new(scale, &arguments.filter, arguments.rounds);
-    bench.largest = arguments.growth_up_to;
+    bench.max_stored = arguments.growth_up_to;
     let python = python::programs(arguments.python.as_deref());
     let mut programs = Programs { python, ..Programs::default() };
     if arguments.peers {
         peers::join(&mut programs, &directory)?;
     } else {
-        bench.is_missing("other Rust libraries", "left out without --peers");
+        bench.report_missing("other Rust libraries", "left out without --peers");
     }
 
     suites::mapper::run(&mut bench, &programs).await?;
@@ -126,7 +126,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
         suites::growth::run_sqlite(&mut bench, &databases.0).await?;
     }
     if arguments.without_postgres {
-        bench.is_missing("PostgreSQL", "left out by --without-postgres");
+        bench.report_missing("PostgreSQL", "left out by --without-postgres");
     } else {
         suites::postgres::run(&mut bench, &programs).await?;
         if arguments.growth {
@@ -150,18 +150,18 @@ async fn run(arguments: &Arguments) -> Result<()> {
         experiments,
         missing,
     };
-    print!("{}{}", table::Circumstances(&report), table::Targets(&report));
+    print!("{}{}", table::RunConditions(&report), table::Targets(&report));
     write_all(arguments, &directory, report)
 }
 
-/// Writes the results for programs, and the pages of the repository if requested.
+/// Writes the results as JSON, and the pages of the repository if requested.
 fn write_all(arguments: &Arguments, directory: &Path, report: Report) -> Result<()> {
     // A quick run does not overwrite the figures of a full run.
     let prefix = if arguments.quick { "quick-" } else { "" };
     let results = directory.join(format!("{prefix}results.json"));
     let report = match fs::read(&results) {
         Ok(earlier) if arguments.add => {
-            report.add_to(serde_json::from_slice(&earlier).context("the last run cannot be read")?)
+            report.add_to(serde_json::from_slice(&earlier).context("cannot read the results of the last run")?)
         }
         _ => report,
     };
@@ -203,11 +203,11 @@ fn write(path: &Path, content: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns `target/bench`, which is beside the directory of the profile that this program was built with.
+/// Returns `target/bench`, next to the profile directory of this program.
 fn directory() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let target =
-        program.parent().and_then(Path::parent).ok_or_else(|| anyhow!("there is no target directory"))?;
+        program.parent().and_then(Path::parent).ok_or_else(|| anyhow!("the program is not in a target directory"))?;
     let directory = target.join("bench");
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     Ok(directory)

@@ -33,10 +33,10 @@ pub(crate) fn p99_milliseconds(figures: &Figures) -> Option<f64> {
 pub(crate) fn draw(report: &Report, charts: &str, unit: &str, figure: Figure) -> Result<Option<String>> {
     let mut panels: BTreeMap<&str, Lines<'_>> = BTreeMap::new();
     for result in report.experiments.iter().flat_map(|experiment| &experiment.results) {
-        let Some(place) = result.place.as_ref().filter(|place| place.chart.ends_with(charts)) else {
+        let Some(point) = result.point.as_ref().filter(|point| point.chart.ends_with(charts)) else {
             continue;
         };
-        panels.entry(&place.chart).or_default().add(result, figure);
+        panels.entry(&point.chart).or_default().add(result, figure);
     }
     panels.retain(|_, lines| !lines.0.is_empty());
     if panels.is_empty() {
@@ -60,10 +60,10 @@ struct Lines<'a>(Vec<(&'a str, Vec<(f64, f64)>)>);
 
 impl<'a> Lines<'a> {
     fn add(&mut self, result: &'a SystemResult, figure: Figure) {
-        let Some((place, value)) = result.place.as_ref().zip(figure(&result.figures)) else { return };
-        match self.0.iter_mut().find(|(series, _)| *series == place.series) {
-            Some((_, points)) => points.push((place.x, value)),
-            None => self.0.push((&place.series, vec![(place.x, value)])),
+        let Some((point, value)) = result.point.as_ref().zip(figure(&result.figures)) else { return };
+        match self.0.iter_mut().find(|(series, _)| *series == point.series) {
+            Some((_, points)) => points.push((point.x, value)),
+            None => self.0.push((&point.series, vec![(point.x, value)])),
         }
     }
 

@@ -56,16 +56,16 @@ pub(crate) struct Experiment {
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct SystemResult {
     pub(crate) system: String,
-    /// The place in a chart of several experiments.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) place: Option<Place>,
+    /// The point in a chart of several experiments.
+    #[serde(rename = "place", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) point: Option<ChartPoint>,
     #[serde(flatten)]
     pub(crate) figures: Figures,
 }
 
 /// A point of a chart of several experiments.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct Place {
+pub(crate) struct ChartPoint {
     pub(crate) chart: String,
     /// The unit that `x` counts.
     pub(crate) axis: String,
@@ -94,12 +94,13 @@ pub(crate) struct LatencySummary {
     pub(crate) p99_microseconds: Summary,
 }
 
-/// One system beside another, or beside a bound.
+/// The comparison of a system with a baseline: another system, or a fixed bound.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Comparison {
     pub(crate) system: String,
     /// The other system; absent where a figure is compared with a fixed bound.
-    pub(crate) beside: Option<String>,
+    #[serde(rename = "beside")]
+    pub(crate) baseline: Option<String>,
     pub(crate) measure: Measure,
     /// The ratios of the rounds (this system's figure by the other's of the same round), or the figure
     /// itself.
@@ -110,9 +111,9 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    /// Returns the name of the reference: another system, or a bound with its unit.
-    pub(crate) fn beside_what(&self) -> String {
-        match (self.measure, self.beside.as_deref()) {
+    /// Returns the name of the baseline: another system, or the unit of a fixed bound.
+    pub(crate) fn baseline_name(&self) -> String {
+        match (self.measure, self.baseline.as_deref()) {
             (Measure::P99, Some(other)) => format!("{other}, p99"),
             (_, Some(other)) => other.to_owned(),
             (Measure::Median, None) => "ms, median".to_owned(),
@@ -186,9 +187,9 @@ impl Report {
             }
         }
         let mut durability = earlier.durability;
-        for told in self.durability {
-            if durability.iter().all(|known| *known != told) {
-                durability.push(told);
+        for settings in self.durability {
+            if durability.iter().all(|known| *known != settings) {
+                durability.push(settings);
             }
         }
         missing.append(&mut self.missing);
@@ -203,7 +204,7 @@ pub(crate) mod tests {
     use serde_json::json;
 
     use super::{
-        Comparison, Durability, Experiment, FORMAT, Figures, LatencySummary, Measure, Missing, Place, Report,
+        Comparison, Durability, Experiment, FORMAT, Figures, LatencySummary, Measure, Missing, ChartPoint, Report,
         SystemResult, Target,
     };
     use crate::{machine::Machine, statistics::Summary};
@@ -216,16 +217,16 @@ pub(crate) mod tests {
             microseconds_per_event: around(1000.0),
             latency: Some(latency),
         };
-        let place =
-            Place { chart: "SQLite".into(), axis: "tasks".into(), series: "es-sqlite".into(), x: 64.0 };
+        let point =
+            ChartPoint { chart: "SQLite".into(), axis: "tasks".into(), series: "es-sqlite".into(), x: 64.0 };
         let memory = Figures::Memory { mebibytes_above_idle: around(4.0) };
         let append = Experiment {
             name: "sqlite append, 64 tasks, 1 event per commit".into(),
             rounds: 3,
-            results: vec![SystemResult { system: "es-sqlite".into(), place: Some(place), figures: speed }],
+            results: vec![SystemResult { system: "es-sqlite".into(), point: Some(point), figures: speed }],
             comparisons: vec![Comparison {
                 system: "es-sqlite".into(),
-                beside: Some("bare rusqlite".into()),
+                baseline: Some("bare rusqlite".into()),
                 measure: Measure::Speed,
                 value: around(12.0),
                 target: Some(Target::AtLeast(10.0)),
@@ -235,7 +236,7 @@ pub(crate) mod tests {
         let stream = Experiment {
             name: "sqlite stream, memory".into(),
             rounds: 1,
-            results: vec![SystemResult { system: "es-sqlite".into(), place: None, figures: memory }],
+            results: vec![SystemResult { system: "es-sqlite".into(), point: None, figures: memory }],
             comparisons: vec![],
         };
         Report {

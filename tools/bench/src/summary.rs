@@ -97,16 +97,16 @@ fn write_table(f: &mut Formatter<'_>, report: &Report, heading: &str, names: &[(
 
 /// Returns the work of the first system relative to that of the other one.
 fn ratio(experiment: &Experiment, other: &str) -> String {
-    let is_other = |beside: &str| match other {
+    let is_other = |baseline: &str| match other {
         "" => false,
-        "bare" => ["bare", "serde_json", "paging"].iter().any(|bare| beside.starts_with(bare)),
-        "empty table" => beside.ends_with("none stored"),
-        name => beside == name,
+        "bare" => ["bare", "serde_json", "paging"].iter().any(|bare| baseline.starts_with(bare)),
+        "empty table" => baseline.ends_with("none stored"),
+        name => baseline == name,
     };
     let ours = experiment.results.first().map(|result| result.system.as_str());
     let found = experiment.comparisons.iter().find(|one| {
         Some(one.system.as_str()) == ours
-            && one.beside.as_deref().is_some_and(is_other)
+            && one.baseline.as_deref().is_some_and(is_other)
             && matches!(one.measure, Measure::Time | Measure::Speed)
     });
     found.map_or(String::new(), |one| {
@@ -142,7 +142,7 @@ fn missed_target(comparison: &Comparison) -> String {
         _ => "",
     };
     let target = comparison.target.map(bound).unwrap_or_default();
-    format!("{measure}{} {}, target {target}", comparison.beside_what(), Ratio(&comparison.value))
+    format!("{measure}{} {}, target {target}", comparison.baseline_name(), Ratio(&comparison.value))
 }
 
 /// Returns the reason with the longest matching beginning of the name.

@@ -1,4 +1,4 @@
-//! The results, printed for people.
+//! The results, for the terminal.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -20,10 +20,10 @@ impl Display for Block<'_> {
     }
 }
 
-/// The circumstances of a run: the machine, the settings, and the missing systems.
-pub(crate) struct Circumstances<'a>(pub(crate) &'a Report);
+/// The conditions of a run: the machine, the settings, and the missing systems.
+pub(crate) struct RunConditions<'a>(pub(crate) &'a Report);
 
-impl Display for Circumstances<'_> {
+impl Display for RunConditions<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Report { machine, durability, missing, date, commit, .. } = self.0;
         let memory = machine.memory_mebibytes.map_or(String::new(), |memory| format!(", {memory} MiB"));
@@ -57,14 +57,14 @@ impl Display for Targets<'_> {
         if rows.is_empty() {
             return Ok(());
         }
-        writeln!(f, "\n{:<52} {:<34} {:>9}  {:>8}  ", "experiment", "beside", "measured", "target")?;
+        writeln!(f, "\n{:<52} {:<34} {:>9}  {:>8}  ", "experiment", "baseline", "measured", "target")?;
         for (experiment, comparison, target) in rows {
-            let beside = comparison.beside_what();
+            let baseline = comparison.baseline_name();
             let measured = format!("{:.2}", comparison.value.median);
             let verdict = verdict(comparison);
             writeln!(
                 f,
-                "{:<52} {beside:<34} {measured:>9}  {:>8}  {verdict}",
+                "{:<52} {baseline:<34} {measured:>9}  {:>8}  {verdict}",
                 experiment.name,
                 bound(target)
             )?;
@@ -96,8 +96,8 @@ pub(crate) struct Sentence<'a>(pub(crate) &'a Comparison);
 
 impl Display for Sentence<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Comparison { system, beside, measure, value, target, .. } = self.0;
-        let (other, value) = (beside.as_deref().unwrap_or_default(), Ratio(value));
+        let Comparison { system, baseline, measure, value, target, .. } = self.0;
+        let (other, value) = (baseline.as_deref().unwrap_or_default(), Ratio(value));
         match measure {
             Measure::Time => write!(f, "{system} takes {value} times the time of {other}")?,
             Measure::Speed => write!(f, "{system} does {value} times the work of {other}")?,
@@ -135,7 +135,7 @@ pub(crate) fn bound(target: Target) -> String {
     }
 }
 
-/// Formats a number for people: 1.2M, 34k, 560, 7.8.
+/// Formats a number for readers: 1.2M, 34k, 560, 7.8.
 pub(crate) fn short(value: f64) -> String {
     let (scaled, unit) = match value.abs() {
         size if size >= 1e6 => (value / 1e6, "M"),
@@ -173,7 +173,7 @@ impl Display for Ratio<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Block, Circumstances, Targets, short};
+    use super::{Block, RunConditions, Targets, short};
     use crate::report::tests::example;
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn missing_systems_are_named() {
-        let text = Circumstances(&example()).to_string();
+        let text = RunConditions(&example()).to_string();
         assert!(text.contains("not measured: PostgreSQL: left out"), "{text}");
         assert!(text.contains("SQLite: synchronous=FULL"), "{text}");
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    contestant::{Latency, Sample},
+    system::{Latency, Sample},
     data::{self, Supply},
 };
 
@@ -20,7 +20,7 @@ use crate::{
 const PAGE: usize = 1_000;
 
 /// The error of a system that supports appends only.
-const ONLY_APPENDS: &str = "this system only appends";
+const APPENDS_ONLY: &str = "this system supports appends only";
 
 /// The work of each round. Programs of other workspaces and languages receive it as JSON.
 #[derive(Clone, Debug, Serialize)]
@@ -50,7 +50,7 @@ pub(crate) enum Work {
 impl Work {
     /// Returns the same work with fewer repetitions, for systems that would take minutes: figures are per
     /// event.
-    pub(crate) fn lighter(&self) -> Self {
+    pub(crate) fn reduced(&self) -> Self {
         match *self {
             Self::Load { originator_id, events, times } => {
                 Self::Load { originator_id, events, times: times.div_ceil(10) }
@@ -77,23 +77,23 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn append(&self, events: Vec<StoredEvent>) -> impl Future<Output = Result<()>> + Send;
 
     /// Stores the event durably, unless its version is taken. Returns true if it was stored.
-    fn offer(&self, _: StoredEvent) -> impl Future<Output = Result<bool>> + Send {
-        async { bail!(ONLY_APPENDS) }
+    fn append_if_new(&self, _: StoredEvent) -> impl Future<Output = Result<bool>> + Send {
+        async { bail!(APPENDS_ONLY) }
     }
 
     /// Returns the version of an aggregate's last event, or 0 if there is none.
     fn last_version(&self, _: Uuid) -> impl Future<Output = Result<i64>> + Send {
-        async { bail!(ONLY_APPENDS) }
+        async { bail!(APPENDS_ONLY) }
     }
 
     /// Loads the events of an aggregate and returns their number.
     fn load(&self, _: Uuid) -> impl Future<Output = Result<usize>> + Send {
-        async { bail!(ONLY_APPENDS) }
+        async { bail!(APPENDS_ONLY) }
     }
 
     /// Reads at most `limit` notifications with ids greater than `after`.
     fn page(&self, _: i64, _: usize) -> impl Future<Output = Result<Page>> + Send {
-        async { bail!(ONLY_APPENDS) }
+        async { bail!(APPENDS_ONLY) }
     }
 
     /// Reads the first `events` notifications in bounded memory and returns their number.
@@ -206,7 +206,7 @@ async fn retry_each<S: Store>(store: Arc<S>, event: StoredEvent, commits: usize)
         let start = Instant::now();
         loop {
             let originator_version = store.last_version(event.originator_id).await? + 1;
-            if store.offer(StoredEvent { originator_version, ..event.clone() }).await? {
+            if store.append_if_new(StoredEvent { originator_version, ..event.clone() }).await? {
                 break;
             }
         }

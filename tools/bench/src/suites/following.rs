@@ -19,12 +19,12 @@ use es_sqlite::SqliteOptions;
 use super::fixture::Fixture;
 use crate::{
     bench::Bench,
-    contestant::Working,
+    system::StoreSystem,
     data,
     plan::Plan,
     report::Measure,
     systems::{
-        followers::{CatchUp, Create, Crowd, Live, Processing},
+        followers::{CatchUp, CreateRecorder, IdleSubscribers, DeliveryLatency, Processing},
         postgres_schema::Schema,
         recorder::RecorderStore,
     },
@@ -45,7 +45,7 @@ pub(crate) async fn run(bench: &mut Bench, directory: &Path, has_postgres: bool)
     popo.run(bench, Arc::new(|| Box::pin(async { Ok(PopoProcessRecorder::new()) }))).await?;
     let sqlite = Suite { backend: "SQLite", writers: 1, milliseconds: 1.0, within: Some(20.0) };
     let (directory, of_file) = (directory.to_owned(), number.clone());
-    let file: Create<_> = Arc::new(move || {
+    let file: CreateRecorder<_> = Arc::new(move || {
         let path = directory.join(format!("following {}.db", of_file()));
         Box::pin(async { Ok(SqliteOptions::new(path).open().await?.process_recorder().await?) })
     });
@@ -59,7 +59,7 @@ pub(crate) async fn run(bench: &mut Bench, directory: &Path, has_postgres: bool)
     ] {
         let postgres = Suite { backend, writers: 64, milliseconds: 2.0, within: Some(20.0) };
         let of_schema = number.clone();
-        let schema: Create<_> = Arc::new(move || {
+        let schema: CreateRecorder<_> = Arc::new(move || {
             let name = format!("following_{}", of_schema());
             Box::pin(async move {
                 let schema = Schema::create(&name).await?;
@@ -84,17 +84,17 @@ struct Suite {
 
 impl Suite {
     /// Runs the experiments. `create` makes a recorder on an empty datastore.
-    async fn run<R>(&self, bench: &mut Bench, create: Create<R>) -> Result<()>
+    async fn run<R>(&self, bench: &mut Bench, create: CreateRecorder<R>) -> Result<()>
     where
         R: ProcessRecorder + Clone + 'static,
     {
         self.catch_up(bench, &create).await?;
-        self.live(bench, &create).await?;
+        self.delivery_latency(bench, &create).await?;
         self.processing(bench, &create).await?;
-        self.crowd(bench, &create).await
+        self.idle_subscribers(bench, &create).await
     }
 
-    async fn catch_up<R>(&self, bench: &mut Bench, create: &Create<R>) -> Result<()>
+    async fn catch_up<R>(&self, bench: &mut Bench, create: &CreateRecorder<R>) -> Result<()>
     where
         R: ProcessRecorder + Clone + 'static,
     {
@@ -105,17 +105,17 @@ impl Suite {
         let events = Fixture::new(bench.scale).events;
         let plan = Plan::new(format!("{} catch up with {events}", self.backend), 9)
             .within(1.2, BY_HAND)
-            .beside(SMALLER, Measure::Time)
-            .beside(LARGER, Measure::Time);
+            .compare(SMALLER, Measure::Time)
+            .compare(LARGER, Measure::Time);
         let (smaller, larger) =
             const { (NonZeroUsize::new(100).unwrap(), NonZeroUsize::new(10_000).unwrap()) };
         bench
-            .compete(plan, async || {
+            .measure(plan, async || {
                 let recorder = filled(create, events).await?;
                 let page = Work::Page { after: 0, events, page: 1_000 };
                 Ok(vec![
                     CatchUp::boxed(OURS, recorder.clone(), DEFAULT_PAGE_SIZE, events),
-                    Working::boxed(BY_HAND, RecorderStore(recorder.clone()), &page),
+                    StoreSystem::boxed(BY_HAND, RecorderStore(recorder.clone()), &page),
                     CatchUp::boxed(SMALLER, recorder.clone(), smaller, events),
                     CatchUp::boxed(LARGER, recorder, larger, events),
                 ])
@@ -123,22 +123,22 @@ impl Suite {
             .await
     }
 
-    async fn live<R>(&self, bench: &mut Bench, create: &Create<R>) -> Result<()>
+    async fn delivery_latency<R>(&self, bench: &mut Bench, create: &CreateRecorder<R>) -> Result<()>
     where
         R: ProcessRecorder + Clone + 'static,
     {
         let name =
             format!("{} live, from commit to delivery, tasks that write: {}", self.backend, self.writers);
-        let plan = Plan::new(name, 9).prompt(self.milliseconds);
+        let plan = Plan::new(name, 9).median_milliseconds(self.milliseconds);
         let commits = bench.scale.pick(2_000, 100) / self.writers;
         bench
-            .compete(plan, async || {
-                Ok(vec![Live::boxed("subscription", create().await?, self.writers, commits)])
+            .measure(plan, async || {
+                Ok(vec![DeliveryLatency::boxed("subscription", create().await?, self.writers, commits)])
             })
             .await
     }
 
-    async fn processing<R>(&self, bench: &mut Bench, create: &Create<R>) -> Result<()>
+    async fn processing<R>(&self, bench: &mut Bench, create: &CreateRecorder<R>) -> Result<()>
     where
         R: ProcessRecorder + Clone + 'static,
     {
@@ -147,10 +147,10 @@ impl Suite {
         let plan = Plan::new(format!("{} processor, catching up with {events}", self.backend), 5);
         let plan = match self.within {
             Some(times) => plan.faster(times, SINGLE),
-            None => plan.beside(SINGLE, Measure::Speed),
+            None => plan.compare(SINGLE, Measure::Speed),
         };
         bench
-            .compete(plan, async || {
+            .measure(plan, async || {
                 let upstream = filled(create, events).await?;
                 let batches = Processing::boxed(
                     "processor",
@@ -165,7 +165,7 @@ impl Suite {
             .await
     }
 
-    async fn crowd<R>(&self, bench: &mut Bench, create: &Create<R>) -> Result<()>
+    async fn idle_subscribers<R>(&self, bench: &mut Bench, create: &CreateRecorder<R>) -> Result<()>
     where
         R: ProcessRecorder + Clone + 'static,
     {
@@ -175,10 +175,10 @@ impl Suite {
                 .within(1.1, ALONE);
         let commits = bench.scale.pick(20_000, 100) / self.writers;
         bench
-            .compete(plan, async || {
+            .measure(plan, async || {
                 Ok(vec![
-                    Crowd::boxed("subscribers", create().await?, SUBSCRIBERS, self.writers, commits),
-                    Crowd::boxed(ALONE, create().await?, 1, self.writers, commits),
+                    IdleSubscribers::boxed("subscribers", create().await?, SUBSCRIBERS, self.writers, commits),
+                    IdleSubscribers::boxed(ALONE, create().await?, 1, self.writers, commits),
                 ])
             })
             .await
@@ -186,7 +186,7 @@ impl Suite {
 }
 
 /// Creates a recorder that has so many notifications.
-async fn filled<R: ProcessRecorder>(create: &Create<R>, events: usize) -> Result<R> {
+async fn filled<R: ProcessRecorder>(create: &CreateRecorder<R>, events: usize) -> Result<R> {
     let recorder = create().await?;
     let aggregate = |index| data::events(data::originator(index), OF_AGGREGATE, data::STATE_SIZE);
     let mut stored = (0..).flat_map(aggregate).take(events);

@@ -9,10 +9,10 @@ use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
 use super::fixture::Fixture;
 use crate::{
     bench::Bench,
-    contestant::{Contestant, Working},
+    system::{System, StoreSystem},
     data::{Ids, STATE_SIZE, Supply},
     plan::Plan,
-    report::{Measure, Place},
+    report::{Measure, ChartPoint},
     systems::{
         bare_postgres::Connections,
         bare_sqlite::{Database, Direct, GroupCommit},
@@ -36,7 +36,7 @@ impl Amount {
     fn all(bench: &Bench, ids: Ids) -> Vec<Self> {
         let amounts = bench.scale.pick([10_000_000, 1_000_000, 0], [20_000, 2_000, 0]);
         let amount = |stored| Self { stored, fixture: Fixture::around(stored, ids) };
-        amounts.into_iter().filter(|stored| *stored <= bench.largest).map(amount).collect()
+        amounts.into_iter().filter(|stored| *stored <= bench.max_stored).map(amount).collect()
     }
 }
 
@@ -78,7 +78,7 @@ async fn run_sqlite_with(ids: Ids, bench: &mut Bench, directory: &Path) -> Resul
     const BARE: &str = "bare rusqlite";
     const GROUP: &str = "bare rusqlite, group commit";
     let datastore = datastore("SQLite", ids);
-    if !wants(bench, &datastore) {
+    if !selects(bench, &datastore) {
         return Ok(());
     }
     let amounts = Amount::all(bench, ids);
@@ -88,25 +88,25 @@ async fn run_sqlite_with(ids: Ids, bench: &mut Bench, directory: &Path) -> Resul
     for amount in &amounts {
         Database::open(&file(amount.stored))?.fill(amount.fixture.stored())?;
     }
-    let mut supplies = Supplies { ids, contestants: 0 };
+    let mut supplies = Supplies { ids, systems: 0 };
     for number in 0..WORKLOADS {
         let works: Vec<_> =
             amounts.iter().map(|amount| workloads(bench, amount.fixture)[number].clone()).collect();
         let bare = if is_concurrent(works[0].0) { GROUP } else { BARE };
         let plan = plan(ids, &datastore, works[0].0, OURS, bare, &amounts);
         bench
-            .compete(plan, async || {
-                let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
+            .measure(plan, async || {
+                let mut systems: Vec<Box<dyn System>> = Vec::new();
                 for (amount, (what, work)) in amounts.iter().zip(&works) {
                     let path = file(amount.stored);
-                    contestants.push(supplies.join(name(OURS, amount.stored), sqlite(&path).await?, work));
+                    systems.push(supplies.join(name(OURS, amount.stored), sqlite(&path).await?, work));
                     let bare = name(bare, amount.stored);
-                    contestants.push(match is_concurrent(what) {
+                    systems.push(match is_concurrent(what) {
                         true => supplies.join(bare, GroupCommit::open(&path)?, work),
                         false => supplies.join(bare, Direct::open(&path)?, work),
                     });
                 }
-                Ok(contestants)
+                Ok(systems)
             })
             .await?;
     }
@@ -125,7 +125,7 @@ async fn run_postgres_with(ids: Ids, bench: &mut Bench) -> Result<()> {
     const OURS: &str = "es-postgres";
     const BARE: &str = "bare sqlx";
     let datastore = datastore("PostgreSQL", ids);
-    if !wants(bench, &datastore) {
+    if !selects(bench, &datastore) {
         return Ok(());
     }
     let amounts = Amount::all(bench, ids);
@@ -134,21 +134,21 @@ async fn run_postgres_with(ids: Ids, bench: &mut Bench) -> Result<()> {
         let name = format!("growth {ids:?} {}", amount.stored);
         schemas.push(Schema::filled(&name, amount.fixture.stored()).await?);
     }
-    let mut supplies = Supplies { ids, contestants: 0 };
+    let mut supplies = Supplies { ids, systems: 0 };
     for number in 0..WORKLOADS {
         let works: Vec<_> =
             amounts.iter().map(|amount| workloads(bench, amount.fixture)[number].clone()).collect();
         let plan = plan(ids, &datastore, works[0].0, OURS, BARE, &amounts);
         let connections = if is_concurrent(works[0].0) { 64 } else { 1 };
         bench
-            .compete(plan, async || {
-                let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
+            .measure(plan, async || {
+                let mut systems: Vec<Box<dyn System>> = Vec::new();
                 for ((amount, schema), (_, work)) in amounts.iter().zip(&schemas).zip(&works) {
                     let bare = Connections::open(schema, connections).await?;
-                    contestants.push(supplies.join(name(OURS, amount.stored), postgres(schema).await?, work));
-                    contestants.push(supplies.join(name(BARE, amount.stored), bare, work));
+                    systems.push(supplies.join(name(OURS, amount.stored), postgres(schema).await?, work));
+                    systems.push(supplies.join(name(BARE, amount.stored), bare, work));
                 }
-                Ok(contestants)
+                Ok(systems)
             })
             .await?;
     }
@@ -163,9 +163,9 @@ fn datastore(name: &str, ids: Ids) -> String {
 }
 
 /// True if an experiment is selected. Filling takes minutes, so it is skipped otherwise.
-fn wants(bench: &Bench, datastore: &str) -> bool {
+fn selects(bench: &Bench, datastore: &str) -> bool {
     let workloads = workloads(bench, Fixture::around(0, Ids::Random));
-    workloads.iter().any(|(what, _)| bench.wants(&chart(datastore, what)))
+    workloads.iter().any(|(what, _)| bench.selects(&chart(datastore, what)))
 }
 
 /// The limit of the ratio between the largest datastore and the empty one.
@@ -187,14 +187,14 @@ fn is_concurrent(workload: &str) -> bool {
 /// Supplies for systems and experiments that store in one datastore in turns: each has its own aggregates.
 struct Supplies {
     ids: Ids,
-    contestants: u64,
+    systems: u64,
 }
 
 impl Supplies {
-    fn join<S: Store>(&mut self, name: String, store: S, work: &Work) -> Box<dyn Contestant> {
-        self.contestants += 1;
-        let supply = Supply::starting_at(self.contestants << 32).with_ids(self.ids);
-        Working::supplied(name, store, work, supply)
+    fn join<S: Store>(&mut self, name: String, store: S, work: &Work) -> Box<dyn System> {
+        self.systems += 1;
+        let supply = Supply::starting_at(self.systems << 32).with_ids(self.ids);
+        StoreSystem::supplied(name, store, work, supply)
     }
 }
 
@@ -209,18 +209,18 @@ fn plan(
 ) -> Plan {
     let chart = chart(datastore, what);
     let largest = amounts.first().map_or(0, |amount| amount.stored);
-    let places: Vec<_> = (amounts.iter())
+    let points: Vec<_> = (amounts.iter())
         .flat_map(|amount| [ours, bare].map(|system| (name(system, amount.stored), system, amount.stored)))
         .map(|(name, series, stored)| {
-            let place =
-                Place { chart: chart.clone(), axis: AXIS.into(), series: series.into(), x: stored as f64 };
-            (name, place)
+            let point =
+                ChartPoint { chart: chart.clone(), axis: AXIS.into(), series: series.into(), x: stored as f64 };
+            (name, point)
         })
         .collect();
     Plan::new(chart, ROUNDS)
         .within(slower(ids), &name(ours, 0))
-        .beside(&name(bare, largest), Measure::Time)
-        .placed(move |system| places.iter().find(|(name, _)| name == system).map(|(_, place)| place.clone()))
+        .compare(&name(bare, largest), Measure::Time)
+        .chart_points(move |system| points.iter().find(|(name, _)| name == system).map(|(_, point)| point.clone()))
 }
 
 fn name(system: &str, stored: usize) -> String {

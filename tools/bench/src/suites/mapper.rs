@@ -1,4 +1,4 @@
-//! The mapper and its memory, compared with three others:
+//! The mapper and its memory use, compared with three baselines:
 //!
 //! - serde_json writing and reading the same bytes,
 //! - with codecs: serde_json and the same codecs called one after the other, which shows what the mapper
@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::{
     bench::Bench,
     child::{self, Job},
-    contestant::{Contestant, Repeated},
+    system::{System, RepeatedCall},
     machine,
     plan::Plan,
     report::Measure,
@@ -26,7 +26,7 @@ use crate::{
         bare_json::{self, Text, Transferred},
         program::{Datastore, Program, Programs},
         python::{PYTHON_9_1, PYTHON_9_5},
-        weighed::Weighed,
+        memory_use::MemoryUse,
     },
 };
 
@@ -35,7 +35,7 @@ const BARE: &str = "serde_json";
 const TEXT: &str = "serde_json, values ready as text";
 const WITH_CODECS: &str = "serde_json, then the codecs";
 const ALL_CODECS: &str = "JSON + zlib + AES-256";
-/// Many rounds, of about a millisecond for each contestant: other load on the processor affects some of them,
+/// Many rounds, of about a millisecond for each system: other load on the processor affects some of them,
 /// and the median comes from the rest. Rounds longer than a time slice would always be affected.
 const ROUNDS: usize = 501;
 
@@ -72,28 +72,28 @@ async fn json(bench: &mut Bench, programs: &[Program]) -> Result<()> {
             .within(2.0, BARE)
             .faster(8.0, PYTHON_9_1)
             .faster(8.0, PYTHON_9_5)
-            .beside(TEXT, Measure::Time)
+            .compare(TEXT, Measure::Time)
     };
     bench
-        .compete(plan("encode"), async || {
-            let mut contestants = vec![
-                Repeated::boxed(OURS, times, || mapper.to_stored_event(black_box(&event))),
-                Repeated::boxed(BARE, times, || bare_json::write(black_box(&event))),
-                Repeated::boxed(TEXT, times, || black_box(&text).write()),
+        .measure(plan("encode"), async || {
+            let mut systems = vec![
+                RepeatedCall::boxed(OURS, times, || mapper.to_stored_event(black_box(&event))),
+                RepeatedCall::boxed(BARE, times, || bare_json::write(black_box(&event))),
+                RepeatedCall::boxed(TEXT, times, || black_box(&text).write()),
             ];
-            contestants.extend(python.contestants("encode", times / 10)?);
-            Ok(contestants)
+            systems.extend(python.systems("encode", times / 10)?);
+            Ok(systems)
         })
         .await?;
     bench
-        .compete(plan("decode"), async || {
-            let mut contestants = vec![
-                Repeated::boxed(OURS, times, || mapper.to_domain_event::<Transferred>(black_box(&stored))),
-                Repeated::boxed(BARE, times, || bare_json::read(black_box(&stored.state))),
-                Repeated::boxed(TEXT, times, || Text::read(black_box(&stored.state))),
+        .measure(plan("decode"), async || {
+            let mut systems = vec![
+                RepeatedCall::boxed(OURS, times, || mapper.to_domain_event::<Transferred>(black_box(&stored))),
+                RepeatedCall::boxed(BARE, times, || bare_json::read(black_box(&stored.state))),
+                RepeatedCall::boxed(TEXT, times, || Text::read(black_box(&stored.state))),
             ];
-            contestants.extend(python.contestants("decode", times / 10)?);
-            Ok(contestants)
+            systems.extend(python.systems("decode", times / 10)?);
+            Ok(systems)
         })
         .await
 }
@@ -107,40 +107,40 @@ async fn with_codecs(
     let mapper = codecs.mapper();
     let event = bare_json::transferred();
     let stored = mapper.to_stored_event(&event)?;
-    ensure!(codecs.read(&stored)? == event, "the mapper and the codecs are at odds");
+    ensure!(codecs.read(&stored)? == event, "the mapper and the codecs disagree");
     let times = bench.scale.pick(80, 80);
     let plan = |what: &str, times: f64| {
         let plan = Plan::new(format!("mapper {what}, {name}"), ROUNDS).within(1.15, WITH_CODECS);
         match &python {
             Some(_) if name == ALL_CODECS => {
-                plan.faster(times, PYTHON_9_5).beside(PYTHON_9_1, Measure::Speed)
+                plan.faster(times, PYTHON_9_5).compare(PYTHON_9_1, Measure::Speed)
             }
-            Some(_) => plan.beside(PYTHON_9_5, Measure::Speed).beside(PYTHON_9_1, Measure::Speed),
+            Some(_) => plan.compare(PYTHON_9_5, Measure::Speed).compare(PYTHON_9_1, Measure::Speed),
             None => plan,
         }
     };
     bench
-        .compete(plan("encode", 2.5), async || {
-            let mut contestants = vec![
-                Repeated::boxed(OURS, times, || mapper.to_stored_event(black_box(&event))),
-                Repeated::boxed(WITH_CODECS, times, || codecs.write(black_box(&event), &stored)),
+        .measure(plan("encode", 2.5), async || {
+            let mut systems = vec![
+                RepeatedCall::boxed(OURS, times, || mapper.to_stored_event(black_box(&event))),
+                RepeatedCall::boxed(WITH_CODECS, times, || codecs.write(black_box(&event), &stored)),
             ];
             if let Some(python) = &python {
-                contestants.extend(python.contestants("encode", times / 2)?);
+                systems.extend(python.systems("encode", times / 2)?);
             }
-            Ok(contestants)
+            Ok(systems)
         })
         .await?;
     bench
-        .compete(plan("decode", 4.0), async || {
-            let mut contestants = vec![
-                Repeated::boxed(OURS, times, || mapper.to_domain_event::<Transferred>(black_box(&stored))),
-                Repeated::boxed(WITH_CODECS, times, || codecs.read(black_box(&stored))),
+        .measure(plan("decode", 4.0), async || {
+            let mut systems = vec![
+                RepeatedCall::boxed(OURS, times, || mapper.to_domain_event::<Transferred>(black_box(&stored))),
+                RepeatedCall::boxed(WITH_CODECS, times, || codecs.read(black_box(&stored))),
             ];
             if let Some(python) = &python {
-                contestants.extend(python.contestants("decode", times / 4)?);
+                systems.extend(python.systems("decode", times / 4)?);
             }
-            Ok(contestants)
+            Ok(systems)
         })
         .await
 }
@@ -150,17 +150,17 @@ async fn memory(bench: &mut Bench, name: &str, choice: Choice, programs: &[Progr
     let times = bench.scale.pick(10_000, 100);
     let plan = Plan::new(format!("mapper memory, {name}"), 3);
     bench
-        .compete(plan, async || {
+        .measure(plan, async || {
             let python = choice.python(programs);
             let job = Job::Mapper(ChildJob { choice, times });
-            let mut contestants = vec![Weighed::boxed(OURS, times, job)];
+            let mut systems = vec![MemoryUse::boxed(OURS, times, job)];
             if let Some(Python { programs, datastore }) = python {
                 let work = json!({"work": "encode_and_decode", "times": times / 10});
                 for program in programs {
-                    contestants.push(program.weighed(datastore.clone(), &work)?);
+                    systems.push(program.memory_use(datastore.clone(), &work)?);
                 }
             }
-            Ok(contestants)
+            Ok(systems)
         })
         .await
 }
@@ -234,7 +234,7 @@ struct Python<'a> {
 }
 
 impl Python<'_> {
-    fn contestants(&self, direction: &str, times: usize) -> Result<Vec<Box<dyn Contestant>>> {
+    fn systems(&self, direction: &str, times: usize) -> Result<Vec<Box<dyn System>>> {
         let work = json!({"work": direction, "times": times});
         self.programs.iter().map(|program| program.boxed(self.datastore.clone(), &work)).collect()
     }

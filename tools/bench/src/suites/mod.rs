@@ -1,6 +1,6 @@
 //! The experiments: workloads, systems and targets.
 //!
-//! A suite is one function here, called by `main`. It declares the contestants of each experiment in
+//! A suite is one function here, called by `main`. It declares the systems of each experiment in
 //! `Bench::compete`.
 
 pub(crate) mod following;

@@ -1,11 +1,11 @@
-//! Memory: our recorder beside a bare hash map of shared payloads, and the Python library's.
+//! Memory: our recorder compared with a bare hash map of shared payloads and with the Python library.
 
 use anyhow::Result;
 use es_popo::PopoApplicationRecorder;
 
 use crate::{
     bench::Bench,
-    contestant::Fresh,
+    system::FreshStore,
     plan::Plan,
     systems::{
         hash_map::HashMapStore,
@@ -32,13 +32,13 @@ pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
             .faster(20.0, PYTHON_9_5);
         let ours = || RecorderStore(PopoApplicationRecorder::new());
         bench
-            .compete(plan, async || {
-                let mut contestants =
-                    vec![Fresh::boxed(OURS, ours, &work), Fresh::boxed(BARE, HashMapStore::default, &work)];
+            .measure(plan, async || {
+                let mut systems =
+                    vec![FreshStore::boxed(OURS, ours, &work), FreshStore::boxed(BARE, HashMapStore::default, &work)];
                 for python in &programs.python {
-                    contestants.push(python.boxed(Datastore::Popo, work.lighter())?);
+                    systems.push(python.boxed(Datastore::Popo, work.reduced())?);
                 }
-                Ok(contestants)
+                Ok(systems)
             })
             .await?;
     }

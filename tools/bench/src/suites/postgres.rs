@@ -15,7 +15,7 @@ use super::{
 use crate::{
     bench::Bench,
     child::{self, Job},
-    contestant::{Contestant, Working},
+    system::{System, StoreSystem},
     data::{STATE_SIZE, Supply},
     plan::Plan,
     report::Measure,
@@ -26,7 +26,7 @@ use crate::{
         program::{Datastore, Program, Programs},
         python::{PYTHON_9_1, PYTHON_9_5},
         recorder::{RecorderStore, TrackingStore},
-        weighed::Weighed,
+        memory_use::MemoryUse,
     },
     workload::{Work, do_work},
 };
@@ -51,7 +51,7 @@ const TASKS_OF_PROCESS: usize = 16;
 
 pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
     let durability = Schema::existing(FILLED)?.durability().await?;
-    bench.has_durability("PostgreSQL", &durability);
+    bench.report_durability("PostgreSQL", &durability);
     let outcome = Suite { programs }.run(bench).await;
     Schema::drop_all().await?;
     outcome
@@ -75,12 +75,12 @@ impl Suite<'_> {
 
     async fn appends(&self, bench: &mut Bench) -> Result<()> {
         for appends in Appends::ALONE {
-            let plan = appends.plan("PostgreSQL", 11).beside(PYTHON_9_5, Measure::Speed);
+            let plan = appends.plan("PostgreSQL", 11).compare(PYTHON_9_5, Measure::Speed);
             let plan = match appends.events {
                 1 => plan.within(1.15, BARE).faster(1.4, PYTHON_9_1),
                 1_000 if appends.size == STATE_SIZE => plan.within(1.1, BARE_COPY).faster(4.0, PYTHON_9_1),
                 1_000 => plan.within(1.25, BARE_COPY).faster(4.0, PYTHON_9_1),
-                _ => plan.beside(BARE_ROWS, Measure::Time).beside(PYTHON_9_1, Measure::Speed),
+                _ => plan.compare(BARE_ROWS, Measure::Time).compare(PYTHON_9_1, Measure::Speed),
             };
             let bare = match appends.events {
                 1 => BARE,
@@ -90,21 +90,21 @@ impl Suite<'_> {
             self.append(bench, plan, &appends.work(bench), &[bare]).await?;
         }
         for appends in Appends::TOGETHER {
-            let plan = appends.plan("PostgreSQL", 9).beside(PYTHON_9_5, Measure::Speed);
+            let plan = appends.plan("PostgreSQL", 9).compare(PYTHON_9_5, Measure::Speed);
             let plan = match appends.tasks {
                 64 => plan
                     .faster(25.0, PYTHON_9_1)
                     .faster(3.5, BARE_64)
-                    .steadier(BARE_64)
-                    .beside(BARE_POOL, Measure::Speed),
+                    .p99_within(BARE_64)
+                    .compare(BARE_POOL, Measure::Speed),
                 256 => plan
-                    .beside(PYTHON_9_1, Measure::Speed)
+                    .compare(PYTHON_9_1, Measure::Speed)
                     .faster(4.0, BARE_64)
-                    .beside(BARE_POOL, Measure::Speed),
+                    .compare(BARE_POOL, Measure::Speed),
                 _ => plan
-                    .beside(PYTHON_9_1, Measure::Speed)
-                    .beside(BARE_64, Measure::Speed)
-                    .beside(BARE_POOL, Measure::Speed),
+                    .compare(PYTHON_9_1, Measure::Speed)
+                    .compare(BARE_64, Measure::Speed)
+                    .compare(BARE_POOL, Measure::Speed),
             };
             self.append(bench, plan, &appends.work(bench), &[BARE_64, BARE_POOL]).await?;
         }
@@ -113,13 +113,13 @@ impl Suite<'_> {
 
     async fn append(&self, bench: &mut Bench, plan: Plan, work: &Work, bare: &[&'static str]) -> Result<()> {
         bench
-            .compete(ahead_of(plan, &self.programs.postgres), async || {
-                let mut contestants = self.ours(work).await?;
+            .measure(ahead_of(plan, &self.programs.postgres), async || {
+                let mut systems = self.ours(work).await?;
                 for &name in bare {
-                    contestants.push(bare_contestant(name, work).await?);
+                    systems.push(bare_contestant(name, work).await?);
                 }
-                self.join(&mut contestants, work).await?;
-                Ok(contestants)
+                self.join(&mut systems, work).await?;
+                Ok(systems)
             })
             .await
     }
@@ -129,30 +129,30 @@ impl Suite<'_> {
         let work = Work::Append { tasks: 1, commits: bench.scale.pick(300, 2), events: 1, size: STATE_SIZE };
         let plan = Plan::new("PostgreSQL insert with tracking, 1 task, 1 × 200 B per commit", 11)
             .within(1.25, BARE_TRACKING)
-            .beside(PYTHON_9_1, Measure::Speed)
-            .beside(PYTHON_9_5, Measure::Speed);
+            .compare(PYTHON_9_1, Measure::Speed)
+            .compare(PYTHON_9_5, Measure::Speed);
         bench
-            .compete(plan, async || {
+            .measure(plan, async || {
                 let bare = Schema::create(BARE_TRACKING).await?;
                 bare.create_table().await?;
-                let mut contestants = vec![
-                    Working::boxed(
+                let mut systems = vec![
+                    StoreSystem::boxed(
                         OURS,
                         tracking_recorder(OURS, NotificationOrdering::Serialized).await?,
                         &work,
                     ),
-                    Working::boxed(
+                    StoreSystem::boxed(
                         PARALLEL,
                         tracking_recorder(PARALLEL, NotificationOrdering::Parallel).await?,
                         &work,
                     ),
-                    Working::boxed(BARE_TRACKING, Tracking::open(&bare).await?, &work),
+                    StoreSystem::boxed(BARE_TRACKING, Tracking::open(&bare).await?, &work),
                 ];
                 for python in &self.programs.python {
                     let schema = Schema::create(python.name()).await?.name().to_owned();
-                    contestants.push(python.boxed(Datastore::Postgres { schema, is_tracked: true }, &work)?);
+                    systems.push(python.boxed(Datastore::Postgres { schema, is_tracked: true }, &work)?);
                 }
-                Ok(contestants)
+                Ok(systems)
             })
             .await
     }
@@ -161,15 +161,15 @@ impl Suite<'_> {
         let work = Work::Contend { aggregates: 4, tasks: 32, commits: bench.scale.pick(10, 2) };
         let plan = Plan::new("PostgreSQL insert, 32 tasks on 4 hot aggregates, retried until done", 9)
             .faster(1.3, BARE_64)
-            .beside(PYTHON_9_1, Measure::Speed)
-            .beside(PYTHON_9_5, Measure::Speed);
-        let plan = ahead_of(plan, &self.programs.postgres).of(PARALLEL).faster(1.3, BARE_64).bounded(200.0);
+            .compare(PYTHON_9_1, Measure::Speed)
+            .compare(PYTHON_9_5, Measure::Speed);
+        let plan = ahead_of(plan, &self.programs.postgres).subject(PARALLEL).faster(1.3, BARE_64).p99_milliseconds(200.0);
         bench
-            .compete(plan, async || {
-                let mut contestants = self.ours(&work).await?;
-                contestants.push(bare_contestant(BARE_64, &work).await?);
-                self.join(&mut contestants, &work).await?;
-                Ok(contestants)
+            .measure(plan, async || {
+                let mut systems = self.ours(&work).await?;
+                systems.push(bare_contestant(BARE_64, &work).await?);
+                self.join(&mut systems, &work).await?;
+                Ok(systems)
             })
             .await
     }
@@ -177,7 +177,7 @@ impl Suite<'_> {
     async fn processes(&self, bench: &mut Bench) -> Result<()> {
         let commits = bench.scale.pick(100, 2);
         let plan = Plan::new("PostgreSQL insert, 4 processes of 16 tasks", 11).faster(2.0, OURS);
-        let contestant = async |name, mode: Mode| {
+        let system = async |name, mode: Mode| {
             let schema = Schema::create(name).await?;
             // The table is created before the processes start.
             drop(recorder(&schema, mode.ordering()).await?);
@@ -189,10 +189,10 @@ impl Suite<'_> {
             Processes::boxed(name, events, (0..PROCESSES).map(job))
         };
         bench
-            .compete(plan, async || {
+            .measure(plan, async || {
                 Ok(vec![
-                    contestant(PARALLEL, Mode::Parallel).await?,
-                    contestant(OURS, Mode::Serialized).await?,
+                    system(PARALLEL, Mode::Parallel).await?,
+                    system(OURS, Mode::Serialized).await?,
                 ])
             })
             .await
@@ -243,7 +243,7 @@ impl Suite<'_> {
         let plan = Plan::new(format!("PostgreSQL insert, 1 task, {PAUSE} µs between calls"), 11)
             .within(1.15, BARE)
             .faster(1.0, PYTHON_9_1)
-            .beside(PYTHON_9_5, Measure::Speed);
+            .compare(PYTHON_9_5, Measure::Speed);
         self.append(bench, plan, &work, &[BARE]).await
     }
 
@@ -255,71 +255,71 @@ impl Suite<'_> {
         work: &Work,
     ) -> Result<()> {
         bench
-            .compete(ahead_of(plan, &self.programs.postgres), async || {
+            .measure(ahead_of(plan, &self.programs.postgres), async || {
                 let schema = filled.schema().await?;
-                let mut contestants = vec![
-                    Working::boxed(OURS, recorder(schema, NotificationOrdering::Serialized).await?, work),
-                    Working::boxed(PARALLEL, recorder(schema, NotificationOrdering::Parallel).await?, work),
-                    Working::boxed(BARE, Connections::open(schema, 1).await?, work),
+                let mut systems = vec![
+                    StoreSystem::boxed(OURS, recorder(schema, NotificationOrdering::Serialized).await?, work),
+                    StoreSystem::boxed(PARALLEL, recorder(schema, NotificationOrdering::Parallel).await?, work),
+                    StoreSystem::boxed(BARE, Connections::open(schema, 1).await?, work),
                 ];
                 for python in &self.programs.python {
-                    contestants.push(python.boxed(Datastore::postgres(schema.name()), work.lighter())?);
+                    systems.push(python.boxed(Datastore::postgres(schema.name()), work.reduced())?);
                 }
                 for peer in &self.programs.postgres {
-                    contestants.push(in_own_schema(peer, work.lighter()).await?);
+                    systems.push(in_own_schema(peer, work.reduced()).await?);
                 }
-                Ok(contestants)
+                Ok(systems)
             })
             .await
     }
 
     async fn memory(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {
         let events = filled.fixture.events;
-        let plan = Plan::new("PostgreSQL stream, memory", 3).lighter(memory::BOUND);
+        let plan = Plan::new("PostgreSQL stream, memory", 3).memory_within(memory::BOUND);
         bench
-            .compete(plan, async || {
+            .measure(plan, async || {
                 let schema = filled.schema().await?.name();
                 let job = Job::Postgres(ChildJob::Stream { schema: schema.to_owned(), events });
-                let mut contestants = vec![Weighed::boxed(OURS, events, job)];
+                let mut systems = vec![MemoryUse::boxed(OURS, events, job)];
                 for python in &self.programs.python {
-                    let work = Work::Stream { events }.lighter();
-                    contestants.push(python.weighed(Datastore::postgres(schema), work)?);
+                    let work = Work::Stream { events }.reduced();
+                    systems.push(python.memory_use(Datastore::postgres(schema), work)?);
                 }
-                Ok(contestants)
+                Ok(systems)
             })
             .await
     }
 
     /// Both modes, each in a schema of its own.
-    async fn ours(&self, work: &Work) -> Result<Vec<Box<dyn Contestant>>> {
+    async fn ours(&self, work: &Work) -> Result<Vec<Box<dyn System>>> {
         let (ours, parallel) = (Schema::create(OURS).await?, Schema::create(PARALLEL).await?);
         Ok(vec![
-            Working::boxed(OURS, recorder(&ours, NotificationOrdering::Serialized).await?, work),
-            Working::boxed(PARALLEL, recorder(&parallel, NotificationOrdering::Parallel).await?, work),
+            StoreSystem::boxed(OURS, recorder(&ours, NotificationOrdering::Serialized).await?, work),
+            StoreSystem::boxed(PARALLEL, recorder(&parallel, NotificationOrdering::Parallel).await?, work),
         ])
     }
 
     /// Adds the programs, each with its own schema.
-    async fn join(&self, contestants: &mut Vec<Box<dyn Contestant>>, work: &Work) -> Result<()> {
+    async fn join(&self, systems: &mut Vec<Box<dyn System>>, work: &Work) -> Result<()> {
         for program in self.programs.python.iter().chain(&self.programs.postgres) {
-            contestants.push(in_own_schema(program, work.clone()).await?);
+            systems.push(in_own_schema(program, work.clone()).await?);
         }
         Ok(())
     }
 }
 
-async fn in_own_schema(program: &Program, work: Work) -> Result<Box<dyn Contestant>> {
+async fn in_own_schema(program: &Program, work: Work) -> Result<Box<dyn System>> {
     let schema = Schema::create(program.name()).await?;
     program.boxed(Datastore::postgres(schema.name()), work)
 }
 
-async fn bare_contestant(name: &'static str, work: &Work) -> Result<Box<dyn Contestant>> {
+async fn bare_contestant(name: &'static str, work: &Work) -> Result<Box<dyn System>> {
     let schema = Schema::create(name).await?;
     schema.create_table().await?;
     Ok(match name {
-        BARE_POOL => Working::boxed(name, Pool::open(&schema), work),
-        BARE_64 => Working::boxed(name, Connections::open(&schema, CONNECTIONS).await?, work),
-        _ => Working::boxed(name, Connections::open(&schema, 1).await?, work),
+        BARE_POOL => StoreSystem::boxed(name, Pool::open(&schema), work),
+        BARE_64 => StoreSystem::boxed(name, Connections::open(&schema, CONNECTIONS).await?, work),
+        _ => StoreSystem::boxed(name, Connections::open(&schema, 1).await?, work),
     })
 }
 

@@ -64,7 +64,7 @@ impl Appends {
     }
 }
 
-/// Requires that the contestant is faster than the libraries that a user would choose instead.
+/// Requires that the system is faster than the libraries that a user would choose instead.
 pub(crate) fn ahead_of(plan: Plan, peers: &[Program]) -> Plan {
     peers.iter().fold(plan, |plan, peer| plan.faster(1.0, peer.name()))
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     bench::Bench,
     child::{self, Job},
-    contestant::{Contestant, Working},
+    system::{System, StoreSystem},
     data::{Ids, STATE_SIZE, Supply},
     plan::Plan,
     report::Measure,
@@ -28,7 +28,7 @@ use crate::{
         program::{Datastore, Programs},
         python::{PYTHON_9_1, PYTHON_9_5},
         recorder::RecorderStore,
-        weighed::Weighed,
+        memory_use::MemoryUse,
     },
     workload::{Store, Work, do_work},
 };
@@ -46,9 +46,9 @@ const TASKS_OF_PROCESS: usize = 16;
 
 pub(crate) async fn run(bench: &mut Bench, programs: &Programs, directory: &Path) -> Result<()> {
     let bare = Database::open(&directory.join("empty.db"))?;
-    bench.has_durability("bare rusqlite", &bare.durability()?);
+    bench.report_durability("bare rusqlite", &bare.durability()?);
     let synchronous = Synchronous::default();
-    bench.has_durability(OURS, &format!("SQLite {}, its default: {synchronous:?}", rusqlite::version()));
+    bench.report_durability(OURS, &format!("SQLite {}, its default: {synchronous:?}", rusqlite::version()));
 
     let suite = Suite { programs, directory };
     suite.appends(bench).await?;
@@ -70,14 +70,14 @@ impl Suite<'_> {
     async fn appends(&self, bench: &mut Bench) -> Result<()> {
         for (appends, times) in Appends::ALONE.into_iter().zip([1.3, 1.2, 1.1].into_iter().cycle()) {
             let plan = appends.plan("SQLite", 15).within(times, DIRECT).faster(1.0, PYTHON_9_1);
-            let plan = plan.beside(PYTHON_9_5, Measure::Speed).beside(BLOCKING, Measure::Time);
+            let plan = plan.compare(PYTHON_9_5, Measure::Speed).compare(BLOCKING, Measure::Time);
             self.append(bench, plan, appends).await?;
         }
         for appends in Appends::TOGETHER {
-            let plan = appends.plan("SQLite", 11).faster(0.9, GROUP).beside(PYTHON_9_1, Measure::Speed);
+            let plan = appends.plan("SQLite", 11).faster(0.9, GROUP).compare(PYTHON_9_1, Measure::Speed);
             let plan = match appends.tasks {
-                64 => plan.faster(12.0, PYTHON_9_5).faster(10.0, BLOCKING).beside(BLOCKING, Measure::P99),
-                _ => plan.beside(PYTHON_9_5, Measure::Speed).beside(BLOCKING, Measure::Speed),
+                64 => plan.faster(12.0, PYTHON_9_5).faster(10.0, BLOCKING).compare(BLOCKING, Measure::P99),
+                _ => plan.compare(PYTHON_9_5, Measure::Speed).compare(BLOCKING, Measure::Speed),
             };
             self.append(bench, plan, appends).await?;
         }
@@ -97,19 +97,19 @@ impl Suite<'_> {
     ) -> Result<()> {
         let file = |name: &str| self.file(name, label);
         bench
-            .compete(ahead_of(plan, &self.programs.sqlite), async || {
-                let mut contestants = vec![
-                    Working::boxed(OURS, ours(&file(OURS)).await?, work),
-                    Working::boxed(BLOCKING, Blocking::open(&file(BLOCKING))?, work),
+            .measure(ahead_of(plan, &self.programs.sqlite), async || {
+                let mut systems = vec![
+                    StoreSystem::boxed(OURS, ours(&file(OURS)).await?, work),
+                    StoreSystem::boxed(BLOCKING, Blocking::open(&file(BLOCKING))?, work),
                 ];
-                contestants.push(match work {
+                systems.push(match work {
                     Work::Append { tasks: 2.., .. } => {
-                        Working::boxed(GROUP, GroupCommit::open(&file(GROUP))?, work)
+                        StoreSystem::boxed(GROUP, GroupCommit::open(&file(GROUP))?, work)
                     }
-                    _ => Working::boxed(DIRECT, Direct::open(&file(DIRECT))?, work),
+                    _ => StoreSystem::boxed(DIRECT, Direct::open(&file(DIRECT))?, work),
                 });
-                self.join(&mut contestants, label, work)?;
-                Ok(contestants)
+                self.join(&mut systems, label, work)?;
+                Ok(systems)
             })
             .await
     }
@@ -117,25 +117,25 @@ impl Suite<'_> {
     async fn contention(&self, bench: &mut Bench) -> Result<()> {
         let work = Work::Contend { aggregates: 4, tasks: 32, commits: bench.scale.pick(10, 2) };
         let plan = Plan::new("SQLite insert, 32 tasks on 4 hot aggregates, retried until done", 11)
-            .beside(BLOCKING, Measure::Speed)
-            .beside(PYTHON_9_1, Measure::Speed)
-            .beside(PYTHON_9_5, Measure::Speed);
+            .compare(BLOCKING, Measure::Speed)
+            .compare(PYTHON_9_1, Measure::Speed)
+            .compare(PYTHON_9_5, Measure::Speed);
         bench
-            .compete(ahead_of(plan, &self.programs.sqlite), async || {
-                let mut contestants = vec![
-                    Working::boxed(OURS, ours(&self.file(OURS, "hot")).await?, &work),
-                    Working::boxed(BLOCKING, Blocking::open(&self.file(BLOCKING, "hot"))?, &work),
+            .measure(ahead_of(plan, &self.programs.sqlite), async || {
+                let mut systems = vec![
+                    StoreSystem::boxed(OURS, ours(&self.file(OURS, "hot")).await?, &work),
+                    StoreSystem::boxed(BLOCKING, Blocking::open(&self.file(BLOCKING, "hot"))?, &work),
                 ];
-                self.join(&mut contestants, "hot", &work)?;
-                Ok(contestants)
+                self.join(&mut systems, "hot", &work)?;
+                Ok(systems)
             })
             .await
     }
 
     async fn processes(&self, bench: &mut Bench) -> Result<()> {
         let commits = bench.scale.pick(20, 2);
-        let plan = Plan::new("SQLite insert, 4 processes of 16 tasks", 11).beside(BLOCKING, Measure::Speed);
-        let contestant = |name, system: System| {
+        let plan = Plan::new("SQLite insert, 4 processes of 16 tasks", 11).compare(BLOCKING, Measure::Speed);
+        let system = |name, system: ChildSystem| {
             let database = self.file(name, "processes");
             // The table is created before the processes start.
             drop(Database::open(&database)?);
@@ -147,8 +147,8 @@ impl Suite<'_> {
             Processes::boxed(name, events, (0..PROCESSES).map(job))
         };
         bench
-            .compete(plan, async || {
-                Ok(vec![contestant(OURS, System::Ours)?, contestant(BLOCKING, System::Blocking)?])
+            .measure(plan, async || {
+                Ok(vec![system(OURS, ChildSystem::Ours)?, system(BLOCKING, ChildSystem::Blocking)?])
             })
             .await
     }
@@ -170,7 +170,7 @@ impl Suite<'_> {
     }
 
     async fn read(&self, bench: &mut Bench, name: String, filled: &Filled, work: &Work) -> Result<()> {
-        let plan = Plan::new(name, 11).within(1.2, DIRECT).beside(BLOCKING, Measure::Time);
+        let plan = Plan::new(name, 11).within(1.2, DIRECT).compare(BLOCKING, Measure::Time);
         let plan = plan.faster(8.0, PYTHON_9_1).faster(8.0, PYTHON_9_5);
         self.compete_for_reads(bench, plan, filled, work).await
     }
@@ -183,21 +183,21 @@ impl Suite<'_> {
         work: &Work,
     ) -> Result<()> {
         bench
-            .compete(ahead_of(plan, &self.programs.sqlite), async || {
+            .measure(ahead_of(plan, &self.programs.sqlite), async || {
                 let path = filled.path()?;
-                let mut contestants = vec![
-                    Working::boxed(OURS, ours(path).await?, work),
-                    Working::boxed(DIRECT, Direct::open(path)?, work),
-                    Working::boxed(BLOCKING, Blocking::open(path)?, work),
+                let mut systems = vec![
+                    StoreSystem::boxed(OURS, ours(path).await?, work),
+                    StoreSystem::boxed(DIRECT, Direct::open(path)?, work),
+                    StoreSystem::boxed(BLOCKING, Blocking::open(path)?, work),
                 ];
                 for python in &self.programs.python {
-                    contestants.push(python.boxed(Datastore::sqlite(path), work.lighter())?);
+                    systems.push(python.boxed(Datastore::sqlite(path), work.reduced())?);
                 }
                 for peer in &self.programs.sqlite {
                     let path = self.file(peer.name(), "reads");
-                    contestants.push(peer.boxed(Datastore::sqlite(&path), work.lighter())?);
+                    systems.push(peer.boxed(Datastore::sqlite(&path), work.reduced())?);
                 }
-                Ok(contestants)
+                Ok(systems)
             })
             .await
     }
@@ -212,19 +212,19 @@ impl Suite<'_> {
         let insert =
             Work::Append { tasks: 1, commits: bench.scale.pick(2_000, 2), events: 1, size: STATE_SIZE };
         for (name, work) in [("insert, 1 task, 1 × 200 B per commit", insert), ("load, 10 events", load)] {
-            let plan = Plan::new(format!("SQLite :memory: {name}"), 15).beside(DIRECT, Measure::Time);
+            let plan = Plan::new(format!("SQLite :memory: {name}"), 15).compare(DIRECT, Measure::Time);
             let plan = plan.faster(1.5, PYTHON_9_1).faster(1.5, PYTHON_9_5);
             bench
-                .compete(plan, async || {
+                .measure(plan, async || {
                     let path = Path::new(":memory:");
-                    let mut contestants = vec![
-                        Working::boxed(OURS, ours(path).await?, &work),
-                        Working::boxed(DIRECT, Direct::open(path)?, &work),
+                    let mut systems = vec![
+                        StoreSystem::boxed(OURS, ours(path).await?, &work),
+                        StoreSystem::boxed(DIRECT, Direct::open(path)?, &work),
                     ];
                     for python in &self.programs.python {
-                        contestants.push(python.boxed(Datastore::sqlite(path), work.lighter())?);
+                        systems.push(python.boxed(Datastore::sqlite(path), work.reduced())?);
                     }
-                    Ok(contestants)
+                    Ok(systems)
                 })
                 .await?;
         }
@@ -239,41 +239,41 @@ impl Suite<'_> {
         let warm = vec![filled.fixture.originator(0); times];
         for (name, work) in [("10 events, cold", load(cold)), ("10 events, warm", load(warm))] {
             let plan = Plan::new(format!("SQLite load, {name}, {PAUSE} µs between calls"), 11);
-            let plan = plan.beside(DIRECT, Measure::Time).beside(BLOCKING, Measure::Time);
+            let plan = plan.compare(DIRECT, Measure::Time).compare(BLOCKING, Measure::Time);
             let plan = plan.faster(1.5, PYTHON_9_1).faster(1.5, PYTHON_9_5);
             self.compete_for_reads(bench, plan, filled, &work).await?;
         }
         let work = Work::PacedAppend { commits: bench.scale.pick(300, 2), pause: PAUSE };
         let plan = Plan::new(format!("SQLite insert, 1 task, {PAUSE} µs between calls"), 15)
             .within(1.3, DIRECT)
-            .beside(BLOCKING, Measure::Time)
+            .compare(BLOCKING, Measure::Time)
             .faster(1.0, PYTHON_9_1)
-            .beside(PYTHON_9_5, Measure::Speed);
+            .compare(PYTHON_9_5, Measure::Speed);
         self.compete_for_appends(bench, plan, "paced", &work).await
     }
 
     async fn memory(&self, bench: &mut Bench, filled: &Filled) -> Result<()> {
         let events = filled.fixture.events;
-        let plan = Plan::new("SQLite stream, memory", 3).lighter(memory::BOUND);
+        let plan = Plan::new("SQLite stream, memory", 3).memory_within(memory::BOUND);
         bench
-            .compete(plan, async || {
+            .measure(plan, async || {
                 let database = filled.path()?;
                 let job = ChildJob::Stream { database: database.to_owned(), events };
-                let mut contestants = vec![Weighed::boxed(OURS, events, Job::Sqlite(job))];
+                let mut systems = vec![MemoryUse::boxed(OURS, events, Job::Sqlite(job))];
                 for python in &self.programs.python {
-                    let work = Work::Stream { events }.lighter();
-                    contestants.push(python.weighed(Datastore::sqlite(database), work)?);
+                    let work = Work::Stream { events }.reduced();
+                    systems.push(python.memory_use(Datastore::sqlite(database), work)?);
                 }
-                Ok(contestants)
+                Ok(systems)
             })
             .await
     }
 
     /// Adds the programs, each with its own database file.
-    fn join(&self, contestants: &mut Vec<Box<dyn Contestant>>, label: &str, work: &Work) -> Result<()> {
+    fn join(&self, systems: &mut Vec<Box<dyn System>>, label: &str, work: &Work) -> Result<()> {
         for program in self.programs.python.iter().chain(&self.programs.sqlite) {
             let datastore = Datastore::sqlite(&self.file(program.name(), label));
-            contestants.push(program.boxed(datastore, work)?);
+            systems.push(program.boxed(datastore, work)?);
         }
         Ok(())
     }
@@ -314,12 +314,12 @@ pub(crate) enum ChildJob {
     /// Streams all notifications.
     Stream { database: PathBuf, events: usize },
     /// Commits single events from several tasks; `first` is the first aggregate of this process.
-    Append { database: PathBuf, system: System, commits: usize, first: u64 },
+    Append { database: PathBuf, system: ChildSystem, commits: usize, first: u64 },
 }
 
 /// Systems that are measured in several processes.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub(crate) enum System {
+pub(crate) enum ChildSystem {
     Ours,
     Blocking,
 }
@@ -330,10 +330,10 @@ impl ChildJob {
             Self::Stream { database, events } => {
                 memory::serve_stream(&ours(&database).await?.0, events).await
             }
-            Self::Append { database, system: System::Ours, commits, first } => {
+            Self::Append { database, system: ChildSystem::Ours, commits, first } => {
                 serve_appends(ours(&database).await?, commits, first).await
             }
-            Self::Append { database, system: System::Blocking, commits, first } => {
+            Self::Append { database, system: ChildSystem::Blocking, commits, first } => {
                 serve_appends(Blocking::open(&database)?, commits, first).await
             }
         }

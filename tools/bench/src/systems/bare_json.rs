@@ -135,7 +135,7 @@ impl<'a, D> Tagged<'a, D> {
     }
 
     fn named(self, name: &str) -> Result<D> {
-        ensure!(self.name == name, "{:?} stands where {name:?} is expected", self.name);
+        ensure!(self.name == name, "found {:?}, expected {name:?}", self.name);
         Ok(self.data)
     }
 }

@@ -124,7 +124,7 @@ impl Store for Connections {
         Ok(())
     }
 
-    async fn offer(&self, event: StoredEvent) -> Result<bool> {
+    async fn append_if_new(&self, event: StoredEvent) -> Result<bool> {
         let mut connection = self.take().await?;
         match insert(&event).fetch_one(connection.get()?).await {
             Ok(_) => Ok(true),

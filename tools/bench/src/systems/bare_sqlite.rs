@@ -93,7 +93,7 @@ impl Database {
         Ok(ids)
     }
 
-    fn offer(&mut self, event: StoredEvent) -> Result<bool> {
+    fn append_if_new(&mut self, event: StoredEvent) -> Result<bool> {
         match insert(&self.0, std::iter::once(event)) {
             Ok(_) => Ok(true),
             Err(error) if is_conflict(&error) => Ok(false),
@@ -169,8 +169,8 @@ impl Store for Direct {
         Ok(())
     }
 
-    async fn offer(&self, event: StoredEvent) -> Result<bool> {
-        locked(&self.0, |database| database.offer(event))
+    async fn append_if_new(&self, event: StoredEvent) -> Result<bool> {
+        locked(&self.0, |database| database.append_if_new(event))
     }
 
     async fn last_version(&self, originator_id: Uuid) -> Result<i64> {
@@ -209,8 +209,8 @@ impl Store for Blocking {
         Ok(())
     }
 
-    async fn offer(&self, event: StoredEvent) -> Result<bool> {
-        self.call(move |database| database.offer(event)).await
+    async fn append_if_new(&self, event: StoredEvent) -> Result<bool> {
+        self.call(move |database| database.append_if_new(event)).await
     }
 
     async fn last_version(&self, originator_id: Uuid) -> Result<i64> {
@@ -276,7 +276,7 @@ impl Store for GroupCommit {
         Ok(())
     }
 
-    async fn offer(&self, _: StoredEvent) -> Result<bool> {
+    async fn append_if_new(&self, _: StoredEvent) -> Result<bool> {
         Err(anyhow!("the group commit knows no conflicts"))
     }
 

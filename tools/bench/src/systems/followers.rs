@@ -20,22 +20,22 @@ use uuid::Uuid;
 
 use super::recorder::RecorderStore;
 use crate::{
-    contestant::{BoxFuture, Contestant, Latency, Sample},
+    system::{BoxFuture, System, Latency, Sample},
     data::{STATE_SIZE, Supply},
     workload::{Work, do_work},
 };
 
 /// A topic that no event has.
-const NOTHING: Topic = Topic::from_static("bank:Account.Nothing");
+const UNUSED_TOPIC: Topic = Topic::from_static("bank:Account.Nothing");
 
 /// Creates a recorder on an empty datastore.
-pub(crate) type Create<R> = Arc<dyn Fn() -> BoxFuture<'static, R> + Send + Sync>;
+pub(crate) type CreateRecorder<R> = Arc<dyn Fn() -> BoxFuture<'static, R> + Send + Sync>;
 
 /// The time for a thousand subscribers to read the existing events.
-const SETTLING: Duration = Duration::from_secs(5);
+const SETTLE_TIME: Duration = Duration::from_secs(5);
 
-/// The timeout, after which something must be wrong.
-const TOO_LONG: Duration = Duration::from_secs(600);
+/// The timeout, far longer than any measurement.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A subscription that reads from the beginning to the end.
 pub(crate) struct CatchUp<R> {
@@ -51,12 +51,12 @@ impl<R: ApplicationRecorder + Clone + 'static> CatchUp<R> {
         recorder: R,
         page_size: NonZeroUsize,
         events: usize,
-    ) -> Box<dyn Contestant> {
+    ) -> Box<dyn System> {
         Box::new(Self { name, recorder, page_size, events })
     }
 }
 
-impl<R: ApplicationRecorder + Clone + 'static> Contestant for CatchUp<R> {
+impl<R: ApplicationRecorder + Clone + 'static> System for CatchUp<R> {
     fn name(&self) -> &str {
         self.name
     }
@@ -79,8 +79,8 @@ impl<R: ApplicationRecorder + Clone + 'static> Contestant for CatchUp<R> {
     }
 }
 
-/// The time from the acknowledgement of a commit until a subscriber has its events.
-pub(crate) struct Live<R> {
+/// The time from the acknowledgement of a commit to the delivery of its events to a subscriber.
+pub(crate) struct DeliveryLatency<R> {
     name: &'static str,
     recorder: R,
     writers: usize,
@@ -88,13 +88,13 @@ pub(crate) struct Live<R> {
     supply: Supply,
 }
 
-impl<R: ApplicationRecorder + Clone + 'static> Live<R> {
+impl<R: ApplicationRecorder + Clone + 'static> DeliveryLatency<R> {
     pub(crate) fn boxed(
         name: &'static str,
         recorder: R,
         writers: usize,
         commits: usize,
-    ) -> Box<dyn Contestant> {
+    ) -> Box<dyn System> {
         Box::new(Self { name, recorder, writers, commits, supply: Supply::default() })
     }
 
@@ -144,7 +144,7 @@ async fn acknowledge<R: ApplicationRecorder>(
     Ok(acknowledged)
 }
 
-impl<R: ApplicationRecorder + Clone + 'static> Contestant for Live<R> {
+impl<R: ApplicationRecorder + Clone + 'static> System for DeliveryLatency<R> {
     fn name(&self) -> &str {
         self.name
     }
@@ -158,7 +158,7 @@ impl<R: ApplicationRecorder + Clone + 'static> Contestant for Live<R> {
 pub(crate) struct Processing<R> {
     name: &'static str,
     upstream: R,
-    create: Create<R>,
+    create: CreateRecorder<R>,
     batch_size: NonZeroUsize,
     events: usize,
 }
@@ -167,10 +167,10 @@ impl<R: ProcessRecorder + Clone + 'static> Processing<R> {
     pub(crate) fn boxed(
         name: &'static str,
         upstream: R,
-        create: Create<R>,
+        create: CreateRecorder<R>,
         batch_size: NonZeroUsize,
         events: usize,
-    ) -> Box<dyn Contestant> {
+    ) -> Box<dyn System> {
         Box::new(Self { name, upstream, create, batch_size, events })
     }
 
@@ -181,14 +181,14 @@ impl<R: ProcessRecorder + Clone + 'static> Processing<R> {
             .batch_size(self.batch_size);
         let start = Instant::now();
         let running = tokio::spawn(async move { processor.run().await });
-        downstream.wait("bank", last, TOO_LONG).await?;
+        downstream.wait("bank", last, TIMEOUT).await?;
         let elapsed = start.elapsed();
         running.abort();
         Ok(sample(self.events, elapsed, None))
     }
 }
 
-impl<R: ProcessRecorder + Clone + 'static> Contestant for Processing<R> {
+impl<R: ProcessRecorder + Clone + 'static> System for Processing<R> {
     fn name(&self) -> &str {
         self.name
     }
@@ -203,8 +203,8 @@ async fn notice(notification: Notification) -> Result<Vec<StoredEvent>, Infallib
     Ok(vec![StoredEvent { originator_id, ..notification.event }])
 }
 
-/// Commits while so many subscribers wait for other events.
-pub(crate) struct Crowd<R> {
+/// Commits while many subscribers wait for other events.
+pub(crate) struct IdleSubscribers<R> {
     name: &'static str,
     recorder: R,
     store: Arc<RecorderStore<R>>,
@@ -213,14 +213,14 @@ pub(crate) struct Crowd<R> {
     supply: Supply,
 }
 
-impl<R: ApplicationRecorder + Clone + 'static> Crowd<R> {
+impl<R: ApplicationRecorder + Clone + 'static> IdleSubscribers<R> {
     pub(crate) fn boxed(
         name: &'static str,
         recorder: R,
         subscribers: usize,
         writers: usize,
         commits: usize,
-    ) -> Box<dyn Contestant> {
+    ) -> Box<dyn System> {
         let work = Work::Append { tasks: writers, commits, events: 1, size: STATE_SIZE };
         let store = Arc::new(RecorderStore(recorder.clone()));
         Box::new(Self { name, recorder, store, subscribers, work, supply: Supply::default() })
@@ -230,12 +230,12 @@ impl<R: ApplicationRecorder + Clone + 'static> Crowd<R> {
         let position = self.recorder.max_notification_id().await?.unwrap_or(0);
         let subscribers: Vec<_> = (0..self.subscribers)
             .map(|_| {
-                let mut subscription = self.recorder.subscribe(position, [NOTHING]).poll_interval(TOO_LONG);
+                let mut subscription = self.recorder.subscribe(position, [UNUSED_TOPIC]).poll_interval(TIMEOUT);
                 tokio::spawn(async move { while let Ok(Some(_)) = subscription.next_page().await {} })
             })
             .collect();
         // Each reads the existing events once. Only the cost of waiting subscribers is measured.
-        tokio::time::sleep(SETTLING).await;
+        tokio::time::sleep(SETTLE_TIME).await;
         let sample = do_work(&self.store, &self.work, &self.supply).await;
         for subscriber in subscribers {
             subscriber.abort();
@@ -246,7 +246,7 @@ impl<R: ApplicationRecorder + Clone + 'static> Crowd<R> {
     }
 }
 
-impl<R: ApplicationRecorder + Clone + 'static> Contestant for Crowd<R> {
+impl<R: ApplicationRecorder + Clone + 'static> System for IdleSubscribers<R> {
     fn name(&self) -> &str {
         self.name
     }

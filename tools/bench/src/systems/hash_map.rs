@@ -33,7 +33,7 @@ impl Store for HashMapStore {
         Ok(())
     }
 
-    async fn offer(&self, event: StoredEvent) -> Result<bool> {
+    async fn append_if_new(&self, event: StoredEvent) -> Result<bool> {
         let mut stored = self.events.write().unwrap_or_else(PoisonError::into_inner);
         let aggregate = stored.by_originator.entry(event.originator_id).or_default();
         if aggregate.last().is_some_and(|last| last.originator_version >= event.originator_version) {

@@ -11,4 +11,4 @@ pub(crate) mod processes;
 pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod recorder;
-pub(crate) mod weighed;
+pub(crate) mod memory_use;

@@ -52,15 +52,15 @@ fn build(package: &str, target: &Path) -> Result<PathBuf> {
         .env("CARGO_TARGET_DIR", target)
         .output()
         .context("cannot run cargo")?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "it cannot be built: {}", first_error(&complaint));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the build failed: {}", first_error(&errors));
     Ok(target.join("release").join(package))
 }
 
 /// Returns the line with the reason from the output of cargo.
-fn first_error(complaint: &str) -> &str {
-    let mut lines = complaint.lines().map(str::trim);
-    lines.find(|line| line.starts_with("error") || line.starts_with("Error")).unwrap_or("no reason was given")
+fn first_error(errors: &str) -> &str {
+    let mut lines = errors.lines().map(str::trim);
+    lines.find(|line| line.starts_with("error") || line.starts_with("Error")).unwrap_or("no error message")
 }
 
 /// Returns the version of a package in a lock file.
@@ -81,14 +81,14 @@ mod tests {
             assert!(!version(&lock, peer.library).unwrap().is_empty());
             assert!(version(&lock, peer.package).is_ok());
         }
-        assert!(version(&lock, "a package that nobody has").is_err());
+        assert!(version(&lock, "an unknown package").is_err());
     }
 
     #[test]
     fn the_error_is_found_in_the_output_of_cargo() {
-        let said =
+        let output =
             "   Compiling one\nerror: failed to run custom build command\n  Error: Could not find `protoc`";
-        assert_eq!(first_error(said), "error: failed to run custom build command");
-        assert_eq!(first_error("killed"), "no reason was given");
+        assert_eq!(first_error(output), "error: failed to run custom build command");
+        assert_eq!(first_error("killed"), "no error message");
     }
 }

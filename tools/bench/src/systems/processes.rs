@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     child::{Child, Job},
-    contestant::{BoxFuture, Contestant, Sample},
+    system::{BoxFuture, System, Sample},
 };
 
 /// Processes that start each round on request.
@@ -22,7 +22,7 @@ impl Processes {
         name: impl Into<String>,
         events: usize,
         jobs: impl IntoIterator<Item = Job>,
-    ) -> Result<Box<dyn Contestant>> {
+    ) -> Result<Box<dyn System>> {
         let children = jobs.into_iter().map(|job| Child::spawn(&job)).collect::<Result<_>>()?;
         Ok(Box::new(Self { name: name.into(), children, events }))
     }
@@ -40,7 +40,7 @@ impl Processes {
     }
 }
 
-impl Contestant for Processes {
+impl System for Processes {
     fn name(&self) -> &str {
         &self.name
     }

@@ -22,7 +22,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::contestant::{BoxFuture, Contestant, Latency, Sample};
+use crate::system::{BoxFuture, System, Latency, Sample};
 
 /// The datastore that a program opens.
 #[derive(Clone, Debug, Serialize)]
@@ -83,18 +83,18 @@ impl Program {
         &self.name
     }
 
-    /// Makes it a contestant. It is started with the first round.
-    pub(crate) fn boxed(&self, datastore: Datastore, work: impl Serialize) -> Result<Box<dyn Contestant>> {
+    /// Returns the program as a system, started with the first round.
+    pub(crate) fn boxed(&self, datastore: Datastore, work: impl Serialize) -> Result<Box<dyn System>> {
         let work = serde_json::to_string(&work)?;
         let program = self.clone();
-        Ok(Box::new(External { program, datastore, work, running: None, is_weighed: false }))
+        Ok(Box::new(External { program, datastore, work, running: None, measures_memory: false }))
     }
 
-    /// Makes it a contestant whose memory is measured: it is started again for each round.
-    pub(crate) fn weighed(&self, datastore: Datastore, work: impl Serialize) -> Result<Box<dyn Contestant>> {
+    /// Returns the program as a system whose memory use is measured: it is started again for each round.
+    pub(crate) fn memory_use(&self, datastore: Datastore, work: impl Serialize) -> Result<Box<dyn System>> {
         let work = serde_json::to_string(&work)?;
         let program = self.clone();
-        Ok(Box::new(External { program, datastore, work, running: None, is_weighed: true }))
+        Ok(Box::new(External { program, datastore, work, running: None, measures_memory: true }))
     }
 }
 
@@ -103,7 +103,7 @@ struct External {
     datastore: Datastore,
     work: String,
     running: Option<Running>,
-    is_weighed: bool,
+    measures_memory: bool,
 }
 
 impl External {
@@ -113,17 +113,17 @@ impl External {
             None => self.running.insert(Running::start(&self.program, &self.datastore)?),
         };
         let Measured { events, seconds, p50, p99, mebibytes } = running.ask(&self.work)?;
-        ensure!(events > 0 && seconds > 0.0, "it measured {events} events in {seconds} s");
+        ensure!(events > 0 && seconds > 0.0, "the program reported {events} events in {seconds} s");
         let latency = p50.zip(p99).map(|(p50, p99)| Latency { p50, p99 });
-        let mebibytes = mebibytes.filter(|_| self.is_weighed);
-        if self.is_weighed {
+        let mebibytes = mebibytes.filter(|_| self.measures_memory);
+        if self.measures_memory {
             self.running = None;
         }
         Ok(Sample { events, elapsed: Duration::from_secs_f64(seconds), latency, mebibytes })
     }
 }
 
-impl Contestant for External {
+impl System for External {
     fn name(&self) -> &str {
         self.program.name()
     }
@@ -142,7 +142,7 @@ impl Contestant for External {
     }
 }
 
-/// A program that has opened its datastore. It ends when this is dropped.
+/// A program that has opened its datastore. It is killed when this is dropped.
 struct Running {
     process: Child,
     requests: ChildStdin,
@@ -174,28 +174,28 @@ enum Answer<T> {
 impl Running {
     fn start(program: &Program, datastore: &Datastore) -> Result<Self> {
         let command = program.command.as_ref().map_err(|reason| anyhow!("{reason}"))?;
-        let (executable, arguments) = command.split_first().context("there is no command")?;
+        let (executable, arguments) = command.split_first().context("the command is empty")?;
         let mut process = Command::new(executable)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", executable.display()))?;
-        let requests = process.stdin.take().context("it has no input")?;
-        let answers = BufReader::new(process.stdout.take().context("it has no output")?);
+        let requests = process.stdin.take().context("the program has no standard input")?;
+        let answers = BufReader::new(process.stdout.take().context("the program has no standard output")?);
         let mut running = Self { process, requests, answers, settings: String::new() };
         running.settings = running.ask::<Opened>(&serde_json::to_string(datastore)?)?.settings;
         Ok(running)
     }
 
     fn ask<T: DeserializeOwned>(&mut self, request: &str) -> Result<T> {
-        writeln!(self.requests, "{request}").context("it is gone")?;
+        writeln!(self.requests, "{request}").context("the program has exited")?;
         let mut line = String::new();
         while !line.starts_with('{') {
             line.clear();
-            ensure!(self.answers.read_line(&mut line)? > 0, "it ended before it answered");
+            ensure!(self.answers.read_line(&mut line)? > 0, "the program exited without an answer");
         }
-        match serde_json::from_str(&line).with_context(|| format!("it answered {line:?}"))? {
+        match serde_json::from_str(&line).with_context(|| format!("the program answered {line:?}"))? {
             Answer::Value(value) => Ok(value),
             Answer::Error { error } => bail!("{error}"),
         }
@@ -213,10 +213,10 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use super::{Datastore, Program};
-    use crate::{contestant::Contestant, workload::Work};
+    use crate::{system::System, workload::Work};
 
     /// Creates a program that answers with these lines, one by one.
-    fn answering(lines: &[&str]) -> Box<dyn Contestant> {
+    fn answering(lines: &[&str]) -> Box<dyn System> {
         let script: String = lines.iter().map(|line| format!("read _; echo '{line}'; ")).collect();
         let command = ["sh", "-c", &script].map(Into::into).to_vec();
         Program::new("a program", Ok(command)).boxed(Datastore::Popo, Work::Stream { events: 2 }).unwrap()

@@ -28,7 +28,7 @@ pub(crate) fn programs(environments: Option<&Path>) -> Vec<Program> {
 /// Returns the interpreter of a complete environment, recognized by the file that is written last.
 fn interpreter(environment: &Path) -> Result<PathBuf> {
     let is_complete = environment.join("installed.txt").is_file();
-    ensure!(is_complete, "{} was not made, or not to its end", environment.display());
+    ensure!(is_complete, "{} is not a complete virtual environment", environment.display());
     Ok(environment.join("bin").join("python"))
 }
 
@@ -40,7 +40,7 @@ mod tests {
     fn an_environment_is_used_once_it_has_everything() {
         let directory = tempfile::tempdir().unwrap();
         let error = interpreter(directory.path()).unwrap_err().to_string();
-        assert!(error.ends_with("was not made, or not to its end"), "{error}");
+        assert!(error.ends_with("is not a complete virtual environment"), "{error}");
         std::fs::write(directory.path().join("installed.txt"), "").unwrap();
         assert!(interpreter(directory.path()).unwrap().ends_with("bin/python"));
     }

@@ -24,7 +24,7 @@ impl<R: ApplicationRecorder + 'static> Store for RecorderStore<R> {
         Ok(())
     }
 
-    async fn offer(&self, event: StoredEvent) -> Result<bool> {
+    async fn append_if_new(&self, event: StoredEvent) -> Result<bool> {
         match self.0.insert_events(vec![event]).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_conflict() => Ok(false),

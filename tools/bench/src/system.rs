@@ -1,4 +1,4 @@
-//! Contestants of an experiment, and their measurements.
+//! Systems of an experiment, and their measurements.
 
 use std::{
     future::{Future, ready},
@@ -16,7 +16,7 @@ use crate::{
     workload::{Store, Work, do_work},
 };
 
-/// The measurements of one round of one contestant.
+/// The measurements of one round of one system.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) events: usize,
@@ -33,14 +33,14 @@ pub(crate) struct Latency {
     pub(crate) p99: f64,
 }
 
-/// A future on the heap: contestants of different types are in one list.
+/// A boxed future: systems of different types are in one list.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// A participant of an experiment.
-pub(crate) trait Contestant {
+/// A measured system in an experiment.
+pub(crate) trait System {
     fn name(&self) -> &str;
 
-    /// Does the work of a round, once.
+    /// Does the work of one round.
     fn round(&mut self) -> BoxFuture<'_, Sample>;
 
     /// True if a failure does not end the experiment; the failure is listed in the results.
@@ -48,38 +48,38 @@ pub(crate) trait Contestant {
         false
     }
 
-    /// The meaning of a commit, known once it runs; absent where the suite records it.
+    /// Returns the durability settings, known after the first round; absent where the suite records them.
     fn durability(&self) -> Option<&str> {
         None
     }
 }
 
 /// A store with its workload.
-pub(crate) struct Working<S> {
+pub(crate) struct StoreSystem<S> {
     name: String,
     store: Arc<S>,
     work: Work,
     supply: Supply,
 }
 
-impl<S: Store> Working<S> {
-    pub(crate) fn boxed(name: impl Into<String>, store: S, work: &Work) -> Box<dyn Contestant> {
+impl<S: Store> StoreSystem<S> {
+    pub(crate) fn boxed(name: impl Into<String>, store: S, work: &Work) -> Box<dyn System> {
         Self::supplied(name, store, work, Supply::default())
     }
 
-    /// Creates a contestant with its own supply: contestants that store in one datastore need different
+    /// Creates a system with its own supply: systems that store in one datastore need different
     /// aggregates.
     pub(crate) fn supplied(
         name: impl Into<String>,
         store: S,
         work: &Work,
         supply: Supply,
-    ) -> Box<dyn Contestant> {
+    ) -> Box<dyn System> {
         Box::new(Self { name: name.into(), store: Arc::new(store), work: work.clone(), supply })
     }
 }
 
-impl<S: Store> Contestant for Working<S> {
+impl<S: Store> System for StoreSystem<S> {
     fn name(&self) -> &str {
         &self.name
     }
@@ -90,19 +90,19 @@ impl<S: Store> Contestant for Working<S> {
 }
 
 /// A store that is created again for each round, so that it does not grow from round to round.
-pub(crate) struct Fresh<F> {
+pub(crate) struct FreshStore<F> {
     name: String,
     create: F,
     work: Work,
 }
 
-impl<'a, S: Store, F: Fn() -> S + Send + Sync + 'a> Fresh<F> {
-    pub(crate) fn boxed(name: impl Into<String>, create: F, work: &Work) -> Box<dyn Contestant + 'a> {
+impl<'a, S: Store, F: Fn() -> S + Send + Sync + 'a> FreshStore<F> {
+    pub(crate) fn boxed(name: impl Into<String>, create: F, work: &Work) -> Box<dyn System + 'a> {
         Box::new(Self { name: name.into(), create, work: work.clone() })
     }
 }
 
-impl<S: Store, F: Fn() -> S + Send + Sync> Contestant for Fresh<F> {
+impl<S: Store, F: Fn() -> S + Send + Sync> System for FreshStore<F> {
     fn name(&self) -> &str {
         &self.name
     }
@@ -114,19 +114,19 @@ impl<S: Store, F: Fn() -> S + Send + Sync> Contestant for Fresh<F> {
 }
 
 /// A computation that is repeated in each round, one event per repetition.
-pub(crate) struct Repeated<F> {
+pub(crate) struct RepeatedCall<F> {
     name: String,
     times: usize,
     compute: F,
 }
 
-impl<'a, T, E: Into<anyhow::Error>, F: FnMut() -> Result<T, E> + Send + 'a> Repeated<F> {
-    pub(crate) fn boxed(name: impl Into<String>, times: usize, compute: F) -> Box<dyn Contestant + 'a> {
+impl<'a, T, E: Into<anyhow::Error>, F: FnMut() -> Result<T, E> + Send + 'a> RepeatedCall<F> {
+    pub(crate) fn boxed(name: impl Into<String>, times: usize, compute: F) -> Box<dyn System + 'a> {
         Box::new(Self { name: name.into(), times, compute })
     }
 }
 
-impl<T, E: Into<anyhow::Error>, F: FnMut() -> Result<T, E> + Send> Contestant for Repeated<F> {
+impl<T, E: Into<anyhow::Error>, F: FnMut() -> Result<T, E> + Send> System for RepeatedCall<F> {
     fn name(&self) -> &str {
         &self.name
     }

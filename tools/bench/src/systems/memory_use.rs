@@ -1,4 +1,4 @@
-//! Memory of a workload, measured in a process that does nothing else.
+//! Memory use of a workload, measured in a child process that does nothing else.
 
 use std::time::Instant;
 
@@ -6,18 +6,18 @@ use anyhow::Result;
 
 use crate::{
     child::{Child, Job},
-    contestant::{BoxFuture, Contestant, Sample},
+    system::{BoxFuture, System, Sample},
 };
 
-/// A job for a new process in each round, which answers with the MiB above idle.
-pub(crate) struct Weighed {
+/// A job that runs in a new child process in each round and reports the MiB above idle.
+pub(crate) struct MemoryUse {
     name: String,
     events: usize,
     job: Job,
 }
 
-impl Weighed {
-    pub(crate) fn boxed(name: impl Into<String>, events: usize, job: Job) -> Box<dyn Contestant> {
+impl MemoryUse {
+    pub(crate) fn boxed(name: impl Into<String>, events: usize, job: Job) -> Box<dyn System> {
         Box::new(Self { name: name.into(), events, job })
     }
 
@@ -30,7 +30,7 @@ impl Weighed {
     }
 }
 
-impl Contestant for Weighed {
+impl System for MemoryUse {
     fn name(&self) -> &str {
         &self.name
     }
