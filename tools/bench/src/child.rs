@@ -18,8 +18,7 @@ const READY: &str = "ready";
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) enum Job {
     Mapper(crate::suites::mapper::ChildJob),
-    Sqlite(crate::suites::sqlite::ChildJob),
-    Postgres(crate::suites::postgres::ChildJob),
+    Store(crate::suites::backend::ChildJob),
 }
 
 /// A child process that runs its job on request. It is killed when this is dropped.

@@ -40,6 +40,7 @@ use crate::{
     machine::Machine,
     report::{FORMAT, Report},
     summary::Page,
+    suites::{postgres::Schemas, sqlite::Files},
     systems::{peers, program::Programs, python},
 };
 
@@ -96,8 +97,7 @@ fn main() -> Result<()> {
 async fn run_child(job: Job) -> Result<()> {
     match job {
         Job::Mapper(job) => job.serve().await,
-        Job::Sqlite(job) => job.serve().await,
-        Job::Postgres(job) => job.serve().await,
+        Job::Store(job) => job.serve().await,
     }
 }
 
@@ -123,14 +123,14 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let databases = Databases::new(&directory)?;
     suites::sqlite::run(&mut bench, &programs, &databases.0).await?;
     if arguments.growth {
-        suites::growth::run_sqlite(&mut bench, &databases.0).await?;
+        suites::growth::run(&mut bench, &Files::new(&databases.0.join("growth"))?).await?;
     }
     if arguments.without_postgres {
         bench.report_missing("PostgreSQL", "left out by --without-postgres");
     } else {
         suites::postgres::run(&mut bench, &programs).await?;
         if arguments.growth {
-            suites::growth::run_postgres(&mut bench).await?;
+            suites::growth::run(&mut bench, &Schemas { is_tracked: false }).await?;
         }
     }
 

@@ -1,6 +1,9 @@
 //! Plans of experiments: the systems to compare, and the targets.
 
-use crate::report::{Measure, ChartPoint, Target};
+use crate::{
+    report::{ChartPoint, Measure, Target},
+    systems::program::Program,
+};
 
 /// The plan of an experiment.
 pub(crate) struct Plan {
@@ -70,6 +73,12 @@ impl Plan {
     /// Requires that the first system takes no more than so many MiB above idle.
     pub(crate) fn memory_within(self, mebibytes: f64) -> Self {
         self.add(None, Measure::Memory, Some(Target::AtMost(mebibytes)))
+    }
+
+    /// Requires that the first system is faster than the libraries that a user would choose instead.
+    pub(crate) fn ahead_of(self, peers: &[Program]) -> Self {
+        let plan = Self { subject: None, ..self };
+        peers.iter().fold(plan, |plan, peer| plan.faster(1.0, peer.name()))
     }
 
     /// Makes the results points of a chart, each in the series of its system, at `x`.

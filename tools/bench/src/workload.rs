@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use es_core::StoredEvent;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
@@ -23,7 +23,7 @@ const PAGE: usize = 1_000;
 const APPENDS_ONLY: &str = "this system supports appends only";
 
 /// The work of each round. Programs of other workspaces and languages receive it as JSON.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "work", rename_all = "snake_case")]
 pub(crate) enum Work {
     /// Each task makes `commits` commits of `events` events of a new aggregate each. An event has `size`
@@ -330,14 +330,32 @@ async fn in_a_task(work: impl Future<Output = Result<()>> + Send + 'static) -> R
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
-    use super::{Store as _, Work, do_work};
+    use super::{Store, Work, do_work};
     use crate::{
         data::{self, Supply},
         systems::hash_map::HashMapStore,
     };
+
+    pub(crate) const APPEND: Work = Work::Append { tasks: 4, commits: 5, events: 3, size: 50 };
+    pub(crate) const PAGE: Work = Work::Page { after: 0, events: 60, page: 7 };
+
+    /// Tests an adapter with each kind of call, and commits of one, a few and many events.
+    pub(crate) async fn writes_and_reads(store: impl Store) {
+        let (store, supply) = (Arc::new(store), Supply::default());
+        for work in [
+            APPEND,
+            PAGE,
+            Work::Append { tasks: 1, commits: 2, events: 200, size: 50 },
+            Work::Contend { aggregates: 1, tasks: 3, commits: 2 },
+            Work::AppendAndLoad { aggregates: 2, events: 3 },
+            Work::Page { after: 0, events: 472, page: 100 },
+        ] {
+            do_work(&store, &work, &supply).await.unwrap();
+        }
+    }
 
     #[tokio::test]
     async fn an_append_stores_the_commits_of_each_task() {

@@ -1,25 +1,17 @@
 //! Growth of cost: the same appends and loads at no, a million and ten million stored events, in turns.
 
-use std::{fs, path::Path};
+use anyhow::{Context, Result};
 
-use anyhow::Result;
-use es_postgres::PostgresApplicationRecorder;
-use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
-
-use super::fixture::Fixture;
+use super::{
+    backend::{Backend, open},
+    fixture::Fixture,
+};
 use crate::{
     bench::Bench,
-    system::{System, StoreSystem},
     data::{Ids, STATE_SIZE, Supply},
     plan::Plan,
-    report::{Measure, ChartPoint},
-    systems::{
-        bare_postgres::Connections,
-        bare_sqlite::{Database, Direct, GroupCommit},
-        postgres_schema::Schema,
-        recorder::RecorderStore,
-    },
-    workload::{Store, Work},
+    report::{ChartPoint, Measure},
+    workload::Work,
 };
 
 const ROUNDS: usize = 11;
@@ -66,93 +58,48 @@ fn workloads(bench: &Bench, fixture: Fixture) -> [(&'static str, Work); WORKLOAD
     ]
 }
 
-pub(crate) async fn run_sqlite(bench: &mut Bench, directory: &Path) -> Result<()> {
+pub(crate) async fn run<B: Backend>(bench: &mut Bench, backend: &B) -> Result<()> {
     for ids in [Ids::Random, Ids::TimeOrdered] {
-        run_sqlite_with(ids, bench, directory).await?;
+        run_with(ids, bench, backend).await?;
     }
     Ok(())
 }
 
-async fn run_sqlite_with(ids: Ids, bench: &mut Bench, directory: &Path) -> Result<()> {
-    const OURS: &str = "es-sqlite";
-    const BARE: &str = "bare rusqlite";
-    const GROUP: &str = "bare rusqlite, group commit";
-    let datastore = datastore("SQLite", ids);
+async fn run_with<B: Backend>(ids: Ids, bench: &mut Bench, backend: &B) -> Result<()> {
+    let datastore = datastore(B::NAME, ids);
     if !selects(bench, &datastore) {
         return Ok(());
     }
     let amounts = Amount::all(bench, ids);
-    let directory = directory.join(format!("growth-{ids:?}"));
-    fs::create_dir(&directory)?;
-    let file = |stored| directory.join(format!("{stored}.db"));
+    let mut filled = Vec::new();
     for amount in &amounts {
-        Database::open(&file(amount.stored))?.fill(amount.fixture.stored())?;
+        let name = format!("growth {ids:?} {}", amount.stored);
+        filled.push(backend.fill(&name, amount.fixture.stored()).await?);
     }
-    let mut supplies = Supplies { ids, systems: 0 };
+    // Systems and experiments store in one datastore in turns: each has its own aggregates.
+    let mut supplies = (1..).map(|number: u64| Supply::starting_at(number << 32).with_ids(ids));
     for number in 0..WORKLOADS {
         let works: Vec<_> =
             amounts.iter().map(|amount| workloads(bench, amount.fixture)[number].clone()).collect();
-        let bare = if is_concurrent(works[0].0) { GROUP } else { BARE };
-        let plan = plan(ids, &datastore, works[0].0, OURS, bare, &amounts);
+        let what = works[0].0;
+        let (bare, bare_name) = B::bare(what.contains("64 tasks"));
+        let plan = plan(ids, &datastore, what, B::OURS, bare_name, &amounts);
         bench
             .measure(plan, async || {
-                let mut systems: Vec<Box<dyn System>> = Vec::new();
-                for (amount, (what, work)) in amounts.iter().zip(&works) {
-                    let path = file(amount.stored);
-                    systems.push(supplies.join(name(OURS, amount.stored), sqlite(&path).await?, work));
-                    let bare = name(bare, amount.stored);
-                    systems.push(match is_concurrent(what) {
-                        true => supplies.join(bare, GroupCommit::open(&path)?, work),
-                        false => supplies.join(bare, Direct::open(&path)?, work),
-                    });
+                let mut systems = Vec::new();
+                for ((amount, datastore), (_, work)) in amounts.iter().zip(&filled).zip(&works) {
+                    for (system, series) in [(B::OURS, B::OURS), (bare, bare_name)] {
+                        let supply = supplies.next().context("no aggregates are left")?;
+                        let name = name(series, amount.stored);
+                        systems.push(open(system, &name, datastore, work, supply).await?);
+                    }
                 }
                 Ok(systems)
             })
             .await?;
     }
     // The next experiments need the space.
-    Ok(fs::remove_dir_all(directory)?)
-}
-
-pub(crate) async fn run_postgres(bench: &mut Bench) -> Result<()> {
-    for ids in [Ids::Random, Ids::TimeOrdered] {
-        run_postgres_with(ids, bench).await?;
-    }
-    Ok(())
-}
-
-async fn run_postgres_with(ids: Ids, bench: &mut Bench) -> Result<()> {
-    const OURS: &str = "es-postgres";
-    const BARE: &str = "bare sqlx";
-    let datastore = datastore("PostgreSQL", ids);
-    if !selects(bench, &datastore) {
-        return Ok(());
-    }
-    let amounts = Amount::all(bench, ids);
-    let mut schemas = Vec::new();
-    for amount in &amounts {
-        let name = format!("growth {ids:?} {}", amount.stored);
-        schemas.push(Schema::filled(&name, amount.fixture.stored()).await?);
-    }
-    let mut supplies = Supplies { ids, systems: 0 };
-    for number in 0..WORKLOADS {
-        let works: Vec<_> =
-            amounts.iter().map(|amount| workloads(bench, amount.fixture)[number].clone()).collect();
-        let plan = plan(ids, &datastore, works[0].0, OURS, BARE, &amounts);
-        let connections = if is_concurrent(works[0].0) { 64 } else { 1 };
-        bench
-            .measure(plan, async || {
-                let mut systems: Vec<Box<dyn System>> = Vec::new();
-                for ((amount, schema), (_, work)) in amounts.iter().zip(&schemas).zip(&works) {
-                    let bare = Connections::open(schema, connections).await?;
-                    systems.push(supplies.join(name(OURS, amount.stored), postgres(schema).await?, work));
-                    systems.push(supplies.join(name(BARE, amount.stored), bare, work));
-                }
-                Ok(systems)
-            })
-            .await?;
-    }
-    Schema::drop_all().await
+    backend.clear().await
 }
 
 fn datastore(name: &str, ids: Ids) -> String {
@@ -178,24 +125,6 @@ fn slower(ids: Ids) -> f64 {
 
 fn chart(datastore: &str, what: &str) -> String {
     format!("{datastore}: {what}")
-}
-
-fn is_concurrent(workload: &str) -> bool {
-    workload.contains("64 tasks")
-}
-
-/// Supplies for systems and experiments that store in one datastore in turns: each has its own aggregates.
-struct Supplies {
-    ids: Ids,
-    systems: u64,
-}
-
-impl Supplies {
-    fn join<S: Store>(&mut self, name: String, store: S, work: &Work) -> Box<dyn System> {
-        self.systems += 1;
-        let supply = Supply::starting_at(self.systems << 32).with_ids(self.ids);
-        StoreSystem::supplied(name, store, work, supply)
-    }
 }
 
 /// Plans a workload. The largest amount comes first: it is compared with the empty datastore.
@@ -231,14 +160,4 @@ fn name(system: &str, stored: usize) -> String {
         }
         _ => format!("{system}, {stored} stored"),
     }
-}
-
-async fn sqlite(path: &Path) -> Result<RecorderStore<SqliteApplicationRecorder>> {
-    let datastore = SqliteOptions::new(path).open().await?;
-    Ok(RecorderStore(datastore.application_recorder().await?))
-}
-
-async fn postgres(schema: &Schema) -> Result<RecorderStore<PostgresApplicationRecorder>> {
-    let datastore = schema.options().open().await?;
-    Ok(RecorderStore(datastore.application_recorder("").await?))
 }

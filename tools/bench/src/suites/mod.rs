@@ -1,8 +1,9 @@
 //! The experiments: workloads, systems and targets.
 //!
 //! A suite is one function here, called by `main`. It declares the systems of each experiment in
-//! `Bench::compete`.
+//! `Bench::measure`.
 
+pub(crate) mod backend;
 pub(crate) mod following;
 pub(crate) mod growth;
 pub(crate) mod mapper;
@@ -11,5 +12,4 @@ pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 mod fixture;
-mod memory;
 mod sizes;

@@ -1,10 +1,9 @@
-//! Names and amounts that the suites of all datastores share.
+//! Sizes of appends that the suites of all datastores share.
 
 use crate::{
     bench::Bench,
     data::{LARGE_STATE_SIZE, STATE_SIZE},
     plan::Plan,
-    systems::program::Program,
     workload::Work,
 };
 
@@ -54,17 +53,7 @@ impl Appends {
         plan.at(&format!("{datastore} insert, 1 × {size} per commit"), "tasks", tasks as f64)
     }
 
-    /// Returns a part of the names of database files.
-    pub(crate) fn label(self) -> String {
-        format!("{}-{}-{}", self.tasks, self.events, self.size)
-    }
-
     fn size_name(self) -> &'static str {
         if self.size == LARGE_STATE_SIZE { "2 KB" } else { "200 B" }
     }
-}
-
-/// Requires that the system is faster than the libraries that a user would choose instead.
-pub(crate) fn ahead_of(plan: Plan, peers: &[Program]) -> Plan {
-    peers.iter().fold(plan, |plan, peer| plan.faster(1.0, peer.name()))
 }

@@ -19,10 +19,8 @@ use sqlx::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 use uuid::Uuid;
 
-use crate::{
-    systems::{postgres_schema::Schema, recorder::TRACKED},
-    workload::{Page, Store},
-};
+use super::{OwnedEvent, postgres_schema::Schema, recorder::TRACKED};
+use crate::workload::{Page, Store};
 
 const INSERT: &str = "INSERT INTO stored_events (originator_id, originator_version, topic, state) \
      VALUES ($1, $2, $3, $4) RETURNING notification_id";
@@ -182,18 +180,6 @@ impl Store for Tracking {
     }
 }
 
-/// An event with owned values.
-struct OwnedEvent {
-    #[expect(dead_code, reason = "decoding it is part of the work")]
-    originator_id: Uuid,
-    #[expect(dead_code, reason = "decoding it is part of the work")]
-    originator_version: i64,
-    #[expect(dead_code, reason = "decoding it is part of the work")]
-    topic: String,
-    #[expect(dead_code, reason = "decoding it is part of the work")]
-    state: Vec<u8>,
-}
-
 fn decode(row: PgRow) -> Result<OwnedEvent, sqlx::Error> {
     Ok(OwnedEvent {
         originator_id: row.try_get(0)?,
@@ -254,14 +240,8 @@ fn write_row(buffer: &mut Vec<u8>, event: &StoredEvent) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::Connections;
-    use crate::{
-        data::Supply,
-        systems::postgres_schema::Schema,
-        workload::{Work, do_work},
-    };
+    use crate::{systems::postgres_schema::Schema, workload::tests::writes_and_reads};
 
     #[tokio::test]
     async fn single_inserts_and_copies_are_read_back() {
@@ -270,13 +250,7 @@ mod tests {
         }
         let schema = Schema::create("test").await.unwrap();
         schema.create_table().await.unwrap();
-        let store = Arc::new(Connections::open(&schema, 2).await.unwrap());
-        let supply = Supply::default();
-        do_work(&store, &Work::Append { tasks: 4, commits: 5, events: 1, size: 50 }, &supply).await.unwrap();
-        do_work(&store, &Work::Append { tasks: 1, commits: 2, events: 10, size: 50 }, &supply).await.unwrap();
-        do_work(&store, &Work::AppendAndLoad { aggregates: 2, events: 3 }, &supply).await.unwrap();
-        do_work(&store, &Work::Contend { aggregates: 1, tasks: 3, commits: 2 }, &supply).await.unwrap();
-        do_work(&store, &Work::Page { after: 0, events: 52, page: 7 }, &supply).await.unwrap();
+        writes_and_reads(Connections::open(&schema, 2).await.unwrap()).await;
         schema.drop().await.unwrap();
     }
 }

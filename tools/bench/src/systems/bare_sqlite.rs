@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::OwnedEvent;
 use crate::workload::{Page, Store};
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS stored_events (originator_id TEXT, originator_version INTEGER, \
@@ -30,18 +31,6 @@ const GROUP: usize = 1_000;
 
 /// A connection and its operations.
 pub(crate) struct Database(Connection);
-
-/// An event with owned values.
-struct OwnedEvent {
-    #[expect(dead_code, reason = "decoding it is part of the work")]
-    originator_id: Uuid,
-    #[expect(dead_code, reason = "decoding it is part of the work")]
-    originator_version: i64,
-    #[expect(dead_code, reason = "decoding it is part of the work")]
-    topic: String,
-    #[expect(dead_code, reason = "decoding it is part of the work")]
-    state: Vec<u8>,
-}
 
 impl Database {
     pub(crate) fn open(path: &Path) -> Result<Self> {
@@ -153,57 +142,37 @@ fn hexadecimal(id: Uuid, buffer: &mut [u8]) -> &str {
     id.simple().encode_lower(buffer)
 }
 
-/// Calls on the caller's thread: right for a synchronous program, and the least cost of a call. In an
-/// asynchronous program it blocks every other task of its thread.
-pub(crate) struct Direct(Mutex<Database>);
-
-impl Direct {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        Ok(Self(Mutex::new(Database::open(path)?)))
-    }
+/// Calls of an asynchronous program with a bare driver.
+pub(crate) struct Driver {
+    database: Arc<Mutex<Database>>,
+    is_blocking: bool,
 }
 
-impl Store for Direct {
-    async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
-        black_box(locked(&self.0, |database| database.append(events))?);
-        Ok(())
+impl Driver {
+    /// Calls on the caller's thread: right for a synchronous program, and the least cost of a call. In an
+    /// asynchronous program it blocks every other task of its thread.
+    pub(crate) fn direct(path: &Path) -> Result<Self> {
+        Ok(Self { database: Arc::new(Mutex::new(Database::open(path)?)), is_blocking: false })
     }
 
-    async fn append_if_new(&self, event: StoredEvent) -> Result<bool> {
-        locked(&self.0, |database| database.append_if_new(event))
-    }
-
-    async fn last_version(&self, originator_id: Uuid) -> Result<i64> {
-        locked(&self.0, |database| database.last_version(originator_id))
-    }
-
-    async fn load(&self, originator_id: Uuid) -> Result<usize> {
-        locked(&self.0, |database| database.load(originator_id))
-    }
-
-    async fn page(&self, after: i64, limit: usize) -> Result<Page> {
-        locked(&self.0, |database| database.page(after, limit))
-    }
-}
-
-/// Calls on the runtime's threads for blocking work, as an asynchronous program does with a bare driver.
-pub(crate) struct Blocking(Arc<Mutex<Database>>);
-
-impl Blocking {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        Ok(Self(Arc::new(Mutex::new(Database::open(path)?))))
+    /// Calls on the runtime's threads for blocking work, as asynchronous programs should.
+    pub(crate) fn blocking(path: &Path) -> Result<Self> {
+        Ok(Self { is_blocking: true, ..Self::direct(path)? })
     }
 
     async fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Database) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let database = Arc::clone(&self.0);
+        if !self.is_blocking {
+            return locked(&self.database, work);
+        }
+        let database = Arc::clone(&self.database);
         tokio::task::spawn_blocking(move || locked(&database, work)).await?
     }
 }
 
-impl Store for Blocking {
+impl Store for Driver {
     async fn append(&self, events: Vec<StoredEvent>) -> Result<()> {
         black_box(self.call(move |database| database.append(events)).await?);
         Ok(())
@@ -275,50 +244,26 @@ impl Store for GroupCommit {
         black_box(answer.await.context("the writer has failed")?);
         Ok(())
     }
-
-    async fn append_if_new(&self, _: StoredEvent) -> Result<bool> {
-        Err(anyhow!("the group commit knows no conflicts"))
-    }
-
-    async fn last_version(&self, _: Uuid) -> Result<i64> {
-        Err(anyhow!("the group commit only writes"))
-    }
-
-    async fn load(&self, _: Uuid) -> Result<usize> {
-        Err(anyhow!("the group commit only writes"))
-    }
-
-    async fn page(&self, _: i64, _: usize) -> Result<Page> {
-        Err(anyhow!("the group commit only writes"))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::{Blocking, Direct, GroupCommit};
+    use super::{Driver, GroupCommit};
     use crate::{
         data::Supply,
-        workload::{Store, Work, do_work},
+        workload::{
+            do_work,
+            tests::{APPEND, PAGE, writes_and_reads},
+        },
     };
-
-    const APPEND: Work = Work::Append { tasks: 4, commits: 5, events: 3, size: 50 };
-    const PAGE: Work = Work::Page { after: 0, events: 60, page: 7 };
-
-    async fn writes_and_reads(store: impl Store) {
-        let (store, supply) = (Arc::new(store), Supply::default());
-        do_work(&store, &APPEND, &supply).await.unwrap();
-        do_work(&store, &PAGE, &supply).await.unwrap();
-        do_work(&store, &Work::Contend { aggregates: 1, tasks: 3, commits: 2 }, &supply).await.unwrap();
-        do_work(&store, &Work::AppendAndLoad { aggregates: 2, events: 3 }, &supply).await.unwrap();
-    }
 
     #[tokio::test]
     async fn each_way_of_calling_writes_and_reads() {
         let directory = tempfile::tempdir().unwrap();
-        writes_and_reads(Direct::open(&directory.path().join("direct.db")).unwrap()).await;
-        writes_and_reads(Blocking::open(&directory.path().join("blocking.db")).unwrap()).await;
+        writes_and_reads(Driver::direct(&directory.path().join("direct.db")).unwrap()).await;
+        writes_and_reads(Driver::blocking(&directory.path().join("blocking.db")).unwrap()).await;
     }
 
     #[tokio::test]
@@ -327,7 +272,7 @@ mod tests {
         let path = directory.path().join("group.db");
         let group = Arc::new(GroupCommit::open(&path).unwrap());
         do_work(&group, &APPEND, &Supply::default()).await.unwrap();
-        let reader = Arc::new(Direct::open(&path).unwrap());
+        let reader = Arc::new(Driver::direct(&path).unwrap());
         do_work(&reader, &PAGE, &Supply::default()).await.unwrap();
     }
 }

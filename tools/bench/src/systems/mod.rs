@@ -12,3 +12,17 @@ pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod recorder;
 pub(crate) mod memory_use;
+
+use uuid::Uuid;
+
+/// An event with owned values.
+struct OwnedEvent {
+    #[expect(dead_code, reason = "decoding it is part of the work")]
+    originator_id: Uuid,
+    #[expect(dead_code, reason = "decoding it is part of the work")]
+    originator_version: i64,
+    #[expect(dead_code, reason = "decoding it is part of the work")]
+    topic: String,
+    #[expect(dead_code, reason = "decoding it is part of the work")]
+    state: Vec<u8>,
+}

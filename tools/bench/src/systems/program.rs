@@ -14,7 +14,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
 };
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::system::{BoxFuture, System, Latency, Sample};
 
 /// The datastore that a program opens.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "datastore", rename_all = "snake_case")]
 pub(crate) enum Datastore {
     Popo,
@@ -43,16 +43,6 @@ pub(crate) enum Datastore {
         /// In base64.
         cipher_key: Option<String>,
     },
-}
-
-impl Datastore {
-    pub(crate) fn sqlite(path: &Path) -> Self {
-        Self::Sqlite { path: path.to_owned() }
-    }
-
-    pub(crate) fn postgres(schema: &str) -> Self {
-        Self::Postgres { schema: schema.to_owned(), is_tracked: false }
-    }
 }
 
 /// The programs of a run, by datastore.
