@@ -1,8 +1,11 @@
 //! The bank's accounts: opened, loaded by their newest snapshot, replayed, and kept in snapshots.
 
+#[path = "../../../crates/es-persistence/tests/python_databases/account.rs"]
+mod events;
+
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use es_persistence::{
     DomainEvent, DynAggregateRecorder, DynApplicationRecorder, EventRange, EventStore, PersistenceError,
     Snapshot, factory::InfrastructureFactory, transcode::JsonTranscoder,
@@ -46,7 +49,7 @@ impl Bank {
         self.factory.close().await
     }
 
-    /// The account by its newest snapshot and what follows it.
+    /// Loads an account from its newest snapshot and the events that follow it.
     pub(crate) async fn load(&self, id: Uuid) -> Result<Loaded> {
         let newest = EventRange::all().desc().limit(1);
         let snapshot = self.snapshots.get::<Snapshot<Account>>(id, newest).await?.pop();
@@ -69,7 +72,7 @@ impl Bank {
     }
 }
 
-/// The account by its events up to a version.
+/// Replays the events of an account up to a version.
 pub(crate) fn replayed(events: &[DomainEvent<AccountEvent>], version: i64) -> Result<Loaded> {
     let mut loaded = None;
     for event in events.iter().filter(|event| event.originator_version <= version) {
@@ -78,44 +81,10 @@ pub(crate) fn replayed(events: &[DomainEvent<AccountEvent>], version: i64) -> Re
     loaded.context("the account is not open")
 }
 
-/// The account after one more event.
+/// Returns the account after one more event.
 pub(crate) fn apply(loaded: Option<Loaded>, event: DomainEvent<AccountEvent>) -> Result<Loaded> {
     let (id, version) = (event.originator_id, event.originator_version);
-    let account = match loaded {
-        None => opened(event)?,
-        Some(loaded) => changed(loaded.account, event)?,
-    };
+    let account = events::apply(loaded.map(|loaded| loaded.account), event);
+    let account = account.with_context(|| format!("event {version} of {id} does not follow the others"))?;
     Ok(Loaded { id, version, account })
-}
-
-fn opened(event: DomainEvent<AccountEvent>) -> Result<Account> {
-    let AccountEvent::Opened { owner, owner_id, birthday, limit, .. } = event.payload else {
-        bail!("the first event of {} does not open it", event.originator_id);
-    };
-    Ok(Account {
-        created_on: event.timestamp,
-        modified_on: event.timestamp,
-        owner,
-        owner_id,
-        birthday,
-        limit,
-        balance: 0.into(),
-        notes: Vec::new(),
-        proof: None,
-        closed: None,
-    })
-}
-
-fn changed(mut account: Account, event: DomainEvent<AccountEvent>) -> Result<Account> {
-    account.modified_on = event.timestamp;
-    match event.payload {
-        AccountEvent::Credited { amount, note, .. } => {
-            account.balance += amount;
-            account.notes.push(note);
-        }
-        AccountEvent::Verified { proof, .. } => account.proof = Some(proof),
-        AccountEvent::Closed => account.closed = Some(true),
-        AccountEvent::Opened { .. } => bail!("{} is opened twice", event.originator_id),
-    }
-    Ok(account)
 }

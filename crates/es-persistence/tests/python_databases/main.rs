@@ -7,6 +7,7 @@
     reason = "a test says what it expects by unwrapping it"
 )]
 
+mod account;
 #[path = "../../examples/read_python_database/bank.rs"]
 mod bank;
 mod database;
@@ -148,36 +149,8 @@ async fn all_notifications(store: &Store) -> Vec<Notification> {
 /// Replays the events of the account; its snapshot must equal the result.
 async fn replayed(store: &Store, id: Uuid, version: i64) -> Account {
     let events = store.get::<AccountEvent>(id, EventRange::all().lte(version)).await.unwrap();
-    let mut events = events.into_iter();
-    let opened = events.next().unwrap();
-    let AccountEvent::Opened { owner, owner_id, birthday, limit, .. } = opened.payload else {
-        panic!("the first event opens the account");
-    };
-    let mut account = Account {
-        created_on: opened.timestamp,
-        modified_on: opened.timestamp,
-        owner,
-        owner_id,
-        birthday,
-        limit,
-        balance: 0.into(),
-        notes: Vec::new(),
-        proof: None,
-        closed: None,
-    };
-    for event in events {
-        account.modified_on = event.timestamp;
-        match event.payload {
-            AccountEvent::Credited { amount, note, .. } => {
-                account.balance += amount;
-                account.notes.push(note);
-            }
-            AccountEvent::Verified { proof, .. } => account.proof = Some(proof),
-            AccountEvent::Closed => account.closed = Some(true),
-            AccountEvent::Opened { .. } => panic!("an account is opened once"),
-        }
-    }
-    account
+    let apply = |account, event| Some(account::apply(account, event).expect("the event follows"));
+    events.into_iter().fold(None, apply).expect("the account has events")
 }
 
 fn hex(bytes: &[u8]) -> String {
