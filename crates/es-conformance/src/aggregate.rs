@@ -1,4 +1,4 @@
-//! The rules of every recorder that keeps events: what is recorded, what is refused, what is read.
+//! The rules of all recorders of events: recording, conflicts and reading.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::{
     },
 };
 
-/// Recording nothing succeeds and gives no ids.
-pub async fn inserting_nothing_is_fine(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// Inserting no events succeeds and returns no ids.
+pub async fn an_empty_batch_succeeds(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     assert!(insert(&recorder, Vec::new()).await.is_empty());
 }
@@ -25,7 +25,7 @@ pub async fn an_unknown_aggregate_has_no_events(fixture: &impl Fixture<Recorder:
     assert!(select_all(&recorder, Uuid::new_v4()).await.is_empty());
 }
 
-/// A topic of any script is read back as it was.
+/// A topic in any script is read back unchanged.
 pub async fn topics_are_unicode(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     for text in ["konto:Übertrag.Gebucht", "銀行:口座.開設", "bank:🏦", "e\u{301}", "' \" ; -- \\ % _"]
     {
@@ -33,30 +33,30 @@ pub async fn topics_are_unicode(fixture: &impl Fixture<Recorder: AggregateRecord
     }
 }
 
-/// A topic is not cut off.
+/// A long topic is not truncated.
 pub async fn topics_may_be_long(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     assert_kept(fixture, &"long".repeat(1_000), b"state").await;
 }
 
-/// An empty state is a state.
+/// An empty state is stored and read back.
 pub async fn a_state_may_be_empty(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     assert_kept(fixture, "topic", b"").await;
 }
 
-/// A state may hold every byte, text or not.
-pub async fn a_state_may_hold_every_byte(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// A state may contain any byte, valid UTF-8 or not.
+pub async fn a_state_may_contain_any_byte(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let every_byte: Vec<u8> = (0..=u8::MAX).chain((0..=u8::MAX).rev()).collect();
     assert_kept(fixture, "topic", &every_byte).await;
 }
 
-/// A state of a mebibyte is read back whole.
+/// A state of a mebibyte is not truncated.
 pub async fn a_state_may_be_large(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let large: Vec<u8> = b"0123456789abcdefg".iter().copied().cycle().take(1 << 20).collect();
     assert_kept(fixture, "topic", &large).await;
 }
 
-/// The UUIDs of only zeros and only ones name aggregates like any other.
-pub async fn nil_and_max_are_ids(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// The nil UUID and the max UUID are ids like any other.
+pub async fn nil_and_max_uuids_are_valid_ids(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     for id in [Uuid::nil(), Uuid::max()] {
         insert(&recorder, events(id, [1, 2])).await;
@@ -64,8 +64,8 @@ pub async fn nil_and_max_are_ids(fixture: &impl Fixture<Recorder: AggregateRecor
     }
 }
 
-/// Aggregates whose ids differ in one bit only are different aggregates.
-pub async fn similar_ids_are_different(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// Ids that differ in one bit belong to different aggregates.
+pub async fn ids_are_compared_in_full(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     let similar = [id, flip(id, 0), flip(id, 64), flip(id, 127)];
@@ -77,7 +77,7 @@ pub async fn similar_ids_are_different(fixture: &impl Fixture<Recorder: Aggregat
     }
 }
 
-/// One batch may hold events of several aggregates.
+/// A batch may contain events of several aggregates.
 pub async fn a_batch_may_span_aggregates(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let [one, other] = [Uuid::new_v4(), Uuid::new_v4()];
@@ -86,7 +86,7 @@ pub async fn a_batch_may_span_aggregates(fixture: &impl Fixture<Recorder: Aggreg
     assert_eq!(select_all(&recorder, other).await, events(other, [1, 2]));
 }
 
-/// A batch is not limited by how many parameters a statement may have.
+/// The size of a batch is not limited by the number of parameters of a statement.
 pub async fn a_batch_may_be_large(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
@@ -94,8 +94,8 @@ pub async fn a_batch_may_be_large(fixture: &impl Fixture<Recorder: AggregateReco
     assert_eq!(versions(&recorder, id, EventRange::all()).await, (1..=17_000).collect::<Vec<_>>());
 }
 
-/// Events are read in the order of their versions, however they came.
-pub async fn versions_may_come_in_any_order(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// Events are read in the order of their versions, not in the order of insertion.
+pub async fn events_are_ordered_by_version(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [7, 5, 6])).await;
@@ -104,8 +104,8 @@ pub async fn versions_may_come_in_any_order(fixture: &impl Fixture<Recorder: Agg
     assert_eq!(select_all(&recorder, id).await, events(id, [1, 3, 5, 6, 7, 9]));
 }
 
-/// A version is any `bigint`.
-pub async fn versions_are_any_bigint(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// A version is any `bigint`, including negative ones.
+pub async fn versions_cover_the_bigint_range(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     let extremes = [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX - 1, i64::MAX];
@@ -113,41 +113,40 @@ pub async fn versions_are_any_bigint(fixture: &impl Fixture<Recorder: AggregateR
     assert_eq!(select_all(&recorder, id).await, events(id, extremes));
 }
 
-/// `gt` leaves out the version that it names.
-pub async fn gt_leaves_out_its_bound(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// `gt` excludes its bound.
+pub async fn gt_is_exclusive(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     assert_selects(fixture, EventRange::all().gt(4), &[5, 6, 7, 8]).await;
 }
 
-/// `lte` takes in the version that it names.
-pub async fn lte_takes_in_its_bound(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// `lte` includes its bound.
+pub async fn lte_is_inclusive(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     assert_selects(fixture, EventRange::all().lte(4), &[1, 2, 3, 4]).await;
 }
 
-/// `desc` reads the highest version first.
-pub async fn desc_reads_backwards(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// `desc` returns the highest version first.
+pub async fn desc_reverses_the_order(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     assert_selects(fixture, EventRange::all().desc(), &[8, 7, 6, 5, 4, 3, 2, 1]).await;
 }
 
-/// `limit` ends a selection.
-pub async fn limit_ends_a_selection(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// `limit` bounds the number of selected events.
+pub async fn limit_bounds_a_selection(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     assert_selects(fixture, EventRange::all().limit(3), &[1, 2, 3]).await;
 }
 
-/// A limit of nothing selects nothing.
+/// A limit of 0 selects no events.
 pub async fn limit_zero_selects_no_events(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     assert_selects(fixture, EventRange::all().limit(0), &[]).await;
 }
 
-/// A limit that no `bigint` holds is no limit.
-pub async fn limit_may_be_any_usize(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// A limit beyond the range of `bigint` is accepted and has no effect.
+pub async fn limit_may_exceed_bigint(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     for limit in [8, 9, i64::MAX as usize, i64::MAX as usize + 1, usize::MAX] {
         assert_selects(fixture, EventRange::all().limit(limit), &[1, 2, 3, 4, 5, 6, 7, 8]).await;
     }
 }
 
-/// Bounds, direction and limit go together, each with each: the limit counts from the end that
-/// `desc` begins at.
-pub async fn options_of_a_range_go_together(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// Bounds, direction and limit can be combined; the limit is applied after the direction.
+pub async fn range_options_combine(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, 1..=8)).await;
@@ -165,8 +164,8 @@ pub async fn options_of_a_range_go_together(fixture: &impl Fixture<Recorder: Agg
     }
 }
 
-/// Bounds at both ends of `bigint` mean what bounds mean.
-pub async fn bounds_are_any_bigint(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// Bounds at both ends of `bigint` do not overflow.
+pub async fn bounds_cover_the_bigint_range(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let all = [1, 2, 3, 4, 5, 6, 7, 8];
     assert_selects(fixture, EventRange::all().gt(i64::MAX), &[]).await;
     assert_selects(fixture, EventRange::all().gt(i64::MIN), &all).await;
@@ -174,8 +173,8 @@ pub async fn bounds_are_any_bigint(fixture: &impl Fixture<Recorder: AggregateRec
     assert_selects(fixture, EventRange::all().lte(i64::MIN), &[]).await;
 }
 
-/// A version that is taken is refused, even to the very event that has it.
-pub async fn a_taken_version_is_refused(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// A recorded version is refused, even if the event is identical.
+pub async fn a_recorded_version_is_refused(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [1, 2])).await;
@@ -183,8 +182,8 @@ pub async fn a_taken_version_is_refused(fixture: &impl Fixture<Recorder: Aggrega
     insert_refused(&recorder, events(id, [2])).await;
 }
 
-/// A version that a batch holds twice is refused.
-pub async fn a_version_twice_in_a_batch_is_refused(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// A batch that contains a version twice is refused.
+pub async fn a_duplicate_version_in_a_batch_is_refused(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [1])).await;
@@ -192,7 +191,7 @@ pub async fn a_version_twice_in_a_batch_is_refused(fixture: &impl Fixture<Record
     assert_eq!(select_all(&recorder, id).await, events(id, [1]));
 }
 
-/// A conflict names the aggregate and the version that collided.
+/// A conflict names the aggregate and the version.
 pub async fn a_conflict_names_the_version(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let [one, other] = [Uuid::new_v4(), Uuid::new_v4()];
@@ -209,7 +208,7 @@ pub async fn a_conflict_names_the_version(fixture: &impl Fixture<Recorder: Aggre
     }
 }
 
-/// A batch of which one event collides, at any place, records none of its events.
+/// A batch with a conflict, at any index, records none of its events.
 pub async fn a_refused_batch_records_nothing(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let [one, other] = [Uuid::new_v4(), Uuid::new_v4()];
@@ -227,7 +226,7 @@ pub async fn a_refused_batch_records_nothing(fixture: &impl Fixture<Recorder: Ag
 }
 
 /// A recorded event is unchanged after another event of its version is refused.
-pub async fn a_conflict_leaves_what_is_recorded(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+pub async fn a_conflict_does_not_change_recorded_events(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [1])).await;
@@ -235,8 +234,8 @@ pub async fn a_conflict_leaves_what_is_recorded(fixture: &impl Fixture<Recorder:
     assert_eq!(select_all(&recorder, id).await, events(id, [1]));
 }
 
-/// A recorder that has refused a batch records the next one.
-pub async fn a_conflict_leaves_the_recorder_usable(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// A recorder that has refused a batch accepts the next one.
+pub async fn the_recorder_is_usable_after_a_conflict(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [1])).await;
@@ -248,7 +247,7 @@ pub async fn a_conflict_leaves_the_recorder_usable(fixture: &impl Fixture<Record
 }
 
 /// After `close()`, inserting and selecting fail with an interface error.
-pub async fn a_closed_recorder_says_so(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+pub async fn calls_after_close_fail(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [1])).await;
@@ -258,15 +257,15 @@ pub async fn a_closed_recorder_says_so(fixture: &impl Fixture<Recorder: Aggregat
     assert_closed(recorder.select_events(id, EventRange::all()).await, "select_events");
 }
 
-/// Closing again succeeds.
-pub async fn closing_twice_is_fine(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// A second `close()` succeeds.
+pub async fn close_is_idempotent(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     recorder.close().await.expect("closing should succeed");
     recorder.close().await.expect("closing again should succeed");
 }
 
-/// Events recorded before `close()` are there when the datastore is opened again.
-pub async fn events_outlive_the_recorder(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// Events recorded before `close()` are found when the datastore is opened again.
+pub async fn events_persist_after_close(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     if !fixture.outlives_recorders() {
         return;
     }
@@ -280,8 +279,8 @@ pub async fn events_outlive_the_recorder(fixture: &impl Fixture<Recorder: Aggreg
     assert_eq!(select_all(&reopened, id).await, events(id, [1, 2]));
 }
 
-/// Events recorded with one recorder are read with another one on the same datastore.
-pub async fn another_recorder_reads_the_events(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// Events recorded through one recorder are readable through another one on the same datastore.
+pub async fn events_are_visible_to_other_recorders(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let [one, other] = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
     let id = Uuid::new_v4();
     for (version, writer, reader) in [(1, &one, &other), (2, &other, &one), (3, &one, &other)] {
@@ -290,7 +289,7 @@ pub async fn another_recorder_reads_the_events(fixture: &impl Fixture<Recorder: 
     }
 }
 
-/// An event with this topic and this state is read back as it was.
+/// Asserts that an event with this topic and this state is read back unchanged.
 async fn assert_kept(fixture: &impl Fixture<Recorder: AggregateRecorder>, topic: &str, state: &[u8]) {
     let recorder = fixture.open().await;
     let topic = Topic::new(topic).expect("it is a topic");
@@ -299,10 +298,10 @@ async fn assert_kept(fixture: &impl Fixture<Recorder: AggregateRecorder>, topic:
     insert(&recorder, vec![event.clone()]).await;
     let selected = select_all(&recorder, event.originator_id).await;
     // Not `assert_eq!`, which would print mebibytes.
-    assert!(selected == [event], "the event is not as it was");
+    assert!(selected == [event], "the event is changed");
 }
 
-/// Of the versions 1 to 8, the range selects these.
+/// Asserts that the range selects these of the versions 1 to 8.
 async fn assert_selects(
     fixture: &impl Fixture<Recorder: AggregateRecorder>,
     range: EventRange,
@@ -322,7 +321,7 @@ fn options(range: &EventRange) -> usize {
         .count()
 }
 
-/// Returns the versions that a range selects of 1 to 8.
+/// Returns the versions of 1 to 8 that a range selects.
 fn expected(range: &EventRange) -> Vec<i64> {
     let within = (1..=8).filter(|version| {
         range.gt.is_none_or(|gt| *version > gt) && range.lte.is_none_or(|lte| *version <= lte)

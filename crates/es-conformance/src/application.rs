@@ -1,4 +1,4 @@
-//! The rules of every recorder that keeps events in one total order.
+//! The rules of all recorders with one total order of events.
 
 use std::{
     collections::BTreeSet,
@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// Every event gets a notification id, and they come back in the order of the events.
-pub async fn ids_come_back_in_the_order_of_events(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// An insertion returns one notification id for each event, in the order of the events.
+pub async fn insert_returns_ids_in_event_order(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     let batch = events(Uuid::new_v4(), [3, 1, 2]);
     let ids = insert(&recorder, batch.clone()).await;
@@ -33,7 +33,7 @@ pub async fn ids_come_back_in_the_order_of_events(fixture: &impl Fixture<Recorde
     assert_eq!(returned, all_notifications(&recorder).await);
 }
 
-/// Ids are positive, so that a consumer may begin after 0.
+/// Ids are positive, so that a consumer can start after 0.
 pub async fn ids_are_positive(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     insert(&recorder, events(Uuid::new_v4(), 1..=3)).await;
@@ -52,7 +52,7 @@ pub async fn ids_increase(fixture: &impl Fixture<Recorder: ApplicationRecorder>)
     assert!(ids.is_sorted_by(|earlier, later| earlier < later), "{ids:?}");
 }
 
-/// The ids of a batch follow each other without a gap.
+/// The ids of a batch have no gaps.
 pub async fn ids_of_a_batch_are_contiguous(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     insert(&recorder, events(Uuid::new_v4(), 1..=5)).await;
@@ -60,9 +60,8 @@ pub async fn ids_of_a_batch_are_contiguous(fixture: &impl Fixture<Recorder: Appl
     assert!(ids.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{ids:?}");
 }
 
-/// Notifications are selected in the order in which the events were recorded, whatever their
-/// aggregates and versions.
-pub async fn notifications_are_in_order(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// Notifications are selected in the order of recording, regardless of aggregates and versions.
+pub async fn notifications_are_ordered_by_id(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     let [one, other] = [Uuid::max(), Uuid::from_u128(1)];
     let mut inserted = Vec::new();
@@ -75,59 +74,59 @@ pub async fn notifications_are_in_order(fixture: &impl Fixture<Recorder: Applica
     assert_eq!(events_of(selected), inserted);
 }
 
-/// `start` takes in the id that it names.
-pub async fn start_takes_in_its_bound(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// `start` includes its bound.
+pub async fn start_is_inclusive(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, ids) = with_eight(fixture).await;
     assert_selects(&recorder, NotificationSelection::new(100).start(ids[3]), &ids[3..]).await;
 }
 
-/// `after` leaves out the id that it names.
-pub async fn after_leaves_out_its_bound(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// `after` excludes its bound.
+pub async fn after_is_exclusive(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, ids) = with_eight(fixture).await;
     assert_selects(&recorder, NotificationSelection::new(100).after(ids[3]), &ids[4..]).await;
 }
 
-/// `stop` takes in the id that it names.
-pub async fn stop_takes_in_its_bound(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// `stop` includes its bound.
+pub async fn stop_is_inclusive(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, ids) = with_eight(fixture).await;
     assert_selects(&recorder, NotificationSelection::new(100).stop(ids[3]), &ids[..=3]).await;
 }
 
-/// No more notifications are selected than the limit.
-pub async fn limit_ends_a_page(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// The limit bounds the number of selected notifications.
+pub async fn limit_bounds_a_page(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, ids) = with_eight(fixture).await;
     assert_selects(&recorder, NotificationSelection::new(3), &ids[..3]).await;
 }
 
-/// A limit of nothing selects nothing.
+/// A limit of 0 selects no notifications.
 pub async fn limit_zero_selects_no_notifications(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, _) = with_eight(fixture).await;
     assert_selects(&recorder, NotificationSelection::new(0), &[]).await;
 }
 
-/// A limit that no `bigint` holds is no limit.
-pub async fn a_page_may_be_of_any_usize(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// A limit beyond the range of `bigint` is accepted and has no effect.
+pub async fn page_limit_may_exceed_bigint(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, ids) = with_eight(fixture).await;
     for limit in [i64::MAX as usize, i64::MAX as usize + 1, usize::MAX] {
         assert_selects(&recorder, NotificationSelection::new(limit), &ids).await;
     }
 }
 
-/// Only notifications of the requested topic are selected.
-pub async fn a_topic_selects_its_events(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// A topic selects the notifications of that topic only.
+pub async fn a_topic_filter_selects_its_events(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, ids) = with_eight(fixture).await;
     let selection = NotificationSelection::new(100).topics([OTHER_TOPIC]);
     assert_selects(&recorder, selection, &[ids[1], ids[4], ids[7]]).await;
 }
 
-/// Several topics select the events of each.
-pub async fn several_topics_select_their_events(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// Several topics select the notifications of each of them.
+pub async fn a_filter_may_have_several_topics(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, ids) = with_eight(fixture).await;
     let selection = NotificationSelection::new(100).topics([OTHER_TOPIC, THIRD_TOPIC]);
     assert_selects(&recorder, selection, &[ids[1], ids[2], ids[4], ids[5], ids[7]]).await;
 }
 
-/// A topic that no event has selects nothing.
+/// A topic without events selects nothing.
 pub async fn an_unused_topic_selects_nothing(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, _) = with_eight(fixture).await;
     for unused in ["conformance", "conformance:Aggregate.%", "' OR ''='"] {
@@ -136,8 +135,8 @@ pub async fn an_unused_topic_selects_nothing(fixture: &impl Fixture<Recorder: Ap
     }
 }
 
-/// Start, stop, topics and limit go together, each with each: the limit counts what is selected.
-pub async fn options_of_a_selection_go_together(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// Start, stop, topics and limit can be combined; the limit is applied last.
+pub async fn selection_options_combine(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, _) = with_eight(fixture).await;
     let all = all_notifications(&recorder).await;
     let [second, sixth] = [all[1].id, all[5].id];
@@ -160,22 +159,22 @@ pub async fn options_of_a_selection_go_together(fixture: &impl Fixture<Recorder:
 }
 
 /// A selection that starts after the last id is empty.
-pub async fn starting_beyond_the_end_selects_nothing(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+pub async fn start_beyond_the_end_selects_nothing(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, ids) = with_eight(fixture).await;
     assert_selects(&recorder, NotificationSelection::new(100).start(ids[7] + 1), &[]).await;
     assert_selects(&recorder, NotificationSelection::new(100).start(ids[7] + 1_000), &[]).await;
 }
 
 /// A stop before the start selects nothing.
-pub async fn stopping_before_the_start_selects_nothing(
+pub async fn stop_before_start_selects_nothing(
     fixture: &impl Fixture<Recorder: ApplicationRecorder>,
 ) {
     let (recorder, ids) = with_eight(fixture).await;
     assert_selects(&recorder, NotificationSelection::new(100).start(ids[5]).stop(ids[3]), &[]).await;
 }
 
-/// Bounds are any `bigint`, negative ones too.
-pub async fn bounds_of_a_selection_are_any_bigint(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// Bounds at both ends of `bigint`, and negative ones, are accepted.
+pub async fn selection_bounds_cover_the_bigint_range(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, ids) = with_eight(fixture).await;
     let selection = NotificationSelection::new(100);
     for low in [i64::MIN, i64::MIN + 1, ids[0] - 1] {
@@ -188,14 +187,14 @@ pub async fn bounds_of_a_selection_are_any_bigint(fixture: &impl Fixture<Recorde
     assert_selects(&recorder, selection.clone().stop(i64::MAX), &ids).await;
 }
 
-/// An empty recorder has no highest id.
-pub async fn an_empty_recorder_has_no_highest_id(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// An empty recorder has no highest notification id.
+pub async fn an_empty_recorder_has_no_max_notification_id(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     assert_eq!(max_id(&recorder).await, None);
 }
 
-/// The highest id is that of the last event.
-pub async fn the_highest_id_is_that_of_the_last_event(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// The highest notification id is that of the last event.
+pub async fn the_max_notification_id_is_that_of_the_last_event(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     for version in [1, 4, 7] {
         insert(&recorder, events(Uuid::new_v4(), [version, version + 1])).await;
@@ -203,8 +202,8 @@ pub async fn the_highest_id_is_that_of_the_last_event(fixture: &impl Fixture<Rec
     }
 }
 
-/// Events that were refused never show among the notifications.
-pub async fn refused_events_never_surface(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// Refused events never appear in notifications.
+pub async fn refused_events_are_never_visible(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [1])).await;
@@ -214,7 +213,7 @@ pub async fn refused_events_never_surface(fixture: &impl Fixture<Recorder: Appli
 }
 
 /// After `close()`, reading notifications fails with an interface error.
-pub async fn a_closed_recorder_has_no_notifications(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+pub async fn reading_notifications_fails_after_close(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     insert(&recorder, events(Uuid::new_v4(), [1])).await;
     recorder.close().await.expect("closing should succeed");
@@ -223,8 +222,8 @@ pub async fn a_closed_recorder_has_no_notifications(fixture: &impl Fixture<Recor
     assert_closed(recorder.max_notification_id().await, "max_notification_id");
 }
 
-/// The order continues when the datastore is opened again.
-pub async fn the_order_outlives_the_recorder(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// New events follow the recorded ones when the datastore is opened again.
+pub async fn the_order_persists_after_close(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     if !fixture.outlives_recorders() {
         return;
     }
@@ -242,8 +241,8 @@ pub async fn the_order_outlives_the_recorder(fixture: &impl Fixture<Recorder: Ap
     assert_eq!(events_of(after), events(id, 1..=3));
 }
 
-/// Events recorded with one recorder are followed with another one on the same datastore.
-pub async fn another_recorder_reads_the_notifications(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// Events recorded through one recorder are notifications of another one on the same datastore.
+pub async fn notifications_are_visible_to_other_recorders(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let [one, other] = [fixture.open().await, fixture.open().await];
     for version in 1..=3 {
         insert(&one, events(Uuid::new_v4(), [version])).await;
@@ -253,8 +252,8 @@ pub async fn another_recorder_reads_the_notifications(fixture: &impl Fixture<Rec
     }
 }
 
-/// Readers that follow the order while many writers append see every event once, in order.
-pub async fn tailing_readers_miss_nothing(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// Readers that read concurrently with many writers receive every event once, in order.
+pub async fn tailing_readers_miss_no_notifications(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     const WRITERS: usize = 6;
     const INSERTIONS: i64 = 24;
     let finished = Arc::new(AtomicBool::new(false));
@@ -284,7 +283,7 @@ pub async fn tailing_readers_miss_nothing(fixture: &impl Fixture<Recorder: Appli
     }
 }
 
-/// Reads what comes after the last id seen, until nothing does although the writers have finished.
+/// Reads pages after the last id seen, until a page is empty and the writers have finished.
 async fn follow<R: ApplicationRecorder>(recorder: R, finished: Arc<AtomicBool>) -> Vec<Notification> {
     let mut seen: Vec<Notification> = Vec::new();
     loop {
@@ -305,7 +304,7 @@ async fn follow<R: ApplicationRecorder>(recorder: R, finished: Arc<AtomicBool>) 
     }
 }
 
-/// Batches of writers that append at once do not mingle.
+/// Concurrent batches are not interleaved.
 pub async fn batches_are_not_interleaved(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     for writer in spawn_writers(fixture, 6, 10, &[3]).await {
         writer.await.expect("a writer should finish");
@@ -314,12 +313,12 @@ pub async fn batches_are_not_interleaved(fixture: &impl Fixture<Recorder: Applic
     let mut finished: BTreeSet<Vec<u8>> = BTreeSet::new();
     for batch in all.chunk_by(|one, next| one.event.state == next.event.state) {
         assert_eq!(batch.len(), 3, "a batch is interrupted by another one");
-        assert!(finished.insert(batch[0].event.state.to_vec()), "a batch is there twice");
+        assert!(finished.insert(batch[0].event.state.to_vec()), "a batch occurs twice");
     }
 }
 
-/// Writers that each insert batches of the given sizes, by turns, into an aggregate of their own;
-/// the events of one batch have the same state. They return how many events they wrote.
+/// Starts writers that each insert batches of the given sizes, in turn, into an aggregate of their own. The
+/// events of a batch have the same state. Each writer returns the number of its events.
 async fn spawn_writers(
     fixture: &impl Fixture<Recorder: ApplicationRecorder>,
     writers: usize,

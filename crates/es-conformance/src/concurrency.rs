@@ -1,5 +1,4 @@
-//! The rules that hold for every recorder of events under concurrent use: racing writers, reading
-//! meanwhile, dropped futures, closing.
+//! The rules of recorders of events under concurrent use: writers, readers, dropped futures and closing.
 
 use std::{
     pin::pin,
@@ -20,9 +19,9 @@ use crate::{
 
 const WRITERS: usize = 8;
 
-/// Writers that race for the versions of one aggregate, each trying again after a conflict, lose no
-/// event that was acknowledged, and leave no version out.
-pub async fn racing_writers_lose_no_event(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// Concurrent writers of one aggregate, which retry after conflicts, lose no acknowledged event and skip no
+/// version.
+pub async fn concurrent_writers_lose_no_events(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     const EACH: usize = 5;
     let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
     let id = Uuid::new_v4();
@@ -39,7 +38,7 @@ pub async fn racing_writers_lose_no_event(fixture: &impl Fixture<Recorder: Aggre
     acknowledged.sort_by_key(|event| event.originator_version);
     let recorded = select_all(&*recorders[0], id).await;
     assert_eq!(versions_of(&recorded), (1..=(WRITERS * EACH) as i64 + 1).collect::<Vec<_>>());
-    assert_eq!(recorded, acknowledged, "what was acknowledged is not what is recorded");
+    assert_eq!(recorded, acknowledged, "the acknowledged events differ from the recorded ones");
 }
 
 /// Appends `count` events, each at the version after the last one that is recorded.
@@ -66,7 +65,7 @@ async fn append_by_turns<R: AggregateRecorder>(
 }
 
 /// Concurrent readers see each batch completely or not at all.
-pub async fn readers_see_whole_batches(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+pub async fn readers_see_complete_batches(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     const BATCHES: i64 = 40;
     let writer = fixture.open().await;
     let readers = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
@@ -74,38 +73,37 @@ pub async fn readers_see_whole_batches(fixture: &impl Fixture<Recorder: Aggregat
     insert(&writer, events(id, [1, 2])).await;
 
     let finished = Arc::new(AtomicBool::new(false));
-    let reading = tokio::spawn(read_whole_batches(Arc::clone(&readers[0]), id, Arc::clone(&finished)));
+    let reading = tokio::spawn(read_complete_batches(Arc::clone(&readers[0]), id, Arc::clone(&finished)));
     for batch in 1..BATCHES {
         let insertion = writer.insert_events(events(id, [2 * batch + 1, 2 * batch + 2]));
         let mut insertion = pin!(maybe_done(insertion));
         // Reads between any two steps of the insertion, in addition to those of the other reader at any time.
         while !poll_once(insertion.as_mut()).await {
-            assert_whole_batches(&*readers[1], id).await;
+            assert_complete_batches(&*readers[1], id).await;
         }
         insertion.take_output().expect("it is done").expect("inserting should succeed");
     }
     finished.store(true, Ordering::Release);
     reading.await.expect("the reader should finish");
-    assert_eq!(assert_whole_batches(&writer, id).await as i64, 2 * BATCHES);
+    assert_eq!(assert_complete_batches(&writer, id).await as i64, 2 * BATCHES);
 }
 
-async fn read_whole_batches<R: AggregateRecorder>(recorder: Arc<R>, id: Uuid, finished: Arc<AtomicBool>) {
+async fn read_complete_batches<R: AggregateRecorder>(recorder: Arc<R>, id: Uuid, finished: Arc<AtomicBool>) {
     while !finished.load(Ordering::Acquire) {
-        assert_whole_batches(&*recorder, id).await;
+        assert_complete_batches(&*recorder, id).await;
         yield_now().await;
     }
 }
 
-/// Returns how many events are visible, which is an even number: all batches are of two.
-async fn assert_whole_batches(recorder: &impl AggregateRecorder, id: Uuid) -> usize {
+/// Returns the number of visible events, and asserts that it is even: each batch has two events.
+async fn assert_complete_batches(recorder: &impl AggregateRecorder, id: Uuid) -> usize {
     let count = select_all(recorder, id).await.len();
     assert!(count.is_multiple_of(2), "{count} events of batches of two are visible");
     count
 }
 
-/// When the future of an insertion is dropped, at whatever point, its events are recorded whole or
-/// not at all.
-pub async fn a_dropped_insertion_is_whole_or_nothing(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// If the future of an insertion is dropped at any point, either all of its events are recorded or none.
+pub async fn a_cancelled_insert_is_atomic(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let mut recorder = fixture.open().await;
     let ids: Vec<Uuid> = (0..12).map(|_| Uuid::new_v4()).collect();
     let beginnings = ids.iter().map(|id| event(*id, 1)).collect();
@@ -124,23 +122,24 @@ pub async fn a_dropped_insertion_is_whole_or_nothing(fixture: &impl Fixture<Reco
     }
 }
 
-/// A recorder continues to work after futures of its methods were dropped.
-pub async fn dropped_futures_do_no_harm(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// A recorder works as before after futures of its methods were dropped.
+pub async fn dropped_futures_leave_the_recorder_usable(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [1])).await;
     for polls in 0..6 {
         poll_then_drop(recorder.select_events(id, EventRange::all()), polls).await;
-        // A version that is taken: dropped before or after it is refused, it changes nothing.
+        // A recorded version: the insertion changes nothing, whether it is dropped before or after it is
+        // refused.
         poll_then_drop(recorder.insert_events(events(id, [1])), polls).await;
     }
     insert(&recorder, events(id, [2])).await;
     assert_eq!(select_all(&recorder, id).await, events(id, [1, 2]));
 }
 
-/// Insertions that `close()` overtakes are recorded or refused, as the result of each says: none is
-/// acknowledged and lost, none refused and recorded.
-pub async fn closing_finishes_what_was_accepted(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// Insertions that are in progress during `close()` are recorded or refused, as their results say: none is
+/// acknowledged and lost, and none is refused and recorded.
+pub async fn close_waits_for_accepted_writes(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     if !fixture.outlives_recorders() {
         return;
     }
@@ -160,7 +159,7 @@ pub async fn closing_finishes_what_was_accepted(fixture: &impl Fixture<Recorder:
         .map(|insertion| match insertion.as_mut().take_output().expect("it was awaited") {
             Ok(_) => true,
             Err(error) if error.kind() == ErrorKind::Interface => false,
-            Err(error) => panic!("an insertion that closing overtakes fails as one of after it: {error}"),
+            Err(error) => panic!("an insertion during close should fail with an interface error: {error}"),
         })
         .collect();
     drop(insertions);

@@ -1,4 +1,4 @@
-//! The rules of streams of one aggregate's events: pages join, whatever happens between two of them.
+//! The rules of event streams of one aggregate, which read page by page.
 
 use std::pin::pin;
 
@@ -12,8 +12,8 @@ use crate::{
 
 const BOTH_DIRECTIONS: [EventRange; 2] = [EventRange::all(), EventRange::all().desc()];
 
-/// Pages of any size, in both directions, join to what one selection reads.
-pub async fn pages_of_events_join(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// A stream with any page size, in both directions, returns the same events as one selection.
+pub async fn event_pages_form_one_sequence(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, 101..=150)).await;
@@ -28,8 +28,8 @@ pub async fn pages_of_events_join(fixture: &impl Fixture<Recorder: AggregateReco
     }
 }
 
-/// Both bounds hold for every page, wherever it ends, and where versions are left out.
-pub async fn bounds_hold_across_pages_of_events(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// Both bounds apply to every page, with any page size and with gaps in the versions.
+pub async fn range_options_apply_across_event_pages(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     const VERSIONS: [i64; 10] = [0, 1, 3, 4, 9, 20, 41, 60, 77, 99];
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
@@ -55,8 +55,8 @@ pub async fn bounds_hold_across_pages_of_events(fixture: &impl Fixture<Recorder:
     }
 }
 
-/// The limit counts the events of all pages, and may lie at the border of a page or beyond the end.
-pub async fn the_limit_ends_a_stream_of_events(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// The limit counts the events of all pages. It may be at the border of a page or beyond the end.
+pub async fn limit_bounds_an_event_stream(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, 1..=12)).await;
@@ -78,9 +78,8 @@ pub async fn the_limit_ends_a_stream_of_events(fixture: &impl Fixture<Recorder: 
     }
 }
 
-/// A failure between two pages is an item, and the last one: a stream that was cut short does not
-/// look like one that has come to its end.
-pub async fn a_stream_of_events_ends_with_an_error(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// An error between two pages is the last item, so that a failed stream does not look complete.
+pub async fn an_error_ends_an_event_stream(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, 1..=5)).await;
@@ -98,8 +97,8 @@ pub async fn a_stream_of_events_ends_with_an_error(fixture: &impl Fixture<Record
     assert!(backwards.next().await.is_none(), "an error is not the last item");
 }
 
-/// Streams that are dropped, between pages or while they wait for one, leave the recorder as it was.
-pub async fn dropped_streams_of_events_do_no_harm(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// Streams that are dropped between pages, or while they read one, do not affect the recorder.
+pub async fn event_streams_are_cancel_safe(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, 1..=8)).await;
@@ -117,8 +116,8 @@ pub async fn dropped_streams_of_events_do_no_harm(fixture: &impl Fixture<Recorde
     assert_eq!(streamed(&recorder, 2, id, EventRange::all()).await, expected);
 }
 
-/// Events recorded between two pages come in order or not at all, and no event comes twice.
-pub async fn events_recorded_between_pages_do_no_harm(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+/// Events recorded between two pages are returned in order or not at all, and no event is returned twice.
+pub async fn concurrent_inserts_do_not_disturb_an_event_stream(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, 1..=4)).await;

@@ -9,35 +9,34 @@ use es_core::{
 
 /// An empty datastore for one test, and recorders on it.
 ///
-/// Dropping the fixture removes the datastore; where that takes waiting, [`clean_up`](Self::clean_up)
-/// is the place.
+/// Dropping the fixture removes the datastore. If that needs an async call, it belongs in
+/// [`clean_up`](Self::clean_up).
 pub trait Fixture: Send + Sync + 'static {
     /// The recorder under test.
     type Recorder: Recorder;
 
-    /// Opens a recorder on the datastore. Each call returns another one, as another process would open it;
-    /// where recorders do not share a datastore, a clone of the first.
+    /// Opens a recorder on the datastore. Each call returns a new one, as in another process; if recorders
+    /// cannot share a datastore, a clone of the first.
     fn open(&self) -> impl Future<Output = Self::Recorder> + Send;
 
-    /// Returns whether events outlive the recorders, when all are closed. If not, the rules
-    /// about reopening are skipped.
+    /// Returns true if events persist after all recorders are closed. Otherwise the rules about reopening are
+    /// skipped.
     fn outlives_recorders(&self) -> bool {
         true
     }
 
-    /// Returns whether a recorder finds by itself what another one of the datastore has recorded. If not,
-    /// the rules about following others are skipped.
+    /// Returns true if a recorder detects the commits of other recorders of the datastore. Otherwise the
+    /// rules about following other recorders are skipped.
     fn follows_others(&self) -> bool {
         true
     }
 
-    /// Returns the timeout of a rule, after which it counts as broken;
-    /// rules take milliseconds to seconds.
+    /// Returns the timeout of a rule, after which it is broken. Rules take milliseconds to seconds.
     fn patience(&self) -> Duration {
         Duration::from_secs(120)
     }
 
-    /// Removes the datastore; called after each test, passed or failed.
+    /// Removes the datastore. It is called after each test, passed or failed.
     fn clean_up(self) -> impl Future<Output = ()> + Send
     where
         Self: Sized,

@@ -5,7 +5,7 @@
 //!
 //! - for all recorders of events, [`aggregate`], [`event_streams`] and [`concurrency`];
 //! - for those with a total order, [`application`], [`notification_streams`], [`subscriptions`] and
-//!   [`wakes`];
+//!   [`commit_signal`];
 //! - for those that track, [`tracking`] and [`waiting`]; for those that do both, [`process`].
 //!
 //! In addition to the rules, [`model`] compares random operations with a simple model, and [`machine`]
@@ -72,7 +72,7 @@ pub mod subscriptions;
 mod support;
 pub mod tracking;
 pub mod waiting;
-pub mod wakes;
+pub mod commit_signal;
 
 /// The traits of recorders.
 pub use es_core;

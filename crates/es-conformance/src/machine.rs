@@ -1,19 +1,20 @@
-//! State machines: random operations on a datastore and on an oracle, whose answers must be the same.
+//! State machines: random operations on a datastore and on an oracle, whose results must be equal.
 //!
-//! The [model](crate::model) is a few lines that are easy to check, one recorder, and what is recorded
-//! and read. Here a whole datastore is compared with another one that is known to be right (the
-//! recorders in memory): two handles, as two processes would have them, each with a recorder of every
-//! tier; every call on those, by every method and every extension; subscriptions, waits and listeners
-//! that are open while others record; handles that are closed, dropped and opened again, and called when
-//! they are closed; concurrent insertions, whose outcome must be that of some order. The whole of each
-//! result is compared: values, and of an error its kind, the colliding event or position, and whether it
-//! is transient.
+//! The [model](crate::model) is small and covers one recorder. Here a whole datastore is compared with a
+//! known correct one (the recorders in memory). Covered are:
 //!
-//! An operation names its subject in terms of the current state ("the next version", "the
-//! second open subscription", "two before the end of the log"), and does nothing where there is no such
-//! thing. So every sequence of operations makes sense, and every part of one, to which a failure is
-//! shrunk; that is why these are sequences of proptest's own, without a second model that tracks what
-//! may come next.
+//! - two handles, as in two processes, each with a recorder of every tier, and all methods of recorders and
+//!   their extensions;
+//! - subscriptions, waits and listeners that are open while others record;
+//! - handles that are closed, dropped, opened again, and called after they were closed;
+//! - concurrent insertions, whose outcome must be that of some order.
+//!
+//! Results are compared completely: values, and of an error its kind, its conflict and whether it is
+//! transient.
+//!
+//! An operation names its subject relative to the current state ("the next version", "the second open
+//! subscription", "two before the end of the log"), and has no effect if the subject does not exist. So every
+//! subsequence of operations is valid, and proptest can shrink failures without a model of valid transitions.
 
 mod answer;
 mod held;
@@ -32,24 +33,23 @@ use self::{operation::Step, state::Machine};
 use crate::{
     Fixture,
     runner::run,
-    support::{CASES, SEED, USUAL_SEED, cases_or, seed},
+    support::{CASES, SEED, DEFAULT_SEED, cases_or, seed},
 };
 
-/// The most steps of a case.
+/// The maximum number of steps of a case.
 const STEPS: usize = 40;
 
-/// A failure that keeps something waiting takes its time, which shrinking would take again and again.
+/// A limit of shrinking, since a failure that leaves a task waiting takes the whole timeout each time.
 const SHRINKING: u32 = 20_000;
 
-/// Compares the results of a datastore with those of an oracle. `make_oracle` returns the recorders of an
-/// empty datastore of its own at each call, which are closed together, and answer at once.
+/// Compares the results of a datastore with those of an oracle. Each call of `make_oracle` returns the
+/// recorders of a new, empty datastore. They are closed together, and their futures are ready immediately.
 ///
-/// Each case has a datastore of its own; there are `cases`, unless the environment variable
-/// `ES_CONFORMANCE_CASES` says otherwise. The operations are always the same, unless
-/// `ES_CONFORMANCE_SEED` gives another seed.
+/// Each case has a datastore of its own. The environment variable `ES_CONFORMANCE_CASES` overrides the number
+/// of `cases`, and `ES_CONFORMANCE_SEED` the seed, which is fixed otherwise.
 ///
 /// # Panics
-/// When an answer is another than the oracle's, with the fewest operations that were found to show it.
+/// If a result differs from the oracle's, with the smallest sequence of operations that was found.
 pub fn agrees<F: Fixture<Recorder = Recorders>>(
     cases: u32,
     make_oracle: impl Fn() -> Recorders,
@@ -68,20 +68,20 @@ pub fn agrees<F: Fixture<Recorder = Recorders>>(
     }
 }
 
-/// Returns whether a datastore's results differ from the oracle's in any of `cases` cases, which are always
-/// the same and not shrunk: to see that these tests notice a defect.
+/// Returns true if a datastore's results differ from the oracle's in any of `cases` cases, which are fixed
+/// and not shrunk. It proves that these tests detect a defect.
 pub fn disagrees<F: Fixture<Recorder = Recorders>>(
     cases: u32,
     make_oracle: impl Fn() -> Recorders,
     make_fixture: impl AsyncFn() -> F,
 ) -> bool {
-    run_cases(Config { cases, max_shrink_iters: 0, ..config(USUAL_SEED) }, make_oracle, make_fixture).is_err()
+    run_cases(Config { cases, max_shrink_iters: 0, ..config(DEFAULT_SEED) }, make_oracle, make_fixture).is_err()
 }
 
 fn config(seed: u64) -> Config {
     Config {
         rng_seed: RngSeed::Fixed(seed),
-        // The seed repeats a failure; no file of failures appears among the sources.
+        // The seed reproduces a failure, so no regression file is written to the sources.
         failure_persistence: None,
         ..Config::default()
     }

@@ -1,8 +1,8 @@
 //! Random operations on a recorder, compared with a simple model.
 //!
-//! The rules test a recorder case by case; random operations find further cases.
-//! Ids, versions and positions are few, so that operations meet each other. A failure is shrunk to
-//! the fewest operations, and its message says how to run the same ones again.
+//! The rules test a recorder case by case; random operations find further cases. Ids, versions and positions
+//! are few, so that operations conflict. A failure is shrunk to the smallest sequence of operations, and its
+//! message says how to reproduce it.
 
 mod memory;
 mod operation;
@@ -86,7 +86,7 @@ fn agrees<F: Fixture, O: Clone + std::fmt::Debug>(
     let config = Config {
         cases,
         rng_seed: RngSeed::Fixed(seed),
-        // The seed repeats a failure; no file of failures appears among the sources.
+        // The seed reproduces a failure, so no regression file is written to the sources.
         failure_persistence: None,
         ..Config::default()
     };

@@ -1,4 +1,4 @@
-//! The rules of streams of notifications: pages join, whatever happens between two of them.
+//! The rules of notification streams, which read page by page.
 
 use std::pin::pin;
 
@@ -18,8 +18,8 @@ use crate::{
 
 const EVERYTHING: NotificationSelection = NotificationSelection::new(usize::MAX);
 
-/// Pages of any size join to what one selection reads.
-pub async fn pages_of_notifications_join(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// A stream with any page size returns the same notifications as one selection.
+pub async fn notification_pages_form_one_sequence(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     insert(&recorder, events(Uuid::new_v4(), 1..=150)).await;
     let all = all_notifications(&recorder).await;
@@ -30,8 +30,8 @@ pub async fn pages_of_notifications_join(fixture: &impl Fixture<Recorder: Applic
     }
 }
 
-/// Start, stop and topics hold for every page, wherever it ends.
-pub async fn options_hold_across_pages_of_notifications(
+/// Start, stop and topics apply to every page, with any page size.
+pub async fn selection_options_apply_across_pages(
     fixture: &impl Fixture<Recorder: ApplicationRecorder>,
 ) {
     let recorder = fixture.open().await;
@@ -51,9 +51,8 @@ pub async fn options_hold_across_pages_of_notifications(
     }
 }
 
-/// The limit counts the notifications of all pages, and may lie at the border of a page or beyond
-/// the end.
-pub async fn the_limit_ends_a_stream_of_notifications(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// The limit counts the notifications of all pages. It may be at the border of a page or beyond the end.
+pub async fn limit_bounds_a_notification_stream(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     insert(&recorder, events(Uuid::new_v4(), 1..=10)).await;
     let all = all_ids(&recorder).await;
@@ -66,13 +65,13 @@ pub async fn the_limit_ends_a_stream_of_notifications(fixture: &impl Fixture<Rec
     }
 }
 
-/// Ids that were given out and never recorded do not make a page look like the last one.
+/// Ids that were allocated and never recorded do not end a stream early.
 pub async fn gaps_do_not_end_a_stream(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     let [one, other] = [Uuid::new_v4(), Uuid::new_v4()];
     for version in 1..=8 {
         insert(&recorder, vec![event(one, version), event(other, version)]).await;
-        // A recorder may have spent ids on what it refuses, or on what is dropped.
+        // A recorder may have allocated ids for refused or cancelled insertions.
         insert_refused(&recorder, vec![event(one, version), event(other, version + 1)]).await;
         poll_then_drop(recorder.insert_events(vec![event(one, version), event(other, 99)]), 2).await;
     }
@@ -83,9 +82,8 @@ pub async fn gaps_do_not_end_a_stream(fixture: &impl Fixture<Recorder: Applicati
     }
 }
 
-/// A failure between two pages is an item, and the last one: a stream that was cut short does not
-/// look like one that has come to its end.
-pub async fn a_stream_of_notifications_ends_with_an_error(
+/// An error between two pages is the last item, so that a failed stream does not look complete.
+pub async fn an_error_ends_a_notification_stream(
     fixture: &impl Fixture<Recorder: ApplicationRecorder>,
 ) {
     let recorder = fixture.open().await;
@@ -100,8 +98,8 @@ pub async fn a_stream_of_notifications_ends_with_an_error(
     assert!(stream.next().await.is_none(), "an error is not the last item");
 }
 
-/// Streams that are dropped, between pages or while they wait for one, leave the recorder as it was.
-pub async fn dropped_streams_of_notifications_do_no_harm(
+/// Streams that are dropped between pages, or while they read one, do not affect the recorder.
+pub async fn notification_streams_are_cancel_safe(
     fixture: &impl Fixture<Recorder: ApplicationRecorder>,
 ) {
     let recorder = fixture.open().await;
@@ -119,7 +117,7 @@ pub async fn dropped_streams_of_notifications_do_no_harm(
     assert_eq!(streamed(&recorder, 8, EVERYTHING).await, all_ids(&recorder).await);
 }
 
-/// Events recorded between two pages come at the end, once.
+/// Events recorded between two pages are returned at the end, once.
 pub async fn notifications_recorded_between_pages_are_streamed(
     fixture: &impl Fixture<Recorder: ApplicationRecorder>,
 ) {

@@ -15,7 +15,7 @@ use tokio::sync::Barrier;
 use crate::{
     Fixture,
     support::{
-        NEVER, TOPIC, all_notifications, assert_closed, event, events, ids_of, insert, is_woken,
+        NEVER, TOPIC, all_notifications, assert_closed, event, events, ids_of, insert, is_notified,
         poll_then_drop, select_all, tracking, versions,
     },
 };
@@ -31,30 +31,30 @@ pub async fn events_and_position_are_recorded_together(fixture: &impl Fixture<Re
     assert_eq!(position(&recorder).await, Some(5));
 }
 
-/// The ids of the events come back in their order.
-pub async fn ids_come_back_with_tracking(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+/// An insertion returns one notification id for each event, in the order of the events.
+pub async fn insert_with_tracking_returns_ids(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let ids = process(&recorder, events(Uuid::new_v4(), 1..=3), 5).await;
     assert_eq!(ids, ids_of(&all_notifications(&recorder).await));
 }
 
-/// A notification without consequences has been processed, too.
-pub async fn a_position_needs_no_events(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+/// A position can be recorded without events: the notification had no consequences.
+pub async fn a_position_may_be_recorded_without_events(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     assert!(process(&recorder, Vec::new(), 5).await.is_empty());
     assert_eq!(position(&recorder).await, Some(5));
     process_refused(&recorder, Vec::new(), 5).await;
 }
 
-/// Events that are recorded without a position leave it where it is.
-pub async fn events_alone_move_no_position(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+/// Events that are recorded without a position do not change it.
+pub async fn events_without_tracking_leave_the_position_unchanged(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     recorder.insert_tracking(tracking(UPSTREAM, 5)).await.expect("tracking should succeed");
     insert(&recorder, events(Uuid::new_v4(), 1..=5)).await;
     assert_eq!(position(&recorder).await, Some(5));
 }
 
-/// When the position is refused, the events are not recorded.
+/// If the position is refused, the events are not recorded.
 pub async fn a_refused_position_records_no_events(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
@@ -66,7 +66,7 @@ pub async fn a_refused_position_records_no_events(fixture: &impl Fixture<Recorde
     }
 }
 
-/// When the events are refused, the position is not recorded.
+/// If the events are refused, the position is not recorded.
 pub async fn refused_events_record_no_position(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
@@ -76,8 +76,8 @@ pub async fn refused_events_record_no_position(fixture: &impl Fixture<Recorder: 
     process(&recorder, events(id, [2]), 5).await;
 }
 
-/// A conflict names what collided, version or position.
-pub async fn a_conflict_names_what_collided(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+/// A conflict names its cause, a version or a position.
+pub async fn a_conflict_names_its_cause(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let originator_id = Uuid::new_v4();
     process(&recorder, events(originator_id, [1]), 5).await;
@@ -90,27 +90,27 @@ pub async fn a_conflict_names_what_collided(fixture: &impl Fixture<Recorder: Pro
     assert_eq!(error.conflict(), Some(&Conflict::Version { originator_id, originator_version: 1 }));
 }
 
-/// If both the position and a version conflict, the error names the position: there
-/// is nothing left to do, whereas a conflict of versions calls for a retry.
-pub async fn a_lost_position_is_told_first(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+/// If both the position and a version conflict, the error names the position: the notification is processed,
+/// whereas a version conflict calls for a retry.
+pub async fn a_tracking_conflict_takes_precedence(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let originator_id = Uuid::new_v4();
-    let assert_told = |error: &PersistenceError, notification_id| {
+    let assert_names = |error: &PersistenceError, notification_id| {
         let application_name = UPSTREAM.to_owned();
         assert_eq!(error.conflict(), Some(&Conflict::Tracking { application_name, notification_id }));
     };
     process(&recorder, events(originator_id, 1..=4), 5).await;
-    assert_told(&process_refused(&recorder, events(originator_id, 1..=4), 5).await, 5);
+    assert_names(&process_refused(&recorder, events(originator_id, 1..=4), 5).await, 5);
 
     let rival = || recorder.insert_events_with_tracking(events(originator_id, 5..=8), tracking(UPSTREAM, 6));
     let (one, other) = join(rival(), rival()).await;
     assert!(one.is_ok() || other.is_ok(), "one of the rivals should win");
-    assert_told(&one.and(other).expect_err("the other one should lose"), 6);
+    assert_names(&one.and(other).expect_err("the other one should lose"), 6);
 }
 
-/// Events are recorded when the recorded position is the expected one, and refused with an error of its
-/// own kind when it is before it.
-pub async fn events_follow_the_expected_position(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+/// Events are recorded if the recorded position is the expected one. If it is before the expected one, they
+/// are refused with kind `RolledBack`.
+pub async fn events_require_the_expected_position(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     let process_after = async |expected, notification_id, versions: RangeInclusive<i64>| {
@@ -133,14 +133,14 @@ pub async fn events_follow_the_expected_position(fixture: &impl Fixture<Recorder
     assert_eq!(position(&recorder).await, Some(8));
 }
 
-/// Positions that expect each other are recorded one after the other, also when all are requested at
-/// once; one that is refused fails no other.
-pub async fn expected_positions_hold_at_once(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+/// Positions that each expect the previous one are recorded in order, even if all are requested concurrently.
+/// A refused one does not fail the others.
+pub async fn concurrent_expected_positions_are_recorded_in_order(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let ids: Vec<Uuid> = (0..12).map(|_| Uuid::new_v4()).collect();
     insert(&recorder, ids.iter().map(|id| event(*id, 1)).collect()).await;
     let requests = ids.iter().zip(1..).map(|(id, notification)| {
-        // Every fourth one expects what is never recorded.
+        // Every fourth one expects a position that is never recorded.
         let beyond = if notification % 4 == 0 { 90 } else { 0 };
         let first = notification - notification / 4 + beyond;
         let tracking = tracking(UPSTREAM, first).after(first - 1).expect("it is one");
@@ -161,8 +161,9 @@ pub async fn expected_positions_hold_at_once(fixture: &impl Fixture<Recorder: Pr
     assert_eq!(recorded, (1..=recorded.len() as i64).collect::<Vec<_>>());
 }
 
-/// Of consumers that race to process one notification, one does; none of the others leaves a trace.
-pub async fn one_consumer_processes_a_notification(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+/// If several consumers process the same notification concurrently, exactly one succeeds, and the others
+/// record nothing.
+pub async fn one_of_several_consumers_processes_a_notification(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     const CONSUMERS: usize = 6;
     const NOTIFICATIONS: i64 = 10;
     let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
@@ -185,10 +186,10 @@ pub async fn one_consumer_processes_a_notification(fixture: &impl Fixture<Record
     recorded.sort_by_key(|event| event.originator_version);
     let versions: Vec<_> = recorded.iter().map(|event| event.originator_version).collect();
     assert_eq!(versions, (1..=NOTIFICATIONS).collect::<Vec<_>>());
-    assert_eq!(recorded, processed, "what was acknowledged is not what is recorded");
+    assert_eq!(recorded, processed, "the acknowledged events differ from the recorded ones");
 }
 
-/// The events that this consumer recorded: one for each notification that it was the first with.
+/// Returns the events that this consumer recorded, one for each notification that it processed first.
 async fn race<R: ProcessRecorder>(
     recorder: Arc<R>,
     barrier: Arc<Barrier>,
@@ -209,8 +210,8 @@ async fn race<R: ProcessRecorder>(
     recorded
 }
 
-/// When the future is dropped, at whatever point, events and position are both recorded or neither.
-pub async fn dropped_processing_is_whole_or_nothing(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+/// If the future is dropped at any point, either both events and position are recorded or neither.
+pub async fn cancelled_processing_is_atomic(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let mut recorder = fixture.open().await;
     let ids: Vec<Uuid> = (0..12).map(|_| Uuid::new_v4()).collect();
     insert(&recorder, ids.iter().map(|id| event(*id, 1)).collect()).await;
@@ -224,7 +225,7 @@ pub async fn dropped_processing_is_whole_or_nothing(fixture: &impl Fixture<Recor
         recorder = fixture.open().await;
     }
     for id in ids {
-        // The position first: what is written between the two reads is written whole.
+        // The position is read first: a write between the two reads is complete.
         let tracked = recorder.max_tracking_id(&id.to_string()).await.expect("reading should succeed");
         let versions = versions(&recorder, id, EventRange::all()).await;
         match tracked {
@@ -237,25 +238,25 @@ pub async fn dropped_processing_is_whole_or_nothing(fixture: &impl Fixture<Recor
     }
 }
 
-/// Events that are recorded with a position notify the followers of the log, like any others.
-pub async fn processing_wakes_who_follows(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+/// Events that are recorded with a position notify subscribers, like any other events.
+pub async fn processing_notifies_subscribers(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let mut listener = recorder.commit_signal().listen([TOPIC]);
     for position in 1..=3 {
         process(&recorder, events(Uuid::new_v4(), 1..=4), position).await;
-        assert!(is_woken(&mut listener));
+        assert!(is_notified(&mut listener));
     }
 }
 
-/// A position that is recorded with events notifies the tasks that wait for it, and its events are readable.
-pub async fn processing_wakes_who_waits(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+/// A position that is recorded with events notifies the tasks that wait for it, which can read the events.
+pub async fn processing_notifies_waiting_tasks(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     let id = Uuid::new_v4();
     let waiting = tokio::spawn({
         let recorder = Arc::clone(&recorder);
         async move {
             let waited = recorder.wait(UPSTREAM, 3, NEVER).await;
-            waited.expect("what is processed ends waiting");
+            waited.expect("a processed notification ends the wait");
             versions(&*recorder, id, EventRange::all()).await
         }
     });
@@ -263,15 +264,15 @@ pub async fn processing_wakes_who_waits(fixture: &impl Fixture<Recorder: Process
     for position in 1..=3 {
         let first = 4 * position - 3;
         process(&*recorder, events(id, first..first + 4), position).await;
-        assert!(is_woken(&mut listener));
+        assert!(is_notified(&mut listener));
     }
-    let read = waiting.await.expect("who waits should finish");
+    let read = waiting.await.expect("the waiting task should finish");
     assert_eq!(read, (1..=12).collect::<Vec<_>>());
 }
 
-/// A position beyond the highest id of the upstream application, which has lost processed events, is an
-/// error; one within it is returned.
-pub async fn a_position_beyond_the_log_is_noticed(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+/// A position beyond the highest notification id of the upstream, which has lost processed events, is an
+/// error; any other position is returned.
+pub async fn a_position_beyond_the_log_is_an_error(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     let verified = recorder.validated_position("restored", &recorder).await;
     assert_eq!(verified.expect("there is no position yet"), None);
@@ -289,7 +290,7 @@ pub async fn a_position_beyond_the_log_is_noticed(fixture: &impl Fixture<Recorde
 }
 
 /// After `close()`, processing fails with an interface error.
-pub async fn a_closed_recorder_processes_nothing(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+pub async fn processing_fails_after_close(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
     let recorder = fixture.open().await;
     recorder.close().await.expect("closing should succeed");
     let outcome = recorder.insert_events_with_tracking(events(Uuid::new_v4(), [1]), tracking(UPSTREAM, 1));
@@ -311,7 +312,7 @@ async fn process_refused(
     notification_id: i64,
 ) -> PersistenceError {
     let refused = recorder.insert_events_with_tracking(events, tracking(UPSTREAM, notification_id)).await;
-    let error = refused.expect_err("processing what collides should fail");
+    let error = refused.expect_err("processing with a conflict should fail");
     assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
     error
 }

@@ -7,7 +7,7 @@ use crate::Fixture;
 /// A rule, for a kind of fixture.
 #[derive(Debug)]
 pub struct Rule<F> {
-    /// The name of the rule, such as `aggregate::inserting_nothing_is_fine`.
+    /// The name of the rule, such as `aggregate::an_empty_batch_succeeds`.
     pub name: &'static str,
     /// Panics if a recorder of the fixture breaks the rule.
     pub check: Check<F>,
@@ -22,164 +22,164 @@ pub type Check<F> = for<'a> fn(&'a F) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 #[macro_export]
 macro_rules! __rules {
     (aggregate, $($then:tt)*) => { $crate::__each_rule! { aggregate, $($then)*,
-        inserting_nothing_is_fine
+        an_empty_batch_succeeds
         an_unknown_aggregate_has_no_events
         topics_are_unicode
         topics_may_be_long
         a_state_may_be_empty
-        a_state_may_hold_every_byte
+        a_state_may_contain_any_byte
         a_state_may_be_large
-        nil_and_max_are_ids
-        similar_ids_are_different
+        nil_and_max_uuids_are_valid_ids
+        ids_are_compared_in_full
         a_batch_may_span_aggregates
         a_batch_may_be_large
-        versions_may_come_in_any_order
-        versions_are_any_bigint
-        gt_leaves_out_its_bound
-        lte_takes_in_its_bound
-        desc_reads_backwards
-        limit_ends_a_selection
+        events_are_ordered_by_version
+        versions_cover_the_bigint_range
+        gt_is_exclusive
+        lte_is_inclusive
+        desc_reverses_the_order
+        limit_bounds_a_selection
         limit_zero_selects_no_events
-        limit_may_be_any_usize
-        options_of_a_range_go_together
-        bounds_are_any_bigint
-        a_taken_version_is_refused
-        a_version_twice_in_a_batch_is_refused
+        limit_may_exceed_bigint
+        range_options_combine
+        bounds_cover_the_bigint_range
+        a_recorded_version_is_refused
+        a_duplicate_version_in_a_batch_is_refused
         a_conflict_names_the_version
         a_refused_batch_records_nothing
-        a_conflict_leaves_what_is_recorded
-        a_conflict_leaves_the_recorder_usable
-        a_closed_recorder_says_so
-        closing_twice_is_fine
-        events_outlive_the_recorder
-        another_recorder_reads_the_events
+        a_conflict_does_not_change_recorded_events
+        the_recorder_is_usable_after_a_conflict
+        calls_after_close_fail
+        close_is_idempotent
+        events_persist_after_close
+        events_are_visible_to_other_recorders
     } };
     (event_streams, $($then:tt)*) => { $crate::__each_rule! { event_streams, $($then)*,
-        pages_of_events_join
-        bounds_hold_across_pages_of_events
-        the_limit_ends_a_stream_of_events
-        a_stream_of_events_ends_with_an_error
-        dropped_streams_of_events_do_no_harm
-        events_recorded_between_pages_do_no_harm
+        event_pages_form_one_sequence
+        range_options_apply_across_event_pages
+        limit_bounds_an_event_stream
+        an_error_ends_an_event_stream
+        event_streams_are_cancel_safe
+        concurrent_inserts_do_not_disturb_an_event_stream
     } };
     (concurrency, $($then:tt)*) => { $crate::__each_rule! { concurrency, $($then)*,
-        racing_writers_lose_no_event
-        readers_see_whole_batches
-        a_dropped_insertion_is_whole_or_nothing
-        dropped_futures_do_no_harm
-        closing_finishes_what_was_accepted
+        concurrent_writers_lose_no_events
+        readers_see_complete_batches
+        a_cancelled_insert_is_atomic
+        dropped_futures_leave_the_recorder_usable
+        close_waits_for_accepted_writes
     } };
     (application, $($then:tt)*) => { $crate::__each_rule! { application, $($then)*,
-        ids_come_back_in_the_order_of_events
+        insert_returns_ids_in_event_order
         ids_are_positive
         ids_increase
         ids_of_a_batch_are_contiguous
-        notifications_are_in_order
-        start_takes_in_its_bound
-        after_leaves_out_its_bound
-        stop_takes_in_its_bound
-        limit_ends_a_page
+        notifications_are_ordered_by_id
+        start_is_inclusive
+        after_is_exclusive
+        stop_is_inclusive
+        limit_bounds_a_page
         limit_zero_selects_no_notifications
-        a_page_may_be_of_any_usize
-        a_topic_selects_its_events
-        several_topics_select_their_events
+        page_limit_may_exceed_bigint
+        a_topic_filter_selects_its_events
+        a_filter_may_have_several_topics
         an_unused_topic_selects_nothing
-        options_of_a_selection_go_together
-        starting_beyond_the_end_selects_nothing
-        stopping_before_the_start_selects_nothing
-        bounds_of_a_selection_are_any_bigint
-        an_empty_recorder_has_no_highest_id
-        the_highest_id_is_that_of_the_last_event
-        refused_events_never_surface
-        a_closed_recorder_has_no_notifications
-        the_order_outlives_the_recorder
-        another_recorder_reads_the_notifications
-        tailing_readers_miss_nothing
+        selection_options_combine
+        start_beyond_the_end_selects_nothing
+        stop_before_start_selects_nothing
+        selection_bounds_cover_the_bigint_range
+        an_empty_recorder_has_no_max_notification_id
+        the_max_notification_id_is_that_of_the_last_event
+        refused_events_are_never_visible
+        reading_notifications_fails_after_close
+        the_order_persists_after_close
+        notifications_are_visible_to_other_recorders
+        tailing_readers_miss_no_notifications
         batches_are_not_interleaved
     } };
     (notification_streams, $($then:tt)*) => { $crate::__each_rule! { notification_streams, $($then)*,
-        pages_of_notifications_join
-        options_hold_across_pages_of_notifications
-        the_limit_ends_a_stream_of_notifications
+        notification_pages_form_one_sequence
+        selection_options_apply_across_pages
+        limit_bounds_a_notification_stream
         gaps_do_not_end_a_stream
-        a_stream_of_notifications_ends_with_an_error
-        dropped_streams_of_notifications_do_no_harm
+        an_error_ends_a_notification_stream
+        notification_streams_are_cancel_safe
         notifications_recorded_between_pages_are_streamed
     } };
     (subscriptions, $($then:tt)*) => { $crate::__each_rule! { subscriptions, $($then)*,
-        a_subscription_begins_after_its_position
+        a_subscription_starts_after_its_position
         a_subscription_beyond_the_end_fails
-        nothing_is_missed_while_others_write
-        nothing_of_a_topic_is_missed_while_others_write
-        topics_are_followed_page_by_page
-        the_position_moves_past_other_topics
+        concurrent_writes_are_delivered_once
+        concurrent_writes_of_a_topic_are_delivered_once
+        topic_filters_work_with_any_page_size
+        the_position_advances_past_other_topics
         a_lagging_subscription_catches_up
-        a_dropped_subscription_is_resumed
-        closing_ends_a_waiting_subscription
-        closing_ends_a_busy_subscription_in_order
+        a_subscription_can_be_resumed
+        close_ends_a_waiting_subscription
+        close_ends_an_active_subscription_in_order
     } };
-    (wakes, $($then:tt)*) => { $crate::__each_rule! { wakes, $($then)*,
-        a_commit_wakes_who_listens
-        every_topic_of_a_commit_wakes
-        every_listener_is_woken
-        a_wake_up_comes_after_the_commit
-        what_a_dropped_insertion_records_wakes
-        others_commits_wake
-        others_commits_wake_later_listeners
+    (commit_signal, $($then:tt)*) => { $crate::__each_rule! { commit_signal, $($then)*,
+        a_commit_notifies_listeners
+        every_topic_of_a_commit_notifies
+        every_listener_is_notified
+        listeners_are_notified_after_the_commit
+        a_cancelled_insert_notifies_if_it_committed
+        commits_of_other_recorders_notify
+        commits_of_other_recorders_notify_later_listeners
     } };
     (tracking, $($then:tt)*) => { $crate::__each_rule! { tracking, $($then)*,
-        there_is_no_position_at_first
-        nothing_is_processed_at_first
-        positions_move_forward
-        what_is_up_to_the_position_is_processed
+        there_is_no_initial_position
+        nothing_is_processed_initially
+        positions_increase
+        notifications_up_to_the_position_are_processed
         an_equal_position_is_refused
         a_smaller_position_is_refused
-        a_position_that_accounts_for_processed_notifications_is_refused
+        a_span_that_overlaps_the_position_is_refused
         a_conflict_names_the_position
         a_refused_position_changes_nothing
-        applications_are_tracked_apart
-        names_are_compared_exactly
-        names_are_unicode
+        applications_are_tracked_separately
+        application_names_are_compared_exactly
+        application_names_are_unicode
         the_reserved_name_has_no_position
-        positions_are_any_bigint
-        a_position_follows_the_expected_one
-        a_position_that_expects_an_earlier_one_is_refused
-        a_position_that_expects_a_later_one_is_refused
-        one_consumer_wins_a_position
-        positions_never_go_back
-        applications_do_not_hinder_each_other
-        a_closed_recorder_tracks_nothing
-        positions_outlive_the_recorder
+        positions_cover_the_bigint_range
+        a_matching_expected_position_is_accepted
+        an_expected_position_behind_the_recorded_one_is_refused
+        an_expected_position_ahead_of_the_recorded_one_is_refused
+        one_of_several_consumers_records_a_position
+        positions_never_decrease
+        applications_do_not_block_each_other
+        tracking_fails_after_close
+        positions_persist_after_close
     } };
     (waiting, $($then:tt)*) => { $crate::__each_rule! { waiting, $($then)*,
-        what_is_processed_is_not_waited_for
-        a_recorded_position_wakes_who_listens
-        a_recorded_position_ends_waiting
-        a_later_position_ends_waiting
-        another_application_does_not_end_waiting
-        waiting_times_out
-        everybody_who_waits_is_woken
-        closing_ends_waiting
-        dropped_waiting_does_no_harm
-        others_positions_wake
+        a_wait_for_a_processed_notification_returns_immediately
+        a_recorded_position_notifies_listeners
+        a_recorded_position_ends_a_wait
+        a_later_position_ends_a_wait
+        another_application_does_not_end_a_wait
+        a_wait_times_out
+        all_waiting_tasks_are_notified
+        close_ends_a_wait
+        waiting_is_cancel_safe
+        positions_of_other_recorders_notify
     } };
     (process, $($then:tt)*) => { $crate::__each_rule! { process, $($then)*,
         events_and_position_are_recorded_together
-        ids_come_back_with_tracking
-        a_position_needs_no_events
-        events_alone_move_no_position
+        insert_with_tracking_returns_ids
+        a_position_may_be_recorded_without_events
+        events_without_tracking_leave_the_position_unchanged
         a_refused_position_records_no_events
         refused_events_record_no_position
-        a_conflict_names_what_collided
-        a_lost_position_is_told_first
-        events_follow_the_expected_position
-        expected_positions_hold_at_once
-        one_consumer_processes_a_notification
-        dropped_processing_is_whole_or_nothing
-        processing_wakes_who_follows
-        processing_wakes_who_waits
-        a_position_beyond_the_log_is_noticed
-        a_closed_recorder_processes_nothing
+        a_conflict_names_its_cause
+        a_tracking_conflict_takes_precedence
+        events_require_the_expected_position
+        concurrent_expected_positions_are_recorded_in_order
+        one_of_several_consumers_processes_a_notification
+        cancelled_processing_is_atomic
+        processing_notifies_subscribers
+        processing_notifies_waiting_tasks
+        a_position_beyond_the_log_is_an_error
+        processing_fails_after_close
     } };
 }
 
@@ -265,7 +265,7 @@ macro_rules! application_recorder_tests {
     ($fixture:expr $(,)?) => {
         $crate::__tier_tests! {
             $fixture, application, ApplicationRecorder, BoxedApplication,
-            aggregate event_streams concurrency application notification_streams subscriptions wakes
+            aggregate event_streams concurrency application notification_streams subscriptions commit_signal
         }
     };
 }
@@ -288,7 +288,7 @@ macro_rules! process_recorder_tests {
     ($fixture:expr $(,)?) => {
         $crate::__tier_tests! {
             $fixture, process, ProcessRecorder, BoxedProcess,
-            aggregate event_streams concurrency application notification_streams subscriptions wakes
+            aggregate event_streams concurrency application notification_streams subscriptions commit_signal
             tracking waiting process
         }
     };
@@ -303,7 +303,7 @@ pub fn process_rules<F: Fixture<Recorder: es_core::ProcessRecorder>>() -> Vec<Ru
     rules.extend(__rules! { application, list });
     rules.extend(__rules! { notification_streams, list });
     rules.extend(__rules! { subscriptions, list });
-    rules.extend(__rules! { wakes, list });
+    rules.extend(__rules! { commit_signal, list });
     rules.extend(__rules! { tracking, list });
     rules.extend(__rules! { waiting, list });
     rules.extend(__rules! { process, list });

@@ -9,8 +9,7 @@ use crate::Fixture;
 /// Checks one rule on a fixture of its own and cleans up afterwards, in a runtime of its own.
 ///
 /// # Panics
-/// If the rule is broken, or takes longer than the fixture has
-/// [patience](Fixture::patience).
+/// If the rule is broken or exceeds the [timeout](Fixture::patience) of the fixture.
 pub fn run<F: Fixture>(make_fixture: impl AsyncFnOnce() -> F, rule: impl AsyncFnOnce(&F)) {
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)

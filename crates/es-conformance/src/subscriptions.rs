@@ -1,5 +1,5 @@
-//! The rules of subscriptions: nothing is missed and nothing comes twice, from the past into the
-//! present, with concurrent writers and dropped futures.
+//! The rules of subscriptions: every notification is delivered exactly once, past and new ones, with
+//! concurrent writers and dropped futures.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -25,9 +25,9 @@ use crate::{
 const END: Topic = Topic::from_static("conformance:Aggregate.Ended");
 const QUIET: Topic = Topic::from_static("conformance:Aggregate.Noted");
 
-/// A subscription begins after its position, at the beginning, in the middle or at the end, and goes
-/// on with what is recorded then.
-pub async fn a_subscription_begins_after_its_position(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// A subscription starts after its position, at the beginning, in the middle or at the end of the log, and
+/// continues with new events.
+pub async fn a_subscription_starts_after_its_position(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     insert(&*recorder, events(Uuid::new_v4(), 1..=30)).await;
     let past = all_ids(&*recorder).await;
@@ -45,8 +45,8 @@ pub async fn a_subscription_begins_after_its_position(fixture: &impl Fixture<Rec
     }
 }
 
-/// A subscription whose position is beyond the end fails, since the log has lost events, until the log
-/// has reached the position; it does not wait for other events to get their ids.
+/// A subscription whose position is beyond the end of the log fails, since the log has lost events. It works
+/// again once the log has reached the position.
 pub async fn a_subscription_beyond_the_end_fails(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     insert(&*recorder, events(Uuid::new_v4(), 1..=5)).await;
@@ -60,9 +60,9 @@ pub async fn a_subscription_beyond_the_end_fails(fixture: &impl Fixture<Recorder
     assert_eq!(read_to(&mut subscription, all[14]).await, expected);
 }
 
-/// Subscriptions that begin before, between and while several writers record see every event once,
-/// in the order of ids.
-pub async fn nothing_is_missed_while_others_write(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// Subscriptions that start before and during concurrent writes receive every event once, in the order of
+/// ids.
+pub async fn concurrent_writes_are_delivered_once(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
     insert(&*recorders[0], events(Uuid::new_v4(), 1..=20)).await;
     let middle = all_ids(&*recorders[0]).await[9];
@@ -80,8 +80,8 @@ pub async fn nothing_is_missed_while_others_write(fixture: &impl Fixture<Recorde
     }
 }
 
-/// The same with topics: what is filtered out never takes something else with it.
-pub async fn nothing_of_a_topic_is_missed_while_others_write(
+/// Subscriptions to topics receive every event of their topics once, with concurrent writers.
+pub async fn concurrent_writes_of_a_topic_are_delivered_once(
     fixture: &impl Fixture<Recorder: ApplicationRecorder>,
 ) {
     let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
@@ -100,9 +100,8 @@ pub async fn nothing_of_a_topic_is_missed_while_others_write(
     }
 }
 
-/// A subscription to topics finds all of them, and nothing else, with pages of any size, also of
-/// fewer than lie between two of them.
-pub async fn topics_are_followed_page_by_page(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// A subscription to topics receives all events of these topics and no others, with any page size.
+pub async fn topic_filters_work_with_any_page_size(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     let mut past = events(Uuid::new_v4(), 1..=40);
     for index in [0, 17, 18, 36] {
@@ -120,9 +119,8 @@ pub async fn topics_are_followed_page_by_page(fixture: &impl Fixture<Recorder: A
     }
 }
 
-/// The position moves past notifications of other topics, so that they are not read again, and what
-/// comes after them is followed.
-pub async fn the_position_moves_past_other_topics(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// The position advances past notifications of other topics, so that they are not read again.
+pub async fn the_position_advances_past_other_topics(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     let id = Uuid::new_v4();
     let mut subscription = subscribe(&recorder, 0, [OTHER_TOPIC]);
@@ -156,9 +154,8 @@ pub async fn a_lagging_subscription_catches_up(fixture: &impl Fixture<Recorder: 
     }
 }
 
-/// If a page or the subscription is dropped while it waits, the next one continues at the position, and
-/// the recorder continues, too.
-pub async fn a_dropped_subscription_is_resumed(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// If the future of a page or the subscription is dropped, a new subscription continues at the position.
+pub async fn a_subscription_can_be_resumed(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     insert(&*recorder, events(Uuid::new_v4(), 1..=40)).await;
     let (mut seen, mut position) = (Vec::new(), 0);
@@ -178,8 +175,8 @@ pub async fn a_dropped_subscription_is_resumed(fixture: &impl Fixture<Recorder: 
     assert_eq!(seen, all);
 }
 
-/// Closing the recorder ends subscriptions that wait, without an error.
-pub async fn closing_ends_a_waiting_subscription(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// Closing the recorder ends waiting subscriptions without an error.
+pub async fn close_ends_a_waiting_subscription(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     insert(&*recorder, events(Uuid::new_v4(), [1])).await;
     let mut subscription = subscribe(&recorder, 0, []);
@@ -202,9 +199,8 @@ pub async fn closing_ends_a_waiting_subscription(fixture: &impl Fixture<Recorder
     assert_eq!(subscription.next_page().await.expect("having ended is no error"), None);
 }
 
-/// Closing the recorder ends subscriptions that have much to read yet, without an error; those that
-/// begin afterwards are over at once.
-pub async fn closing_ends_a_busy_subscription_in_order(
+/// Closing the recorder ends subscriptions that are still reading without an error. New ones end immediately.
+pub async fn close_ends_an_active_subscription_in_order(
     fixture: &impl Fixture<Recorder: ApplicationRecorder>,
 ) {
     let recorder = Arc::new(fixture.open().await);
@@ -223,7 +219,7 @@ pub async fn closing_ends_a_busy_subscription_in_order(
     }
 }
 
-/// The ids of what a subscription reads until its position is `last`.
+/// Returns the ids that a subscription reads until its position is `last`.
 async fn read_to<R: ApplicationRecorder>(subscription: &mut Subscription<R>, last: i64) -> Vec<i64> {
     let mut read = Vec::new();
     while subscription.position() < last {

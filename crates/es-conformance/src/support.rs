@@ -28,21 +28,21 @@ pub(crate) const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// More notifications than any rule records.
 const ALL: usize = 1_000_000;
 
-/// The environment variable that repeats the operations of a failure, or makes up others.
+/// The environment variable that selects the seed of random operations.
 pub(crate) const SEED: &str = "ES_CONFORMANCE_SEED";
 
-/// The seed where none is given.
-pub(crate) const USUAL_SEED: u64 = 0x5eed;
+/// The default seed.
+pub(crate) const DEFAULT_SEED: u64 = 0x5eed;
 
-/// The environment variable for more sequences of operations, or fewer.
+/// The environment variable that selects the number of sequences of operations.
 pub(crate) const CASES: &str = "ES_CONFORMANCE_CASES";
 
-/// The seed of random operations: always the same, unless another one is given.
+/// Returns the seed of random operations, which is fixed unless the environment selects another one.
 pub(crate) fn seed() -> u64 {
-    env::var(SEED).map_or(USUAL_SEED, |text| text.parse().expect("the seed should be a number"))
+    env::var(SEED).map_or(DEFAULT_SEED, |text| text.parse().expect("the seed should be a number"))
 }
 
-/// The number of sequences of random operations.
+/// Returns the number of sequences of random operations.
 pub(crate) fn cases_or(default: u32) -> u32 {
     env::var(CASES).map_or(default, |text| text.parse().expect("the cases should be a number"))
 }
@@ -52,7 +52,7 @@ pub(crate) fn event(originator_id: Uuid, originator_version: i64) -> StoredEvent
     StoredEvent { originator_id, originator_version, topic: TOPIC, state }
 }
 
-/// Another event than [`event`] gives, for the same place.
+/// Returns an event with the id and version of [`event`] and another state.
 pub(crate) fn late_event(originator_id: Uuid, originator_version: i64) -> StoredEvent {
     StoredEvent { state: Bytes::from_static(b"late"), ..event(originator_id, originator_version) }
 }
@@ -61,7 +61,7 @@ pub(crate) fn events(originator_id: Uuid, versions: impl IntoIterator<Item = i64
     versions.into_iter().map(|version| event(originator_id, version)).collect()
 }
 
-/// Events with three topics by turns: the first, the other, the third, the first, …
+/// Returns events whose topics alternate between three: the first, the other, the third, the first, …
 pub(crate) fn events_of_three_topics(
     originator_id: Uuid,
     versions: impl IntoIterator<Item = i64>,
@@ -81,13 +81,13 @@ pub(crate) async fn insert(recorder: &impl AggregateRecorder, events: Vec<Stored
     recorder.insert_events(events).await.expect("inserting should succeed")
 }
 
-/// Inserts events of which a version is taken.
+/// Inserts events with a conflict.
 pub(crate) async fn insert_refused(
     recorder: &impl AggregateRecorder,
     events: Vec<StoredEvent>,
 ) -> PersistenceError {
-    let error = recorder.insert_events(events).await.expect_err("inserting a taken version should fail");
-    assert_eq!(error.kind(), ErrorKind::Integrity, "a taken version is an integrity error: {error}");
+    let error = recorder.insert_events(events).await.expect_err("inserting a recorded version should fail");
+    assert_eq!(error.kind(), ErrorKind::Integrity, "a recorded version is an integrity error: {error}");
     error
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn events_of(notifications: Vec<Notification>) -> Vec<StoredEvent> {
     notifications.into_iter().map(|notification| notification.event).collect()
 }
 
-/// The ids of what a selection selects, in the plainest way.
+/// Returns the ids that a selection should select.
 pub(crate) fn expected_ids(all: &[Notification], selection: &NotificationSelection) -> Vec<i64> {
     all.iter()
         .filter(|notification| selection.contains(notification.id))
@@ -157,7 +157,7 @@ pub(crate) fn page_size(size: usize) -> NonZeroUsize {
     NonZeroUsize::new(size).expect("a page has a size")
 }
 
-/// A subscription that only notifications advance.
+/// Returns a subscription that does not poll.
 pub(crate) fn subscribe<R: ApplicationRecorder>(
     recorder: &Arc<R>,
     position: i64,
@@ -171,12 +171,12 @@ pub(crate) async fn next_page<R: ApplicationRecorder>(subscription: &mut Subscri
     page.expect("the recorder is not closed")
 }
 
-/// Returns whether a listener was notified since the last call.
-pub(crate) fn is_woken(listener: &mut Listener) -> bool {
-    listener.notified().now_or_never().expect("what is recorded should have woken its listeners")
+/// Returns true if a listener was notified since the last call.
+pub(crate) fn is_notified(listener: &mut Listener) -> bool {
+    listener.notified().now_or_never().expect("the commit should have notified its listeners")
 }
 
-/// Polls a future so many times, then drops it, as a timeout or a cancelled request would.
+/// Polls a future at most `polls` times, then drops it, as a timeout or a cancelled request would.
 pub(crate) async fn poll_then_drop<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
     let mut future = pin!(maybe_done(future));
     for _ in 0..polls {
@@ -188,7 +188,7 @@ pub(crate) async fn poll_then_drop<T>(future: impl Future<Output = T>, polls: us
     future.take_output()
 }
 
-/// Polls a future once; whether it is ready.
+/// Polls a future once. Returns true if it is ready.
 pub(crate) async fn poll_once<T: Future>(mut future: Pin<&mut T>) -> bool {
     std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await
 }

@@ -14,14 +14,14 @@ use crate::{
 };
 
 /// An application of which nothing was processed has no position.
-pub async fn there_is_no_position_at_first(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+pub async fn there_is_no_initial_position(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     track(&recorder, "other", 5).await;
     assert_eq!(position(&recorder, "upstream").await, None);
 }
 
 /// No notification of an application without a position has been processed.
-pub async fn nothing_is_processed_at_first(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+pub async fn nothing_is_processed_initially(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for id in [i64::MIN, 0, 1, i64::MAX] {
         assert!(!processed(&recorder, "upstream", id).await, "notification {id}");
@@ -29,7 +29,7 @@ pub async fn nothing_is_processed_at_first(fixture: &impl Fixture<Recorder: Trac
 }
 
 /// A greater position takes the place of the one before.
-pub async fn positions_move_forward(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+pub async fn positions_increase(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for id in [1, 2, 50] {
         track(&recorder, "upstream", id).await;
@@ -37,8 +37,8 @@ pub async fn positions_move_forward(fixture: &impl Fixture<Recorder: TrackingRec
     }
 }
 
-/// Ids up to the position are processed, gaps included; ids after it are not.
-pub async fn what_is_up_to_the_position_is_processed(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// Ids up to the position are processed, including ids in gaps; greater ids are not.
+pub async fn notifications_up_to_the_position_are_processed(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     track(&recorder, "upstream", 7).await;
     for id in [i64::MIN, 1, 6, 7] {
@@ -49,14 +49,14 @@ pub async fn what_is_up_to_the_position_is_processed(fixture: &impl Fixture<Reco
     }
 }
 
-/// The position that is recorded is refused.
+/// A position that equals the recorded one is refused.
 pub async fn an_equal_position_is_refused(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     track(&recorder, "upstream", 7).await;
     track_refused(&recorder, "upstream", 7).await;
 }
 
-/// A position before the one that is recorded is refused, also where none was recorded there.
+/// A position before the recorded one is refused, even if it was never recorded.
 pub async fn a_smaller_position_is_refused(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     track(&recorder, "upstream", 7).await;
@@ -64,9 +64,9 @@ pub async fn a_smaller_position_is_refused(fixture: &impl Fixture<Recorder: Trac
     track_refused(&recorder, "upstream", 1).await;
 }
 
-/// A greater position is refused when it accounts for notifications of which the first is processed:
-/// another consumer was faster with fewer at a time.
-pub async fn a_position_that_accounts_for_processed_notifications_is_refused(
+/// A greater position is refused if the first notification that it accounts for is processed: another
+/// consumer with smaller batches was faster.
+pub async fn a_span_that_overlaps_the_position_is_refused(
     fixture: &impl Fixture<Recorder: TrackingRecorder>,
 ) {
     let recorder = fixture.open().await;
@@ -77,11 +77,11 @@ pub async fn a_position_that_accounts_for_processed_notifications_is_refused(
         assert!(refused.is_err_and(|error| error.kind() == ErrorKind::Integrity), "from {first} on");
     }
     let next = Tracking::spanning("upstream", 6, 10).expect("it is one");
-    recorder.insert_tracking(next).await.expect("what comes after should be accepted");
+    recorder.insert_tracking(next).await.expect("the next notifications should be accepted");
     assert_eq!(position(&recorder, "upstream").await, Some(10));
 }
 
-/// A conflict names the application and the position that was refused.
+/// A conflict names the application and the refused position.
 pub async fn a_conflict_names_the_position(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     track(&recorder, "upstream", 7).await;
@@ -92,7 +92,7 @@ pub async fn a_conflict_names_the_position(fixture: &impl Fixture<Recorder: Trac
     }
 }
 
-/// A position that was refused changes nothing.
+/// A refused position changes nothing.
 pub async fn a_refused_position_changes_nothing(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     track(&recorder, "upstream", 7).await;
@@ -102,7 +102,7 @@ pub async fn a_refused_position_changes_nothing(fixture: &impl Fixture<Recorder:
 }
 
 /// Each application has a position of its own.
-pub async fn applications_are_tracked_apart(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+pub async fn applications_are_tracked_separately(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     track(&recorder, "one", 10).await;
     track(&recorder, "another", 3).await;
@@ -112,8 +112,8 @@ pub async fn applications_are_tracked_apart(fixture: &impl Fixture<Recorder: Tra
     assert!(!processed(&recorder, "another", 10).await);
 }
 
-/// The names of applications are compared as they are written: case and spaces count.
-pub async fn names_are_compared_exactly(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// Application names are compared byte by byte: case and spaces are significant.
+pub async fn application_names_are_compared_exactly(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     let names = ["Upstream", "upstream", "upstream ", " upstream"];
     for (name, id) in names.iter().zip(1..) {
@@ -124,8 +124,8 @@ pub async fn names_are_compared_exactly(fixture: &impl Fixture<Recorder: Trackin
     }
 }
 
-/// A name may be of any script, and hold what means something to a database.
-pub async fn names_are_unicode(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// An application name may be in any script and may contain special characters of SQL.
+pub async fn application_names_are_unicode(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     let names = ["銀行", "🏦", "O'Neil \"; -- \\ %_", "u\u{308}ber", "\u{fc}ber"];
     for (name, id) in names.iter().zip(1..) {
@@ -136,14 +136,14 @@ pub async fn names_are_unicode(fixture: &impl Fixture<Recorder: TrackingRecorder
     }
 }
 
-/// The name that the table keeps for its own mark has no position.
+/// The reserved name, which marks the layout of the table, has no position.
 pub async fn the_reserved_name_has_no_position(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     assert_eq!(position(&recorder, Tracking::RESERVED_NAME).await, None);
 }
 
-/// A position is any `bigint`.
-pub async fn positions_are_any_bigint(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// A position is any `bigint`, including negative ones.
+pub async fn positions_cover_the_bigint_range(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for id in [i64::MIN, -1, 0, 1 << 40, i64::MAX] {
         track(&recorder, "counted", id).await;
@@ -153,8 +153,8 @@ pub async fn positions_are_any_bigint(fixture: &impl Fixture<Recorder: TrackingR
     }
 }
 
-/// A position is recorded after the one that it expects, 0 being none, and may leave gaps behind it.
-pub async fn a_position_follows_the_expected_one(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// A position is accepted if the recorded one is the expected one (0 if there is none); gaps are allowed.
+pub async fn a_matching_expected_position_is_accepted(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for (expected, first, last) in [(0, 1, 1), (1, 2, 5), (5, 9, 9), (9, 20, 30)] {
         let recorded = recorder.insert_tracking(after(expected, first, last)).await;
@@ -163,9 +163,10 @@ pub async fn a_position_follows_the_expected_one(fixture: &impl Fixture<Recorder
     }
 }
 
-/// A position is refused with a conflict when another instance has moved the recorded one beyond the
-/// expected one, even if none of its notifications is processed; then it is recorded after that one.
-pub async fn a_position_that_expects_an_earlier_one_is_refused(
+/// A position is refused with a conflict if another instance has advanced the recorded one beyond the
+/// expected one, even if none of its notifications is processed. It is accepted when it expects the recorded
+/// one.
+pub async fn an_expected_position_behind_the_recorded_one_is_refused(
     fixture: &impl Fixture<Recorder: TrackingRecorder>,
 ) {
     let recorder = fixture.open().await;
@@ -181,9 +182,9 @@ pub async fn a_position_that_expects_an_earlier_one_is_refused(
     recorder.insert_tracking(after(7, 8, 12)).await.expect("the expected position is the recorded one");
 }
 
-/// A position is refused with an error of kind `RolledBack` when the recorded one is before the expected
-/// one: what was acknowledged is lost. Nothing changes.
-pub async fn a_position_that_expects_a_later_one_is_refused(
+/// A position is refused with an error of kind `RolledBack` if the recorded one is before the expected one:
+/// an acknowledged position was lost. Nothing changes.
+pub async fn an_expected_position_ahead_of_the_recorded_one_is_refused(
     fixture: &impl Fixture<Recorder: TrackingRecorder>,
 ) {
     let recorder = fixture.open().await;
@@ -201,8 +202,8 @@ pub async fn a_position_that_expects_a_later_one_is_refused(
     }
 }
 
-/// Of consumers that race for one position, exactly one records it.
-pub async fn one_consumer_wins_a_position(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// If several consumers record the same position concurrently, exactly one succeeds.
+pub async fn one_of_several_consumers_records_a_position(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     const CONSUMERS: usize = 6;
     const POSITIONS: i64 = 10;
     let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
@@ -222,7 +223,7 @@ pub async fn one_consumer_wins_a_position(fixture: &impl Fixture<Recorder: Track
     assert_eq!(winners, vec![1; POSITIONS as usize]);
 }
 
-/// The positions that this consumer recorded.
+/// Returns the positions that this consumer recorded.
 async fn race<R: TrackingRecorder>(recorder: Arc<R>, barrier: Arc<Barrier>, positions: i64) -> Vec<i64> {
     let recorder: &R = &recorder;
     let mut won = Vec::new();
@@ -236,9 +237,9 @@ async fn race<R: TrackingRecorder>(recorder: Arc<R>, barrier: Arc<Barrier>, posi
     won
 }
 
-/// When consumers race, with positions in any order, the position that is read only grows, and ends at
-/// the greatest recorded one.
-pub async fn positions_never_go_back(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// If consumers record positions concurrently and in any order, the position never decreases, and the last
+/// one is the greatest that was recorded.
+pub async fn positions_never_decrease(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
     let barrier = Arc::new(Barrier::new(5));
     let consumers: Vec<_> = (0..4)
@@ -263,7 +264,7 @@ pub async fn positions_never_go_back(fixture: &impl Fixture<Recorder: TrackingRe
     assert_eq!(position(&*recorders[1], "racing").await, greatest);
 }
 
-/// The greatest position that this consumer recorded, which tries those around others' as well.
+/// Returns the greatest position that this consumer recorded; it also tries those next to others' positions.
 async fn race_in_disorder<R: TrackingRecorder>(
     recorder: Arc<R>,
     barrier: Arc<Barrier>,
@@ -282,8 +283,8 @@ async fn race_in_disorder<R: TrackingRecorder>(
     greatest
 }
 
-/// Consumers of different applications record the same positions at once, and none is refused.
-pub async fn applications_do_not_hinder_each_other(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// Consumers of different applications record the same positions concurrently, and none is refused.
+pub async fn applications_do_not_block_each_other(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];
     let barrier = Arc::new(Barrier::new(4));
     let consumers: Vec<_> = (0..4)
@@ -293,7 +294,7 @@ pub async fn applications_do_not_hinder_each_other(fixture: &impl Fixture<Record
                 let recorder: &_ = &*recorder;
                 for position in 1..=8 {
                     barrier.wait().await;
-                    track(recorder, &format!("beside {consumer}"), position).await;
+                    track(recorder, &format!("concurrent {consumer}"), position).await;
                 }
             })
         })
@@ -302,12 +303,12 @@ pub async fn applications_do_not_hinder_each_other(fixture: &impl Fixture<Record
         consumer.await.expect("a consumer should finish");
     }
     for consumer in 0..4 {
-        assert_eq!(position(&*recorders[0], &format!("beside {consumer}")).await, Some(8));
+        assert_eq!(position(&*recorders[0], &format!("concurrent {consumer}")).await, Some(8));
     }
 }
 
 /// After `close()`, reading and recording positions fails with an interface error.
-pub async fn a_closed_recorder_tracks_nothing(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+pub async fn tracking_fails_after_close(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     track(&recorder, "upstream", 1).await;
     recorder.close().await.expect("closing should succeed");
@@ -316,8 +317,8 @@ pub async fn a_closed_recorder_tracks_nothing(fixture: &impl Fixture<Recorder: T
     assert_closed(recorder.has_tracking_id("upstream", 1).await, "has_tracking_id");
 }
 
-/// Positions that were recorded before `close()` are there when the datastore is opened again.
-pub async fn positions_outlive_the_recorder(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// Positions recorded before `close()` are found when the datastore is opened again.
+pub async fn positions_persist_after_close(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     if !fixture.outlives_recorders() {
         return;
     }
@@ -331,7 +332,7 @@ pub async fn positions_outlive_the_recorder(fixture: &impl Fixture<Recorder: Tra
     track_refused(&reopened, "upstream", 5).await;
 }
 
-/// The position `last`, from `first` on, after the expected one.
+/// Returns tracking of the notifications `first` to `last` that expects this position.
 fn after(expected: i64, first: i64, last: i64) -> Tracking {
     let tracking = Tracking::spanning("upstream", first, last).and_then(|tracking| tracking.after(expected));
     tracking.expect("it is one")

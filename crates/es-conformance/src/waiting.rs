@@ -1,4 +1,4 @@
-//! The rules of waiting until a notification has been processed, and of notifying the waiting tasks.
+//! The rules of waiting until a notification has been processed, and of notifying waiting tasks.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -8,11 +8,11 @@ use tokio::task::yield_now;
 
 use crate::{
     Fixture,
-    support::{NEVER, is_woken, poll_once, poll_then_drop, tracking},
+    support::{NEVER, is_notified, poll_once, poll_then_drop, tracking},
 };
 
 /// Waiting for a processed notification returns immediately, with any timeout.
-pub async fn what_is_processed_is_not_waited_for(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+pub async fn a_wait_for_a_processed_notification_returns_immediately(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for id in [3, 20, 1 << 40] {
         track(&recorder, "upstream", id).await;
@@ -21,21 +21,21 @@ pub async fn what_is_processed_is_not_waited_for(fixture: &impl Fixture<Recorder
     }
 }
 
-/// Before its caller gets the result, a position notifies the listeners of its application and of all
-/// applications.
-pub async fn a_recorded_position_wakes_who_listens(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// A position notifies the listeners of its application and of all applications before its caller receives
+/// the result.
+pub async fn a_recorded_position_notifies_listeners(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     let mut any = recorder.tracking_signal().listen::<&str>([]);
     let mut upstream = recorder.tracking_signal().listen(["upstream", "another upstream"]);
     for (name, id) in [("upstream", 1), ("upstream", 21), ("another upstream", 5)] {
         track(&recorder, name, id).await;
-        assert!(is_woken(&mut any));
-        assert!(is_woken(&mut upstream));
+        assert!(is_notified(&mut any));
+        assert!(is_notified(&mut upstream));
     }
 }
 
-/// A wait ends when the position is recorded, position after position.
-pub async fn a_recorded_position_ends_waiting(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// A wait ends when its position is recorded.
+pub async fn a_recorded_position_ends_a_wait(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     for id in 31..=50 {
         let waiting = tokio::spawn({
@@ -43,26 +43,26 @@ pub async fn a_recorded_position_ends_waiting(fixture: &impl Fixture<Recorder: T
             async move { wait(&*recorder, "upstream", id, NEVER).await }
         });
         track(&*recorder, "upstream", id).await;
-        let waited = waiting.await.expect("who waits should finish");
-        waited.expect("what is processed ends waiting");
+        let waited = waiting.await.expect("the waiting task should finish");
+        waited.expect("a processed notification ends the wait");
     }
 }
 
-/// Positions may be left out: a later one ends waiting, too.
-pub async fn a_later_position_ends_waiting(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// A wait also ends when a later position is recorded.
+pub async fn a_later_position_ends_a_wait(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for (id, later) in [(2, 4), (22, 30)] {
         let mut waiting = pin!(maybe_done(wait(&recorder, "upstream", id, NEVER)));
         assert_waits(waiting.as_mut()).await;
         join(track(&recorder, "upstream", later), waiting.as_mut()).await;
-        waiting.take_output().expect("it is done").expect("a later position ends waiting");
+        waiting.take_output().expect("it is done").expect("a later position ends the wait");
         let at_once = wait(&recorder, "upstream", id, Duration::ZERO).await;
         at_once.expect("it has been processed");
     }
 }
 
-/// Positions of other applications, with whatever ids and names, do not end waiting.
-pub async fn another_application_does_not_end_waiting(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// Positions of other applications do not end a wait, regardless of their ids and names.
+pub async fn another_application_does_not_end_a_wait(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     let mut waiting = pin!(maybe_done(wait(&recorder, "first", 23, NEVER)));
     assert_waits(waiting.as_mut()).await;
@@ -73,11 +73,11 @@ pub async fn another_application_does_not_end_waiting(fixture: &impl Fixture<Rec
         assert_eq!(kind(waited), Some(ErrorKind::TimedOut), "after {name:?} at {id}");
     }
     join(track(&recorder, "first", 23), waiting.as_mut()).await;
-    waiting.take_output().expect("it is done").expect("what is processed ends waiting");
+    waiting.take_output().expect("it is done").expect("a processed notification ends the wait");
 }
 
-/// A wait that times out fails with a kind of its own, and may be repeated.
-pub async fn waiting_times_out(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// A wait that times out fails with kind `TimedOut` and can be repeated.
+pub async fn a_wait_times_out(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(1)] {
         assert_eq!(kind(wait(&recorder, "unknown", 40, timeout).await), Some(ErrorKind::TimedOut));
@@ -89,7 +89,7 @@ pub async fn waiting_times_out(fixture: &impl Fixture<Recorder: TrackingRecorder
 }
 
 /// A position notifies all waiting tasks, regardless of their number and of the positions they wait for.
-pub async fn everybody_who_waits_is_woken(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+pub async fn all_waiting_tasks_are_notified(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = Arc::new(fixture.open().await);
     let waiting: Vec<_> = (1..=32)
         .map(|id| {
@@ -100,16 +100,16 @@ pub async fn everybody_who_waits_is_woken(fixture: &impl Fixture<Recorder: Track
     let mut listeners: Vec<_> = (0..32).map(|_| recorder.tracking_signal().listen(["upstream"])).collect();
     for id in [8, 16, 32] {
         track(&*recorder, "upstream", id).await;
-        assert!(listeners.iter_mut().all(is_woken));
+        assert!(listeners.iter_mut().all(is_notified));
     }
     for waiting in waiting {
-        let waited = waiting.await.expect("who waits should finish");
-        waited.expect("what is processed ends waiting");
+        let waited = waiting.await.expect("the waiting task should finish");
+        waited.expect("a processed notification ends the wait");
     }
 }
 
-/// Closing the recorder ends waiting, with an interface error.
-pub async fn closing_ends_waiting(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// Closing the recorder ends waits with an interface error.
+pub async fn close_ends_a_wait(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     let mut listener = recorder.tracking_signal().listen(["upstream"]);
     let mut waiting = pin!(maybe_done(wait(&recorder, "upstream", 60, NEVER)));
@@ -117,12 +117,12 @@ pub async fn closing_ends_waiting(fixture: &impl Fixture<Recorder: TrackingRecor
     let (closed, ()) = join(recorder.close(), waiting.as_mut()).await;
     closed.expect("closing should succeed");
     assert_eq!(kind(waiting.take_output().expect("it is done")), Some(ErrorKind::Interface));
-    assert!(!is_woken(&mut listener), "nothing wakes who listens to a closed recorder");
+    assert!(!is_notified(&mut listener), "a closed recorder notifies no listeners");
     assert_eq!(kind(wait(&recorder, "upstream", 60, NEVER).await), Some(ErrorKind::Interface));
 }
 
 /// Dropping a wait at any point does not change the recorder.
-pub async fn dropped_waiting_does_no_harm(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+pub async fn waiting_is_cancel_safe(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;
     for polls in 0..8 {
         poll_then_drop(wait(&recorder, "upstream", 70, NEVER), polls).await;
@@ -131,8 +131,8 @@ pub async fn dropped_waiting_does_no_harm(fixture: &impl Fixture<Recorder: Track
     wait(&recorder, "upstream", 70, Duration::ZERO).await.expect("it has been processed");
 }
 
-/// A position that another recorder of the datastore records ends the wait.
-pub async fn others_positions_wake(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+/// A position that another recorder of the datastore records notifies listeners.
+pub async fn positions_of_other_recorders_notify(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     if !fixture.follows_others() {
         return;
     }
@@ -158,7 +158,7 @@ async fn wait(
     recorder.wait(application_name, notification_id, timeout).await
 }
 
-/// Gives a future time to do what it can; it must not be ready.
+/// Polls a future several times and asserts that it is not ready.
 async fn assert_waits<T: Future>(mut waiting: std::pin::Pin<&mut T>) {
     for _ in 0..50 {
         assert!(!poll_once(waiting.as_mut()).await, "waiting ended early");

@@ -68,7 +68,7 @@ fn every_public_rule_is_in_the_list() {
         include_str!("../src/subscriptions.rs"),
         include_str!("../src/tracking.rs"),
         include_str!("../src/waiting.rs"),
-        include_str!("../src/wakes.rs"),
+        include_str!("../src/commit_signal.rs"),
     ];
     let written: usize = sources.iter().map(|source| source.matches("\npub async fn ").count()).sum();
     assert_eq!(written, process_rules::<BrokenFixture>().len());
@@ -120,8 +120,8 @@ fn defects_of_subscriptions_break_their_rules() {
 }
 
 #[test]
-fn defects_of_wakes_break_their_rules() {
-    assert_defects_break_their_rules("wakes::");
+fn defects_of_commit_signals_break_their_rules() {
+    assert_defects_break_their_rules("commit_signal::");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The state machines disagree with recorders that have a defect, and with no others.
+//! The state machines detect recorders with a defect, and accept those without.
 
 #![expect(clippy::expect_used, reason = "these are tests")]
 
@@ -32,7 +32,7 @@ impl Fixture for BrokenDatastore {
         Recorders::of(self.events.open().await, Snapshots(self.snapshots.open().await))
     }
 
-    /// Some defects keep a follower waiting for what never comes.
+    /// Some defects make a subscriber wait until the timeout.
     fn patience(&self) -> Duration {
         Duration::from_secs(3)
     }
@@ -71,8 +71,8 @@ fn the_machines_agree_with_a_recorder_without_defect() {
     assert!(!is_noticed(None));
 }
 
-/// Defects are as small as they can be: many show at one size of page or one name only, or in a race.
-/// These are those that show more often, and therefore in a few random cases.
+/// The defects that random operations detect within a few cases. Others need one page size, one name or a
+/// race.
 const DEFECTS: &[Defect] = &[
     Defect::EmptyBatchFails,
     Defect::UnknownAggregateFails,
@@ -111,15 +111,15 @@ const DEFECTS: &[Defect] = &[
     Defect::BoundsAreSwapped,
     Defect::EmptyHasHighestIdZero,
     Defect::HighestIdIsTheFirstOfItsBatch,
-    Defect::RefusedEventsSurface,
+    Defect::RefusedEventsAreVisible,
     Defect::ClosedStillKnowsTheHighestId,
     Defect::OrderBeginsAnewWhenReopened,
     Defect::OtherRecorderHasAStaleHighestId,
     Defect::BatchOfThreeIsSplit,
     Defect::GapsShortenPages,
-    Defect::OnlyFirstTopicWakes,
-    Defect::OthersAreNotNoticedAtFirst,
-    Defect::AnyPositionIsEverybodys,
+    Defect::OnlyFirstTopicNotifies,
+    Defect::FirstCommitOfOthersIsMissed,
+    Defect::ApplicationNamesAreIgnored,
     Defect::NoPositionMeansZero,
     Defect::OneBeforeIsAccepted,
     Defect::PositionIsNotNamed,
@@ -130,17 +130,17 @@ const DEFECTS: &[Defect] = &[
     Defect::ClosedStillKnowsPositions,
     Defect::PositionIsLostOnClose,
     Defect::ClosingForgetsPositions,
-    Defect::OthersPositionsWakeNobody,
+    Defect::PositionsOfOthersDoNotNotify,
     Defect::PositionIsForgottenWithEvents,
     Defect::NoIdsWithTracking,
     Defect::PositionWithoutEventsIsForgotten,
     Defect::EventsBeforePosition,
     Defect::PositionBeforeEvents,
     Defect::ConflictIsNotNamedWithTracking,
-    Defect::VersionIsToldBeforePosition,
+    Defect::VersionConflictTakesPrecedence,
     Defect::RacingConsumersBothProcess,
-    Defect::ProcessingWakesNoFollower,
-    Defect::ProcessingWakesNoWaiter,
+    Defect::ProcessingDoesNotNotifySubscribers,
+    Defect::ProcessingDoesNotNotifyWaiters,
     Defect::ClosedStillProcesses,
 ];
 

@@ -180,7 +180,7 @@ fn invalid_settings_are_errors_when_the_factory_is_built() {
 }
 
 #[tokio::test]
-async fn tables_are_not_created_when_the_environment_says_so() {
+async fn create_table_off_creates_no_tables() {
     let settings = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", ":memory:"), ("CREATE_TABLE", "n")];
     let recorder = build(&settings).unwrap().application_recorder().await.unwrap();
     let error = recorder.insert_events(vec![event(1)]).await.unwrap_err();

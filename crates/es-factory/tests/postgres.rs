@@ -98,7 +98,7 @@ async fn recorders_of_a_factory_share_their_datastore() {
 }
 
 #[tokio::test]
-async fn tables_are_not_created_when_the_environment_says_so() {
+async fn create_table_off_creates_no_tables() {
     let Some(server) = Server::with_schema().await else { return };
     let factory = server.factory(&[("CREATE_TABLE", "n")]);
     let error = match factory.application_recorder().await {

@@ -47,7 +47,7 @@ fn assert_data_error<T: std::fmt::Debug>(result: Result<T, PersistenceError>, re
 }
 
 #[test]
-fn registered_values_stand_within_other_types() {
+fn registered_values_can_be_nested_in_other_types() {
     #[serde_as(crate = "es_transcode::serde_with")]
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Fields {

@@ -1,4 +1,4 @@
-//! Answers in a form that can be compared.
+//! Results in a form that can be compared.
 
 use std::collections::HashSet;
 
@@ -20,12 +20,12 @@ impl From<PersistenceError> for Refusal {
     }
 }
 
-/// A result whose error is reduced to its comparable part.
-pub(super) fn told<T>(answer: Result<T, PersistenceError>) -> Result<T, Refusal> {
+/// Returns the result with its error reduced to the comparable part.
+pub(super) fn comparable<T>(answer: Result<T, PersistenceError>) -> Result<T, Refusal> {
     answer.map_err(Refusal::from)
 }
 
-/// Returns whether both results of an insertion are equal.
+/// Returns true if both results of an insertion are equal.
 ///
 /// A batch that conflicts with itself can be refused before stored data is read: the error may name
 /// an event that occurs in it twice, even if others conflict too.
@@ -39,8 +39,8 @@ pub(super) fn is_same(
     tested == expected || is_named_instead(repeated, tested, expected)
 }
 
-/// The same, for an insertion under concurrent writes: of several events that collide, it may name any,
-/// since it need not look for others after the first.
+/// Returns true if both results of an insertion under concurrent writes are equal. If several events
+/// conflict, the error may name any of them.
 pub(super) async fn is_same_among_others(
     oracle: &impl AggregateRecorder,
     events: &[StoredEvent],
@@ -61,7 +61,7 @@ pub(super) async fn is_same_among_others(
     is_named_instead(events.iter().map(place).filter(|place| taken.contains(place)), tested, expected)
 }
 
-/// Returns whether both are refused with equal errors, except that this one names one of these versions.
+/// Returns true if both are refused with equal errors, except that this one names one of these versions.
 fn is_named_instead(
     mut colliding: impl Iterator<Item = (Uuid, i64)>,
     tested: &Result<Vec<i64>, Refusal>,

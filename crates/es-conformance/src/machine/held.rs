@@ -1,7 +1,7 @@
 //! Subscriptions, waits and listeners that are open while other operations record.
 //!
-//! After each step they must have returned the same as those of the oracle, and nothing else. Only
-//! notifications advance them: one that is not notified never gets there.
+//! After each step their results must equal those of the oracle. They do not poll: one that is not notified
+//! never advances.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use tokio::task::JoinSet;
 
 use super::{
-    answer::{Refusal, told},
+    answer::{Refusal, comparable},
     log::Log,
 };
 use crate::support::NEVER;
@@ -33,7 +33,7 @@ struct Wanted {
 
 enum Following {
     Idle(Subscription<Arc<dyn DynApplicationRecorder>>),
-    /// For the next page, since it had reached this position.
+    /// Waits for the next page after this position.
     Waiting(i64, Task<(Subscription<Arc<dyn DynApplicationRecorder>>, NextPage)>),
 }
 
@@ -52,7 +52,7 @@ impl Follower {
         Self { handle, wanted, following }
     }
 
-    /// Goes on elsewhere; one that waits is dropped, and another one begun.
+    /// Seeks to another position. A waiting subscription is dropped and replaced.
     pub(super) fn seek(&mut self, recorder: &Arc<dyn DynApplicationRecorder>, position: i64) {
         match &mut self.following {
             Following::Idle(subscription) => subscription.seek(position),
@@ -62,8 +62,7 @@ impl Follower {
         }
     }
 
-    /// Reads the next page, which must be the oracle's; where the oracle has none yet, waits for it from
-    /// now on.
+    /// Reads the next page, which must equal the oracle's. If the oracle has none yet, starts to wait for it.
     pub(super) async fn read(mut self, oracle: &Arc<dyn DynApplicationRecorder>, log: &Log) -> Self {
         let Following::Idle(mut subscription) = self.following else { return self };
         let position = subscription.position();
@@ -71,19 +70,19 @@ impl Follower {
         self.following = match expected {
             Some(expected) => {
                 let page = subscription.next_page().await.map(|page| page.map(|page| ranked(page, log)));
-                assert_eq!(told(page), told(expected));
+                assert_eq!(comparable(page), comparable(expected));
                 Following::Idle(subscription)
             }
             None => {
-                // Not to wait any longer loses nothing.
-                assert_eq!(subscription.next_page().now_or_never().map(told), None);
+                // Dropping the wait loses nothing.
+                assert_eq!(subscription.next_page().now_or_never().map(comparable), None);
                 Following::Waiting(position, Task::spawn(next_page(subscription)))
             }
         };
         self
     }
 
-    /// If it waits, and there is something for it now, it must get that; otherwise it must wait on.
+    /// Asserts that a waiting subscription receives the next page if there is one, and waits otherwise.
     pub(super) async fn settle(mut self, oracle: &Arc<dyn DynApplicationRecorder>, log: &Log) -> Self {
         let Following::Waiting(mut position, mut waiting) = self.following else { return self };
         let (expected, is_over) = rest(self.wanted.subscribe(oracle, log.up_to(position)));
@@ -122,21 +121,21 @@ impl Wanted {
         subscribe(recorder, position, &self.topics).page_size(self.page_size)
     }
 
-    /// Several pages may come of what is one for the oracle, when it was not recorded all at once.
+    /// One page of the oracle may be several pages here, if the events were recorded one by one.
     fn check(&self, page: &Page, before: i64, log: &Log) {
         let Page { notifications, position, lag, .. } = page;
         assert!(notifications.len() <= self.page_size.get(), "{page:?} is too long");
-        // One that selects topics may be woken by others, and advances past those.
+        // A subscription to topics may be notified of others, and advances past them.
         assert!(!notifications.is_empty() || !self.topics.is_empty(), "{page:?} is empty");
         assert!(*position > before, "{page:?} does not move on from {before}");
         assert!(notifications.last().is_none_or(|last| last.id <= *position), "{page:?} goes on");
-        // Both are the ids of notifications.
+        // Both are notification ids.
         log.rank(*position);
         log.rank(position + lag);
     }
 }
 
-/// A subscription that only notifications advance.
+/// Returns a subscription that does not poll.
 pub(super) fn subscribe(
     recorder: &Arc<dyn DynApplicationRecorder>,
     position: i64,
@@ -145,7 +144,7 @@ pub(super) fn subscribe(
     recorder.subscribe(position, topics.iter().cloned()).poll_interval(NEVER)
 }
 
-/// The rest to read, and whether the subscription ends then.
+/// Reads the remaining pages. Returns true if the subscription has ended.
 fn rest(mut subscription: Subscription<Arc<dyn DynApplicationRecorder>>) -> (Vec<Notification>, bool) {
     let mut notifications = Vec::new();
     while let Some(page) = subscription.next_page().now_or_never() {
@@ -193,14 +192,14 @@ impl Wait {
         Self { handle, application_name, notification_id, waiting }
     }
 
-    /// Returns whether it still waits, which it must if the oracle does.
+    /// Returns true if it still waits, which it must if the oracle does.
     pub(super) async fn settle(&mut self, oracle: &Arc<dyn DynTrackingRecorder>) -> bool {
-        let expected = told(oracle.wait(self.application_name, self.notification_id, Duration::ZERO).await);
+        let expected = comparable(oracle.wait(self.application_name, self.notification_id, Duration::ZERO).await);
         if matches!(&expected, Err(Refusal { kind: ErrorKind::TimedOut, .. })) {
-            assert_eq!(self.waiting.ended().map(told), None, "it was not processed");
+            assert_eq!(self.waiting.ended().map(comparable), None, "it was not processed");
             return true;
         }
-        assert_eq!(told(self.waiting.end().await), expected);
+        assert_eq!(comparable(self.waiting.end().await), expected);
         false
     }
 }
@@ -217,7 +216,8 @@ impl Listening {
         Self { handle, tested, oracle }
     }
 
-    /// It must be woken when the oracle is, and may be for nothing; it must end with its handle.
+    /// Asserts that the listener is notified if the oracle's is, and ends with its handle. It may be notified
+    /// spuriously.
     pub(super) async fn settle(&mut self, is_open: bool) {
         if !is_open {
             assert!(!self.tested.notified().await, "the signal is closed");
@@ -242,7 +242,7 @@ impl<T: Send + 'static> Task<T> {
         ended.expect("it should not panic")
     }
 
-    /// The result, if it has ended.
+    /// Returns the result if the task has ended.
     fn ended(&mut self) -> Option<T> {
         self.0.try_join_next().map(|ended| ended.expect("it should not panic"))
     }

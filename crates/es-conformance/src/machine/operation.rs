@@ -1,4 +1,4 @@
-//! The operations, and how they are made up.
+//! The operations and their generation.
 
 use std::{num::NonZeroUsize, ops::RangeInclusive};
 
@@ -26,12 +26,12 @@ static TOPICS: [Topic; 3] = [
     Topic::from_static("configuration:Übersicht.Geändert"),
 ];
 const UNUSED_TOPIC: Topic = Topic::from_static("conformance:Aggregate.Never");
-/// Positions are recorded of these.
+/// The applications whose positions are recorded.
 pub(super) static APPLICATIONS: [&str; 4] = ["upstream", "Upstream", "川上", "up' -- \u{1F98A}\n%_"];
-/// These have no position, and cannot have one: [`Tracking`] refuses them.
+/// Names without a position: some that [`Tracking`] refuses, and an application that processed nothing.
 static NO_APPLICATIONS: [&str; 4] = ["", "up\0stream", Tracking::RESERVED_NAME, "downstream"];
 
-/// Others are not counted on from.
+/// The versions that "the next version" is counted from.
 const USUAL_VERSIONS: RangeInclusive<i64> = -1_000..=1_000;
 
 /// One step of a case.
@@ -53,15 +53,15 @@ pub(super) enum Through {
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
     Insert(Insertion),
-    /// Each through a handle.
-    InsertAtOnce(Vec<(usize, Insertion)>),
+    /// Concurrently, each through a handle.
+    InsertConcurrently(Vec<(usize, Insertion)>),
     /// The last insertion again, as after an unknown outcome.
     InsertAgain,
     Track(Processed),
     InsertSnapshots(Vec<NewEvent>),
     SelectEvents(Uuid, EventRange),
     SelectSnapshots(Uuid, EventRange),
-    /// In pages of so many, or of the usual size.
+    /// With this page size, or with the default.
     StreamEvents(Uuid, EventRange, Option<NonZeroUsize>),
     SelectNotifications(Selection),
     StreamNotifications(Selection, Option<NonZeroUsize>),
@@ -69,27 +69,27 @@ pub(super) enum Operation {
     Position(&'static str),
     IsProcessed(&'static str, i64),
     VerifiedPosition(&'static str),
-    /// Without any time to wait.
+    /// With a timeout of zero.
     WaitBriefly(&'static str, i64),
     Wait(&'static str, i64),
-    /// Of those that are held, this one; so for the others below.
+    /// Drops the wait with this index among the open ones; the same holds for the others below.
     StopWaiting(usize),
     Subscribe(Place, Vec<Topic>, NonZeroUsize),
     NextPage(usize),
     Seek(usize, Place),
     Unsubscribe(usize),
-    /// As a stream, to the end of what is there.
+    /// Reads a stream to the end of the log.
     Tail(Place, Vec<Topic>),
     ListenForCommits(Vec<Topic>),
     ListenForPositions(Vec<&'static str>),
     StopListening(usize),
     IsOpen,
     Close,
-    /// Drops the handle, open or closed, with all that holds it, and opens another one.
+    /// Drops the handle, open or closed, with all that depends on it, and opens a new one.
     Replace,
 }
 
-/// Events and a position to record as one.
+/// Events and a position to record together.
 #[derive(Clone, Debug)]
 pub(super) struct Insertion {
     pub(super) events: Vec<NewEvent>,
@@ -101,18 +101,18 @@ pub(super) struct NewEvent {
     aggregate: Uuid,
     version: Version,
     topic: Topic,
-    /// A byte, so many times.
+    /// A byte, and the number of its repetitions.
     state: (u8, usize),
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Version {
-    /// So many after the last one of the aggregate.
+    /// Relative to the last version of the aggregate.
     After(i64),
     Exactly(i64),
 }
 
-/// Notifications of an application that were processed.
+/// Processed notifications of an application.
 #[derive(Clone, Debug)]
 pub(super) struct Processed {
     application_name: &'static str,
@@ -123,20 +123,20 @@ pub(super) struct Processed {
 
 #[derive(Clone, Copy, Debug)]
 enum ProcessedFrom {
-    /// So many after the recorded position.
+    /// Relative to the recorded position.
     After(i64),
     Exactly(i64),
 }
 
-/// A place in the log, given without ids, which differ between datastores.
+/// A position in the log without ids, which differ between datastores.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
     Rank(i64),
-    /// So many after the last notification.
+    /// Relative to the last notification.
     AfterEnd(i64),
 }
 
-/// A selection, given without ids.
+/// A selection without ids.
 #[derive(Clone, Debug)]
 pub(super) struct Selection {
     start: Option<(Place, bool)>,
@@ -160,7 +160,7 @@ impl Operation {
     fn any() -> impl Strategy<Value = Self> {
         let recording = prop_oneof![
             12 => insertion().prop_map(Self::Insert),
-            4 => vec((0..HANDLES, small_insertion()), 2..=3).prop_map(Self::InsertAtOnce),
+            4 => vec((0..HANDLES, small_insertion()), 2..=3).prop_map(Self::InsertConcurrently),
             1 => Just(Self::InsertAgain),
             3 => processed().prop_map(Self::Track),
             3 => batch().prop_map(Self::InsertSnapshots),
@@ -212,7 +212,7 @@ impl Insertion {
     }
 }
 
-/// The events, in view of those that a recorder has; later ones follow earlier ones.
+/// Returns the events with their versions, given those that a recorder has.
 pub(super) async fn resolve(events: &[NewEvent], recorder: &impl AggregateRecorder) -> Vec<StoredEvent> {
     let mut resolved: Vec<StoredEvent> = Vec::with_capacity(events.len());
     for NewEvent { aggregate, version, topic, state: (byte, length) } in events {
@@ -256,7 +256,7 @@ impl Processed {
 }
 
 impl Place {
-    /// The rank of the place, in a log of this length.
+    /// Returns the rank in this log.
     pub(super) fn rank(self, log: &Log) -> i64 {
         match self {
             Self::Rank(rank) => rank,
@@ -266,7 +266,7 @@ impl Place {
 }
 
 impl Selection {
-    /// The selection by ranks, which are the oracle's ids.
+    /// Returns the selection by ranks, which are the oracle's ids.
     pub(super) fn by_rank(&self, log: &Log) -> NotificationSelection {
         NotificationSelection {
             start: self.start.map(|(place, _)| place.rank(log)),
@@ -284,8 +284,8 @@ fn insertion() -> impl Strategy<Value = Insertion> {
     (batch(), processed).prop_map(|(events, processed)| Insertion { events, processed })
 }
 
-/// Few events, so that those that are inserted at once can succeed, and none without any: the order of
-/// those would be unknown.
+/// Returns a few events, so that concurrent insertions can succeed. It is never empty: the order of empty
+/// insertions is unknown.
 fn small_insertion() -> impl Strategy<Value = Insertion> {
     let processed = prop_oneof![2 => Just(None), 1 => processed().prop_map(Some)];
     (vec(event(), 1..=3), processed).prop_map(|(events, processed)| Insertion { events, processed })
@@ -369,7 +369,7 @@ fn page_size() -> impl Strategy<Value = NonZeroUsize> {
     (1..=9_usize).prop_map(support::page_size)
 }
 
-/// One of those that are held; only a few are.
+/// An index of an open subscription, wait or listener; only a few are open.
 fn any_held() -> impl Strategy<Value = usize> {
     0..12_usize
 }

@@ -1,4 +1,4 @@
-//! The datastore that is tested, the oracle, and what a step does to both.
+//! The tested datastore, the oracle, and the effects of a step on both.
 
 use std::{fmt::Debug, mem, pin::pin, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::task::JoinSet;
 
 use super::{
-    answer::{Refusal, is_same, is_same_among_others, told},
+    answer::{Refusal, is_same, is_same_among_others, comparable},
     held::{Follower, Listening, Wait, subscribe},
     log::Log,
     operation::{AGGREGATES, APPLICATIONS, HANDLES, Insertion, Operation, Step, Through, resolve},
@@ -62,7 +62,7 @@ impl Recorders {
         events: Vec<StoredEvent>,
         tracking: Option<Tracking>,
     ) -> Result<Vec<i64>, Refusal> {
-        told(match tracking {
+        comparable(match tracking {
             None => self.events(through).insert_events(events).await,
             Some(tracking) => self.process.insert_events_with_tracking(events, tracking).await,
         })
@@ -97,7 +97,7 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
         self.settle().await;
     }
 
-    /// Looks at the whole of it through each handle, and closes it.
+    /// Compares the complete content through each handle, and closes the datastore.
     pub(super) async fn end(&mut self) {
         for handle in 0..HANDLES {
             let all = NotificationSelection::new(usize::MAX);
@@ -133,7 +133,7 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
                 self.insert(handle, through).await;
             }
             Operation::InsertAgain => self.insert(handle, through).await,
-            Operation::InsertAtOnce(insertions) => self.insert_at_once(through, insertions).await,
+            Operation::InsertConcurrently(insertions) => self.insert_at_once(through, insertions).await,
             Operation::Track(processed) => {
                 let tracking = processed.resolve(&self.oracle).await;
                 same(
@@ -143,8 +143,8 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
             }
             Operation::InsertSnapshots(events) => {
                 let events = resolve(events, &self.oracle.snapshots).await;
-                let inserted = told(tested.snapshots.insert_events(events.clone()).await);
-                let expected = told(oracle.snapshots.insert_events(events.clone()).await);
+                let inserted = comparable(tested.snapshots.insert_events(events.clone()).await);
+                let expected = comparable(oracle.snapshots.insert_events(events.clone()).await);
                 assert!(is_same(&events, &inserted, &expected), "{inserted:?}, and not {expected:?}");
             }
             Operation::SelectEvents(id, range) => same(
@@ -263,7 +263,7 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
         }
     }
 
-    /// The recorders of a handle, and those that say what they must answer.
+    /// Returns the recorders of a handle, and those of the oracle with the expected results.
     fn both(&self, handle: usize) -> (Recorders, Recorders) {
         (self.handles[handle].recorders.clone(), self.oracle_of(handle).clone())
     }
@@ -272,7 +272,7 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
         if self.handles[handle].is_open { &self.oracle } else { &self.closed }
     }
 
-    /// The same selection for the tested datastore and for the oracle.
+    /// Returns the selection for the tested datastore and for the oracle.
     fn selections(&self, by_rank: &NotificationSelection) -> (NotificationSelection, NotificationSelection) {
         let id = |rank| self.log.id(rank);
         let by_id = NotificationSelection {
@@ -315,7 +315,7 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
         assert!(is_same(&events, &inserted, &expected), "{inserted:?}, and not {expected:?}");
     }
 
-    /// The outcomes must be those of some order.
+    /// Asserts that the outcomes are those of some order.
     async fn insert_at_once(&mut self, through: Through, insertions: &[(usize, Insertion)]) {
         let mut wanted = Vec::new();
         let mut tasks = JoinSet::new();
@@ -363,7 +363,7 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
         true
     }
 
-    /// Another oracle, in the same state.
+    /// Returns a new oracle with the same content.
     async fn copy_of_oracle(&self) -> Recorders {
         let copy = (self.make_oracle)();
         let all = self.oracle.process.select_notifications(NotificationSelection::new(usize::MAX)).await;
@@ -379,7 +379,7 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
         copy
     }
 
-    /// Closing again is fine.
+    /// Closing a closed handle succeeds.
     async fn close(&mut self, handle: usize) {
         same(self.handles[handle].recorders.close().await, Ok(()));
         if self.fixture.outlives_recorders() {
@@ -419,42 +419,42 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
 }
 
 fn same<T: Debug + PartialEq>(tested: Result<T, PersistenceError>, expected: Result<T, PersistenceError>) {
-    assert_eq!(told(tested), told(expected));
+    assert_eq!(comparable(tested), comparable(expected));
 }
 
 async fn same_items<T: Debug + PartialEq>(
     tested: impl Stream<Item = Result<T, PersistenceError>>,
     expected: impl Stream<Item = Result<T, PersistenceError>>,
 ) {
-    let expected: Vec<_> = expected.map(told).collect().await;
-    // One more would be too many, and one without end.
-    let tested: Vec<_> = tested.map(told).take(expected.len() + 1).collect().await;
+    let expected: Vec<_> = expected.map(comparable).collect().await;
+    // One more item than expected, since a wrong stream may be endless.
+    let tested: Vec<_> = tested.map(comparable).take(expected.len() + 1).collect().await;
     assert_eq!(tested, expected);
 }
 
-/// The same for streams that continue, as far as there are events.
+/// Asserts that two endless streams return the same items, as far as there are any.
 async fn same_so_far<T: Debug + PartialEq>(
     tested: impl Stream<Item = Result<T, PersistenceError>>,
     expected: impl Stream<Item = Result<T, PersistenceError>>,
 ) {
     let (mut tested, mut expected) = (pin!(tested), pin!(expected));
     while let Some(expected) = expected.next().now_or_never() {
-        let next = tested.next().await.map(told);
-        assert_eq!(next, expected.map(told));
+        let next = tested.next().await.map(comparable);
+        assert_eq!(next, expected.map(comparable));
         if next.is_none() {
             return;
         }
     }
-    assert_eq!(tested.next().now_or_never().map(|next| next.map(told)), None);
+    assert_eq!(tested.next().now_or_never().map(|next| next.map(comparable)), None);
 }
 
-/// Takes one of those that are held, if there are any.
+/// Removes the open one with this index, modulo their number.
 fn take<T>(held: &mut Vec<T>, which: usize) -> Option<T> {
     let which = which.checked_rem(held.len())?;
     Some(held.swap_remove(which))
 }
 
-/// Every order of so many.
+/// Returns all permutations of `0..count`.
 fn orders(count: usize) -> Vec<Vec<usize>> {
     let Some(last) = count.checked_sub(1) else { return vec![Vec::new()] };
     let shorter = orders(last);

@@ -1,12 +1,12 @@
 //! A recorder with one defect of choice.
 //!
-//! Each defect is a mistake that a recorder could have, made so small that it breaks one rule only:
-//! one statement among several, one size of batch, one moment.
+//! Each defect is a plausible bug of a recorder, restricted so that it breaks one rule only: to one statement
+//! of several, to one batch size, or to one point in time.
 
 mod defect;
 mod notifications;
 mod reading;
-mod waking;
+mod signals;
 mod writing;
 
 use std::{
@@ -24,9 +24,9 @@ use es_core::{Notification, PersistenceError, Recorder, StoredEvent, uuid::Uuid}
 use es_popo::PopoProcessRecorder;
 
 pub(crate) use self::defect::Defect;
-use self::waking::Signals;
+use self::signals::Signals;
 
-/// A datastore, and recorders on it that have the defect; none when there is no defect.
+/// A datastore and recorders on it with the defect, if there is one.
 pub(crate) struct BrokenFixture {
     pub(crate) defect: Option<Defect>,
     datastore: Arc<Datastore>,
@@ -38,7 +38,7 @@ struct Datastore {
     popo: PopoProcessRecorder,
     recorders: AtomicUsize,
     closings: AtomicUsize,
-    /// Of each recorder, by its number.
+    /// The signals of each recorder, by its number.
     signals: Mutex<Vec<Signals>>,
     notes: Mutex<Notes>,
 }
@@ -50,7 +50,7 @@ struct Notes {
     tracking_fails: bool,
     reads: usize,
     skipped: bool,
-    is_told: bool,
+    was_read: bool,
     first_batch: Option<usize>,
     /// The end of the log when the first page was read.
     snapshot: Option<i64>,
@@ -97,7 +97,7 @@ impl Fixture for BrokenFixture {
         }
     }
 
-    /// Some defects keep a rule waiting for what never comes.
+    /// Some defects make a rule wait until the timeout.
     fn patience(&self) -> Duration {
         Duration::from_secs(10)
     }
@@ -106,7 +106,7 @@ impl Fixture for BrokenFixture {
 impl Recorder for BrokenRecorder {
     async fn close(&self) -> Result<(), PersistenceError> {
         self.datastore.closings.fetch_add(1, Ordering::Relaxed);
-        if self.has(Defect::ClosingIsToldLate) {
+        if self.has(Defect::ClosingIsSignalledLate) {
             self.closed.store(true, Ordering::Relaxed);
             pause().await;
         }
@@ -139,7 +139,7 @@ impl BrokenRecorder {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Fails when it is closed, unless the defect is to work on.
+    /// Fails after close, unless the defect is to continue.
     fn check_open(&self, working_on: Defect) -> Result<(), PersistenceError> {
         if self.is_closed() && !self.has(working_on) { Err(closed()) } else { Ok(()) }
     }
@@ -149,19 +149,19 @@ fn closed() -> PersistenceError {
     PersistenceError::interface("the recorder is closed")
 }
 
-/// The same error without saying what collided.
+/// Returns the error without its conflict.
 fn unnamed(error: &PersistenceError) -> PersistenceError {
     PersistenceError::new(error.kind(), "something collided")
 }
 
-/// Yields to other tasks, long enough for a racing one to run in between.
+/// Yields to other tasks, often enough for a concurrent one to run in between.
 async fn pause() {
     for _ in 0..32 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Runs a future; when it is dropped before its end, does something else instead.
+/// Runs a future, and a function if the future is dropped before it is ready.
 async fn or_when_dropped<T>(future: impl Future<Output = T>, when_dropped: impl FnOnce()) -> T {
     struct Guard<F: FnOnce()>(Option<F>);
     impl<F: FnOnce()> Drop for Guard<F> {

@@ -15,8 +15,8 @@ impl BrokenRecorder {
     ) -> Result<Vec<Notification>, PersistenceError> {
         if self.is_closed() {
             let is_later_page = selection.start.is_some() && !selection.inclusive_of_start;
-            let is_told = !(self.has(Defect::ClosedHasEmptyPages) && is_later_page);
-            return if is_told { Err(closed()) } else { Ok(Vec::new()) };
+            let is_refused = !(self.has(Defect::ClosedHasEmptyPages) && is_later_page);
+            return if is_refused { Err(closed()) } else { Ok(Vec::new()) };
         }
         self.notes().reads += 1;
         let mut all = self.popo().select_notifications(NotificationSelection::new(usize::MAX)).await?;

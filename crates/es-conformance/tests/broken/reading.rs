@@ -128,7 +128,7 @@ impl BrokenRecorder {
         let position = self.popo().max_tracking_id(&self.broken_name(name)?).await?;
         let notes = self.notes();
         Ok(match (self.defect, position) {
-            (Some(Defect::AnyPositionIsEverybodys), None)
+            (Some(Defect::ApplicationNamesAreIgnored), None)
                 if name != Tracking::RESERVED_NAME && notes.tracked.len() == 1 =>
             {
                 notes.tracked.values().flatten().max().copied()
@@ -171,8 +171,8 @@ impl BrokenRecorder {
             (Some(Defect::NoPositionMeansZero), None) => id <= 0,
             (Some(Defect::OnlyThePositionIsProcessed), Some(7)) => id == 7,
             (Some(Defect::OnlyItsPositionEndsWaiting), Some(30)) => id == 30,
-            (Some(Defect::PositionIsToldLate), Some(20)) => {
-                std::mem::replace(&mut self.notes().is_told, true)
+            (Some(Defect::PositionIsReadableLate), Some(20)) => {
+                std::mem::replace(&mut self.notes().was_read, true)
             }
             (Some(Defect::NewPositionIsUnreadable), Some(45)) => {
                 return Err(PersistenceError::operational("the position cannot be read"));

@@ -19,8 +19,8 @@ impl AggregateRecorder for BrokenRecorder {
             return Err(PersistenceError::operational("the recorder is stuck"));
         }
         let events = self.broken_batch(events)?;
-        let is_told_early = self.has(Defect::WakeUpComesBeforeTheCommit) && events.len() == 6;
-        if is_told_early {
+        let notifies_early = self.has(Defect::NotifiesBeforeTheCommit) && events.len() == 6;
+        if notifies_early {
             self.tell_events(&events);
             self.until_somebody_reads().await;
         }
@@ -31,10 +31,10 @@ impl AggregateRecorder for BrokenRecorder {
         if self.has(Defect::EventsAloneMoveThePosition) && events.len() == 5 {
             self.move_positions().await?;
         }
-        if self.has(Defect::DroppedInsertionWakesNobody) && events.len() == 14 {
+        if self.has(Defect::CancelledInsertDoesNotNotify) && events.len() == 14 {
             yield_now().await;
         }
-        if !is_told_early {
+        if !notifies_early {
             self.tell_events(&events);
         }
         {
@@ -128,7 +128,7 @@ impl ProcessRecorder for BrokenRecorder {
                 self.popo().insert_tracking(tracking).await?;
                 self.popo().insert_events(events).await
             }
-            (Some(Defect::VersionIsToldBeforePosition), _) if !moves_on && self.collides(&events) => {
+            (Some(Defect::VersionConflictTakesPrecedence), _) if !moves_on && self.collides(&events) => {
                 self.popo().insert_events(events).await
             }
             (Some(Defect::ExpectedPositionIsIgnoredWithEvents), _)
@@ -152,10 +152,10 @@ impl ProcessRecorder for BrokenRecorder {
             _ => both.await,
         };
         if outcome.is_ok() {
-            if !self.has(Defect::ProcessingWakesNoFollower) {
+            if !self.has(Defect::ProcessingDoesNotNotifySubscribers) {
                 self.tell_events(&recorded_events);
             }
-            if !self.has(Defect::ProcessingWakesNoWaiter) {
+            if !self.has(Defect::ProcessingDoesNotNotifyWaiters) {
                 self.tell_position(&recorded_position);
             }
         }
@@ -199,7 +199,7 @@ impl BrokenRecorder {
                 return Err(Conflict::Tracking { application_name: name, notification_id: id }.into());
             }
             (Some(Defect::ThirdApplicationIsRefused), None)
-                if name.starts_with("beside") && self.notes().tracked.len() >= 2 =>
+                if name.starts_with("concurrent ") && self.notes().tracked.len() >= 2 =>
             {
                 return Err(Conflict::Tracking { application_name: name, notification_id: id }.into());
             }
@@ -216,7 +216,7 @@ impl BrokenRecorder {
             _ => {}
         }
         let first =
-            if defect == Some(Defect::FirstIsNotLookedAt) { id } else { tracking.first_notification_id() };
+            if defect == Some(Defect::FirstOfASpanIsIgnored) { id } else { tracking.first_notification_id() };
         let conflict = tracking.conflict();
         let expected = match (defect, tracking.expected_position(), recorded.unwrap_or(0)) {
             (Some(Defect::GapsBehindTheExpectedPositionAreRefused), Some(expected), recorded)
@@ -329,7 +329,7 @@ impl BrokenRecorder {
                 let whole = self.popo().insert_events(events);
                 or_when_dropped(whole, || drop(now(self.popo().insert_events(half)))).await
             }
-            Some(Defect::ClosingLosesWhatWasAccepted) if size == 2 => {
+            Some(Defect::ClosingLosesAcceptedWrites) if size == 2 => {
                 yield_now().await;
                 if self.is_closed() { Ok(vec![1, 2]) } else { self.popo().insert_events(events).await }
             }
@@ -387,7 +387,7 @@ impl BrokenRecorder {
                 let mut notes = self.notes();
                 notes.gap = notes.gap.or(last);
             }
-            Some(Defect::RefusedEventsSurface) if !several => {
+            Some(Defect::RefusedEventsAreVisible) if !several => {
                 let id = now(self.popo().max_notification_id())?.unwrap_or(0);
                 self.notes().phantoms.push(Notification { id, event: events[0].clone() });
             }

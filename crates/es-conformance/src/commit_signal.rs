@@ -1,5 +1,5 @@
-//! The rules of notifying followers of a log: a commit notifies every listener of its topics, after it
-//! becomes readable and before its caller gets the result.
+//! The rules of the commit signal: a commit notifies every listener of its topics, after it is readable and
+//! before its caller receives the result.
 
 use std::sync::Arc;
 
@@ -9,25 +9,25 @@ use tokio::sync::mpsc;
 use crate::{
     Fixture,
     support::{
-        OTHER_TOPIC, THIRD_TOPIC, TOPIC, all_ids, all_notifications, events, insert, is_woken, next_page,
+        OTHER_TOPIC, THIRD_TOPIC, TOPIC, all_ids, all_notifications, events, insert, is_notified, next_page,
         poll_then_drop, subscribe,
     },
 };
 
-/// Before its caller gets the result, a commit notifies the listeners of its topic and of all topics.
-pub async fn a_commit_wakes_who_listens(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// A commit notifies the listeners of its topic and of all topics before its caller receives the result.
+pub async fn a_commit_notifies_listeners(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     let mut any = recorder.commit_signal().listen::<&str>([]);
     let mut topic = recorder.commit_signal().listen([TOPIC, OTHER_TOPIC]);
     for size in [1, 2, 5, 1] {
         insert(&recorder, events(Uuid::new_v4(), 1..=size)).await;
-        assert!(is_woken(&mut any));
-        assert!(is_woken(&mut topic));
+        assert!(is_notified(&mut any));
+        assert!(is_notified(&mut topic));
     }
 }
 
 /// A commit with events of several topics notifies the listeners of each of them.
-pub async fn every_topic_of_a_commit_wakes(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+pub async fn every_topic_of_a_commit_notifies(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     for turn in 0..3 {
@@ -38,26 +38,25 @@ pub async fn every_topic_of_a_commit_wakes(fixture: &impl Fixture<Recorder: Appl
         batch[3].topic = THIRD_TOPIC;
         insert(&recorder, batch).await;
         for (listener, topic) in &mut listeners {
-            assert!(is_woken(listener), "{topic}");
+            assert!(is_notified(listener), "{topic}");
         }
     }
 }
 
 /// A commit notifies all listeners, regardless of their number.
-pub async fn every_listener_is_woken(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+pub async fn every_listener_is_notified(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     let mut listeners: Vec<_> = (0..16)
         .flat_map(|_| [recorder.commit_signal().listen::<&str>([]), recorder.commit_signal().listen([TOPIC])])
         .collect();
     for version in 1..=3 {
         insert(&recorder, events(Uuid::new_v4(), [version])).await;
-        assert!(listeners.iter_mut().all(is_woken));
+        assert!(listeners.iter_mut().all(is_notified));
     }
 }
 
-/// A commit is readable when its signal fires: a subscription without polling gets each event
-/// after the other, however close it is behind.
-pub async fn a_wake_up_comes_after_the_commit(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// A commit is readable when its listeners are notified: a subscription without polling receives every event.
+pub async fn listeners_are_notified_after_the_commit(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     const BATCHES: i64 = 40;
     const SIZE: i64 = 6;
     let recorder = Arc::new(fixture.open().await);
@@ -81,8 +80,8 @@ pub async fn a_wake_up_comes_after_the_commit(fixture: &impl Fixture<Recorder: A
     assert_eq!(followed, all_notifications(&*recorder).await);
 }
 
-/// A dropped insertion that was recorded nevertheless notifies listeners, like any other.
-pub async fn what_a_dropped_insertion_records_wakes(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// An insertion that was cancelled and committed nevertheless notifies listeners.
+pub async fn a_cancelled_insert_notifies_if_it_committed(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     for polls in 0..12 {
         let mut listener = recorder.commit_signal().listen([TOPIC]);
@@ -95,9 +94,9 @@ pub async fn what_a_dropped_insertion_records_wakes(fixture: &impl Fixture<Recor
     }
 }
 
-/// Commits of another recorder of the datastore notify listeners, from the first commit after
-/// they started to listen.
-pub async fn others_commits_wake(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// Commits of another recorder of the datastore notify listeners, starting with the first commit after they
+/// began to listen.
+pub async fn commits_of_other_recorders_notify(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     if !fixture.follows_others() {
         return;
     }
@@ -112,9 +111,9 @@ pub async fn others_commits_wake(fixture: &impl Fixture<Recorder: ApplicationRec
     }
 }
 
-/// A recorder without listeners for a while finds commits of others again as soon as
-/// it has a listener.
-pub async fn others_commits_wake_later_listeners(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+/// A recorder that had no listeners for a while detects commits of other recorders again as soon as it has
+/// one.
+pub async fn commits_of_other_recorders_notify_later_listeners(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     if !fixture.follows_others() {
         return;
     }

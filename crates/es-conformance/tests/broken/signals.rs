@@ -43,12 +43,12 @@ impl Default for Signals {
 
 impl BrokenRecorder {
     pub(super) fn broken_commits(&self) -> &Signal {
-        let is_deaf = self.has(Defect::LateListenersAreNotWoken) && self.is_late();
+        let is_deaf = self.has(Defect::LateListenersAreNotNotified) && self.is_late();
         if is_deaf { &self.signals.deaf } else { &self.signals.commits }
     }
 
     pub(super) fn broken_positions(&self) -> &Signal {
-        let is_deaf = self.has(Defect::LateWaitersAreNotWoken) && self.is_late();
+        let is_deaf = self.has(Defect::LateWaitersAreNotNotified) && self.is_late();
         if is_deaf { &self.signals.deaf } else { &self.signals.positions }
     }
 
@@ -69,29 +69,29 @@ impl BrokenRecorder {
 
     /// Notifies all listeners of recorded events.
     pub(super) fn tell_events(&self, events: &[StoredEvent]) {
-        if events.is_empty() || self.has(Defect::BatchOfFiveWakesNobody) && events.len() == 5 {
+        if events.is_empty() || self.has(Defect::BatchOfFiveDoesNotNotify) && events.len() == 5 {
             return;
         }
-        let told = if self.has(Defect::OnlyFirstTopicWakes) { &events[..1] } else { events };
+        let notified = if self.has(Defect::OnlyFirstTopicNotifies) { &events[..1] } else { events };
         for (number, signals) in self.datastore.signals().iter().enumerate() {
             let is_noticed = match self.defect {
-                Some(Defect::OthersAreNotNoticedAtFirst) => signals.periods.load(Ordering::Relaxed) > 1,
-                Some(Defect::OthersAreNoticedOnce) => signals.periods.load(Ordering::Relaxed) <= 1,
+                Some(Defect::FirstCommitOfOthersIsMissed) => signals.periods.load(Ordering::Relaxed) > 1,
+                Some(Defect::OthersAreDetectedOnce) => signals.periods.load(Ordering::Relaxed) <= 1,
                 _ => true,
             };
             if number == self.number || is_noticed {
-                signals.commits.wake(told.iter().map(|event| Topic::as_str(&event.topic)));
+                signals.commits.wake(notified.iter().map(|event| Topic::as_str(&event.topic)));
             }
         }
     }
 
     /// Notifies all listeners of a recorded position.
     pub(super) fn tell_position(&self, tracking: &Tracking) {
-        if self.has(Defect::PositionWakesNobody) && tracking.notification_id() == 21 {
+        if self.has(Defect::PositionDoesNotNotify) && tracking.notification_id() == 21 {
             return;
         }
         for (number, signals) in self.datastore.signals().iter().enumerate() {
-            if number == self.number || !self.has(Defect::OthersPositionsWakeNobody) {
+            if number == self.number || !self.has(Defect::PositionsOfOthersDoNotNotify) {
                 signals.positions.wake([tracking.application_name()]);
             }
         }
