@@ -149,7 +149,7 @@ fn a_position_moves_past_other_topics() {
     let mut next = pin!(subscription.next_page());
     assert!(next.as_mut().now_or_never().is_none());
     recorder.insert_events(vec![event(CLOSED, 6)]).now_or_never().unwrap().unwrap();
-    assert!(next.as_mut().now_or_never().is_none(), "another topic wakes nobody");
+    assert!(next.as_mut().now_or_never().is_none(), "another topic notifies no listener");
     let mut looking = recorder.subscribe(5, [OPENED]);
     let page = looking.next_page().now_or_never().unwrap().unwrap().unwrap();
     assert_eq!((page.notifications.len(), page.position, page.lag), (0, 6, 0));

@@ -250,7 +250,7 @@ async fn unrelated_transactions_do_not_hold_readers_up() {
     // The defect: waiting for the oldest running transaction of the whole server.
     let mut stalled = defective::OldestTransaction::default();
     let seen = stalled.poll(&mut trap.connect().await, &trap.events).await;
-    assert!(seen.is_empty(), "the trap catches a reader that waits for everybody");
+    assert!(seen.is_empty(), "the trap catches a reader that waits for all writers");
 }
 
 // A gap within a page that is filled while the reader waits, with a topic filter and a limit.

@@ -29,7 +29,7 @@ fn standard() -> JsonTranscoder {
 }
 
 /// The text of an error and its causes.
-fn told(error: &PersistenceError) -> String {
+fn message(error: &PersistenceError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -43,7 +43,7 @@ fn told(error: &PersistenceError) -> String {
 fn assert_data_error<T: std::fmt::Debug>(result: Result<T, PersistenceError>, reason: &str) {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data, "{error:?}");
-    assert!(told(&error).contains(reason), "{:?} does not tell {reason:?}", told(&error));
+    assert!(message(&error).contains(reason), "{:?} does not contain {reason:?}", message(&error));
 }
 
 #[test]

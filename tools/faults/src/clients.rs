@@ -98,7 +98,7 @@ impl Clients {
     }
 
     async fn write(&self, mut random: fastrand::Rng) -> Result<()> {
-        while self.goes_on().await {
+        while self.continues().await {
             match random.u32(0..100) {
                 0..70 => self.append(&mut random).await?,
                 70..90 => self.track(&mut random).await?,
@@ -182,7 +182,7 @@ impl Clients {
     /// Reads pages of all sizes, again and again from the beginning.
     async fn page(&self, mut random: fastrand::Rng) -> Result<()> {
         let mut after = 0;
-        while self.goes_on().await {
+        while self.continues().await {
             let limit = random.usize(1..500);
             let topic = if random.bool() { some_topic(&mut random) } else { None };
             let key = self.report.key();
@@ -199,7 +199,7 @@ impl Clients {
 
     /// Streams the log from its beginning to its end, again and again.
     async fn stream(&self) -> Result<()> {
-        while self.goes_on().await {
+        while self.continues().await {
             let key = self.report.key();
             self.report.invoked(&key, Call::Select { after: 0, limit: usize::MAX, topic: None });
             let all = NotificationSelection::new(usize::MAX);
@@ -234,7 +234,7 @@ impl Clients {
     }
 
     /// Yields, then returns whether the client continues. A recorder in memory never yields by itself.
-    async fn goes_on(&self) -> bool {
+    async fn continues(&self) -> bool {
         tokio::task::yield_now().await;
         !*self.stop.borrow()
     }

@@ -2,9 +2,9 @@
 
     participant.py ROLE TURNS
 
-Opens what the environment names, says `ready`, begins at the first line of its input, and prints its findings as one
-line of JSON. Roles that go on until everything is written are told so by the end of their input.
-`src/participant.rs` is the same in Rust, and says what the roles are.
+Opens the datastore that the environment names, prints `ready`, starts at the first line of its input, and prints its findings as one
+line of JSON. Roles that run until everything is written end with their input.
+`src/participant.rs` is the same in Rust, and describes the roles.
 """
 import json
 import os
@@ -124,7 +124,7 @@ def can_subscribe(bank):
 
 
 def subscribe(bank, is_written):
-    """Follows without asking: a subscription wakes when it is told, by whichever side has written."""
+    """Follows by a subscription, which NOTIFY wakes after commits of either side."""
     log = []
 
     def stop_at_the_end(subscription):
@@ -191,7 +191,7 @@ def report(bank, ledger):
 
 
 def require_refusals(bank, ledger):
-    """What is recorded is not recorded again, whoever recorded it."""
+    """Recorded versions and positions are refused, regardless of the side that recorded them."""
     account = bank.repository.get(ACCOUNTS[0], version=1)
     account.close()
     try:

@@ -162,8 +162,8 @@ impl Flaws {
                 format!("notification {} was for the other side", logged.id)
             });
         }
-        let told = processed.each_ref().map(|processed| processed.processed);
-        self.check(counts == told, || format!("the sides have booked {counts:?}, and say {told:?}"));
+        let reported = processed.each_ref().map(|processed| processed.processed);
+        self.check(counts == reported, || format!("the sides have booked {counts:?}, and report {reported:?}"));
     }
 }
 

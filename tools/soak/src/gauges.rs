@@ -31,7 +31,7 @@ pub struct Gauges {
 #[derive(Debug)]
 struct Gauge {
     name: String,
-    /// By how much it may grow; none for what is only told.
+    /// The permitted growth; `None` for a gauge that is only reported.
     bound: Option<f64>,
     samples: Vec<Sample>,
 }

@@ -93,7 +93,7 @@ impl Versions {
     fn next(&self, notification: &Notification) -> Result<(i64, i64)> {
         self.workload.meters.projected.add(1);
         self.workload.meters.projection.record(ledger::age(notification));
-        let aggregate = ledger::aggregate(&notification.event).context("an event that nobody wrote")?;
+        let aggregate = ledger::aggregate(&notification.event).context("an event that no writer recorded")?;
         Ok((i64::try_from(aggregate)?, notification.event.originator_version))
     }
 

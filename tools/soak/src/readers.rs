@@ -127,7 +127,7 @@ async fn stream_and_go(workload: Arc<Workload>) -> Result<()> {
 
 /// Loads the newest events of aggregates: at least what was acknowledged before.
 async fn load(workload: Arc<Workload>) -> Result<()> {
-    while workload.goes_on() {
+    while workload.continues() {
         let aggregate = fastrand::usize(0..AGGREGATES);
         let acknowledged = workload.ledger.version(aggregate);
         let first = (acknowledged - LOADED).max(0);
@@ -152,7 +152,7 @@ async fn load(workload: Arc<Workload>) -> Result<()> {
 
 /// Selects pages from anywhere.
 async fn page(workload: Arc<Workload>) -> Result<()> {
-    while workload.goes_on() {
+    while workload.continues() {
         let selection = NotificationSelection::new(fastrand::usize(1..1_000));
         let mut seen = SequenceChecker::after(anywhere(&workload));
         for notification in workload.recorder.select_notifications(selection.after(seen.position())).await? {
@@ -167,7 +167,7 @@ async fn page(workload: Arc<Workload>) -> Result<()> {
 
 /// Streams from anywhere, and does not always read to the end.
 async fn stream(workload: Arc<Workload>) -> Result<()> {
-    while workload.goes_on() {
+    while workload.continues() {
         let mut seen = SequenceChecker::after(anywhere(&workload));
         let everything = NotificationSelection::new(usize::MAX).after(seen.position());
         let mut stream = pin!(workload.recorder.stream_notifications_by(page_size(), everything));

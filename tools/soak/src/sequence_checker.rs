@@ -39,7 +39,7 @@ impl SequenceChecker {
         ensure!(id > self.position, "id {id} was seen after {}", self.position);
         self.position = id;
         let aggregate = ledger::aggregate(&notification.event);
-        let aggregate = aggregate.with_context(|| format!("nobody wrote what was seen as {id}"))?;
+        let aggregate = aggregate.with_context(|| format!("no writer recorded notification {id}"))?;
         let last = &mut self.versions[aggregate];
         if let Some(last) = *last {
             ensure!(

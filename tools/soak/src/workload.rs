@@ -36,7 +36,7 @@ const MEASURE_PAUSE: Duration = Duration::from_secs(2);
 pub struct Workload {
     /// Where it is.
     pub database: TestDatabase,
-    /// The recorder that nearly everybody shares: what it holds is what must not grow.
+    /// The recorder that most tasks share, whose resources must not grow.
     pub process: ProcessRecorder,
     /// The same.
     pub recorder: Recorder,
@@ -49,7 +49,7 @@ pub struct Workload {
     end: watch::Sender<Option<i64>>,
 }
 
-/// Works on one database after the other until told to stop.
+/// Runs on one database after the other until it is stopped.
 ///
 /// # Errors
 /// When a reader missed an event or saw one twice, or anything fails.
@@ -121,7 +121,7 @@ impl Workload {
     }
 
     /// Returns whether writers continue.
-    pub fn goes_on(&self) -> bool {
+    pub fn continues(&self) -> bool {
         !*self.stop.borrow() && self.ledger.events() < EVENTS_PER_DATABASE
     }
 

@@ -52,7 +52,7 @@ pub fn spawn(workload: &Arc<Workload>, tasks: &mut JoinSet<Result<()>>) {
 }
 
 async fn write_alone(workload: Arc<Workload>, owner: usize) -> Result<()> {
-    while workload.goes_on() {
+    while workload.continues() {
         let padding = if fastrand::u32(0..LARGE.1) == 0 { LARGE.0 } else { fastrand::usize(0..300) };
         put(&workload, owned(owner), padding).await?;
         pause(Duration::from_millis(100)).await;
@@ -61,7 +61,7 @@ async fn write_alone(workload: Arc<Workload>, owner: usize) -> Result<()> {
 }
 
 async fn write_groups(workload: Arc<Workload>, owner: usize) -> Result<()> {
-    while workload.goes_on() {
+    while workload.continues() {
         let mut aggregates: Vec<usize> = (0..GROUP).map(|_| owned(owner)).collect();
         // Of one aggregate, only one version is the next.
         aggregates.sort_unstable();
@@ -73,14 +73,14 @@ async fn write_groups(workload: Arc<Workload>, owner: usize) -> Result<()> {
 }
 
 async fn write_batches(workload: Arc<Workload>, owner: usize) -> Result<()> {
-    while workload.goes_on() {
+    while workload.continues() {
         let mut aggregates: Vec<usize> = (0..BATCH.0).map(|_| owned(owner)).collect();
         aggregates.sort_unstable();
         aggregates.dedup();
         let places: Vec<_> =
             aggregates.into_iter().map(|aggregate| workload.next(aggregate, BATCH.1)).collect();
         let is_recorded = workload.insert(&workload.recorder, &places, 100, &workload.meters.batch).await?;
-        ensure!(is_recorded, "a batch met a conflict with nobody");
+        ensure!(is_recorded, "a batch conflicts without a concurrent writer");
         pause(Duration::from_secs(1)).await;
     }
     Ok(())
@@ -88,7 +88,7 @@ async fn write_batches(workload: Arc<Workload>, owner: usize) -> Result<()> {
 
 /// Reads the next version and writes it, again after each conflict.
 async fn write_against_others(workload: Arc<Workload>, aggregate: usize) -> Result<()> {
-    while workload.goes_on() {
+    while workload.continues() {
         loop {
             let newest = EventRange::all().desc().limit(1);
             let newest = workload.recorder.select_events(ledger::originator_id(aggregate), newest).await?;
@@ -106,12 +106,12 @@ async fn write_against_others(workload: Arc<Workload>, aggregate: usize) -> Resu
 
 /// Opens a recorder beside the others, uses it, and closes it.
 async fn visit(workload: Arc<Workload>) -> Result<()> {
-    while workload.goes_on() {
+    while workload.continues() {
         let recorder = workload.database.open(&KillPoint::new(None)).await?;
         for _ in 0..fastrand::u32(1..4) {
             let next = workload.next(VISITED, 1);
             let is_recorded = workload.insert(&recorder, &[next], 50, &workload.meters.insert).await?;
-            ensure!(is_recorded, "a visitor met a conflict with nobody");
+            ensure!(is_recorded, "a visitor conflicts without a concurrent writer");
         }
         let all = recorder.select_events(ledger::originator_id(VISITED), EventRange::all()).await?;
         ensure!(
@@ -131,7 +131,7 @@ async fn visit(workload: Arc<Workload>) -> Result<()> {
 async fn put(workload: &Workload, aggregate: usize, padding: usize) -> Result<()> {
     let next = [workload.next(aggregate, 1)];
     let is_recorded = workload.insert(&workload.recorder, &next, padding, &workload.meters.insert).await?;
-    ensure!(is_recorded, "aggregate {aggregate} met a conflict with nobody");
+    ensure!(is_recorded, "aggregate {aggregate} conflicts without a concurrent writer");
     Ok(())
 }
 

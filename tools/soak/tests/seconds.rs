@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everybody_works_and_nobody_misses_anything() {
+async fn all_participants_work_and_no_event_is_missed() {
     let report = match es_soak::run(Duration::from_secs(4)).await {
         Ok(report) => report,
         Err(error) => panic!("{error:#}"),

@@ -49,7 +49,7 @@ macro_rules! databases {
             #[tokio::test]
             async fn tracking_continues() {
                 let Some(database) = Database::$open($name).await else { return };
-                goes_on_tracking(&database).await;
+                continues_tracking(&database).await;
             }
 
             #[tokio::test]
@@ -109,7 +109,7 @@ async fn finds_every_snapshot(database: &Database) {
     }
 }
 
-async fn goes_on_tracking(database: &Database) {
+async fn continues_tracking(database: &Database) {
     let store = database.store().await;
     let recorder = store.recorder();
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(7));

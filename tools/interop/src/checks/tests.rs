@@ -103,123 +103,123 @@ fn with(change: impl FnOnce(&mut Findings)) -> Findings {
 }
 
 #[track_caller]
-fn assert_told(findings: &Findings, flaw: &str) {
+fn assert_reported(findings: &Findings, flaw: &str) {
     let flaws = flaws(findings);
-    assert!(flaws.iter().any(|told| told.contains(flaw)), "{flaw:?} is not among {flaws:#?}");
+    assert!(flaws.iter().any(|reported| reported.contains(flaw)), "{flaw:?} is not among {flaws:#?}");
 }
 
 #[test]
-fn nothing_is_told_when_nothing_is_wrong() {
+fn nothing_is_reported_without_errors() {
     assert_eq!(flaws(&findings()), Vec::<String>::new());
 }
 
 #[test]
-fn an_event_that_a_follower_missed_is_told() {
+fn an_event_that_a_follower_missed_is_reported() {
     let findings = with(|findings| drop(findings.followed[1].log.remove(7)));
-    assert_told(&findings, "the follower in python met another log than there is: at 7");
+    assert_reported(&findings, "the follower in python met another log than there is: at 7");
 }
 
 #[test]
-fn an_event_that_a_follower_saw_twice_is_told() {
+fn an_event_that_a_follower_saw_twice_is_reported() {
     let findings = with(|findings| {
         let twice = findings.followed[0].log[7].clone();
         findings.followed[0].log.insert(7, twice);
     });
-    assert_told(&findings, "the follower in rust met another log than there is: at 8");
+    assert_reported(&findings, "the follower in rust met another log than there is: at 8");
 }
 
 #[test]
-fn a_value_that_is_read_differently_is_told() {
+fn a_value_that_is_read_differently_is_reported() {
     let findings = with(|findings| {
         findings.reports[1].log[4].timestamp = json!({ "datetime": [1, 0] });
     });
-    assert_told(&findings, "Rust and Python read the log differently: at 4");
+    assert_reported(&findings, "Rust and Python read the log differently: at 4");
 }
 
 #[test]
-fn a_turn_that_is_lost_is_told() {
+fn a_turn_that_is_lost_is_reported() {
     let findings = with_log(|log| drop(log.pop()));
-    assert_told(&findings, r#"turns are lost: {"rust 6"}"#);
+    assert_reported(&findings, r#"turns are lost: {"rust 6"}"#);
 }
 
 #[test]
-fn a_turn_that_is_recorded_twice_is_told() {
+fn a_turn_that_is_recorded_twice_is_reported() {
     let findings = with_log(|log| {
         let attributes = json!({ "note": "python 5 again" });
         push(log, 2, "Credited", attributes);
     });
-    assert_told(&findings, r#"the turn "python 5" is recorded twice"#);
+    assert_reported(&findings, r#"the turn "python 5" is recorded twice"#);
 }
 
 #[test]
-fn ids_that_do_not_increase_are_told() {
+fn ids_that_do_not_increase_are_reported() {
     let findings = with_log(|log| log[8].id = 8);
-    assert_told(&findings, "the ids of the log do not increase");
+    assert_reported(&findings, "the ids of the log do not increase");
 }
 
 #[test]
-fn a_gap_in_the_versions_is_told() {
+fn a_gap_in_the_versions_is_reported() {
     let findings = with_log(|log| log.last_mut().unwrap().version += 1);
-    assert_told(&findings, "the versions of 0 are not contiguous");
+    assert_reported(&findings, "the versions of 0 are not contiguous");
 }
 
 #[test]
-fn a_torn_batch_is_told() {
+fn a_torn_batch_is_reported() {
     let findings = with_log(|log| drop(log.remove(3)));
-    assert_told(&findings, "is torn");
+    assert_reported(&findings, "is torn");
 }
 
 #[test]
-fn a_race_that_was_none_is_told() {
+fn a_race_without_overlap_is_reported() {
     let mut log = Vec::new();
     for side in [RUST, PYTHON] {
         for turn in 0..30 {
             push(&mut log, turn % 3, "Credited", json!({ "note": format!("{side} {turn}") }));
         }
     }
-    assert_told(&with_log(|recorded| *recorded = log.clone()), "was not written by both at the same time");
+    assert_reported(&with_log(|recorded| *recorded = log.clone()), "was not written by both at the same time");
 }
 
 #[test]
-fn a_snapshot_that_says_otherwise_than_the_events_is_told() {
+fn a_snapshot_that_differs_from_the_events_is_reported() {
     let findings = with_reports(|report| report.accounts[0].snapshots[0].kept = json!(0));
-    assert_told(&findings, "0 at 1 is kept as 0, and replayed as 1");
+    assert_reported(&findings, "0 at 1 is kept as 0, and replayed as 1");
 }
 
 #[test]
-fn a_snapshot_that_is_lost_is_told() {
-    assert_told(&with_reports(|report| report.accounts[0].snapshots.clear()), "were taken, and");
+fn a_snapshot_that_is_lost_is_reported() {
+    assert_reported(&with_reports(|report| report.accounts[0].snapshots.clear()), "were taken, and");
 }
 
 #[test]
-fn an_account_that_is_loaded_otherwise_than_replayed_is_told() {
-    assert_told(&with_reports(|report| report.accounts[1].loaded = json!(4)), "1 is loaded as 4");
+fn an_account_that_is_loaded_and_replayed_differently_is_reported() {
+    assert_reported(&with_reports(|report| report.accounts[1].loaded = json!(4)), "1 is loaded as 4");
 }
 
 #[test]
-fn a_notification_that_is_booked_twice_is_told() {
+fn a_notification_that_is_booked_twice_is_reported() {
     let findings = with_reports(|report| {
         let twice = report.ledger[2].clone();
         report.ledger.insert(2, twice);
     });
-    assert_told(&findings, "the ledger has not booked the log as it is: at 3");
+    assert_reported(&findings, "the ledger has not booked the log as it is: at 3");
 }
 
 #[test]
-fn a_notification_that_is_not_booked_is_told() {
+fn a_notification_that_is_not_booked_is_reported() {
     let findings = with_reports(|report| drop(report.ledger.remove(2)));
-    assert_told(&findings, "the ledger has not booked the log as it is: at 2");
+    assert_reported(&findings, "the ledger has not booked the log as it is: at 2");
 }
 
 #[test]
-fn a_position_that_is_read_differently_is_told() {
-    assert_told(&with(|findings| findings.reports[0].position -= 1), "read the positions");
+fn a_position_that_is_read_differently_is_reported() {
+    assert_reported(&with(|findings| findings.reports[0].position -= 1), "read the positions");
 }
 
 #[test]
-fn a_booking_by_the_wrong_side_is_told() {
+fn a_booking_by_the_wrong_side_is_reported() {
     let findings = with_reports(|report| {
         report.ledger[0].attributes.insert("booked_by".to_owned(), json!(RUST));
     });
-    assert_told(&findings, "was for the other side");
+    assert_reported(&findings, "was for the other side");
 }

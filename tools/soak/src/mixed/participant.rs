@@ -66,7 +66,7 @@ pub(crate) enum Role {
 
 /// The message of the parent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Told {
+struct Control {
     stop: bool,
     end: Option<i64>,
 }
@@ -76,29 +76,29 @@ struct Told {
 /// # Errors
 /// When the database cannot be opened, or a failure is not one that the faults explain.
 pub(crate) async fn run(job: Job) -> Result<()> {
-    let told = listen();
+    let control = listen();
     let job = Arc::new(job);
     match job.role {
-        Role::Write | Role::InsertOnly => write(&job, told).await,
-        Role::Follow => follow(&job, told).await,
-        Role::Process => process(&job, told).await,
+        Role::Write | Role::InsertOnly => write(&job, control).await,
+        Role::Follow => follow(&job, control).await,
+        Role::Process => process(&job, control).await,
     }
 }
 
-fn listen() -> watch::Receiver<Told> {
-    let (tell, told) = watch::channel(Told::default());
+fn listen() -> watch::Receiver<Control> {
+    let (sender, control) = watch::channel(Control::default());
     thread::spawn(move || {
         for line in io::stdin().lock().lines() {
             let Ok(line) = line else { break };
             match line.split_once(' ') {
-                Some((_, end)) => tell.send_modify(|told| told.end = end.parse().ok()),
-                None => tell.send_modify(|told| told.stop = true),
+                Some((_, end)) => sender.send_modify(|control| control.end = end.parse().ok()),
+                None => sender.send_modify(|control| control.stop = true),
             }
         }
         // The parent has ended.
         std::process::exit(3);
     });
-    told
+    control
 }
 
 /// One write for each line: what a pipe holds is there for its reader when the writer is killed.
@@ -166,7 +166,7 @@ const KINDS: [Kind; 8] = [
     Kind::Tracked,
 ];
 
-async fn write(job: &Arc<Job>, told: watch::Receiver<Told>) -> Result<()> {
+async fn write(job: &Arc<Job>, control: watch::Receiver<Control>) -> Result<()> {
     let datastore = retried(|| async { job.address.open(false).await }).await;
     let events = retried(|| async { Ok(datastore.application_recorder(APPLICATION).await?) }).await;
     let process = match job.role {
@@ -188,9 +188,9 @@ async fn write(job: &Arc<Job>, told: watch::Receiver<Told>) -> Result<()> {
             versions: HashMap::new(),
             position: None,
         };
-        let told = told.clone();
+        let control = control.clone();
         tasks.spawn(async move {
-            while !told.borrow().stop {
+            while !control.borrow().stop {
                 if let Err(error) = writer.put(kind).await {
                     complain(&writer.name, &error);
                     writer.versions.clear();
@@ -328,17 +328,17 @@ fn finish(key: &str, result: Result<Vec<i64>, PersistenceError>) -> Result<()> {
 
 // Followers.
 
-async fn follow(job: &Arc<Job>, told: watch::Receiver<Told>) -> Result<()> {
+async fn follow(job: &Arc<Job>, control: watch::Receiver<Control>) -> Result<()> {
     let datastore = retried(|| async { job.address.open(false).await }).await;
     let recorder = retried(|| async { Ok(datastore.application_recorder(APPLICATION).await?) }).await;
     let mut tasks = JoinSet::new();
     for suffix in [".subscription".to_owned(), ".pages".to_owned(), format!("{TOPIC_SUFFIX}1")] {
         let name = format!("{}{suffix}", job.name);
         let position = job.positions.iter().find(|(known, _)| *known == name).map_or(0, |(_, at)| *at);
-        let (recorder, told) = (recorder.clone(), told.clone());
+        let (recorder, control) = (recorder.clone(), control.clone());
         tasks.spawn(async move {
             let position = AtomicI64::new(position);
-            let has_ended = || told.borrow().end.is_some_and(|end| position.load(Ordering::Relaxed) >= end);
+            let has_ended = || control.borrow().end.is_some_and(|end| position.load(Ordering::Relaxed) >= end);
             while !has_ended() {
                 let read = match suffix.as_str() {
                     ".pages" => page(&recorder, &name, &position).await,
@@ -398,21 +398,21 @@ async fn subscribe(
 
 // Processors.
 
-async fn process(job: &Arc<Job>, told: watch::Receiver<Told>) -> Result<()> {
+async fn process(job: &Arc<Job>, control: watch::Receiver<Control>) -> Result<()> {
     let datastore = retried(|| async { job.address.open(true).await }).await;
     let mut tasks = JoinSet::new();
     for has_rows in [true, false] {
-        let (datastore, told) = (datastore.clone(), told.clone());
+        let (datastore, control) = (datastore.clone(), control.clone());
         tasks.spawn(async move {
-            while told.borrow().end.is_none() {
+            while control.borrow().end.is_none() {
                 let processed = async {
                     let upstream = datastore.application_recorder(APPLICATION).await?;
                     if has_rows {
                         let rows = datastore.process_recorder(ROWS).await?;
-                        run_processor(upstream, rows.projector(Effects).await?, told.clone()).await
+                        run_processor(upstream, rows.projector(Effects).await?, control.clone()).await
                     } else {
                         let ledger = datastore.process_recorder(LEDGER).await?;
-                        run_processor(upstream, HandlerConsumer::new(ledger, Effects), told.clone()).await
+                        run_processor(upstream, HandlerConsumer::new(ledger, Effects), control.clone()).await
                     }
                 };
                 if let Err(error) = processed.await {
@@ -432,7 +432,7 @@ async fn process(job: &Arc<Job>, told: watch::Receiver<Told>) -> Result<()> {
 async fn run_processor(
     upstream: PostgresApplicationRecorder,
     downstream: impl NotificationConsumer,
-    mut told: watch::Receiver<Told>,
+    mut control: watch::Receiver<Control>,
 ) -> Result<()> {
     let batch_size = NonZeroUsize::new(fastrand::usize(1..64)).context("a batch has a size")?;
     let mut processor = Processor::with_consumer(UPSTREAM, upstream, downstream)
@@ -441,7 +441,7 @@ async fn run_processor(
         .standby_pause(Duration::from_millis(20));
     tokio::select! {
         ended = processor.run() => ended?,
-        _ = told.wait_for(|told| told.end.is_some()) => {}
+        _ = control.wait_for(|control| control.end.is_some()) => {}
     }
     Ok(())
 }
