@@ -17,11 +17,7 @@ use es_core::{
 };
 use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
 use rusqlite::Connection;
-use support::{database, event, event_of, events, id};
-
-async fn open(path: &str) -> SqliteApplicationRecorder {
-    SqliteOptions::new(path).open().await.unwrap().application_recorder().await.unwrap()
-}
+use support::{application_recorder, database, event, event_of, events, id, open, open_process};
 
 #[track_caller]
 fn assert_error(error: &PersistenceError, kind: ErrorKind, words: &[&str]) {
@@ -85,7 +81,7 @@ async fn a_database_that_is_locked_while_it_is_opened() {
 async fn a_full_database() {
     let (_directory, path) = database();
     let options = SqliteOptions::new(&path).max_database_bytes(NonZeroU64::new(100 << 10).unwrap());
-    let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = application_recorder(options).await;
     let error = recorder.insert_events(vec![event_of(1, 1, vec![0; 200 << 10])]).await.unwrap_err();
     assert_error(&error, ErrorKind::Operational, &["is full"]);
     let batch = (1..=4).map(|version| event_of(1, version, vec![0; 50 << 10])).collect();
@@ -114,7 +110,7 @@ async fn a_missing_table() {
     ] {
         assert_error(&error, ErrorKind::Programming, &[&format!("table {table:?} does not exist")]);
     }
-    let creator = SqliteOptions::new(&path).open().await.unwrap().process_recorder().await.unwrap();
+    let creator = open_process(&path).await;
     assert_eq!(creator.max_tracking_id("upstream").await.unwrap(), None);
     assert_eq!(recorder.insert_events_with_tracking(vec![event(1, 1)], position).await.unwrap(), [1]);
 }
@@ -181,7 +177,7 @@ async fn an_empty_topic_is_read_and_copied() {
     let page = recorder.select_notifications(NotificationSelection::new(10)).await.unwrap();
     let topics: Vec<_> = page.iter().map(|notification| notification.event.topic.as_str()).collect();
     assert_eq!(topics, ["bank:Account.Credited", "", "bank:Account.Credited"]);
-    let copies = SqliteOptions::new(":memory:").open().await.unwrap().application_recorder().await.unwrap();
+    let copies = open(":memory:").await;
     let all: Vec<_> = page.into_iter().map(|notification| notification.event).collect();
     copies.insert_events(all.clone()).await.unwrap();
     assert_eq!(copies.select_events(id(1), EventRange::all()).await.unwrap(), all[1..2]);
@@ -273,7 +269,7 @@ async fn a_uri_that_asks_for_creation() {
     let (_directory, path) = database();
     for create_table in [true, false] {
         let options = SqliteOptions::new(format!("file:{path}?mode=rwc")).create_table(create_table);
-        let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
+        let recorder = application_recorder(options).await;
         let version = i64::from(create_table);
         assert_eq!(recorder.insert_events(vec![event(1, version)]).await.unwrap().len(), 1);
     }

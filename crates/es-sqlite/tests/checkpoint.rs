@@ -8,7 +8,7 @@ use std::fs;
 use es_core::{AggregateRecorder, ApplicationRecorder};
 use es_sqlite::{SqliteOptions, Synchronous};
 use rusqlite::Connection;
-use support::{database, event, event_of};
+use support::{application_recorder, database, event, event_of};
 
 const MIB: usize = 1 << 20;
 
@@ -21,7 +21,7 @@ fn log_mib(path: &str) -> usize {
 async fn a_large_log_is_emptied() {
     let (_directory, path) = database();
     let options = SqliteOptions::new(&path).synchronous(Synchronous::Off);
-    let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = application_recorder(options).await;
     let large = (1..=70).map(|version| event_of(1, version, vec![7; MIB])).collect();
     recorder.insert_events(large).await.unwrap();
     // The checkpoint is after the reply, before the next request.
@@ -33,7 +33,7 @@ async fn a_large_log_is_emptied() {
 async fn an_endless_read_blocks_no_write() {
     let (_directory, path) = database();
     let options = SqliteOptions::new(&path).synchronous(Synchronous::Off);
-    let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = application_recorder(options).await;
     let reader = Connection::open(&path).unwrap();
     reader.execute_batch("BEGIN; SELECT * FROM stored_events").unwrap();
     for version in 1..=70 {

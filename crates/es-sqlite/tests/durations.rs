@@ -14,7 +14,7 @@ use es_core::{
 };
 use es_process::{Processor, RetryPolicy};
 use es_sqlite::{SqliteOptions, SqliteProjection, rusqlite::Transaction};
-use support::{database, event};
+use support::{database, event, process_recorder};
 
 const DURATIONS: [Duration; 3] = [Duration::ZERO, Duration::MAX, Duration::from_nanos(u64::MAX)];
 
@@ -33,7 +33,7 @@ async fn any_duration_is_accepted() {
     for duration in DURATIONS {
         let (_directory, path) = database();
         let options = SqliteOptions::new(&path).lock_timeout(duration).poll_interval(duration);
-        let recorder = options.open().await.unwrap().process_recorder().await.unwrap();
+        let recorder = process_recorder(options).await;
         let mut listener = recorder.commit_signal().listen::<&str>([]);
         let mut subscription = recorder.subscribe(0, []).poll_interval(duration);
         // More calls than one: the first is accepted before the writer thread polls for commits.

@@ -10,13 +10,13 @@ use es_core::{
 };
 use es_sqlite::{SqliteOptions, SqliteProcessRecorder};
 use sqlx::{Connection, SqliteConnection};
-use support::{database, event, event_of, events, id};
+use support::{database, event, event_of, events, id, open_process};
 use tempfile::TempDir;
 
 /// A recorder on a file, and another connection to the file.
 async fn both() -> (TempDir, SqliteProcessRecorder, SqliteConnection) {
     let (directory, path) = database();
-    let recorder = SqliteOptions::new(&path).open().await.unwrap().process_recorder().await.unwrap();
+    let recorder = open_process(&path).await;
     let mut connection = SqliteConnection::connect(&path).await.unwrap();
     sqlx::query("CREATE TABLE balances (amount INTEGER)").execute(&mut connection).await.unwrap();
     (directory, recorder, connection)

@@ -12,11 +12,11 @@ use es_core::{
 };
 use es_sqlite::{Fault, FaultPoint, SqliteOptions, SqliteProcessRecorder};
 use rusqlite::Connection;
-use support::{Faults, accepted, database, event, event_of, events, failing_gate, gate, id};
+use support::{Faults, accepted, application_recorder, database, event, event_of, events, failing_gate, gate, id, process_recorder};
 
 async fn failing(path: &str, faults: impl IntoIterator<Item = (FaultPoint, Fault)>) -> SqliteProcessRecorder {
     let options = SqliteOptions::new(path).hooks(Faults::new(faults));
-    options.open().await.unwrap().process_recorder().await.unwrap()
+    process_recorder(options).await
 }
 
 /// The recorder has nothing of aggregate 1, and works.
@@ -89,7 +89,7 @@ async fn a_group_on_a_full_disk_is_retried_individually() {
     let (hook, mut gate) = gate(FaultPoint::Begin);
     let full = NonZeroU64::new(400 << 10).unwrap();
     let options = SqliteOptions::new(&path).max_database_bytes(full).hooks(hook);
-    let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = application_recorder(options).await;
 
     let first = accepted(recorder.insert_events(vec![event(1, 1)]));
     gate.reached().await;
@@ -113,7 +113,7 @@ async fn a_commit_on_a_full_disk_is_retried_individually() {
     let (_directory, path) = database();
     let (hook, mut gate) = failing_gate(FaultPoint::Begin, [(FaultPoint::Commit, Fault::Full)]);
     let recorder =
-        SqliteOptions::new(&path).hooks(hook).open().await.unwrap().application_recorder().await.unwrap();
+        application_recorder(SqliteOptions::new(&path).hooks(hook)).await;
     let first = accepted(recorder.insert_events(events(1, 1..=2)));
     gate.reached().await;
     let taken = accepted(recorder.insert_events(events(1, 2..=3)));
@@ -132,7 +132,7 @@ async fn a_locked_database_is_an_error_of_every_waiting_request() {
     let (_directory, path) = database();
     let (hook, mut gate) = gate(FaultPoint::Begin);
     let options = SqliteOptions::new(&path).lock_timeout(Duration::from_millis(50)).hooks(hook);
-    let recorder = options.open().await.unwrap().process_recorder().await.unwrap();
+    let recorder = process_recorder(options).await;
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
 

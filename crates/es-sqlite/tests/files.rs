@@ -12,15 +12,8 @@ use es_core::{
     NotificationSelection, Recorder,
 };
 use es_sqlite::{Fault, FaultHooks, FaultPoint, SqliteApplicationRecorder, SqliteOptions};
-use support::{database, events, id};
+use support::{TIMEOUT, application_recorder, database, events, id, open};
 use tokio::time::timeout;
-
-/// For a test that fails.
-const TOO_LONG: Duration = Duration::from_secs(60);
-
-async fn open(path: &str) -> SqliteApplicationRecorder {
-    SqliteOptions::new(path).open().await.unwrap().application_recorder().await.unwrap()
-}
 
 fn replace(path: &str) {
     let other = format!("{path}.other");
@@ -67,7 +60,7 @@ async fn a_subscription_to_a_deleted_file_fails() {
         let mut subscription = recorder.subscribe(0, []).poll_interval(Duration::from_millis(10));
         assert_eq!(subscription.next_page().await.unwrap().unwrap().notifications.len(), 2);
         harm(&path);
-        let told = timeout(TOO_LONG, subscription.next_page()).await;
+        let told = timeout(TIMEOUT, subscription.next_page()).await;
         let error = told.expect("they do not wait for ever").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Operational, "{error:?}");
         assert!(error.to_string().contains("moved, deleted or replaced"), "{error}");
@@ -92,7 +85,7 @@ impl FaultHooks for ReplaceAfterCommit {
 async fn a_file_that_goes_during_a_commit_leaves_the_outcome_unknown() {
     let (_directory, path) = database();
     let options = SqliteOptions::new(&path).hooks(ReplaceAfterCommit(path.clone()));
-    let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = application_recorder(options).await;
     let error = recorder.insert_events(events(1, 1..=2)).await.unwrap_err();
     assert!(error.is_outcome_unknown(), "{error:?}");
 }

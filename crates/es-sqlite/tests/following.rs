@@ -18,21 +18,14 @@ use es_core::{
     TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
 use es_sqlite::{FaultPoint, SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder};
-use support::{accepted, database, event, event_about, gate};
+use support::{TIMEOUT, accepted, application_recorder, database, event, event_about, gate, open_process, process_recorder};
 
 /// A listener that is not woken waits until the test has failed.
 const NEVER: Duration = Duration::from_secs(3_600);
 
-/// After which a test has failed.
-const TOO_LONG: Duration = Duration::from_secs(30);
-
 const SHORT: Duration = Duration::from_millis(1);
 
 const OPENED: &str = "bank:Account.Opened";
-
-async fn open(path: &str) -> SqliteProcessRecorder {
-    SqliteOptions::new(path).open().await.unwrap().process_recorder().await.unwrap()
-}
 
 fn subscribe<R: ApplicationRecorder + Clone>(recorder: &R, topics: &[&'static str]) -> Subscription<R> {
     let topics = topics.iter().map(|topic| Topic::from_static(topic));
@@ -40,7 +33,7 @@ fn subscribe<R: ApplicationRecorder + Clone>(recorder: &R, topics: &[&'static st
 }
 
 async fn soon<T>(call: impl Future<Output = T>) -> T {
-    tokio::time::timeout(TOO_LONG, call).await.expect("it is woken")
+    tokio::time::timeout(TIMEOUT, call).await.expect("it is woken")
 }
 
 async fn next_ids<R: ApplicationRecorder>(subscription: &mut Subscription<R>) -> Vec<i64> {
@@ -52,7 +45,7 @@ async fn next_ids<R: ApplicationRecorder>(subscription: &mut Subscription<R>) ->
 async fn another_datastore_wakes_a_subscription() {
     let (_directory, path) = database();
     for name in [path.as_str(), "file:another_datastore_wakes?mode=memory&cache=shared"] {
-        let (own, other) = (open(name).await, open(name).await);
+        let (own, other) = (open_process(name).await, open_process(name).await);
         let mut all = subscribe(&own, &[]);
         let mut opened = subscribe(&own, &[OPENED]);
         for originator in 1..=5 {
@@ -71,7 +64,7 @@ async fn another_datastore_wakes_a_subscription() {
 #[tokio::test]
 async fn commits_without_listeners_are_read_later() {
     let (_directory, path) = database();
-    let (own, other) = (open(&path).await, open(&path).await);
+    let (own, other) = (open_process(&path).await, open_process(&path).await);
     for originator in 1..=5 {
         other.insert_events(vec![event(originator, 1)]).await.unwrap();
         let mut subscription = subscribe(&own, &[]);
@@ -85,13 +78,13 @@ async fn commits_without_listeners_are_read_later() {
 #[tokio::test]
 async fn a_position_that_another_datastore_records_ends_the_waiting() {
     let (_directory, path) = database();
-    let (own, other) = (open(&path).await, open(&path).await);
+    let (own, other) = (open_process(&path).await, open_process(&path).await);
     for id in 1..=5 {
         // A wait polls by itself; a listener does not.
         let mut listener = own.tracking_signal().listen(["upstream"]);
         let position = Tracking::new("upstream", id).unwrap();
         let (waited, recorded) =
-            tokio::join!(own.wait("upstream", id, TOO_LONG), other.insert_tracking(position));
+            tokio::join!(own.wait("upstream", id, TIMEOUT), other.insert_tracking(position));
         recorded.unwrap();
         waited.unwrap();
         assert!(soon(listener.notified()).await);
@@ -104,7 +97,7 @@ async fn a_transaction_of_the_programs_own_wakes_a_subscription() {
     use sqlx::{Connection, SqliteConnection};
 
     let (_directory, path) = database();
-    let recorder = open(&path).await;
+    let recorder = open_process(&path).await;
     let mut connection = SqliteConnection::connect(&path).await.unwrap();
     let mut subscription = subscribe(&recorder, &[]);
     let mut listener = recorder.commit_signal().listen([OPENED]);
@@ -122,10 +115,10 @@ async fn a_transaction_of_the_programs_own_wakes_a_subscription() {
 #[tokio::test]
 async fn a_busy_writer_looks_too() {
     let (_directory, path) = database();
-    let other = open(&path).await;
+    let other = open_process(&path).await;
     let (hook, mut gate) = gate(FaultPoint::Begin);
     let options = SqliteOptions::new(&path).poll_interval(SHORT).group_rows(NonZeroUsize::MIN).hooks(hook);
-    let own = options.open().await.unwrap().application_recorder().await.unwrap();
+    let own = application_recorder(options).await;
 
     let mut listener = own.commit_signal().listen([OPENED]);
     let first = accepted(own.insert_events(vec![event(1, 1)]));
@@ -146,7 +139,7 @@ async fn closing_ends_subscriptions_in_order() {
     let (_directory, path) = database();
     let (hook, mut gate) = gate(FaultPoint::Begin);
     let recorder =
-        SqliteOptions::new(&path).hooks(hook).open().await.unwrap().process_recorder().await.unwrap();
+        process_recorder(SqliteOptions::new(&path).hooks(hook)).await;
     let mut all = subscribe(&recorder, &[]);
     let mut opened = subscribe(&recorder, &[OPENED]);
     let insert = accepted(recorder.insert_events(vec![event(1, 1)]));
@@ -172,7 +165,7 @@ async fn closing_ends_subscriptions_in_order() {
 #[tokio::test]
 async fn dropping_the_last_handle_ends_listening() {
     let (_directory, path) = database();
-    let recorder = open(&path).await;
+    let recorder = open_process(&path).await;
     let mut commits = recorder.commit_signal().listen([OPENED]);
     let mut positions = recorder.tracking_signal().listen(["upstream"]);
     drop(recorder);

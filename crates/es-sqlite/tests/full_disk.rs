@@ -27,7 +27,7 @@ use es_core::{
 use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
 use futures_util::future::join_all;
 use rusqlite::Connection;
-use support::event_of;
+use support::{event_of, try_open};
 
 /// The directory of the small file system.
 const DISK: &str = "ES_SQLITE_TEST_DISK";
@@ -95,7 +95,7 @@ struct Program {
 impl Program {
     async fn start(disk: &Disk) -> Self {
         let path = disk.database();
-        let recorder = open(&path).await.unwrap();
+        let recorder = try_open(&path).await.unwrap();
         Self { recorder, path, originator: 0, acknowledged: Vec::new(), refused: 0 }
     }
 
@@ -147,7 +147,7 @@ impl Program {
     /// The database is unchanged and sound after it is closed and opened again.
     async fn close(self) {
         self.recorder.close().await.unwrap();
-        let recorder = open(&self.path).await.unwrap();
+        let recorder = try_open(&self.path).await.unwrap();
         check(&recorder, &self.acknowledged).await;
         recorder.close().await.unwrap();
         let connection = Connection::open(&self.path).unwrap();
@@ -167,15 +167,6 @@ fn sorted(ids: &[i64]) -> Vec<i64> {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
     ids
-}
-
-async fn open(path: impl AsRef<Path>) -> Result<SqliteApplicationRecorder, PersistenceError> {
-    let datastore = SqliteOptions::new(path).open().await?;
-    let recorder = datastore.application_recorder().await;
-    if recorder.is_err() {
-        datastore.close().await.unwrap();
-    }
-    recorder
 }
 
 fn is_refused(error: &PersistenceError, path: &str) {
@@ -252,7 +243,7 @@ async fn a_log_that_finds_no_room_in_the_database_stays() {
 async fn a_full_disk_is_reported_at_opening() {
     let Some(disk) = Disk::of("a_full_disk_is_reported_at_opening") else { return };
     disk.fill();
-    is_refused(&open(disk.database()).await.unwrap_err(), &disk.database());
+    is_refused(&try_open(disk.database()).await.unwrap_err(), &disk.database());
     disk.make_room();
     let mut program = Program::start(&disk).await;
     program.continues().await;
@@ -260,7 +251,7 @@ async fn a_full_disk_is_reported_at_opening() {
     program.recorder.close().await.unwrap();
     disk.fill();
     // Even reading needs a log, and there is no space for its index.
-    is_refused(&open(disk.database()).await.unwrap_err(), &disk.database());
+    is_refused(&try_open(disk.database()).await.unwrap_err(), &disk.database());
     disk.make_room();
     let mut program = Program::start(&disk).await;
     program.originator = 1_000;

@@ -10,7 +10,7 @@ use es_core::{
     ProcessRecorder, Recorder, Tracking, TrackingRecorder,
 };
 use es_sqlite::{FaultPoint, SqliteOptions};
-use support::{accepted, database, event, event_of, events, gate, id};
+use support::{accepted, database, event, event_of, events, gate, id, open};
 
 #[tokio::test]
 async fn requests_that_wait_share_one_commit_and_keep_their_own_outcomes() {
@@ -182,7 +182,7 @@ async fn closing_waits_for_accepted_writes() {
     closed(snapshots.insert_events(vec![event(1, 1)]).await.unwrap_err());
     closed(datastore.application_recorder().await.unwrap_err());
 
-    let reopened = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    let reopened = open(&path).await;
     assert_eq!(reopened.select_events(id(1), EventRange::all()).await.unwrap(), events(1, 1..=4));
 }
 
@@ -202,7 +202,7 @@ async fn dropping_the_last_handle_finishes_accepted_writes() {
     gate.open();
     gate.writer_ended().await;
 
-    let reopened = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    let reopened = open(&path).await;
     assert_eq!(reopened.select_events(id(1), EventRange::all()).await.unwrap(), events(1, 1..=4));
 }
 

@@ -21,7 +21,7 @@ use es_core::{AggregateRecorder, EventRange, Recorder};
 use es_sqlite::{Fault, FaultHooks, FaultPoint, SqliteApplicationRecorder, SqliteOptions, Synchronous};
 use futures_util::future::join_all;
 use rusqlite::Connection;
-use support::{database, event, event_of, events, id};
+use support::{application_recorder, database, event, event_of, events, id};
 use tokio::time::timeout;
 
 /// Records the threads that commit, and delays commits on request.
@@ -65,7 +65,7 @@ async fn quick(path: &str, commits: &Commits) -> SqliteApplicationRecorder {
     let options = SqliteOptions::new(path).synchronous(Synchronous::Off).hooks(commits.clone());
     // A wait for a lock that this program itself holds would never end.
     let options = options.lock_timeout(Duration::from_secs(86_400));
-    let recorder = options.open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = application_recorder(options).await;
     warm_up(&recorder, commits).await;
     recorder
 }

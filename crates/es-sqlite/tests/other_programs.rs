@@ -22,7 +22,7 @@ use es_sqlite::{
     FaultPoint, SqliteOptions, SqliteProcessRecorder, SqliteProjection,
     rusqlite::{Connection, Transaction},
 };
-use support::{accepted, database, event, events, gate, id};
+use support::{accepted, database, event, events, gate, id, process_recorder};
 
 /// Skips the events of originator 13, having noted that, and all positions of one application.
 const TRIGGERS: &str = "
@@ -44,10 +44,6 @@ fn count(path: &str, table: &str) -> i64 {
     connection.query_row(&format!("SELECT COUNT(*) FROM {table}"), (), |row| row.get(0)).unwrap()
 }
 
-async fn open(options: SqliteOptions) -> SqliteProcessRecorder {
-    options.open().await.unwrap().process_recorder().await.unwrap()
-}
-
 fn assert_skipped(error: &PersistenceError, table: &str) {
     assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
     assert!(!error.is_conflict() && !error.is_transient(), "{error}");
@@ -65,7 +61,7 @@ fn position(application_name: &str, id: i64) -> Tracking {
 async fn an_event_that_a_trigger_skips_is_not_acknowledged() {
     for at_once in [true, false] {
         let (_directory, path) = database();
-        let recorder = open(SqliteOptions::new(&path).inline_commits(at_once)).await;
+        let recorder = process_recorder(SqliteOptions::new(&path).inline_commits(at_once)).await;
         execute(&path, TRIGGERS);
         let skipped = recorder.insert_events(vec![event(SKIPPED, 1)]).await.unwrap_err();
         assert_skipped(&skipped, "stored_events");
@@ -96,7 +92,7 @@ async fn an_event_that_a_trigger_skips_is_not_acknowledged() {
 async fn a_skipped_row_fails_its_own_request_alone() {
     let (_directory, path) = database();
     let (hooks, mut keeper) = gate(FaultPoint::Begin);
-    let recorder = open(SqliteOptions::new(&path).hooks(hooks).inline_commits(false)).await;
+    let recorder = process_recorder(SqliteOptions::new(&path).hooks(hooks).inline_commits(false)).await;
     execute(&path, TRIGGERS);
     let mut first = accepted(recorder.insert_events(vec![event(1, 1)]));
     keeper.reached().await;
@@ -129,7 +125,7 @@ impl SqliteProjection for Nothing {
 #[tokio::test]
 async fn a_projection_whose_position_a_trigger_skips_fails() {
     let (_directory, path) = database();
-    let recorder = open(SqliteOptions::new(&path)).await;
+    let recorder = process_recorder(SqliteOptions::new(&path)).await;
     execute(&path, TRIGGERS);
     recorder.insert_events(vec![event(1, 1)]).await.unwrap();
     let notifications = recorder.select_notifications(NotificationSelection::new(1)).await.unwrap();
@@ -154,7 +150,7 @@ async fn a_skipped_row_fails_within_a_transaction_of_the_programs() {
     use sqlx::{Connection as _, SqliteConnection};
 
     let (_directory, path) = database();
-    let recorder = open(SqliteOptions::new(&path)).await;
+    let recorder = process_recorder(SqliteOptions::new(&path)).await;
     execute(&path, TRIGGERS);
     let mut connection = SqliteConnection::connect(&path).await.unwrap();
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
@@ -177,7 +173,7 @@ async fn a_skipped_row_fails_within_a_transaction_of_the_programs() {
 async fn an_id_is_not_used_again_after_its_row_was_deleted() {
     for at_once in [true, false] {
         let (_directory, path) = database();
-        let recorder = open(SqliteOptions::new(&path).inline_commits(at_once)).await;
+        let recorder = process_recorder(SqliteOptions::new(&path).inline_commits(at_once)).await;
         assert_eq!(recorder.insert_events(events(1, 1..=3)).await.unwrap(), [1, 2, 3]);
         execute(&path, "DELETE FROM stored_events WHERE rowid >= 2");
         assert_eq!(recorder.insert_events(events(1, 2..=3)).await.unwrap(), [4, 5]);
@@ -195,7 +191,7 @@ async fn an_id_is_not_used_again_after_its_row_was_deleted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn vacuum_checkpoints_and_journal_modes_of_another_program_lose_nothing() {
     let (_directory, path) = database();
-    let recorder = open(SqliteOptions::new(&path)).await;
+    let recorder = process_recorder(SqliteOptions::new(&path)).await;
     let is_done = Arc::new(AtomicBool::new(false));
     let other = std::thread::spawn({
         let (path, is_done) = (path.clone(), Arc::clone(&is_done));

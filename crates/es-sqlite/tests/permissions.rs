@@ -28,7 +28,7 @@ use es_core::{
 };
 use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
 use rusqlite::Connection;
-use support::{event, events};
+use support::{event, events, try_open};
 use tempfile::TempDir;
 
 /// A user without rights of its own.
@@ -72,7 +72,7 @@ impl Database {
         let data = directory.path().join("data");
         fs::create_dir(&data).unwrap();
         let path = data.join(FILE).to_str().unwrap().to_owned();
-        let recorder = open(&path).await.unwrap();
+        let recorder = try_open(&path).await.unwrap();
         recorder.insert_events(events(1, 1..=3)).await.unwrap();
         recorder.close().await.unwrap();
         Self { directory, path }
@@ -117,7 +117,7 @@ impl Database {
 
     /// It has these events, whole, and works.
     async fn is_sound(&self, expected: usize, context: &str) {
-        let recorder = open(&self.path).await.unwrap_or_else(|error| panic!("{context}: {error:?}"));
+        let recorder = try_open(&self.path).await.unwrap_or_else(|error| panic!("{context}: {error:?}"));
         assert_eq!(read(&recorder).await.unwrap(), expected, "{context}");
         let ids = recorder.insert_events(vec![event(9, 1)]).await.unwrap();
         assert_eq!(ids, [expected as i64 + 1], "{context}");
@@ -152,7 +152,7 @@ impl Drop for Holder {
 #[tokio::test]
 async fn holder() {
     let Ok(path) = env::var(HELD) else { return };
-    let recorder = open(&path).await.unwrap();
+    let recorder = try_open(&path).await.unwrap();
     recorder.insert_events(vec![event(1, 4)]).await.unwrap();
     println!("\nready");
     let _ = stdin().read(&mut [0]);
@@ -196,15 +196,6 @@ fn permissions_count(test: &str) -> bool {
     count
 }
 
-async fn open(path: impl AsRef<Path>) -> Result<SqliteApplicationRecorder, PersistenceError> {
-    let datastore = SqliteOptions::new(path).open().await?;
-    let recorder = datastore.application_recorder().await;
-    if recorder.is_err() {
-        datastore.close().await.unwrap();
-    }
-    recorder
-}
-
 /// Returns the number of events read, which are the first recorded ones.
 async fn read(recorder: &SqliteApplicationRecorder) -> Result<usize, PersistenceError> {
     let page = recorder.select_notifications(NotificationSelection::new(1_000)).await?;
@@ -245,7 +236,7 @@ async fn a_database_that_may_not_be_written_is_read() {
         let database = Database::create().await;
         let (expected, holder) = database.bring(state);
         database.forbid(names, 0o222);
-        let recorder = open(&database.path).await.unwrap_or_else(|error| panic!("{context}: {error:?}"));
+        let recorder = try_open(&database.path).await.unwrap_or_else(|error| panic!("{context}: {error:?}"));
         for _ in 0..2 {
             assert_eq!(read(&recorder).await.unwrap(), expected, "{context}");
             let refused = recorder.insert_events(events(2, 1..=2)).await.unwrap_err();
@@ -268,7 +259,7 @@ async fn a_read_only_directory_does_not_prevent_writes_to_a_database_in_use() {
         let database = Database::create().await;
         let (expected, holder) = database.bring(state);
         database.forbid(&[DIRECTORY], 0o222);
-        let recorder = open(&database.path).await.unwrap();
+        let recorder = try_open(&database.path).await.unwrap();
         assert_eq!(recorder.insert_events(vec![event(2, 1)]).await.unwrap(), [5]);
         assert_eq!(read(&recorder).await.unwrap(), expected + 1);
         recorder.close().await.unwrap();
@@ -297,7 +288,7 @@ async fn a_database_that_cannot_be_opened_is_named() {
         let (expected, holder) = database.bring(state);
         database.forbid(names, permissions);
         for _ in 0..2 {
-            let refused = open(&database.path).await.unwrap_err();
+            let refused = try_open(&database.path).await.unwrap_err();
             is_refused(&refused, &database.path, &context);
         }
         drop(holder);
@@ -314,7 +305,7 @@ async fn a_database_that_cannot_be_created_is_named() {
     let database = Database::create().await;
     let other = database.at("other.db");
     database.forbid(&[DIRECTORY], 0o222);
-    is_refused(&open(&other).await.unwrap_err(), other.to_str().unwrap(), "created");
+    is_refused(&try_open(&other).await.unwrap_err(), other.to_str().unwrap(), "created");
 }
 
 /// As the documentation of `open` says.
@@ -325,7 +316,7 @@ async fn a_closed_database_is_read_from_a_read_only_directory_as_an_immutable_on
     }
     let database = Database::create().await;
     database.forbid(&[DIRECTORY, FILE], 0o222);
-    let recorder = open(format!("file:{}?immutable=1", database.path)).await.unwrap();
+    let recorder = try_open(format!("file:{}?immutable=1", database.path)).await.unwrap();
     assert_eq!(read(&recorder).await.unwrap(), 3);
     let refused = recorder.insert_events(vec![event(2, 1)]).await.unwrap_err();
     is_refused(&refused, &database.path, "immutable");
@@ -342,7 +333,7 @@ async fn permissions_that_are_taken_away_and_given_back_lose_nothing() {
     for (names, permissions) in files.iter().flat_map(|names| [(names, 0o222), (names, 0o777)]) {
         let context = format!("without {permissions:o} of {names:?}");
         let database = Database::create().await;
-        let recorder = open(&database.path).await.unwrap();
+        let recorder = try_open(&database.path).await.unwrap();
         let mut expected = 3;
         database.forbid(names, permissions);
         for version in 1..=3 {
@@ -382,7 +373,7 @@ async fn another_users_database_is_read() {
     let database = Database::create().await;
     chown(database.directory.path(), Some(0), Some(0)).unwrap();
     fs::set_permissions(database.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let recorder = open(&database.path).await.unwrap();
+    let recorder = try_open(&database.path).await.unwrap();
     for version in 1..=3 {
         recorder.insert_events(vec![event(5, version)]).await.unwrap();
         run_as_other_user("stranger", &[(OTHERS, &database.path), (EXPECTED, &(3 + version).to_string())]);
@@ -401,9 +392,9 @@ async fn another_users_database_is_read() {
 async fn stranger() {
     let Ok(path) = env::var(OTHERS) else { return };
     let Ok(expected) = env::var(EXPECTED) else {
-        return is_refused(&open(&path).await.unwrap_err(), &path, "closed");
+        return is_refused(&try_open(&path).await.unwrap_err(), &path, "closed");
     };
-    let recorder = open(&path).await.unwrap();
+    let recorder = try_open(&path).await.unwrap();
     assert_eq!(read(&recorder).await.unwrap().to_string(), expected);
     is_refused(&recorder.insert_events(vec![event(8, 1)]).await.unwrap_err(), &path, "another user's");
     recorder.close().await.unwrap();

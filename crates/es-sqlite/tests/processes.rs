@@ -17,7 +17,7 @@ use es_core::{
     NotificationSelection, ProcessRecorder, Tracking, TrackingRecorder, TrackingRecorderExt,
 };
 use es_sqlite::{Fault, FaultHooks, FaultPoint, SqliteOptions, SqliteProcessRecorder};
-use support::{database, events, id};
+use support::{database, events, id, open_process, process_recorder};
 
 /// Events in each of a child's batches.
 const BATCH: i64 = 3;
@@ -36,7 +36,7 @@ async fn child() {
     let number = |name| env::var(name).ok().and_then(|value| value.parse::<i64>().ok());
     let originator = number(ORIGINATOR).unwrap();
     let options = SqliteOptions::new(path).hooks(Killer(env::var(KILLED_AT).ok()));
-    let recorder = options.open().await.unwrap().process_recorder().await.unwrap();
+    let recorder = process_recorder(options).await;
     let first = 1 + max_version(&recorder, originator as u128).await;
     println!("ready 0");
     let tracked = format!("upstream {originator}");
@@ -82,10 +82,6 @@ fn acknowledged(child: &mut Child) -> impl Iterator<Item = i64> + use<> {
     lines.filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok())
 }
 
-async fn open(path: &str) -> SqliteProcessRecorder {
-    SqliteOptions::new(path).open().await.unwrap().process_recorder().await.unwrap()
-}
-
 async fn max_version(recorder: &SqliteProcessRecorder, originator: u128) -> i64 {
     let newest = EventRange::all().desc().limit(1);
     recorder
@@ -98,7 +94,7 @@ async fn max_version(recorder: &SqliteProcessRecorder, originator: u128) -> i64 
 
 /// Everything that was acknowledged is there, in whole batches, each with its position.
 async fn assert_intact(path: &str, originator: u128, acknowledged: i64) {
-    let recorder = open(path).await;
+    let recorder = open_process(path).await;
     let recorded = max_version(&recorder, originator).await;
     assert!(recorded >= acknowledged, "{acknowledged} was acknowledged, {recorded} is the last");
     assert_eq!(recorded % BATCH, 0, "a batch is whole");
@@ -141,7 +137,7 @@ async fn a_process_may_die_at_any_step_of_a_commit() {
         assert_eq!(acknowledged(&mut child).count(), 0);
         assert!(!child.wait().unwrap().success());
         assert_intact(&path, 1, 0).await;
-        let recorded = max_version(&open(&path).await, 1).await;
+        let recorded = max_version(&open_process(&path).await, 1).await;
         assert_eq!(recorded, if is_recorded { BATCH } else { 0 }, "{step:?}");
         // The next process continues from there.
         let mut child = spawn(&path, 1, &[(BATCHES, "2".to_owned())]);
@@ -156,7 +152,7 @@ async fn processes_share_a_file_and_a_reader_misses_nothing() {
     const CHILDREN: u128 = 3;
     const EACH: i64 = 25;
     let (_directory, path) = database();
-    let recorder = open(&path).await;
+    let recorder = open_process(&path).await;
     let mut children: Vec<_> =
         (1..=CHILDREN).map(|originator| spawn(&path, originator, &[(BATCHES, EACH.to_string())])).collect();
 
@@ -192,7 +188,7 @@ async fn processes_share_a_file_and_a_reader_misses_nothing() {
 async fn commits_of_other_processes_wake_subscriptions_and_waits() {
     const EACH: i64 = 5;
     let (_directory, path) = database();
-    let recorder = open(&path).await;
+    let recorder = open_process(&path).await;
     let mut subscription = recorder.subscribe(0, []).poll_interval(Duration::from_secs(3_600));
     let mut positions = recorder.tracking_signal().listen(["upstream 1"]);
     let mut children = [1, 2].map(|originator| spawn(&path, originator, &[(BATCHES, EACH.to_string())]));
@@ -220,7 +216,7 @@ async fn a_table_that_another_process_has_just_created_is_used() {
     let (_folder, path) = database();
     let slow = SqliteOptions::new(&path).open().await.unwrap();
     slow.application_recorder().await.unwrap();
-    let fast = SqliteOptions::new(&path).open().await.unwrap().process_recorder().await.unwrap();
+    let fast = open_process(&path).await;
     fast.insert_tracking(Tracking::new("upstream", 1).unwrap()).await.unwrap();
     let recorder = slow.process_recorder().await.unwrap();
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(1));

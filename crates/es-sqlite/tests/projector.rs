@@ -35,7 +35,7 @@ use es_sqlite::{
     Fault, FaultHooks, FaultPoint, SqliteOptions, SqliteProjection, SqliteProjector, SqliteTrackingRecorder,
     rusqlite::{self, Connection, Transaction},
 };
-use support::{Faults, accepted, database, event, gate};
+use support::{Faults, accepted, database, event, gate, open};
 
 const UPSTREAM: &str = "upstream";
 
@@ -410,7 +410,7 @@ async fn a_deferred_constraint_that_is_violated_parks_the_notification() {
     assert_eq!((index, error.to_string().as_str()), (6, "a constraint was violated"));
     assert_processed(&path, 0).await;
 
-    let upstream = SqliteOptions::new(":memory:").open().await.unwrap().application_recorder().await.unwrap();
+    let upstream = open(":memory:").await;
     upstream.insert_events(support::events(1, 1..=20)).await.unwrap();
     let positions = projector.recorder().clone();
     let mut processor = Processor::with_consumer(UPSTREAM, upstream.clone(), projector);
@@ -483,7 +483,7 @@ async fn processors_that_race_process_each_notification_once() {
     let (_directory, path) = database();
     let (_upstream_directory, upstream_path) = database();
     let open = || async {
-        SqliteOptions::new(&upstream_path).open().await.unwrap().application_recorder().await.unwrap()
+        open(&upstream_path).await
     };
     let (upstream, writer) = (open().await, open().await);
     let mut running = Vec::new();

@@ -23,7 +23,7 @@ use es_core::{
 use es_sqlite::SqliteOptions;
 use futures_util::TryStreamExt;
 use rusqlite::Connection;
-use support::{database, event, event_of, events, id};
+use support::{database, event, event_of, events, id, open};
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
 /// Callers and the writer thread take turns with its only connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn tasks_that_share_a_database_in_memory_read_their_own_writes() {
-    let recorder = SqliteOptions::new(":memory:").open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = open(":memory:").await;
     let write_and_read = |originator| {
         let recorder = recorder.clone();
         async move {
@@ -102,7 +102,7 @@ async fn tasks_that_share_a_database_in_memory_read_their_own_writes() {
 #[tokio::test]
 async fn large_events_are_read_whole() {
     let (_directory, path) = database();
-    let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = open(&path).await;
     assert_eq!(recorder.select_events(id(1), EventRange::all()).await.unwrap(), []);
     let large: Vec<_> = (1..=5).map(|version| event_of(1, version, vec![7; 60 << 10])).collect();
     recorder.insert_events(large.clone()).await.unwrap();
@@ -114,7 +114,7 @@ async fn large_events_are_read_whole() {
 #[tokio::test]
 async fn more_aggregates_than_the_cache_holds() {
     let (_directory, path) = database();
-    let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = open(&path).await;
     recorder.insert_events((1..=9_000).map(|originator| event(originator, 1)).collect()).await.unwrap();
     for _ in 0..2 {
         for originator in 1..=9_000 {
@@ -127,7 +127,7 @@ async fn more_aggregates_than_the_cache_holds() {
 #[tokio::test]
 async fn an_invalid_row_is_an_error_of_an_inline_read_too() {
     let (_directory, path) = database();
-    let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = open(&path).await;
     recorder.insert_events(vec![event(1, 1)]).await.unwrap();
     recorder.select_events(id(1), EventRange::all()).await.unwrap();
     Connection::open(&path).unwrap().execute("UPDATE stored_events SET topic = NULL", ()).unwrap();
@@ -138,7 +138,7 @@ async fn an_invalid_row_is_an_error_of_an_inline_read_too() {
 #[tokio::test]
 async fn a_closed_recorder_reads_nothing() {
     let (directory, path) = database();
-    let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = open(&path).await;
     recorder.insert_events(vec![event(1, 1)]).await.unwrap();
     recorder.select_events(id(1), EventRange::all()).await.unwrap();
     recorder.close().await.unwrap();
@@ -183,7 +183,7 @@ async fn a_cancelled_read_releases_its_thread() {
 #[tokio::test]
 async fn a_task_that_only_reads_yields() {
     let (_directory, path) = database();
-    let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = open(&path).await;
     recorder.insert_events(vec![event(1, 1)]).await.unwrap();
     recorder.select_events(id(1), EventRange::all()).await.unwrap();
     // On the only thread of this runtime.
@@ -202,7 +202,7 @@ async fn a_task_that_only_reads_yields() {
 #[tokio::test]
 async fn pages_of_large_events_are_bounded() {
     let (_directory, path) = database();
-    let recorder = SqliteOptions::new(&path).open().await.unwrap().application_recorder().await.unwrap();
+    let recorder = open(&path).await;
     let size = 1 << 20;
     let large: Vec<_> = (1..=40).map(|version| event_of(1, version, vec![7; size])).collect();
     for batch in large.chunks(8) {

@@ -16,10 +16,7 @@ use es_core::{
 };
 use es_process::{Processor, ProcessorError};
 use es_sqlite::{SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder, rusqlite::Connection};
-use support::{database, events};
-
-/// So long that a test which waits for it has failed.
-const TOO_LONG: Duration = Duration::from_secs(60);
+use support::{TIMEOUT, database, events};
 
 async fn handle(notification: Notification) -> Result<Vec<StoredEvent>, Infallible> {
     Ok(vec![notification.event])
@@ -51,11 +48,11 @@ async fn error_after(
     let mut processor = Processor::new("bank", upstream.clone(), downstream.clone(), handle)
         .poll_interval(Duration::from_millis(5));
     let interrupt = async {
-        downstream.wait("bank", 10, TOO_LONG).await.unwrap();
+        downstream.wait("bank", 10, TIMEOUT).await.unwrap();
         harm().await;
     };
     let running = async { tokio::join!(processor.run(), interrupt).0 };
-    persistence_error(tokio::time::timeout(TOO_LONG, running).await.unwrap())
+    persistence_error(tokio::time::timeout(TIMEOUT, running).await.unwrap())
 }
 
 #[tokio::test]

@@ -7,24 +7,20 @@ use std::time::Duration;
 
 use es_core::{AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection};
 use es_sqlite::{FaultPoint, SqliteApplicationRecorder, SqliteOptions};
-use support::{accepted, event, events, gate};
-
-async fn open(options: SqliteOptions) -> SqliteApplicationRecorder {
-    options.open().await.unwrap().application_recorder().await.unwrap()
-}
+use support::{accepted, application_recorder, event, events, gate};
 
 /// SQLite does not wait for locks within a shared cache: a statement that met one failed immediately.
 #[tokio::test]
 async fn datastores_wait_for_each_other() {
     let name = "file:datastores_wait_for_each_other?mode=memory&cache=shared";
     let (hook, mut gate) = gate(FaultPoint::Commit);
-    let first = open(SqliteOptions::new(name).hooks(hook)).await;
-    let second = open(SqliteOptions::new(name)).await;
+    let first = application_recorder(SqliteOptions::new(name).hooks(hook)).await;
+    let second = application_recorder(SqliteOptions::new(name)).await;
 
     let held = accepted(first.insert_events(events(1, 1..=2)));
     gate.reached().await;
     let insert = accepted(second.insert_events(events(2, 1..=2)));
-    let third = open(SqliteOptions::new(name).create_table(false)).await;
+    let third = application_recorder(SqliteOptions::new(name).create_table(false)).await;
     let select = accepted(third.select_notifications(NotificationSelection::new(10)));
     tokio::time::sleep(Duration::from_millis(50)).await;
     gate.open();
@@ -38,8 +34,8 @@ async fn datastores_wait_for_each_other() {
 async fn the_wait_ends_with_the_lock_timeout() {
     let name = "file:the_wait_ends_with_the_lock_timeout?mode=memory&cache=shared";
     let (hook, mut gate) = gate(FaultPoint::Commit);
-    let first = open(SqliteOptions::new(name).hooks(hook)).await;
-    let second = open(SqliteOptions::new(name).lock_timeout(Duration::from_millis(30))).await;
+    let first = application_recorder(SqliteOptions::new(name).hooks(hook)).await;
+    let second = application_recorder(SqliteOptions::new(name).lock_timeout(Duration::from_millis(30))).await;
     let held = accepted(first.insert_events(vec![event(1, 1)]));
     gate.reached().await;
     for error in [

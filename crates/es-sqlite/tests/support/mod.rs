@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    path::Path,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -10,12 +11,18 @@ use std::{
         mpsc,
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
-use es_core::{Bytes, StoredEvent, Topic, uuid::Uuid};
-use es_sqlite::{Fault, FaultHooks, FaultPoint};
+use es_core::{Bytes, PersistenceError, StoredEvent, Topic, uuid::Uuid};
+use es_sqlite::{
+    Fault, FaultHooks, FaultPoint, SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder,
+};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// A timeout after which a waiting test has failed.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The event of an aggregate at a version.
 pub(crate) fn event(originator: u128, version: i64) -> StoredEvent {
@@ -49,6 +56,34 @@ pub(crate) fn database() -> (TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("events.db");
     (directory, path.to_str().unwrap().to_owned())
+}
+
+/// An application recorder on a file, with default options.
+pub(crate) async fn open(path: impl AsRef<Path>) -> SqliteApplicationRecorder {
+    try_open(path).await.unwrap()
+}
+
+/// Waits until the datastore is closed if the recorder cannot be opened.
+pub(crate) async fn try_open(path: impl AsRef<Path>) -> Result<SqliteApplicationRecorder, PersistenceError> {
+    let datastore = SqliteOptions::new(path).open().await?;
+    let recorder = datastore.application_recorder().await;
+    if recorder.is_err() {
+        datastore.close().await.unwrap();
+    }
+    recorder
+}
+
+/// A process recorder on a file, with default options.
+pub(crate) async fn open_process(path: impl AsRef<Path>) -> SqliteProcessRecorder {
+    process_recorder(SqliteOptions::new(path)).await
+}
+
+pub(crate) async fn application_recorder(options: SqliteOptions) -> SqliteApplicationRecorder {
+    options.open().await.unwrap().application_recorder().await.unwrap()
+}
+
+pub(crate) async fn process_recorder(options: SqliteOptions) -> SqliteProcessRecorder {
+    options.open().await.unwrap().process_recorder().await.unwrap()
 }
 
 /// Polls a call once, after which it has been accepted if there is room, and hands it back.
