@@ -18,7 +18,34 @@ const SNAPSHOTS: &str = "snapshots";
 
 /// Builds the parts of an application's event store from its environment.
 ///
-/// The recorders of one factory share one datastore: a connection pool, a writer, or a memory.
+/// The recorders of one factory share one datastore: a connection pool, a writer, or memory.
+///
+/// # Example
+/// ```
+/// use es_core::{AggregateRecorder, ApplicationRecorder, Bytes, StoredEvent, Topic, uuid::Uuid};
+/// use es_factory::InfrastructureFactory;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), es_core::PersistenceError> {
+/// // `InfrastructureFactory::construct("Bank")` reads the environment of the process instead.
+/// let factory = InfrastructureFactory::builder("Bank")
+///     .environment([("PERSISTENCE_MODULE", "sqlite"), ("BANK_SQLITE_DBNAME", ":memory:")])
+///     .build()?;
+/// let recorder = factory.application_recorder().await?;
+/// let opened = StoredEvent {
+///     originator_id: Uuid::from_u128(1),
+///     originator_version: 1,
+///     topic: Topic::from_static("bank:Account.Opened"),
+///     state: Bytes::from_static(b"{}"),
+/// };
+/// assert_eq!(recorder.insert_events(vec![opened]).await?, [1]);
+///
+/// // Both recorders use the same database.
+/// let tracked = factory.process_recorder().await?;
+/// assert_eq!(tracked.max_notification_id().await?, Some(1));
+/// factory.close().await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct InfrastructureFactory {
     environment: Environment,

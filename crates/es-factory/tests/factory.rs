@@ -1,14 +1,17 @@
 //! Tests of factories that are built from an environment.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
 
+mod support;
+
 use std::sync::Arc;
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, BoxFuture, Bytes, Cipher, Compressor, DynAggregateRecorder,
+    AggregateRecorder, ApplicationRecorder, BoxFuture, Cipher, Compressor, DynAggregateRecorder,
     DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder, ErrorKind, EventContext, EventRange,
-    PersistenceError, Recorder, StoredEvent, Topic, Tracking, TrackingRecorder, uuid::Uuid,
+    PersistenceError, Recorder, Tracking, TrackingRecorder, uuid::Uuid,
 };
 use es_factory::{Backend, InfrastructureFactory, Registry};
+use support::event;
 
 fn build(variables: &[(&str, &str)]) -> Result<InfrastructureFactory, PersistenceError> {
     InfrastructureFactory::builder("Bank").environment(variables.iter().copied()).build()
@@ -16,15 +19,6 @@ fn build(variables: &[(&str, &str)]) -> Result<InfrastructureFactory, Persistenc
 
 fn refusal(variables: &[(&str, &str)]) -> PersistenceError {
     build(variables).unwrap_err()
-}
-
-fn event(version: i64) -> StoredEvent {
-    StoredEvent {
-        originator_id: Uuid::from_u128(1),
-        originator_version: version,
-        topic: Topic::from_static("bank:Account.Opened"),
-        state: Bytes::from_static(b"{}"),
-    }
 }
 
 #[tokio::test]

@@ -1,14 +1,17 @@
 //! Tests of factories whose environment selects PostgreSQL; on a real server.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
 
+mod support;
+
 use std::env;
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, Bytes, ErrorKind, EventRange, StoredEvent, Topic, Tracking,
+    AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, Tracking,
     TrackingRecorder, uuid::Uuid,
 };
 use es_factory::InfrastructureFactory;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use support::event;
 
 /// The settings of the test server, and a schema of the test's own.
 struct Server {
@@ -56,15 +59,6 @@ impl Server {
             .password(&set("POSTGRES_PASSWORD"));
         let mut connection = PgConnection::connect_with(&options).await.unwrap();
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
-    }
-}
-
-fn event(version: i64) -> StoredEvent {
-    StoredEvent {
-        originator_id: Uuid::from_u128(1),
-        originator_version: version,
-        topic: Topic::from_static("bank:Account.Opened"),
-        state: Bytes::from_static(b"{}"),
     }
 }
 
