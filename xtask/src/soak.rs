@@ -15,8 +15,8 @@ use crate::{
 
 /// Put a mixed load on each datastore for some minutes, and say what grew under it
 ///
-/// Fails when a reader missed an event or saw one twice, and when memory, handles, connections or prepared
-/// statements grow beyond their bounds. The PostgreSQL server is found as for `cargo xtask test`.
+/// Fails when a reader missed an event or received one twice, and when memory, handles, connections or
+/// prepared statements grow beyond their bounds. The PostgreSQL server is found as for `cargo xtask test`.
 ///
 /// With --mixed, everything that may use one events table of PostgreSQL uses it at the same time: this
 /// library, the Python library, SQL of earlier builds, maintenance, readers, processors. Processes are killed

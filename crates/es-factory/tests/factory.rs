@@ -8,7 +8,7 @@ use std::sync::Arc;
 use es_core::{
     AggregateRecorder, ApplicationRecorder, BoxFuture, Cipher, Compressor, DynAggregateRecorder,
     DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder, ErrorKind, EventContext, EventRange,
-    PersistenceError, Recorder, Tracking, TrackingRecorder, uuid::Uuid,
+    PersistenceError, Recorder, Tracking, TrackingRecorder,
 };
 use es_factory::{Backend, InfrastructureFactory, Registry};
 use support::event;

@@ -14,7 +14,7 @@ use crate::{gauges::Gauges, meters::Meters, workload};
 
 const SAMPLE_PAUSE: Duration = Duration::from_secs(2);
 
-/// The result of a run. No reader missed an event or saw one twice, or there would be none.
+/// The result of a run. No reader missed an event or received one twice, or there would be none.
 #[derive(Debug)]
 pub struct Report {
     duration: Duration,
@@ -26,7 +26,7 @@ pub struct Report {
 /// Puts a mixed load on each datastore for so long, and then lets the readers reach the end.
 ///
 /// # Errors
-/// When a reader missed an event or saw one twice, or anything fails that no fault explains.
+/// When a reader missed an event or received one twice, or anything fails that no fault explains.
 pub async fn run(duration: Duration) -> Result<Report> {
     let backends = Backend::available();
     let workloads: Vec<(Backend, Arc<Meters>)> =
@@ -90,7 +90,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:.1} minutes: no reader missed an event or saw one twice",
+            "{:.1} minutes: no reader missed an event or received one twice",
             self.duration.as_secs_f64() / 60.0
         )?;
         for (backend, meters) in &self.workloads {

@@ -52,7 +52,7 @@ pub struct Workload {
 /// Runs on one database after the other until it is stopped.
 ///
 /// # Errors
-/// When a reader missed an event or saw one twice, or anything fails.
+/// When a reader missed an event or received one twice, or anything fails.
 pub async fn run(backend: Backend, meters: Arc<Meters>, stop: watch::Receiver<bool>) -> Result<()> {
     let mut number = 0;
     while !*stop.borrow() {
