@@ -14,19 +14,19 @@ use crate::{
 /// --write-results for docs/benchmarks.md, and what `cargo xtask bench -- --help` says.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
-    /// Every workload once, with small sizes and without verdicts
+    /// Run each workload once, with small sizes, and without comparing the results with the targets
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Leave PostgreSQL out
+    /// Skip PostgreSQL
     #[arg(long)]
     pub(crate) without_postgres: bool,
     /// Use a server of this major version of PostgreSQL, installed with npm if it is missing
     #[arg(long, value_name = "VERSION", conflicts_with = "without_postgres")]
     pub(crate) postgres: Option<Version>,
-    /// Leave the Python library out; otherwise it is installed into `target/python`
+    /// Skip the Python library; otherwise it is installed into `target/python`
     #[arg(long)]
     pub(crate) without_python: bool,
-    /// Do not optimise: checks that every workload runs, for figures of no value
+    /// Build without optimization, to check that every workload runs; the figures are meaningless
     #[arg(long, requires = "quick")]
     pub(crate) debug: bool,
     /// Arguments for es-bench

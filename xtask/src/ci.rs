@@ -14,17 +14,17 @@ use crate::{
     bench, interop, lint, package, postgres, postgres::Version, process, readme, soak, test, tools, workspace,
 };
 
-/// Run everything that a change must pass
+/// Run all checks that a change must pass
 ///
-/// That is formatting, the rules of `cargo xtask lint`, lints (all features, then each alone), documentation,
-/// tests as `cargo xtask test` runs them, those of es-postgres on the oldest and the newest version of
-/// PostgreSQL too (where npm can install them), Rust and Python on one database as `cargo xtask interop` runs
-/// them, the quickstart example, the snippets of the READMEs in new packages, the packages as they would be
-/// published, a short run of the benchmarks without verdicts on time, and the licences, sources and
-/// advisories of dependencies. Every step is run even if an earlier one fails.
+/// These are formatting, the rules of `cargo xtask lint`, lints (all features, then each alone),
+/// documentation, tests as `cargo xtask test` runs them, those of es-postgres on the oldest and the newest
+/// version of PostgreSQL (where npm can install them), Rust and Python on one database as `cargo xtask
+/// interop` runs them, the quickstart example, the snippets of the READMEs in new packages, the packages as
+/// they would be published, a short run of the benchmarks without their targets, and the licences, sources
+/// and advisories of dependencies. Every step is run even if an earlier one fails.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Leave out what needs a PostgreSQL server
+    /// Skip everything that needs a PostgreSQL server
     #[arg(long)]
     without_postgres: bool,
 }

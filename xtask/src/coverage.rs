@@ -7,18 +7,18 @@ use clap::Args;
 
 use crate::{process, test, tools, workspace};
 
-/// Run the tests, and say how many lines of each file they run
+/// Run the tests, and report the covered lines of each file
 ///
-/// Tests that stand beside the code count as lines of it; examples in the documentation run nothing here. A
-/// report that shows the lines is left in `coverage/html` of the target directory. The PostgreSQL server is
+/// Tests in the source files count as lines of them; examples in the documentation are not run. A report
+/// that shows the lines is written to `coverage/html` of the target directory. The PostgreSQL server is
 /// found as for `cargo xtask test`. Needs the toolchain's component llvm-tools, or `LLVM_COV` and
-/// `LLVM_PROFDATA` with the paths of such programs, of the major version of LLVM that `rustc -vV` tells.
+/// `LLVM_PROFDATA` with the paths of such programs, of the major version of LLVM that `rustc -vV` reports.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Leave out what needs a PostgreSQL server
+    /// Skip everything that needs a PostgreSQL server
     #[arg(long)]
     without_postgres: bool,
-    /// Run the tests of this package alone, and count its lines alone; can be repeated
+    /// Run only the tests of this package, and count only its lines; can be repeated
     #[arg(long = "package", short, value_name = "PACKAGE")]
     packages: Vec<String>,
 }

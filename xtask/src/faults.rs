@@ -13,10 +13,10 @@ pub(crate) struct Arguments {
     /// The number of rounds: in each, several processes are started and killed
     #[arg(long, default_value_t = 40)]
     rounds: u32,
-    /// The seed of the first database; the next has the next
+    /// The seed of the first database; each further one has the next seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Leave out what needs a PostgreSQL server
+    /// Skip everything that needs a PostgreSQL server
     #[arg(long)]
     without_postgres: bool,
 }

@@ -16,21 +16,21 @@ use clap::Args;
 
 use crate::{process, tools, workspace};
 
-/// Hand each fuzz target what a fuzzer makes up, for some time
+/// Run each fuzz target for some time
 ///
 /// A target starts with the files of its corpus in `tools/fuzz/corpus` and those that earlier runs found.
-/// What reaches new code is left in `tools/fuzz/corpus` of the target directory, next to the output of each
-/// target. Fails when an input breaks a promise, does not come to an end, or takes too much memory, and names
-/// the file of the input, which belongs into `tools/fuzz/corpus` once its cause is mended.
+/// Inputs that reach new code are written to `tools/fuzz/corpus` of the target directory, next to the output
+/// of each target. Fails if an input violates a property, times out, or takes too much memory, and names the
+/// file of the input. The file belongs in `tools/fuzz/corpus` once the defect is fixed.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// For how long each target runs
+    /// The duration of each target
     #[arg(long, default_value_t = 60)]
     seconds: u32,
-    /// Run this target alone; can be repeated
+    /// Run only this target; can be repeated
     #[arg(long = "target", value_name = "NAME")]
     targets: Vec<String>,
-    /// Watch memory with this sanitizer; `none` is for compilers without one
+    /// Use this sanitizer; `none` for compilers without one
     #[arg(long, default_value = "address")]
     sanitizer: String,
 }
@@ -47,11 +47,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         writeln!(summary, "{target:<16} {report}")?;
     }
     print!("\n{summary}");
-    ensure!(broken == 0, "{broken} of {} targets broke a promise", targets.len());
+    ensure!(broken == 0, "{broken} of {} targets violated a property", targets.len());
     Ok(())
 }
 
-/// Those that were asked for, or all.
+/// Returns the requested targets, or all.
 fn targets(asked: &[String]) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(workspace::root().join("tools/fuzz/targets/fuzz_targets"))? {
@@ -121,10 +121,9 @@ fn with_progress<T>(target: &str, seconds: u32, work: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Of libFuzzer, for each input.
+/// The limits of libFuzzer for each input.
 const LIMITS: [&str; 4] = [
-    // By the clock on the wall, and a busy machine may stop us for minutes: what has not ended by then never
-    // does.
+    // In wall-clock seconds, since a busy machine may stop the process for minutes.
     "-timeout=300",
     // What merely takes long is no finding.
     "-report_slow_units=300",

@@ -14,10 +14,10 @@ use crate::{postgres::Server, process, python, workspace};
 /// values.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
-    /// Leave out what needs a PostgreSQL server
+    /// Skip everything that needs a PostgreSQL server
     #[arg(long)]
     pub(crate) without_postgres: bool,
-    /// Only the configurations whose names contain this, as they are printed
+    /// Run only the configurations whose printed names contain this
     #[arg(long, value_name = "NAME")]
     pub(crate) filter: Option<String>,
     /// The seed of the random values

@@ -1,7 +1,7 @@
-//! The one way to run things here: `cargo xtask test | ci | fmt | lint | bench | coverage | faults | fuzz |
+//! The commands of the repository: `cargo xtask test | ci | fmt | lint | bench | coverage | faults | fuzz |
 //! interop | mutants | package | readme | sanitize | semver | soak | postgres | pgbouncer`.
 //!
-//! What a person runs and what CI runs is the same code, and whatever needs a PostgreSQL server is given one.
+//! People and CI run the same code. Commands that need a PostgreSQL server start one.
 
 // A command-line program prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -36,7 +36,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The one way to run things here.
+/// The commands of the repository
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Cli {
@@ -48,7 +48,7 @@ struct Cli {
 enum Command {
     Test(test::Arguments),
     Ci(ci::Arguments),
-    /// Format the whole workspace.
+    /// Format the whole workspace
     Fmt,
     Bench(bench::Arguments),
     Coverage(coverage::Arguments),

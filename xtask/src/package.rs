@@ -10,7 +10,7 @@ use crate::{process, workspace};
 /// Assemble the packages of all published crates
 #[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
-    /// Build each of them from its archive, too
+    /// Also build each of them from its archive
     #[arg(long)]
     verify: bool,
 }

@@ -27,7 +27,7 @@ pub(crate) enum Command {
 
 /// Names the program to tests.
 const PROGRAM: &str = "ES_TEST_PGBOUNCER";
-/// Where distributions install it.
+/// The paths at which distributions install it.
 const INSTALLED: [&str; 3] = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
 /// The first version that tracks prepared statements.
 const WANTED: (u32, u32) = (1, 21);

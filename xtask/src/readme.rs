@@ -36,7 +36,7 @@ struct Readme {
     text: String,
 }
 
-/// That of the repository, which is the facade's too, and those of the other published crates.
+/// Returns the README of the repository, which is also the facade's, and those of the other published crates.
 fn readmes() -> Result<Vec<Readme>> {
     let mut readmes = Vec::new();
     for entry in fs::read_dir(workspace::root().join("crates"))? {

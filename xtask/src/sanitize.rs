@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{process, workspace};
 
-/// Run the tests over the one crate with unsafe code with AddressSanitizer, which watches SQLite's C, too
+/// Run the tests of the one crate with unsafe code with AddressSanitizer, SQLite's C code included
 ///
 /// That crate is a file system for SQLite, in C, which is why Miri cannot run it.
 #[derive(Debug, Args)]

@@ -24,10 +24,10 @@ use crate::{
 /// names it.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
-    /// For how long; fractions are fine
+    /// The duration; may be a fraction
     #[arg(long, default_value_t = 2.0)]
     pub(crate) minutes: f64,
-    /// Leave out what needs a PostgreSQL server
+    /// Skip everything that needs a PostgreSQL server
     #[arg(long, conflicts_with = "mixed")]
     pub(crate) without_postgres: bool,
     /// Run every kind of participant on one events table, with faults
@@ -36,16 +36,16 @@ pub(crate) struct Arguments {
     /// The ordering of the mixed soak
     #[arg(long, requires = "mixed", default_value_t)]
     pub(crate) ordering: Ordering,
-    /// Put pgbouncer in transaction mode between this library and the server
+    /// Connect through pgbouncer in transaction mode
     #[arg(long, requires = "mixed")]
     pub(crate) pooler: bool,
-    /// Leave the Python library out; otherwise it is installed into `target/python`
+    /// Skip the Python library; otherwise it is installed into `target/python`
     #[arg(long, requires = "mixed")]
     pub(crate) without_python: bool,
     /// Use a server of this major version of PostgreSQL, installed with npm if it is missing
     #[arg(long, value_name = "VERSION", conflicts_with = "without_postgres")]
     pub(crate) postgres: Option<Version>,
-    /// Do not optimise
+    /// Build without optimization
     #[arg(long)]
     pub(crate) debug: bool,
 }

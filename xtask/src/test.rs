@@ -28,16 +28,16 @@ pub(crate) const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
 /// one of that version, installed with npm if it is missing. The last line is the total.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Arguments {
-    /// Leave out what needs a PostgreSQL server
+    /// Skip everything that needs a PostgreSQL server
     #[arg(long)]
     pub(crate) without_postgres: bool,
     /// Use a server of this major version of PostgreSQL (14 to 18); `all` tests es-postgres on each of them
     #[arg(long, value_name = "VERSION", conflicts_with = "without_postgres")]
     pub(crate) postgres: Option<Selection>,
-    /// Test this package alone; can be repeated
+    /// Test only this package; can be repeated
     #[arg(long = "package", short, value_name = "PACKAGE")]
     pub(crate) packages: Vec<String>,
-    /// Leave this package out; can be repeated
+    /// Skip this package; can be repeated
     #[arg(long, value_name = "PACKAGE", conflicts_with = "packages")]
     pub(crate) exclude: Vec<String>,
     /// Arguments for `cargo test`: a part of the tests' names, --test NAME, -- --nocapture

@@ -1,4 +1,4 @@
-//! Where the workspace is, and `cargo` run in it.
+//! The directories of the workspace, and `cargo` in it.
 
 use std::{
     env,
@@ -12,7 +12,7 @@ pub(crate) fn root() -> &'static Path {
     manifest.parent().unwrap_or(manifest)
 }
 
-/// Where everything that can be deleted goes: Cargo's target directory.
+/// Returns Cargo's target directory, which holds everything that can be deleted.
 pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |directory| root().join(directory))
 }

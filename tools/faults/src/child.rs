@@ -31,11 +31,11 @@ pub struct Job {
     pub seed: u32,
     /// The round of the campaign.
     pub round: u32,
-    /// Where events are written, or followed.
+    /// The database to write to, or to follow.
     pub upstream: TestDatabase,
     /// Its role.
     pub role: Role,
-    /// Where it is killed, if at a point.
+    /// The point at which it is killed, if any.
     pub kill_point: Option<Plan>,
 }
 
@@ -43,16 +43,16 @@ pub struct Job {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Role {
-    /// Writes and reads, with so many writers.
+    /// Writes and reads, with this number of writers.
     Clients(u32),
-    /// Processes it, or one of its topics, with effects of this kind there.
+    /// Processes the upstream, or one of its topics, with effects of this kind in the other database.
     Processor(TestDatabase, (Kind, Option<usize>)),
 }
 
-/// Does a job until the stop signal.
+/// Runs a job until the stop signal.
 ///
 /// # Errors
-/// When something fails in a way that it must not.
+/// If a call fails with an error that the faults do not explain.
 pub async fn run(job: Job) -> Result<()> {
     let (stopper, stop) = watch::channel(false);
     thread::spawn(move || listen(&stopper));

@@ -36,7 +36,7 @@ pub struct Recorded {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Call {
-    /// To record events at these places, as one.
+    /// Records events at these versions in one commit.
     Put {
         /// The aggregate and version of each.
         places: Vec<(u64, i64)>,
@@ -54,7 +54,7 @@ pub enum Call {
         after: i64,
         /// The limit.
         limit: usize,
-        /// Of which of the [`TOPICS`]; nothing for all.
+        /// The index of one of the [`TOPICS`]; `None` for all.
         topic: Option<usize>,
     },
 }

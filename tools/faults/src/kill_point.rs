@@ -18,15 +18,15 @@ use serde::{Deserialize, Serialize};
 /// The point of a handler, or a projection, that is called.
 pub const HANDLER: &str = "Handler";
 
-/// At which point a process is killed: by the name of a `FaultPoint` of es-sqlite, a `FaultPoint` of
+/// The point at which a process is killed: the name of a `FaultPoint` of es-sqlite, a `FaultPoint` of
 /// es-postgres, or [`HANDLER`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// The point.
     pub point: String,
-    /// At which of its passings: from 1.
+    /// The number of the passing, from 1.
     pub passing: i64,
-    /// So many microseconds after it: to be in the middle of what follows.
+    /// Microseconds after it, to interrupt the next steps.
     pub delay: u64,
 }
 

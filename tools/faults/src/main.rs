@@ -13,17 +13,17 @@ use es_faults::{
     process, progress,
 };
 
-/// Kills processes that write, read and process databases, and checks what is left
+/// Kill processes that write, read and process databases, and check the databases
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask faults", bin_name = "cargo xtask faults")]
 struct Arguments {
     /// The number of rounds: in each, several processes are started and killed
     #[arg(long, default_value_t = 40)]
     rounds: u32,
-    /// The seed of the first database; the next has the next
+    /// The seed of the first database; each further one has the next seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The job of one process
+    /// Run as a child process with this job
     #[arg(long = process::JOB.trim_start_matches('-'), hide = true)]
     job: Option<String>,
 }

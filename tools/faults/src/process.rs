@@ -42,11 +42,11 @@ pub struct Child {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum End {
-    /// In order, after a stop signal.
+    /// It ended after a stop signal.
     Stopped,
-    /// By its parent.
+    /// Its parent killed it.
     Killed,
-    /// By itself, at its point.
+    /// It killed itself at its kill point.
     SelfKilled,
 }
 

@@ -1,4 +1,4 @@
-//! Where recorders keep what the processes write.
+//! The databases that the processes write to.
 
 use std::{env, path::PathBuf, sync::Arc};
 
@@ -17,28 +17,28 @@ const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
 /// The application whose tables are on a server.
 const APPLICATION: &str = "faults";
 
-/// A recorder of either sort, chosen at run time.
+/// A recorder of either backend, selected at run time.
 pub type Recorder = Arc<dyn DynProcessRecorder>;
 
-/// A process recorder of one sort or the other.
+/// A process recorder of either backend.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ProcessRecorder {
-    /// Of a file.
+    /// On SQLite.
     Sqlite(SqliteProcessRecorder),
-    /// Of a schema.
+    /// On PostgreSQL.
     Postgres(PostgresProcessRecorder),
 }
 
-/// Which datastore.
+/// The kind of datastore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Backend {
-    /// A file.
+    /// A file of SQLite.
     Sqlite,
-    /// A server, with a table lock.
+    /// PostgreSQL in the serialized ordering.
     Postgres,
-    /// A server, without one.
+    /// PostgreSQL in the parallel ordering.
     Parallel,
 }
 

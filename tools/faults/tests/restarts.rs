@@ -33,17 +33,17 @@ use tokio::{
     sync::{Notify, Semaphore},
 };
 
-/// So long that a test which waits for it has failed.
-const TOO_LONG: Duration = Duration::from_secs(60);
+/// A timeout after which a waiting test has failed.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// More than one commit handles.
 const NOTIFICATIONS: u128 = 7;
 const BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 
-/// At which passings each step is interrupted.
+/// The passings at which each step is interrupted.
 const PASSINGS: [usize; 3] = [1, 2, 3];
 
-/// Where the next run is interrupted: at this step, when it is passed so often.
+/// Interrupts the next run at a step, at a given passing.
 #[derive(Clone, Debug)]
 struct Interruption(Arc<State>);
 
@@ -203,7 +203,7 @@ where
             tokio::select! {
                 ended = first.run() => panic!("the first ended: {ended:?}"),
                 () = at.0.reached.notified() => {}
-                waited = recorder.wait(UPSTREAM, end, TOO_LONG) => waited.unwrap(),
+                waited = recorder.wait(UPSTREAM, end, TIMEOUT) => waited.unwrap(),
             }
             drop(first);
             let mut second = processor(&upstream, second, at);
@@ -212,7 +212,7 @@ where
             is_reached |= at.release();
             tokio::select! {
                 ended = run => panic!("the second ended: {ended:?}"),
-                waited = recorder.wait(UPSTREAM, end, TOO_LONG) => waited.unwrap(),
+                waited = recorder.wait(UPSTREAM, end, TIMEOUT) => waited.unwrap(),
             }
         }
         assert!(is_reached, "nothing was interrupted at step {step:?}");
@@ -314,7 +314,7 @@ async fn a_projector_in_memory() {
             assert!(at.release());
             tokio::select! {
                 ended = processor.run() => panic!("it ended: {ended:?}"),
-                waited = audit.wait(UPSTREAM, end, TOO_LONG) => waited.unwrap(),
+                waited = audit.wait(UPSTREAM, end, TIMEOUT) => waited.unwrap(),
             }
             assert_eq!(*view.read(), (1..=end).collect::<Vec<_>>());
         }

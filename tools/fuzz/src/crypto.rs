@@ -6,7 +6,7 @@ use es_persistence::{
 };
 use uuid::Uuid;
 
-/// Of ciphertexts that the Python library wrote, which are in the corpus. AES-128 and AES-256 are one
+/// The keys of ciphertexts in the corpus, which the Python library wrote. AES-128 and AES-256 are one
 /// implementation, AES-192 another.
 const KEYS: [&str; 3] = [
     "dnDrlAvVM1+XParYYZuR/w==",

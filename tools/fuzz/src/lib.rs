@@ -2,7 +2,7 @@
 //!
 //! A target is given bytes and panics when a promise is broken. `targets/` hands it what libFuzzer makes up;
 //! the tests of this crate hand it every file of `tools/fuzz/corpus`, on stable Rust and without libFuzzer.
-//! What a fuzzer finds becomes a file of the corpus, so that it stays found.
+//! Each input with which a fuzzer finds a defect becomes a file of the corpus.
 
 mod bank;
 mod compress;

@@ -1,10 +1,10 @@
-//! Bounds on what a call allocates.
+//! Bounds on the allocations of a call.
 
 use allocation_counter::measure;
 
-/// Runs `call`, which may hold at most so many bytes at any time beside what was allocated before.
+/// Runs `call`, and asserts that it holds at most `bytes` additional bytes at any time.
 ///
-/// What libraries in C allocate is not seen; the fuzzer's limit on the whole process covers it.
+/// Allocations of libraries in C are not counted; the fuzzer's limit of the whole process covers them.
 #[track_caller]
 pub(crate) fn within<R>(bytes: u64, call: impl FnOnce() -> R) -> R {
     let mut result = None;

@@ -15,7 +15,7 @@ use sqlx::{
 
 use crate::configuration::Datastore;
 
-/// Where the participants of one scenario write.
+/// The database of one scenario.
 #[derive(Debug)]
 pub(crate) enum Database {
     Sqlite(PathBuf),

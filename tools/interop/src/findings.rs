@@ -50,9 +50,9 @@ pub(crate) struct Logged {
 pub(crate) struct AccountReport {
     pub(crate) id: String,
     pub(crate) version: i64,
-    /// By the newest snapshot and what follows it.
+    /// The state by the newest snapshot and the events after it.
     pub(crate) loaded: Value,
-    /// By all events.
+    /// The state by all events.
     pub(crate) replayed: Value,
     pub(crate) snapshots: Vec<SnapshotReport>,
 }

@@ -32,14 +32,14 @@ use crate::{
     role::Role,
 };
 
-/// Let processes in Rust and in Python work on one database at the same time
+/// Run processes in Rust and in Python on one database at the same time
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask interop", disable_help_subcommand = true)]
 struct Arguments {
-    /// Leave PostgreSQL out; otherwise POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name the server
+    /// Skip PostgreSQL; otherwise POSTGRES_HOST, _PORT, _DBNAME, _USER and _PASSWORD name the server
     #[arg(long)]
     without_postgres: bool,
-    /// Only the configurations whose names contain this
+    /// Run only the configurations whose names contain this
     #[arg(long, value_name = "NAME", default_value = "")]
     filter: String,
     /// The directory of the virtual environments `python-9.1` and `python-9.5`; given by `cargo xtask
@@ -55,7 +55,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Participant {
-    /// Be a process of a scenario
+    /// Run as a process of a scenario
     #[command(hide = true)]
     Participant { role: Role, turns: u32 },
 }

@@ -1,6 +1,6 @@
 //! The transcoders of both languages on random values: the same bytes, and the same values from them.
 //!
-//! Version 9.1 writes blanks and escapes, so its bytes are other ones; they must be read as the same values.
+//! Version 9.1 writes blanks and escapes, so its bytes differ; they must be read as the same values.
 
 #[path = "../../../crates/es-transcode/tests/support/values.rs"]
 #[allow(clippy::unwrap_used, reason = "it is written for tests: what it unwraps is within its bounds")]
@@ -32,21 +32,21 @@ const VALUES: usize = 3_000;
 /// serde_json reads 127.
 const DEPTH: usize = 60;
 
-/// One line to Python, and the line that it answers.
+/// A line that is sent to Python, and its response.
 #[derive(Debug, Deserialize, Serialize)]
 struct Line {
-    /// In plain JSON.
+    /// The value in plain JSON.
     value: Json,
-    /// Hexadecimal.
+    /// The encoded bytes in hexadecimal.
     encoded: String,
 }
 
-/// A readable name of the comparison.
+/// Returns a readable name of the comparison.
 pub(crate) fn name(version: PythonVersion) -> String {
     format!("transcoders, Python {version}")
 }
 
-/// Compares the transcoders; how many values were compared.
+/// Compares the transcoders. Returns the number of compared values.
 pub(crate) async fn compare(version: PythonVersion, environments: &Path, seed: u64) -> Result<usize> {
     let transcoder = transcoder();
     let mut values = random_values(seed)?;

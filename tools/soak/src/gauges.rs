@@ -9,17 +9,17 @@ use tokio::runtime::Handle;
 
 use crate::meters::Meters;
 
-/// With fewer samples in the second half of a run, nothing can be said.
-const FEWEST: usize = 10;
+/// The minimum of samples in the second half of a run for a verdict.
+const MIN_SAMPLES: usize = 10;
 
-/// By how much each may grow within the second half of a run.
+/// The permitted growth of each within the second half of a run.
 const MEMORY: f64 = 16.0;
 const HANDLES: f64 = 8.0;
 const CONNECTIONS: f64 = 4.0;
 const STATEMENTS: f64 = 4.0;
 const TASKS: f64 = 16.0;
 
-/// All that is sampled.
+/// The sampled resources.
 #[derive(Debug)]
 pub struct Gauges {
     gauges: Vec<Gauge>,
@@ -40,7 +40,7 @@ struct Gauge {
 type Sample = (f64, f64);
 
 impl Gauges {
-    /// Nothing is sampled yet.
+    /// Creates gauges without samples.
     ///
     /// # Errors
     /// When the server cannot be reached.
@@ -137,15 +137,15 @@ impl fmt::Display for Gauge {
             rise(second)
         )?;
         match self.bound {
-            Some(_) if second.len() < FEWEST => write!(f, "; too few samples to judge"),
+            Some(_) if second.len() < MIN_SAMPLES => write!(f, "; too few samples to judge"),
             Some(bound) => write!(f, "; {bound:+.0}"),
             None => Ok(()),
         }
     }
 }
 
-/// By how much a line through the samples rises from the first to the last: the median of the slopes
-/// between any two, which single peaks do not move.
+/// Returns the rise of a line through the samples from the first to the last. Its slope is the median of the
+/// slopes between any two samples, which is robust against single peaks.
 fn rise(samples: &[Sample]) -> f64 {
     let (Some(first), Some(last)) = (samples.first(), samples.last()) else { return 0.0 };
     let mut slopes = Vec::new();

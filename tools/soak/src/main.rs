@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: a mixed load for so many minutes, and what grew under it; or with `--mixed`,
-//! everything that may use one events table, with faults, and a check of what all saw.
+//! `cargo xtask soak`: a mixed load for some minutes, and a check that no resource grows; with `--mixed`, all
+//! kinds of participants on one events table, with faults, and a check of the events that each received.
 
 // A command-line program prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -10,11 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use es_soak::mixed::{self, Settings};
 
-/// Puts a mixed load on each datastore, and says what grew under it
+/// Run a mixed load on each datastore, and report the resources that grew
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask soak", bin_name = "cargo xtask soak")]
 struct Arguments {
-    /// For how long; fractions are fine
+    /// The duration; may be a fraction
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
     /// Run every kind of participant on one events table, with faults
@@ -26,10 +26,10 @@ struct Arguments {
     /// The Python of an environment with version 9.5 of the Python library
     #[arg(long, requires = "mixed")]
     python: Option<PathBuf>,
-    /// A pgbouncer to put between this library and the server
+    /// A pgbouncer between this library and the server
     #[arg(long, requires = "mixed")]
     pgbouncer: Option<PathBuf>,
-    /// Be a process of a mixed soak
+    /// Run as a process of a mixed soak
     #[arg(long, hide = true)]
     job: Option<String>,
 }

@@ -150,12 +150,12 @@ impl fmt::Display for Meters {
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// So many more.
+    /// Adds to the number.
     pub fn add(&self, more: usize) {
         self.0.fetch_add(more as u64, Ordering::Relaxed);
     }
 
-    /// The number.
+    /// Returns the number.
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

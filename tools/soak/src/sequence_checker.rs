@@ -1,26 +1,26 @@
-//! Checks the sequence of notifications that one reader sees. Versions of an aggregate have no gap: a missed
-//! or repeated event shows as a version that is not the next one, without a memory of all events.
+//! Checks the notifications that one reader receives. Versions of an aggregate have no gaps, so a missed or
+//! repeated event is a version that is not the next one; the checker need not keep all events.
 
 use anyhow::{Context, Result, ensure};
 use es_core::Notification;
 
 use crate::ledger::{self, AGGREGATES, Ledger};
 
-/// Checks that a reader sees each notification once, in order.
+/// Checks that a reader receives each notification once, in order.
 #[derive(Debug)]
 pub struct SequenceChecker {
     position: i64,
-    /// The last version of each aggregate; none as long as any may come first.
+    /// The last version of each aggregate; `None` if the first one may be any.
     versions: Vec<Option<i64>>,
 }
 
 impl SequenceChecker {
-    /// Of one who reads everything.
+    /// Creates a checker of a reader that starts at the beginning.
     pub fn from_beginning() -> Self {
         Self { position: 0, versions: vec![Some(0); AGGREGATES] }
     }
 
-    /// Of one who begins somewhere.
+    /// Creates a checker of a reader that starts after a position.
     pub fn after(position: i64) -> Self {
         Self { position, versions: vec![None; AGGREGATES] }
     }
@@ -30,10 +30,10 @@ impl SequenceChecker {
         self.position
     }
 
-    /// The next notification is seen.
+    /// Checks the next notification.
     ///
     /// # Errors
-    /// When it is not the next.
+    /// If it is not the next one.
     pub fn see(&mut self, notification: &Notification) -> Result<()> {
         let (id, version) = (notification.id, notification.event.originator_version);
         ensure!(id > self.position, "id {id} was seen after {}", self.position);

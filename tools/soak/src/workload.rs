@@ -22,23 +22,23 @@ use tokio::{
 
 use crate::{ledger::Ledger, meters::Meters, projection, readers, writers};
 
-/// After so many events a database is replaced by an empty one, to bound what is on disk.
+/// The number of events after which a database is replaced by an empty one, to bound the disk usage.
 const EVENTS_PER_DATABASE: u64 = 200_000;
 
-/// A reader that is not at the end so long after the last event is stuck.
+/// The time after the last event after which a reader that has not reached the end is stuck.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// The interval of measurements of the database's size.
 const MEASURE_PAUSE: Duration = Duration::from_secs(2);
 
-/// One database, and those who work on it.
+/// One database, and the state of the tasks that use it.
 #[derive(Debug)]
 pub struct Workload {
-    /// Where it is.
+    /// The database.
     pub database: TestDatabase,
     /// The recorder that most tasks share, whose resources must not grow.
     pub process: ProcessRecorder,
-    /// The same.
+    /// The same recorder, without its type.
     pub recorder: Recorder,
     /// The acknowledged events.
     pub ledger: Ledger,

@@ -1,4 +1,4 @@
-//! Some seconds of what `cargo xtask soak --mixed` does at length, and defects that it must notice.
+//! Some seconds of what `cargo xtask soak --mixed` does at length, and defects that it must detect.
 
 #![allow(clippy::panic, reason = "these are tests")]
 
@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 
 use es_soak::mixed::{self, Defect, Report, Settings};
 
-/// So many are enough for each defect to show.
+/// The number of puts within which each defect is detected.
 const PUTS: usize = 100;
 
 async fn run(is_parallel: bool, defects: &[Defect]) -> Option<Report> {

@@ -1,4 +1,4 @@
-//! For tests: a disk under SQLite that fails and loses data that was not flushed.
+//! A file system for SQLite, for tests, that fails and loses data that was not flushed.
 //!
 //! A [`Disk`] is a directory whose files SQLite opens through the file system (VFS) of this crate, which
 //! counts all calls and forwards them to SQLite's default one. A [fault](Fault) can be injected at the n-th

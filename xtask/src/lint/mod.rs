@@ -19,7 +19,7 @@ use crate::workspace;
 /// Without arguments, every check runs.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Arguments {
-    /// Run this check alone; can be repeated
+    /// Run only this check; can be repeated
     #[arg(long = "only", value_name = "CHECK")]
     checks: Vec<Check>,
     /// Report only files whose path starts with this

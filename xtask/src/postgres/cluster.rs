@@ -30,16 +30,16 @@ const MAX_PREPARED_TRANSACTIONS: u16 = 64;
 /// Far more than a start takes, crash recovery included.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Between our choice of a free port and the server's use of it, somebody else can take it.
+/// Between our choice of a free port and the server's use of it, another process can take it.
 const PORT_ATTEMPTS: usize = 5;
 const LOG_TAIL_LINES: usize = 20;
 
 /// The lifetime of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lifetime {
-    /// As long as its guard; where the system can do that, not even a killed xtask leaves it running.
+    /// The lifetime of its guard; where the system supports it, the server also ends if xtask is killed.
     ThisProcess,
-    /// Until somebody stops it.
+    /// Until `cargo xtask postgres down`.
     UntilStopped,
 }
 
@@ -215,7 +215,7 @@ pub(crate) fn stop(binaries: &Binaries, directory: &ClusterDirectory) -> Result<
     Ok(())
 }
 
-/// As `pg_ctl` finds out: the server writes its process id and, in line 8, its state.
+/// Reads the server's process id and, in line 8, its state, as `pg_ctl` does.
 fn is_ready(directory: &ClusterDirectory, pid: u32) -> bool {
     let file = fs::read_to_string(directory.data().join("postmaster.pid")).unwrap_or_default();
     let mut lines = file.lines().map(str::trim);

@@ -1,4 +1,4 @@
-//! Where a PostgreSQL server is installed.
+//! Locates the programs of an installed PostgreSQL server.
 
 use std::{
     env, fs,

@@ -43,25 +43,25 @@ use self::{
 };
 use crate::writers::pause;
 
-/// Processors that make no progress for so long, although no fault is caused, are stuck.
+/// The time without progress and without faults after which a processor is stuck.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// For how long faults and writers go on.
+    /// The duration of faults and writers.
     pub duration: Duration,
-    /// The minimum of acknowledged puts, whatever time that takes.
+    /// The minimum of acknowledged puts, regardless of the duration.
     pub puts: usize,
     /// True for parallel ordering, false for serialized.
     pub is_parallel: bool,
-    /// The Python of an environment with version 9.5 of the Python library, which takes part then.
+    /// The Python of an environment with version 9.5 of the Python library, if it takes part.
     pub python: Option<PathBuf>,
-    /// A pgbouncer, which is put between this library and the server.
+    /// A pgbouncer between this library and the server.
     pub pooler: Option<PathBuf>,
     /// This crate's program.
     pub program: PathBuf,
-    /// Defects that must be noticed.
+    /// Defects that must be detected.
     pub defects: Vec<Defect>,
 }
 

@@ -16,15 +16,16 @@ const APPEND_CLASS: i32 = 0x6573_6c6b;
 /// The way a session writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// As earlier builds of this library: the lock of the table, in the transaction of the insert.
+    /// Locks the table in the transaction of the insert, as earlier builds of this library did.
     TableLock,
-    /// As earlier builds with a role that may only insert: the advisory lock, in the same transaction.
+    /// Takes the advisory lock in the same transaction, as earlier builds did with a role that may only
+    /// insert.
     AdvisoryLock,
     /// Holds the lock of the table for up to a second.
     LongLock,
-    /// Without a lock, as parallel ordering allows.
+    /// Takes no lock, as parallel ordering allows.
     Unlocked,
-    /// Without a lock, by two-phase commit.
+    /// Takes no lock and uses two-phase commit.
     Prepared,
     /// A defect: draws ids before it takes the lock.
     EarlyId,
