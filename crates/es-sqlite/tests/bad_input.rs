@@ -15,7 +15,7 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, NotificationSelection, PersistenceError,
     ProcessRecorder, Tracking, TrackingRecorder,
 };
-use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
+use es_sqlite::SqliteOptions;
 use rusqlite::Connection;
 use support::{application_recorder, database, event, event_of, events, id, open, open_process};
 

@@ -11,7 +11,7 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, ErrorKind, EventRange,
     NotificationSelection, Recorder,
 };
-use es_sqlite::{Fault, FaultHooks, FaultPoint, SqliteApplicationRecorder, SqliteOptions};
+use es_sqlite::{Fault, FaultHooks, FaultPoint, SqliteOptions};
 use support::{TIMEOUT, application_recorder, database, events, id, open};
 use tokio::time::timeout;
 

@@ -17,7 +17,7 @@ use es_core::{
     NotificationSelection, PersistenceError, Recorder, Signal, StoredEvent, Subscription, Topic, Tracking,
     TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
-use es_sqlite::{FaultPoint, SqliteApplicationRecorder, SqliteOptions, SqliteProcessRecorder};
+use es_sqlite::{FaultPoint, SqliteApplicationRecorder, SqliteOptions};
 use support::{TIMEOUT, accepted, application_recorder, database, event, event_about, gate, open_process, process_recorder};
 
 /// A listener that is not woken waits until the test has failed.

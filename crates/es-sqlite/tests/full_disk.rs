@@ -17,14 +17,14 @@ use std::{
     env,
     fs::{self, File},
     io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection, PersistenceError, Recorder,
 };
-use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
+use es_sqlite::SqliteApplicationRecorder;
 use futures_util::future::join_all;
 use rusqlite::Connection;
 use support::{event_of, try_open};

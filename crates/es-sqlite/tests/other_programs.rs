@@ -19,7 +19,7 @@ use es_core::{
     Tracking, TrackingRecorder,
 };
 use es_sqlite::{
-    FaultPoint, SqliteOptions, SqliteProcessRecorder, SqliteProjection,
+    FaultPoint, SqliteOptions, SqliteProjection,
     rusqlite::{Connection, Transaction},
 };
 use support::{accepted, database, event, events, gate, id, process_recorder};

@@ -19,14 +19,14 @@ use std::{
         fs::{MetadataExt, PermissionsExt, chown},
         process::CommandExt,
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection, PersistenceError, Recorder,
 };
-use es_sqlite::{SqliteApplicationRecorder, SqliteOptions};
+use es_sqlite::SqliteApplicationRecorder;
 use rusqlite::Connection;
 use support::{event, events, try_open};
 use tempfile::TempDir;

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use es_core::{AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection};
-use es_sqlite::{FaultPoint, SqliteApplicationRecorder, SqliteOptions};
+use es_sqlite::{FaultPoint, SqliteOptions};
 use support::{accepted, application_recorder, event, events, gate};
 
 /// SQLite does not wait for locks within a shared cache: a statement that met one failed immediately.

@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn contestants_take_turns_after_a_round_to_warm_up() {
+    async fn systems_take_turns_after_a_warm_up_round() {
         let turns = run(&mut full(), Plan::new("append", 2)).await;
         assert_eq!(turns, ["ours", "bare", "ours", "bare", "bare", "ours"]);
     }
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unavailable_contestant_is_named_and_the_others_continue() {
+    async fn an_unavailable_system_is_reported_and_the_others_continue() {
         let mut bench = full();
         run(&mut bench, Plan::new("append", 1).faster(2.0, "absent").compare("bare", Measure::Time)).await;
         run(&mut bench, Plan::new("load", 1)).await;
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_comparison_without_contestants_is_an_error() {
+    async fn a_comparison_without_systems_is_an_error() {
         let outcome = full().measure(Plan::new("append", 1).within(1.0, "bare"), async || Ok(vec![])).await;
         assert!(outcome.is_err());
     }

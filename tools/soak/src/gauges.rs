@@ -114,7 +114,7 @@ impl fmt::Display for Gauges {
 impl Gauge {
     fn is_growing(&self) -> bool {
         let (_, second) = self.halves();
-        second.len() >= FEWEST && self.bound.is_some_and(|bound| rise(second) > bound)
+        second.len() >= MIN_SAMPLES && self.bound.is_some_and(|bound| rise(second) > bound)
     }
 
     fn halves(&self) -> (&[Sample], &[Sample]) {
