@@ -1,4 +1,5 @@
-//! Plain technical English in comments and Markdown, and comment lines within the formatter's width.
+//! Plain technical English in comments, names of functions and Markdown, and comment lines within the
+//! formatter's width.
 
 use std::path::Path;
 
@@ -8,8 +9,9 @@ use super::Check;
 const WIDTH: usize = 110;
 
 /// Phrases with the reason to avoid each. A phrase is a sequence of words, which may span lines.
-const PHRASES: [(&str, &str); 22] = [
+const PHRASES: [(&str, &str); 23] = [
     ("nobody", "name the absent thing: \"no reader\", \"no caller\""),
+    ("everybody", "name the actors: \"all readers\", \"all waiting tasks\""),
     ("whoever", "name the actor: \"the thread that\", \"a caller that\""),
     ("whom", "name the actor"),
     ("is told", "say \"receives\", \"returns\" or \"is configured\""),
@@ -48,6 +50,7 @@ pub(super) fn findings(path: &Path, text: &str, checks: &[Check]) -> Vec<(usize,
         findings.extend(phrases(&lines));
         if !is_markdown {
             findings.extend(clauses(text));
+            findings.extend(names(text));
         }
     }
     findings.sort();
@@ -83,6 +86,25 @@ fn phrases(lines: &[(usize, &str)]) -> Vec<(usize, String)> {
         for window in words.windows(phrase_words.len()) {
             if window.iter().map(|(_, word)| word).eq(&phrase_words) {
                 findings.extend(window.first().map(|(at, _)| (at + 1, format!("\"{phrase}\": {advice}"))));
+            }
+        }
+    }
+    findings
+}
+
+/// Functions, tests included, whose names contain a phrase.
+fn names(text: &str) -> Vec<(usize, String)> {
+    let mut findings = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let Some((qualifiers, rest)) = line.split_once("fn ") else { continue };
+        if !qualifiers.chars().all(|character| character.is_alphanumeric() || " ()".contains(character)) {
+            continue;
+        }
+        let name = rest.split(|character: char| !character.is_alphanumeric() && character != '_').next();
+        let name = format!("_{}_", name.unwrap_or_default());
+        for (phrase, advice) in PHRASES {
+            if name.contains(&format!("_{}_", phrase.replace(' ', "_"))) {
+                findings.push((index + 1, format!("name with \"{phrase}\": {advice}")));
             }
         }
     }
@@ -131,6 +153,11 @@ mod tests {
     #[test]
     fn code_and_parts_of_words_are_not_comments() {
         assert_eq!(lines("a.rs", "let nobody = \"whoever\";\n// twinkle"), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn phrases_are_found_in_names_of_functions() {
+        assert_eq!(lines("a.rs", "async fn an_error_is_told() {}\n// fn nobody\nfn twinkle() {}"), [1, 2]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 /// One rule of the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Check {
-    /// Words and summary lines of comments and Markdown
+    /// Words of comments, names of functions and Markdown; summary lines
     Language,
     /// Comment lines within the width of the formatter
     Width,
