@@ -201,8 +201,8 @@ fn an_error_keeps_its_cause_apart_from_its_message() {
     assert_eq!(error.source().unwrap().to_string(), "the disk is full");
     assert!(error.is_transient());
 
-    let told_to_another_caller = error.clone();
-    assert_eq!(told_to_another_caller.source().unwrap().to_string(), "the disk is full");
+    let clone = error.clone();
+    assert_eq!(clone.source().unwrap().to_string(), "the disk is full");
 }
 
 #[test]

@@ -137,8 +137,8 @@ fn an_unknown_topic_is_an_error_that_names_it() {
 fn a_missing_attribute_is_an_error_that_names_it_and_the_event() {
     let error = read::<AccountEvent>(&stored("bank:Paid", &state(r#","cents":1"#))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
-    let told = support::whole_message(&error);
-    assert!(told.contains("missing field `note`") && told.contains("bank:Paid"), "{told}");
+    let message = support::whole_message(&error);
+    assert!(message.contains("missing field `note`") && message.contains("bank:Paid"), "{message}");
 }
 
 #[test]

@@ -139,9 +139,9 @@ fn a_failing_upcast_is_an_error_that_names_the_event_and_the_cause() {
     let event = stored("bank:Account.Renamed", &state(r#","name":"Ada""#));
     let error = read::<AccountEvent>(&event).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
-    let told = whole_message(&error);
-    assert!(told.contains("bank:Account.Renamed") && told.contains("class version 1"), "{told}");
-    assert!(told.ends_with("1 names"), "{told}");
+    let message = whole_message(&error);
+    assert!(message.contains("bank:Account.Renamed") && message.contains("class version 1"), "{message}");
+    assert!(message.ends_with("1 names"), "{message}");
 }
 
 #[test]
@@ -152,8 +152,8 @@ fn a_version_that_is_not_known_is_an_error_that_names_it() {
         let event = stored(topic, &state(&format!(r#","class_version":{version}"#)));
         let error = read::<AccountEvent>(&event).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Data);
-        let told = error.to_string();
-        assert!(told.contains(&format!("class version {version}")) && told.contains(topic), "{told}");
+        let message = error.to_string();
+        assert!(message.contains(&format!("class version {version}")) && message.contains(topic), "{message}");
     }
 }
 

@@ -372,8 +372,8 @@ fn settings_without_effect_are_warned_of() {
         let warnings = Warnings::default();
         let _subscribed = tracing::subscriber::set_default(warnings.clone());
         InfrastructureFactory::builder("Bank").environment([(name, "x")]).build().unwrap();
-        let told = warnings.0.lock().unwrap().clone();
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains(name.trim_start_matches("BANK_")) && told[0].contains(instead), "{told:?}");
+        let reported = warnings.0.lock().unwrap().clone();
+        assert_eq!(reported.len(), 1, "{reported:?}");
+        assert!(reported[0].contains(name.trim_start_matches("BANK_")) && reported[0].contains(instead), "{reported:?}");
     }
 }

@@ -60,8 +60,8 @@ async fn a_subscription_to_a_deleted_file_fails() {
         let mut subscription = recorder.subscribe(0, []).poll_interval(Duration::from_millis(10));
         assert_eq!(subscription.next_page().await.unwrap().unwrap().notifications.len(), 2);
         harm(&path);
-        let told = timeout(TIMEOUT, subscription.next_page()).await;
-        let error = told.expect("they do not wait for ever").unwrap_err();
+        let page = timeout(TIMEOUT, subscription.next_page()).await;
+        let error = page.expect("the subscription ends with an error").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Operational, "{error:?}");
         assert!(error.to_string().contains("moved, deleted or replaced"), "{error}");
         assert!(error.to_string().contains(&path), "{error}");
