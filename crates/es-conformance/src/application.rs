@@ -166,9 +166,7 @@ pub async fn start_beyond_the_end_selects_nothing(fixture: &impl Fixture<Recorde
 }
 
 /// A stop before the start selects nothing.
-pub async fn stop_before_start_selects_nothing(
-    fixture: &impl Fixture<Recorder: ApplicationRecorder>,
-) {
+pub async fn stop_before_start_selects_nothing(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let (recorder, ids) = with_eight(fixture).await;
     assert_selects(&recorder, NotificationSelection::new(100).start(ids[5]).stop(ids[3]), &[]).await;
 }
@@ -188,13 +186,17 @@ pub async fn selection_bounds_cover_the_bigint_range(fixture: &impl Fixture<Reco
 }
 
 /// An empty recorder has no highest notification id.
-pub async fn an_empty_recorder_has_no_max_notification_id(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+pub async fn an_empty_recorder_has_no_max_notification_id(
+    fixture: &impl Fixture<Recorder: ApplicationRecorder>,
+) {
     let recorder = fixture.open().await;
     assert_eq!(max_id(&recorder).await, None);
 }
 
 /// The highest notification id is that of the last event.
-pub async fn the_max_notification_id_is_that_of_the_last_event(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+pub async fn the_max_notification_id_is_that_of_the_last_event(
+    fixture: &impl Fixture<Recorder: ApplicationRecorder>,
+) {
     let recorder = fixture.open().await;
     for version in [1, 4, 7] {
         insert(&recorder, events(Uuid::new_v4(), [version, version + 1])).await;
@@ -242,7 +244,9 @@ pub async fn the_order_persists_after_close(fixture: &impl Fixture<Recorder: App
 }
 
 /// Events recorded through one recorder are notifications of another one on the same datastore.
-pub async fn notifications_are_visible_to_other_recorders(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+pub async fn notifications_are_visible_to_other_recorders(
+    fixture: &impl Fixture<Recorder: ApplicationRecorder>,
+) {
     let [one, other] = [fixture.open().await, fixture.open().await];
     for version in 1..=3 {
         insert(&one, events(Uuid::new_v4(), [version])).await;

@@ -81,7 +81,9 @@ pub async fn listeners_are_notified_after_the_commit(fixture: &impl Fixture<Reco
 }
 
 /// An insertion that was cancelled and committed nevertheless notifies listeners.
-pub async fn a_cancelled_insert_notifies_if_it_committed(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+pub async fn a_cancelled_insert_notifies_if_it_committed(
+    fixture: &impl Fixture<Recorder: ApplicationRecorder>,
+) {
     let recorder = fixture.open().await;
     for polls in 0..12 {
         let mut listener = recorder.commit_signal().listen([TOPIC]);
@@ -113,7 +115,9 @@ pub async fn commits_of_other_recorders_notify(fixture: &impl Fixture<Recorder: 
 
 /// A recorder that had no listeners for a while detects commits of other recorders again as soon as it has
 /// one.
-pub async fn commits_of_other_recorders_notify_later_listeners(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+pub async fn commits_of_other_recorders_notify_later_listeners(
+    fixture: &impl Fixture<Recorder: ApplicationRecorder>,
+) {
     if !fixture.follows_others() {
         return;
     }

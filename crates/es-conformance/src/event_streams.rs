@@ -117,7 +117,9 @@ pub async fn event_streams_are_cancel_safe(fixture: &impl Fixture<Recorder: Aggr
 }
 
 /// Events recorded between two pages are returned in order or not at all, and no event is returned twice.
-pub async fn concurrent_inserts_do_not_disturb_an_event_stream(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
+pub async fn concurrent_inserts_do_not_disturb_an_event_stream(
+    fixture: &impl Fixture<Recorder: AggregateRecorder>,
+) {
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, 1..=4)).await;

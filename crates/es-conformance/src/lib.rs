@@ -59,6 +59,7 @@
 
 pub mod aggregate;
 pub mod application;
+pub mod commit_signal;
 pub mod concurrency;
 pub mod event_streams;
 mod fixture;
@@ -72,7 +73,6 @@ pub mod subscriptions;
 mod support;
 pub mod tracking;
 pub mod waiting;
-pub mod commit_signal;
 
 /// The traits of recorders.
 pub use es_core;

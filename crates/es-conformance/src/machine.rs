@@ -33,7 +33,7 @@ use self::{operation::Step, state::Machine};
 use crate::{
     Fixture,
     runner::run,
-    support::{CASES, SEED, DEFAULT_SEED, cases_or, seed},
+    support::{CASES, DEFAULT_SEED, SEED, cases_or, seed},
 };
 
 /// The maximum number of steps of a case.
@@ -75,7 +75,8 @@ pub fn disagrees<F: Fixture<Recorder = Recorders>>(
     make_oracle: impl Fn() -> Recorders,
     make_fixture: impl AsyncFn() -> F,
 ) -> bool {
-    run_cases(Config { cases, max_shrink_iters: 0, ..config(DEFAULT_SEED) }, make_oracle, make_fixture).is_err()
+    run_cases(Config { cases, max_shrink_iters: 0, ..config(DEFAULT_SEED) }, make_oracle, make_fixture)
+        .is_err()
 }
 
 fn config(seed: u64) -> Config {

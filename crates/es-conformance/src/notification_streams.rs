@@ -31,9 +31,7 @@ pub async fn notification_pages_form_one_sequence(fixture: &impl Fixture<Recorde
 }
 
 /// Start, stop and topics apply to every page, with any page size.
-pub async fn selection_options_apply_across_pages(
-    fixture: &impl Fixture<Recorder: ApplicationRecorder>,
-) {
+pub async fn selection_options_apply_across_pages(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     insert(&recorder, events_of_three_topics(Uuid::new_v4(), 1..=10)).await;
     let all = all_notifications(&recorder).await;
@@ -83,9 +81,7 @@ pub async fn gaps_do_not_end_a_stream(fixture: &impl Fixture<Recorder: Applicati
 }
 
 /// An error between two pages is the last item, so that a failed stream does not look complete.
-pub async fn an_error_ends_a_notification_stream(
-    fixture: &impl Fixture<Recorder: ApplicationRecorder>,
-) {
+pub async fn an_error_ends_a_notification_stream(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     insert(&recorder, events(Uuid::new_v4(), 1..=5)).await;
     let all = all_ids(&recorder).await;
@@ -99,9 +95,7 @@ pub async fn an_error_ends_a_notification_stream(
 }
 
 /// Streams that are dropped between pages, or while they read one, do not affect the recorder.
-pub async fn notification_streams_are_cancel_safe(
-    fixture: &impl Fixture<Recorder: ApplicationRecorder>,
-) {
+pub async fn notification_streams_are_cancel_safe(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
     let recorder = fixture.open().await;
     insert(&recorder, events(Uuid::new_v4(), 1..=20)).await;
     for read in [0, 1, 7, 8, 9] {

@@ -47,7 +47,9 @@ pub async fn a_position_may_be_recorded_without_events(fixture: &impl Fixture<Re
 }
 
 /// Events that are recorded without a position do not change it.
-pub async fn events_without_tracking_leave_the_position_unchanged(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+pub async fn events_without_tracking_leave_the_position_unchanged(
+    fixture: &impl Fixture<Recorder: ProcessRecorder>,
+) {
     let recorder = fixture.open().await;
     recorder.insert_tracking(tracking(UPSTREAM, 5)).await.expect("tracking should succeed");
     insert(&recorder, events(Uuid::new_v4(), 1..=5)).await;
@@ -135,7 +137,9 @@ pub async fn events_require_the_expected_position(fixture: &impl Fixture<Recorde
 
 /// Positions that each expect the previous one are recorded in order, even if all are requested concurrently.
 /// A refused one does not fail the others.
-pub async fn concurrent_expected_positions_are_recorded_in_order(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+pub async fn concurrent_expected_positions_are_recorded_in_order(
+    fixture: &impl Fixture<Recorder: ProcessRecorder>,
+) {
     let recorder = fixture.open().await;
     let ids: Vec<Uuid> = (0..12).map(|_| Uuid::new_v4()).collect();
     insert(&recorder, ids.iter().map(|id| event(*id, 1)).collect()).await;
@@ -163,7 +167,9 @@ pub async fn concurrent_expected_positions_are_recorded_in_order(fixture: &impl 
 
 /// If several consumers process the same notification concurrently, exactly one succeeds, and the others
 /// record nothing.
-pub async fn one_of_several_consumers_processes_a_notification(fixture: &impl Fixture<Recorder: ProcessRecorder>) {
+pub async fn one_of_several_consumers_processes_a_notification(
+    fixture: &impl Fixture<Recorder: ProcessRecorder>,
+) {
     const CONSUMERS: usize = 6;
     const NOTIFICATIONS: i64 = 10;
     let recorders = [Arc::new(fixture.open().await), Arc::new(fixture.open().await)];

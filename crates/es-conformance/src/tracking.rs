@@ -38,7 +38,9 @@ pub async fn positions_increase(fixture: &impl Fixture<Recorder: TrackingRecorde
 }
 
 /// Ids up to the position are processed, including ids in gaps; greater ids are not.
-pub async fn notifications_up_to_the_position_are_processed(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+pub async fn notifications_up_to_the_position_are_processed(
+    fixture: &impl Fixture<Recorder: TrackingRecorder>,
+) {
     let recorder = fixture.open().await;
     track(&recorder, "upstream", 7).await;
     for id in [i64::MIN, 1, 6, 7] {

@@ -12,7 +12,9 @@ use crate::{
 };
 
 /// Waiting for a processed notification returns immediately, with any timeout.
-pub async fn a_wait_for_a_processed_notification_returns_immediately(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+pub async fn a_wait_for_a_processed_notification_returns_immediately(
+    fixture: &impl Fixture<Recorder: TrackingRecorder>,
+) {
     let recorder = fixture.open().await;
     for id in [3, 20, 1 << 40] {
         track(&recorder, "upstream", id).await;

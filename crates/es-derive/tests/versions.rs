@@ -153,7 +153,10 @@ fn a_version_that_is_not_known_is_an_error_that_names_it() {
         let error = read::<AccountEvent>(&event).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Data);
         let message = error.to_string();
-        assert!(message.contains(&format!("class version {version}")) && message.contains(topic), "{message}");
+        assert!(
+            message.contains(&format!("class version {version}")) && message.contains(topic),
+            "{message}"
+        );
     }
 }
 

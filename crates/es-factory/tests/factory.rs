@@ -374,6 +374,9 @@ fn settings_without_effect_are_warned_of() {
         InfrastructureFactory::builder("Bank").environment([(name, "x")]).build().unwrap();
         let reported = warnings.0.lock().unwrap().clone();
         assert_eq!(reported.len(), 1, "{reported:?}");
-        assert!(reported[0].contains(name.trim_start_matches("BANK_")) && reported[0].contains(instead), "{reported:?}");
+        assert!(
+            reported[0].contains(name.trim_start_matches("BANK_")) && reported[0].contains(instead),
+            "{reported:?}"
+        );
     }
 }

@@ -6,8 +6,7 @@ mod support;
 use std::env;
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, Tracking,
-    TrackingRecorder, uuid::Uuid,
+    AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, Tracking, TrackingRecorder, uuid::Uuid,
 };
 use es_factory::InfrastructureFactory;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};

@@ -12,7 +12,10 @@ use es_core::{
 };
 use es_sqlite::{Fault, FaultPoint, SqliteOptions, SqliteProcessRecorder};
 use rusqlite::Connection;
-use support::{Faults, accepted, application_recorder, database, event, event_of, events, failing_gate, gate, id, process_recorder};
+use support::{
+    Faults, accepted, application_recorder, database, event, event_of, events, failing_gate, gate, id,
+    process_recorder,
+};
 
 async fn failing(path: &str, faults: impl IntoIterator<Item = (FaultPoint, Fault)>) -> SqliteProcessRecorder {
     let options = SqliteOptions::new(path).hooks(Faults::new(faults));
@@ -112,8 +115,7 @@ async fn a_group_on_a_full_disk_is_retried_individually() {
 async fn a_commit_on_a_full_disk_is_retried_individually() {
     let (_directory, path) = database();
     let (hook, mut gate) = failing_gate(FaultPoint::Begin, [(FaultPoint::Commit, Fault::Full)]);
-    let recorder =
-        application_recorder(SqliteOptions::new(&path).hooks(hook)).await;
+    let recorder = application_recorder(SqliteOptions::new(&path).hooks(hook)).await;
     let first = accepted(recorder.insert_events(events(1, 1..=2)));
     gate.reached().await;
     let taken = accepted(recorder.insert_events(events(1, 2..=3)));

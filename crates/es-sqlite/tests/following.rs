@@ -18,7 +18,10 @@ use es_core::{
     TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
 use es_sqlite::{FaultPoint, SqliteApplicationRecorder, SqliteOptions};
-use support::{TIMEOUT, accepted, application_recorder, database, event, event_about, gate, open_process, process_recorder};
+use support::{
+    TIMEOUT, accepted, application_recorder, database, event, event_about, gate, open_process,
+    process_recorder,
+};
 
 /// A listener that is not woken waits until the test has failed.
 const NEVER: Duration = Duration::from_secs(3_600);
@@ -138,8 +141,7 @@ async fn a_busy_writer_looks_too() {
 async fn closing_ends_subscriptions_in_order() {
     let (_directory, path) = database();
     let (hook, mut gate) = gate(FaultPoint::Begin);
-    let recorder =
-        process_recorder(SqliteOptions::new(&path).hooks(hook)).await;
+    let recorder = process_recorder(SqliteOptions::new(&path).hooks(hook)).await;
     let mut all = subscribe(&recorder, &[]);
     let mut opened = subscribe(&recorder, &[OPENED]);
     let insert = accepted(recorder.insert_events(vec![event(1, 1)]));

@@ -482,9 +482,7 @@ async fn processors_that_race_process_each_notification_once() {
     const LAST: i64 = 300;
     let (_directory, path) = database();
     let (_upstream_directory, upstream_path) = database();
-    let open = || async {
-        open(&upstream_path).await
-    };
+    let open = || async { open(&upstream_path).await };
     let (upstream, writer) = (open().await, open().await);
     let mut running = Vec::new();
     for (size, fault) in [(1, Fault::Busy), (7, Fault::Io)] {

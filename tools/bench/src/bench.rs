@@ -3,12 +3,13 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    system::{System, Sample},
-    plan::{PlannedComparison, Plan},
+    plan::{Plan, PlannedComparison},
     report::{
-        Comparison, Durability, Experiment, Figures, LatencySummary, Measure, Missing, ChartPoint, SystemResult,
+        ChartPoint, Comparison, Durability, Experiment, Figures, LatencySummary, Measure, Missing,
+        SystemResult,
     },
     statistics::Summary,
+    system::{Sample, System},
     table,
 };
 
@@ -127,7 +128,9 @@ impl Bench {
         let mut comparisons = Vec::new();
         for planned in &plan.comparisons {
             let find = |name: &Option<String>| match name {
-                Some(name) => named(name).with_context(|| format!("the plan names an unknown system, {name:?}")),
+                Some(name) => {
+                    named(name).with_context(|| format!("the plan names an unknown system, {name:?}"))
+                }
                 None => Ok(ours),
             };
             let (subject, baseline) = (find(&planned.subject)?, find(&planned.baseline)?);
@@ -135,7 +138,11 @@ impl Bench {
             if baseline.failure.is_none() {
                 let value = compare(planned.measure, &subject.samples, &baseline.samples);
                 let name = subject.system.name();
-                comparisons.push(self.comparison(name, planned, value.context("no samples for a comparison")?));
+                comparisons.push(self.comparison(
+                    name,
+                    planned,
+                    value.context("no samples for a comparison")?,
+                ));
             }
         }
         Ok(Experiment {
@@ -259,8 +266,8 @@ mod tests {
 
     use super::{Bench, Plan, Scale, compare};
     use crate::{
-        system::{BoxFuture, System, Latency, Sample},
         report::Measure,
+        system::{BoxFuture, Latency, Sample, System},
     };
 
     /// A system that reports this duration and records each of its turns.

@@ -39,7 +39,8 @@ impl Child {
             .spawn()
             .context("cannot start a child process")?;
         let commands = process.stdin.take().context("the child process has no standard input")?;
-        let answers = BufReader::new(process.stdout.take().context("the child process has no standard output")?);
+        let answers =
+            BufReader::new(process.stdout.take().context("the child process has no standard output")?);
         let mut child = Self { process, commands, answers };
         match child.line()?.as_str() {
             READY => Ok(child),

@@ -32,7 +32,10 @@ impl Display for Details<'_> {
             writeln!(f, "- Run: {run}")?;
         }
         writeln!(f, "- Run: {}", machine.run(&report.date, &report.commit))?;
-        writeln!(f, "- A load average above 1 before a run means that other processes used the machine as well")?;
+        writeln!(
+            f,
+            "- A load average above 1 before a run means that other processes used the machine as well"
+        )?;
         writeln!(f, "- Events are made from the seed {:#x}", report.seed)?;
         writeln!(f)?;
         write_targets(f, report)?;

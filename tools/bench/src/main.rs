@@ -10,7 +10,6 @@
 
 mod bench;
 mod child;
-mod system;
 mod data;
 mod details;
 mod machine;
@@ -20,6 +19,7 @@ mod report;
 mod statistics;
 mod suites;
 mod summary;
+mod system;
 mod systems;
 mod table;
 mod workload;
@@ -39,8 +39,8 @@ use crate::{
     details::Details,
     machine::Machine,
     report::{FORMAT, Report},
-    summary::Page,
     suites::{postgres::Schemas, sqlite::Files},
+    summary::Page,
     systems::{peers, program::Programs, python},
 };
 
@@ -160,9 +160,8 @@ fn write_all(arguments: &Arguments, directory: &Path, report: Report) -> Result<
     let prefix = if arguments.quick { "quick-" } else { "" };
     let results = directory.join(format!("{prefix}results.json"));
     let report = match fs::read(&results) {
-        Ok(earlier) if arguments.add => {
-            report.add_to(serde_json::from_slice(&earlier).context("cannot read the results of the last run")?)
-        }
+        Ok(earlier) if arguments.add => report
+            .add_to(serde_json::from_slice(&earlier).context("cannot read the results of the last run")?),
         _ => report,
     };
     write(&results, &serde_json::to_string_pretty(&report)?)?;
@@ -206,8 +205,10 @@ fn write(path: &Path, content: &str) -> Result<()> {
 /// Returns `target/bench`, next to the profile directory of this program.
 fn directory() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let target =
-        program.parent().and_then(Path::parent).ok_or_else(|| anyhow!("the program is not in a target directory"))?;
+    let target = program
+        .parent()
+        .and_then(Path::parent)
+        .ok_or_else(|| anyhow!("the program is not in a target directory"))?;
     let directory = target.join("bench");
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     Ok(directory)

@@ -204,8 +204,8 @@ pub(crate) mod tests {
     use serde_json::json;
 
     use super::{
-        Comparison, Durability, Experiment, FORMAT, Figures, LatencySummary, Measure, Missing, ChartPoint, Report,
-        SystemResult, Target,
+        ChartPoint, Comparison, Durability, Experiment, FORMAT, Figures, LatencySummary, Measure, Missing,
+        Report, SystemResult, Target,
     };
     use crate::{machine::Machine, statistics::Summary};
 

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    system::{Latency, Sample},
     data::{self, Supply},
+    system::{Latency, Sample},
 };
 
 /// Notifications per page where a workload does not give a number.

@@ -163,7 +163,9 @@ impl Flaws {
             });
         }
         let reported = processed.each_ref().map(|processed| processed.processed);
-        self.check(counts == reported, || format!("the sides have booked {counts:?}, and report {reported:?}"));
+        self.check(counts == reported, || {
+            format!("the sides have booked {counts:?}, and report {reported:?}")
+        });
     }
 }
 

@@ -194,7 +194,8 @@ impl Wait {
 
     /// Returns true if it still waits, which it must if the oracle does.
     pub(super) async fn settle(&mut self, oracle: &Arc<dyn DynTrackingRecorder>) -> bool {
-        let expected = comparable(oracle.wait(self.application_name, self.notification_id, Duration::ZERO).await);
+        let expected =
+            comparable(oracle.wait(self.application_name, self.notification_id, Duration::ZERO).await);
         if matches!(&expected, Err(Refusal { kind: ErrorKind::TimedOut, .. })) {
             assert_eq!(self.waiting.ended().map(comparable), None, "it was not processed");
             return true;

@@ -12,7 +12,7 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::task::JoinSet;
 
 use super::{
-    answer::{Refusal, is_same, is_same_among_others, comparable},
+    answer::{Refusal, comparable, is_same, is_same_among_others},
     held::{Follower, Listening, Wait, subscribe},
     log::Log,
     operation::{AGGREGATES, APPLICATIONS, HANDLES, Insertion, Operation, Step, Through, resolve},

@@ -19,12 +19,12 @@ use es_sqlite::SqliteOptions;
 use super::fixture::Fixture;
 use crate::{
     bench::Bench,
-    system::StoreSystem,
     data,
     plan::Plan,
     report::Measure,
+    system::StoreSystem,
     systems::{
-        followers::{CatchUp, CreateRecorder, IdleSubscribers, DeliveryLatency, Processing},
+        followers::{CatchUp, CreateRecorder, DeliveryLatency, IdleSubscribers, Processing},
         postgres_schema::Schema,
         recorder::RecorderStore,
     },
@@ -177,7 +177,13 @@ impl Suite {
         bench
             .measure(plan, async || {
                 Ok(vec![
-                    IdleSubscribers::boxed("subscribers", create().await?, SUBSCRIBERS, self.writers, commits),
+                    IdleSubscribers::boxed(
+                        "subscribers",
+                        create().await?,
+                        SUBSCRIBERS,
+                        self.writers,
+                        commits,
+                    ),
                     IdleSubscribers::boxed(ALONE, create().await?, 1, self.writers, commits),
                 ])
             })

@@ -141,15 +141,21 @@ fn plan(
     let points: Vec<_> = (amounts.iter())
         .flat_map(|amount| [ours, bare].map(|system| (name(system, amount.stored), system, amount.stored)))
         .map(|(name, series, stored)| {
-            let point =
-                ChartPoint { chart: chart.clone(), axis: AXIS.into(), series: series.into(), x: stored as f64 };
+            let point = ChartPoint {
+                chart: chart.clone(),
+                axis: AXIS.into(),
+                series: series.into(),
+                x: stored as f64,
+            };
             (name, point)
         })
         .collect();
     Plan::new(chart, ROUNDS)
         .within(slower(ids), &name(ours, 0))
         .compare(&name(bare, largest), Measure::Time)
-        .chart_points(move |system| points.iter().find(|(name, _)| name == system).map(|(_, point)| point.clone()))
+        .chart_points(move |system| {
+            points.iter().find(|(name, _)| name == system).map(|(_, point)| point.clone())
+        })
 }
 
 fn name(system: &str, stored: usize) -> String {

@@ -18,15 +18,15 @@ use serde_json::json;
 use crate::{
     bench::Bench,
     child::{self, Job},
-    system::{System, RepeatedCall},
     machine,
     plan::Plan,
     report::Measure,
+    system::{RepeatedCall, System},
     systems::{
         bare_json::{self, Text, Transferred},
+        memory_use::MemoryUse,
         program::{Datastore, Program, Programs},
         python::{PYTHON_9_1, PYTHON_9_5},
-        memory_use::MemoryUse,
     },
 };
 
@@ -88,7 +88,9 @@ async fn json(bench: &mut Bench, programs: &[Program]) -> Result<()> {
     bench
         .measure(plan("decode"), async || {
             let mut systems = vec![
-                RepeatedCall::boxed(OURS, times, || mapper.to_domain_event::<Transferred>(black_box(&stored))),
+                RepeatedCall::boxed(OURS, times, || {
+                    mapper.to_domain_event::<Transferred>(black_box(&stored))
+                }),
                 RepeatedCall::boxed(BARE, times, || bare_json::read(black_box(&stored.state))),
                 RepeatedCall::boxed(TEXT, times, || Text::read(black_box(&stored.state))),
             ];
@@ -134,7 +136,9 @@ async fn with_codecs(
     bench
         .measure(plan("decode", 4.0), async || {
             let mut systems = vec![
-                RepeatedCall::boxed(OURS, times, || mapper.to_domain_event::<Transferred>(black_box(&stored))),
+                RepeatedCall::boxed(OURS, times, || {
+                    mapper.to_domain_event::<Transferred>(black_box(&stored))
+                }),
                 RepeatedCall::boxed(WITH_CODECS, times, || codecs.read(black_box(&stored))),
             ];
             if let Some(python) = &python {

@@ -5,8 +5,8 @@ use es_popo::PopoApplicationRecorder;
 
 use crate::{
     bench::Bench,
-    system::FreshStore,
     plan::Plan,
+    system::FreshStore,
     systems::{
         hash_map::HashMapStore,
         program::{Datastore, Programs},
@@ -33,8 +33,10 @@ pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
         let ours = || RecorderStore(PopoApplicationRecorder::new());
         bench
             .measure(plan, async || {
-                let mut systems =
-                    vec![FreshStore::boxed(OURS, ours, &work), FreshStore::boxed(BARE, HashMapStore::default, &work)];
+                let mut systems = vec![
+                    FreshStore::boxed(OURS, ours, &work),
+                    FreshStore::boxed(BARE, HashMapStore::default, &work),
+                ];
                 for python in &programs.python {
                     systems.push(python.boxed(Datastore::Popo, work.reduced())?);
                 }

@@ -41,8 +41,7 @@ pub(crate) async fn run(bench: &mut Bench, programs: &Programs) -> Result<()> {
 }
 
 async fn run_all(bench: &mut Bench, programs: &Programs) -> Result<()> {
-    let suite =
-        Suite::new(bench, Schemas { is_tracked: false }, &programs.python, &programs.postgres);
+    let suite = Suite::new(bench, Schemas { is_tracked: false }, &programs.python, &programs.postgres);
     appends(&suite, bench).await?;
     tracking(bench, programs).await?;
     let hot = |plan: Plan| {
@@ -59,12 +58,10 @@ async fn run_all(bench: &mut Bench, programs: &Programs) -> Result<()> {
         Plan::new(name, rounds).within(1.15, BARE).faster(8.0, PYTHON_9_1).faster(4.0, PYTHON_9_5)
     };
     suite.reads(bench, &readers, reads).await?;
-    let paced =
-        |name| Plan::new(name, 7).within(1.15, BARE).faster(1.5, PYTHON_9_1).faster(1.5, PYTHON_9_5);
+    let paced = |name| Plan::new(name, 7).within(1.15, BARE).faster(1.5, PYTHON_9_1).faster(1.5, PYTHON_9_5);
     suite.paced_loads(bench, &readers, paced).await?;
-    let paced = |plan: Plan| {
-        plan.within(1.15, BARE).faster(1.0, PYTHON_9_1).compare(PYTHON_9_5, Measure::Speed)
-    };
+    let paced =
+        |plan: Plan| plan.within(1.15, BARE).faster(1.0, PYTHON_9_1).compare(PYTHON_9_5, Measure::Speed);
     suite.paced_append(bench, 11, &readers, paced).await?;
     suite.stream_memory(bench).await
 }

@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use super::recorder::RecorderStore;
 use crate::{
-    system::{BoxFuture, System, Latency, Sample},
     data::{STATE_SIZE, Supply},
+    system::{BoxFuture, Latency, Sample, System},
     workload::{Work, do_work},
 };
 
@@ -89,12 +89,7 @@ pub(crate) struct DeliveryLatency<R> {
 }
 
 impl<R: ApplicationRecorder + Clone + 'static> DeliveryLatency<R> {
-    pub(crate) fn boxed(
-        name: &'static str,
-        recorder: R,
-        writers: usize,
-        commits: usize,
-    ) -> Box<dyn System> {
+    pub(crate) fn boxed(name: &'static str, recorder: R, writers: usize, commits: usize) -> Box<dyn System> {
         Box::new(Self { name, recorder, writers, commits, supply: Supply::default() })
     }
 
@@ -230,7 +225,8 @@ impl<R: ApplicationRecorder + Clone + 'static> IdleSubscribers<R> {
         let position = self.recorder.max_notification_id().await?.unwrap_or(0);
         let subscribers: Vec<_> = (0..self.subscribers)
             .map(|_| {
-                let mut subscription = self.recorder.subscribe(position, [UNUSED_TOPIC]).poll_interval(TIMEOUT);
+                let mut subscription =
+                    self.recorder.subscribe(position, [UNUSED_TOPIC]).poll_interval(TIMEOUT);
                 tokio::spawn(async move { while let Ok(Some(_)) = subscription.next_page().await {} })
             })
             .collect();

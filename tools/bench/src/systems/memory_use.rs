@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     child::{Child, Job},
-    system::{BoxFuture, System, Sample},
+    system::{BoxFuture, Sample, System},
 };
 
 /// A job that runs in a new child process in each round and reports the MiB above idle.

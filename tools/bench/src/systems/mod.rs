@@ -5,13 +5,13 @@ pub(crate) mod bare_postgres;
 pub(crate) mod bare_sqlite;
 pub(crate) mod followers;
 pub(crate) mod hash_map;
+pub(crate) mod memory_use;
 pub(crate) mod peers;
 pub(crate) mod postgres_schema;
 pub(crate) mod processes;
 pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod recorder;
-pub(crate) mod memory_use;
 
 use uuid::Uuid;
 

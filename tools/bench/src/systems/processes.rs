@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     child::{Child, Job},
-    system::{BoxFuture, System, Sample},
+    system::{BoxFuture, Sample, System},
 };
 
 /// Processes that start each round on request.

@@ -22,7 +22,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::system::{BoxFuture, System, Latency, Sample};
+use crate::system::{BoxFuture, Latency, Sample, System};
 
 /// The datastore that a program opens.
 #[derive(Clone, Debug, Deserialize, Serialize)]

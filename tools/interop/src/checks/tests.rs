@@ -177,7 +177,10 @@ fn a_race_without_overlap_is_reported() {
             push(&mut log, turn % 3, "Credited", json!({ "note": format!("{side} {turn}") }));
         }
     }
-    assert_reported(&with_log(|recorded| *recorded = log.clone()), "was not written by both at the same time");
+    assert_reported(
+        &with_log(|recorded| *recorded = log.clone()),
+        "was not written by both at the same time",
+    );
 }
 
 #[test]

@@ -338,7 +338,8 @@ async fn follow(job: &Arc<Job>, control: watch::Receiver<Control>) -> Result<()>
         let (recorder, control) = (recorder.clone(), control.clone());
         tasks.spawn(async move {
             let position = AtomicI64::new(position);
-            let has_ended = || control.borrow().end.is_some_and(|end| position.load(Ordering::Relaxed) >= end);
+            let has_ended =
+                || control.borrow().end.is_some_and(|end| position.load(Ordering::Relaxed) >= end);
             while !has_ended() {
                 let read = match suffix.as_str() {
                     ".pages" => page(&recorder, &name, &position).await,
