@@ -61,7 +61,7 @@ struct Arguments {
     /// Also build other Rust libraries from the registry and measure them
     #[arg(long)]
     peers: bool,
-    /// Also measure appends and loads with 0, 1 million and 10 million stored events, each with random and with
+    /// Also measure appends and loads with 0, 1 million and 10 million stored events, with random and with
     /// time-ordered ids: takes twenty more minutes and 12 GB of disk
     #[arg(long)]
     growth: bool,

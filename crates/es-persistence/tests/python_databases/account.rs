@@ -4,8 +4,8 @@ use es_persistence::DomainEvent;
 
 use crate::bank::{Account, AccountEvent};
 
-/// Returns the account after one more event, or `None` if the event must not follow: an account is opened once, by
-/// its first event.
+/// Returns the account after one more event, or `None` if the event must not follow: an account is opened
+/// once, by its first event.
 pub(crate) fn apply(account: Option<Account>, event: DomainEvent<AccountEvent>) -> Option<Account> {
     let modified_on = event.timestamp;
     match (account, event.payload) {

@@ -1,4 +1,5 @@
-//! The experiments that the suites of SQLite and PostgreSQL share. A suite chooses systems, rounds and targets.
+//! The experiments that the suites of SQLite and PostgreSQL share. A suite chooses systems, rounds and
+//! targets.
 
 use anyhow::{Result, bail};
 use es_core::StoredEvent;
@@ -107,7 +108,7 @@ impl<'a, B: Backend> Suite<'a, B> {
             .await
     }
 
-    /// Measures work on the filled datastore. Peers store the events that they read, in datastores of their own.
+    /// Measures work on the filled datastore. Peers store the events that they read in their own datastores.
     async fn on_filled(
         &self,
         bench: &mut Bench,
