@@ -31,8 +31,8 @@ pub struct EventSubscription<R, T, E> {
 }
 
 impl<R: ApplicationRecorder + Clone, T: Transcoder + Clone> EventStore<R, T> {
-    /// Subscribes to the events of one type, [from the beginning](EventSubscription::after): first to recorded
-    /// and then to live ones.
+    /// Subscribes to the events of one type, [from the beginning](EventSubscription::after): first to
+    /// recorded and then to live ones.
     ///
     /// ```
     /// use es_core::{ApplicationRecorder, Event, EventStore, PersistenceError, Transcoder};
@@ -71,8 +71,8 @@ impl<R: ApplicationRecorder, T: Transcoder, E: Event> EventSubscription<R, T, E>
         self
     }
 
-    /// Returns the position after which to continue later: the id of the last returned notification, or a later
-    /// one if only events of other types follow it.
+    /// Returns the position after which to continue later: the id of the last returned notification, or a
+    /// later one if only events of other types follow it.
     pub fn position(&self) -> i64 {
         self.position
     }

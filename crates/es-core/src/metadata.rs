@@ -21,7 +21,8 @@ const TRACEPARENT: &str = "traceparent";
 /// ```
 /// use es_core::{DomainEvent, Metadata, uuid::Uuid};
 ///
-/// let metadata = Metadata::new().with_correlation_id(Uuid::now_v7()).with_actor("alice").with("shop", "north");
+/// let metadata = Metadata::new().with_correlation_id(Uuid::now_v7()).with_actor("alice");
+/// let metadata = metadata.with("shop", "north");
 /// assert_eq!(metadata.actor(), Some("alice"));
 /// assert_eq!(metadata.get("shop"), Some("north"));
 /// let event = DomainEvent::new(Uuid::now_v7(), 1, "a payload").with_metadata(metadata);

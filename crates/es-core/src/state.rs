@@ -19,8 +19,8 @@ pub(crate) const METADATA: &str = "_metadata_";
 
 /// Reads the state of a stored event.
 ///
-/// It takes the common attributes (timestamp, class version and metadata) out of the flat object, and passes the
-/// others to the event's own type, in one pass and without an intermediate tree.
+/// It takes the common attributes (timestamp, class version and metadata) out of the flat object, and passes
+/// the others to the event's own type, in one pass and without an intermediate tree.
 #[derive(Debug)]
 pub struct StateReader<'a, T> {
     bytes: &'a [u8],

@@ -73,8 +73,8 @@ impl<R: AggregateRecorder, T: Transcoder> EventStore<R, T> {
     ///
     /// # Errors
     /// [`is_conflict`](PersistenceError::is_conflict) if the aggregate is in another state than expected:
-    /// later, so that a version is taken, or earlier, so that a gap would be left. With [`Expected::Any`] such an
-    /// append is repeated instead, as often as other writers are faster. Any error of mapping and
+    /// later, so that a version is taken, or earlier, so that a gap would be left. With [`Expected::Any`]
+    /// such an append is repeated instead, as often as other writers are faster. Any error of mapping and
     /// recording. Nothing is recorded then, unless
     /// [`is_outcome_unknown`](PersistenceError::is_outcome_unknown).
     ///

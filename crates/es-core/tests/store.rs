@@ -1,6 +1,6 @@
 //! An event store over recorders in memory.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "these are tests")]
+#![expect(clippy::expect_used, reason = "these are tests")]
 
 mod support;
 

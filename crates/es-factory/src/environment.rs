@@ -15,7 +15,7 @@ use crate::database_url;
 ///
 /// | variable | default | meaning |
 /// |---|---|---|
-/// | `DATABASE_URL` | | `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/DBNAME?sslmode=…`: sets module and database where the following variables do not |
+/// | `DATABASE_URL` | | `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/DBNAME`, see below |
 /// | `SQLITE_DBNAME` | required | path, `:memory:`, or a `file:` URI |
 /// | `SQLITE_LOCK_TIMEOUT` | 5 | seconds to wait for a lock of another process |
 /// | `POSTGRES_DBNAME`, `POSTGRES_USER`, `POSTGRES_PASSWORD` | required | |
@@ -34,6 +34,9 @@ use crate::database_url;
 /// | `POSTGRES_SSLMODE`, `POSTGRES_SSLROOTCERT` | `prefer` | as libpq's `sslmode` and `sslrootcert` |
 /// | `POSTGRES_ORDERING` | `serialized` | or `parallel`, if all readers use this library |
 /// | `POSTGRES_NOTIFY` | no | notify other processes of commits; enable it for subscriptions in Python |
+///
+/// `DATABASE_URL` sets the module and the database where the other variables do not. For PostgreSQL it may have
+/// the parameters `sslmode` and `sslrootcert`.
 ///
 /// Timeouts that the server enforces are at most 2147483 s, others 4294967295 s; a larger value is an error.
 ///
