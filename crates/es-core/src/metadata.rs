@@ -12,8 +12,8 @@ const TRACEPARENT: &str = "traceparent";
 /// The metadata of an event: names and texts that describe where it comes from.
 ///
 /// They are stored in the event's state, as one object under the reserved attribute `_metadata_`, and so are
-/// compressed and encrypted with it. Without metadata the state has no such attribute, and its bytes are those
-/// of the Python library, which ignores the attribute when it reads one.
+/// compressed and encrypted with it. Without metadata the state has no such attribute, and its bytes are
+/// those of the Python library, which ignores the attribute when it reads one.
 ///
 /// Four names have a meaning; all others are the program's own. `Debug` shows the names only, since the texts
 /// may be personal data.

@@ -35,8 +35,8 @@ use crate::database_url;
 /// | `POSTGRES_ORDERING` | `serialized` | or `parallel`, if all readers use this library |
 /// | `POSTGRES_NOTIFY` | no | notify other processes of commits; enable it for subscriptions in Python |
 ///
-/// `DATABASE_URL` sets the module and the database where the other variables do not. For PostgreSQL it may have
-/// the parameters `sslmode` and `sslrootcert`.
+/// `DATABASE_URL` sets the module and the database where the other variables do not. For PostgreSQL it may
+/// have the parameters `sslmode` and `sslrootcert`.
 ///
 /// Timeouts that the server enforces are at most 2147483 s, others 4294967295 s; a larger value is an error.
 ///

@@ -88,8 +88,8 @@ pub(crate) fn single(events: &EventsTable, ids: Ids) -> String {
 /// notification, `$8` expected position.
 ///
 /// It returns one row with the notification id if the event and the position were recorded. Otherwise it
-/// returns no row or fails, and the statement for a group then gives the reason. With that statement alone, an
-/// append took 1.36 times the time of two bare statements in a transaction, and with this one 0.96 times
+/// returns no row or fails, and the statement for a group then gives the reason. With that statement alone,
+/// an append took 1.36 times the time of two bare statements in a transaction, and with this one 0.96 times
 /// (`insert with tracking, 1 task`). The locks are those of [`tracking_ctes`].
 pub(crate) fn single_with_tracking(events: &EventsTable, tracking: &TrackingTable) -> String {
     let (events_table, tracking_table) = (events.name.quoted(), tracking.name.quoted());
