@@ -188,6 +188,10 @@ impl AggregateRecorder for TestRecorder {
     async fn insert_events(&self, events: Vec<StoredEvent>) -> Result<Vec<i64>, PersistenceError> {
         self.attempts.fetch_add(1, Ordering::SeqCst);
         self.writes.acquire().await.unwrap().forget();
+        // Another task can load the aggregate before this write, as with a recorder that waits.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            tokio::task::yield_now().await;
+        }
         let ids = self.inner.insert_events(events).await?;
         if self.loses_outcomes {
             return Err(PersistenceError::new(ErrorKind::OutcomeUnknown, "the connection was lost"));
