@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use es_core::{AggregateRecorder, Bytes, Conflict, EventRange, Recorder, StoredEvent, Topic, uuid::Uuid};
+use es_core::{
+    AggregateRecorder, Bytes, Conflict, ErrorKind, EventRange, Recorder, StoredEvent, Topic, uuid::Uuid,
+};
 
 use crate::{
     Fixture,
@@ -187,8 +189,25 @@ pub async fn a_duplicate_version_in_a_batch_is_refused(fixture: &impl Fixture<Re
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [1])).await;
-    insert_refused(&recorder, vec![event(id, 2), event(id, 3), event(id, 2)]).await;
+    let outcome = recorder.insert_events(vec![event(id, 2), event(id, 3), event(id, 2)]).await;
+    outcome.expect_err("inserting a version twice in a batch should fail");
     assert_eq!(select_all(&recorder, id).await, events(id, [1]));
+}
+
+/// A batch that contains a version twice is refused with a programming error, and not with a conflict: to
+/// load the aggregate again and retry would never end.
+pub async fn a_duplicate_version_in_a_batch_is_no_conflict(
+    fixture: &impl Fixture<Recorder: AggregateRecorder>,
+) {
+    let recorder = fixture.open().await;
+    let [one, other] = [Uuid::new_v4(), Uuid::new_v4()];
+    insert(&recorder, events(one, [1])).await;
+    let batch = vec![event(other, 2), event(one, 2), event(one, 3), event(one, 2)];
+    // That it is refused is a rule of its own.
+    let Err(error) = recorder.insert_events(batch).await else { return };
+    assert!(!error.is_conflict(), "a duplicate version in a batch is no conflict: {error}");
+    assert_eq!(error.kind(), ErrorKind::Programming, "a duplicate version is a programming error: {error}");
+    assert!(!error.is_transient(), "{error}");
 }
 
 /// A conflict names the aggregate and the version.

@@ -45,6 +45,7 @@ macro_rules! __rules {
         bounds_cover_the_bigint_range
         a_recorded_version_is_refused
         a_duplicate_version_in_a_batch_is_refused
+        a_duplicate_version_in_a_batch_is_no_conflict
         a_conflict_names_the_version
         a_refused_batch_records_nothing
         a_conflict_does_not_change_recorded_events

@@ -57,7 +57,7 @@ pub type HandlerError = Box<dyn Error + Send + Sync>;
 /// Consecutive notifications, to be handled in order.
 #[derive(Clone, Copy, Debug)]
 pub struct NotificationBatch<'a> {
-    /// The upstream application.
+    /// The name under which the position is recorded: the consumer's own.
     pub application_name: &'a str,
     /// The notifications.
     pub notifications: &'a [Notification],

@@ -1,6 +1,6 @@
 //! The error of all operations, with the kinds of the Python library (and of the Python DB API, PEP 249).
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, iter::successors, sync::Arc};
 
 use uuid::Uuid;
 
@@ -33,8 +33,15 @@ struct Inner {
     /// The event that the error is about.
     event: Option<String>,
     conflict: Option<Conflict>,
-    transient: bool,
-    source: Option<Arc<dyn Error + Send + Sync>>,
+    cause: Cause,
+}
+
+/// The cause of an error. It is the first source of a transient error, because `anyhow::Error` hides the
+/// error that it was made from when it is converted to a boxed error, but not its sources.
+#[derive(Clone, Default)]
+struct Cause {
+    is_transient: bool,
+    error: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 /// The kind of a [`PersistenceError`].
@@ -64,7 +71,7 @@ pub enum ErrorKind {
     /// An internal invariant of the datastore or of this library was violated: a bug.
     Internal,
     /// The program or its configuration is wrong: a missing table, an unregistered transcoding, a malformed
-    /// setting.
+    /// setting, the same version twice in one batch.
     Programming,
     /// The datastore, or this build of the library, does not support the operation.
     NotSupported,
@@ -90,7 +97,7 @@ pub enum Conflict {
     },
     /// A notification is already recorded as processed.
     Tracking {
-        /// The upstream application.
+        /// The name under which the position is recorded: the consumer's.
         application_name: String,
         /// The first notification of the refused tracking record.
         notification_id: i64,
@@ -105,8 +112,7 @@ impl PersistenceError {
             message: message.into(),
             event: None,
             conflict: None,
-            transient: false,
-            source: None,
+            cause: Cause::default(),
         }))
     }
 
@@ -143,7 +149,7 @@ impl PersistenceError {
     /// Sets the cause. The message must not repeat the message of the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.0.source = Some(Arc::from(source.into()));
+        self.0.cause.error = Some(Arc::from(source.into()));
         self
     }
 
@@ -167,10 +173,11 @@ impl PersistenceError {
         self
     }
 
-    /// Marks the failure as [transient](Self::is_transient).
+    /// Marks the failure as [transient](Self::is_transient). Its [`source`](Error::source) is then a note of
+    /// that, and the source of the note is the cause.
     #[must_use]
     pub fn transient(mut self) -> Self {
-        self.0.transient = true;
+        self.0.cause.is_transient = true;
         self
     }
 
@@ -205,7 +212,28 @@ impl PersistenceError {
     /// assert!(!PersistenceError::operational("the disk is full").is_transient());
     /// ```
     pub fn is_transient(&self) -> bool {
-        self.0.transient
+        self.0.cause.is_transient
+    }
+
+    /// Returns whether an error of any type is, or has as a source, a [transient](Self::is_transient)
+    /// `PersistenceError`. The first `PersistenceError` of the chain decides.
+    ///
+    /// ```
+    /// # use es_core::{HandlerError, PersistenceError};
+    /// #[derive(Debug, thiserror::Error)]
+    /// #[error("the order cannot be shipped")]
+    /// struct ShippingError(#[from] PersistenceError);
+    ///
+    /// let locked = PersistenceError::operational("the database is locked").transient();
+    /// let error = HandlerError::from(ShippingError::from(locked));
+    /// assert!(PersistenceError::is_transient_in(&*error));
+    /// ```
+    pub fn is_transient_in(error: &(dyn Error + 'static)) -> bool {
+        let is_transient = |error: &(dyn Error + 'static)| match error.downcast_ref::<Self>() {
+            Some(error) => Some(error.is_transient()),
+            None => error.downcast_ref::<Cause>().map(|cause| cause.is_transient),
+        };
+        successors(Some(error), |error| (*error).source()).find_map(is_transient).unwrap_or(false)
     }
 
     /// Returns whether it is unknown if the events were recorded. Read them back before a retry.
@@ -272,8 +300,8 @@ impl fmt::Display for Conflict {
             }
             Self::Tracking { application_name, notification_id } => write!(
                 f,
-                "notification {notification_id} of application {application_name:?} does not follow the \
-                 recorded tracking position"
+                "notification {notification_id} does not follow the recorded position of consumer \
+                 {application_name:?}"
             ),
         }
     }
@@ -295,7 +323,10 @@ impl fmt::Debug for PersistenceError {
         if let Some(conflict) = &self.0.conflict {
             debug.field("conflict", conflict);
         }
-        if let Some(source) = &self.0.source {
+        if self.0.cause.is_transient {
+            debug.field("transient", &true);
+        }
+        if let Some(source) = &self.0.cause.error {
             debug.field("source", source);
         }
         debug.finish()
@@ -304,6 +335,24 @@ impl fmt::Debug for PersistenceError {
 
 impl Error for PersistenceError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source.as_deref().map(|source| source as &(dyn Error + 'static))
+        if self.0.cause.is_transient { Some(&self.0.cause) } else { self.0.cause.source() }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the failure is transient")
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Cause").field(&self.error).finish()
+    }
+}
+
+impl Error for Cause {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.as_deref().map(|error| error as &(dyn Error + 'static))
     }
 }

@@ -108,7 +108,7 @@ pub use subscription::{Page, StopHandle, Subscription};
 /// The date and time library whose [`time::OffsetDateTime`] stamps events.
 pub use time;
 pub use topic::Topic;
-pub use tracking_ext::TrackingRecorderExt;
+pub use tracking_ext::{ConsumerLag, TrackingRecorderExt};
 /// The UUID library whose [`uuid::Uuid`] identifies originators.
 pub use uuid;
 

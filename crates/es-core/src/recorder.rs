@@ -35,7 +35,8 @@ pub trait AggregateRecorder: Recorder {
     ///
     /// # Errors
     /// [`Integrity`](crate::ErrorKind::Integrity) with the [`Conflict`](crate::Conflict) if an aggregate
-    /// already has an event with one of the versions; nothing is recorded then.
+    /// already has an event with one of the versions; [`Programming`](crate::ErrorKind::Programming) if the
+    /// batch itself has a version [twice](StoredEvent::verify_unique_versions). Nothing is recorded then.
     ///
     /// # Cancel safety
     /// Cancel safe: either all events are recorded or none.
@@ -104,7 +105,9 @@ pub trait ApplicationRecorder: AggregateRecorder {
     fn commit_signal(&self) -> &Signal;
 }
 
-/// Stores the positions up to which upstream notifications have been processed.
+/// Stores the positions up to which consumers have processed the notifications of their upstreams.
+///
+/// A position is recorded under a name of the consumer's own; see [`Tracking`].
 pub trait TrackingRecorder: Recorder {
     /// Records a position.
     ///
@@ -121,7 +124,7 @@ pub trait TrackingRecorder: Recorder {
         tracking: Tracking,
     ) -> impl Future<Output = Result<(), PersistenceError>> + Send;
 
-    /// Returns the position recorded for an upstream application.
+    /// Returns the position that is recorded under a name.
     ///
     /// # Errors
     /// If the datastore cannot be read.
@@ -133,7 +136,7 @@ pub trait TrackingRecorder: Recorder {
         application_name: &str,
     ) -> impl Future<Output = Result<Option<i64>, PersistenceError>> + Send;
 
-    /// Returns whether the recorded position of an upstream application is `notification_id` or higher.
+    /// Returns whether the position that is recorded under a name is `notification_id` or higher.
     ///
     /// # Errors
     /// If the datastore cannot be read.

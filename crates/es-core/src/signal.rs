@@ -28,8 +28,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// cost of a notification is proportional to the number of listeners of its keys: one atomic load without
 /// listeners, nothing for listeners of other keys.
 ///
-/// Cloning returns another handle on the same signal. A notification is a hint: the listener reads, and may
-/// find nothing. It is never lost: a notification between two waits ends the second one at once.
+/// Cloning returns another handle on the same signal, and only such handles are equal. A notification is a
+/// hint: the listener reads, and may find nothing. It is never lost: a notification between two waits ends
+/// the second one at once.
 ///
 /// ```
 /// use es_core::Signal;
@@ -71,6 +72,14 @@ pub struct Listener {
     waiter: Arc<Waiter>,
     keys: Vec<Box<str>>,
 }
+
+impl PartialEq for Signal {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Signal {}
 
 impl Signal {
     /// A signal without listeners.

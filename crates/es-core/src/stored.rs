@@ -1,6 +1,11 @@
 //! The records of recorders: events, notifications, tracking.
 
-use std::cmp::Ordering;
+use std::{
+    cmp::Ordering,
+    collections::HashSet,
+    fmt,
+    hash::{DefaultHasher, Hasher},
+};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -10,8 +15,8 @@ use crate::{Conflict, ErrorKind, EventContext, PersistenceError, Topic};
 /// An event as it is recorded: its context, and its state as bytes.
 ///
 /// Versions and notification ids are `i64`, the whole range of the databases' `bigint`. Cloning
-/// shares topic and state.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// shares topic and state. `Debug` shows the length and a short digest of the state, and not its bytes.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct StoredEvent {
     /// The aggregate that the event belongs to.
     pub originator_id: Uuid,
@@ -37,6 +42,45 @@ impl StoredEvent {
     pub fn conflict(&self) -> Conflict {
         Conflict::Version { originator_id: self.originator_id, originator_version: self.originator_version }
     }
+
+    /// Verifies that a batch has no version of an aggregate twice. Every recorder does so before it writes.
+    ///
+    /// # Errors
+    /// [`Programming`](crate::ErrorKind::Programming) for the first event whose version occurred before. It
+    /// is not a conflict with stored data: to load the aggregate again and retry does not help.
+    pub fn verify_unique_versions(events: &[Self]) -> Result<(), PersistenceError> {
+        let key = |event: &Self| (event.originator_id, event.originator_version);
+        // Versions of one aggregate in ascending order, the common case, need no set.
+        if events.is_sorted_by(|a, b| key(a) < key(b)) {
+            return Ok(());
+        }
+        let mut keys = HashSet::with_capacity(events.len());
+        let Some(event) = events.iter().find(|event| !keys.insert(key(event))) else { return Ok(()) };
+        let message = "the batch has two events of this version of the aggregate";
+        Err(PersistenceError::programming(message).with_event(&event.context()))
+    }
+}
+
+impl fmt::Debug for StoredEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredEvent")
+            .field("originator_id", &self.originator_id)
+            .field("originator_version", &self.originator_version)
+            .field("topic", &self.topic)
+            .field("state", &StateSummary(&self.state))
+            .finish()
+    }
+}
+
+/// The length of a state, and a digest to distinguish two states in a log.
+struct StateSummary<'a>(&'a [u8]);
+
+impl fmt::Debug for StateSummary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(self.0);
+        write!(f, "{} bytes #{:08x}", self.0.len(), hasher.finish() as u32)
+    }
 }
 
 /// A stored event with its position in the total order of an application's events.
@@ -48,7 +92,10 @@ pub struct Notification {
     pub event: StoredEvent,
 }
 
-/// A tracking record: the range of notifications of an upstream application that a consumer has processed.
+/// A tracking record: the range of notifications of an upstream that a consumer has processed.
+///
+/// The application name is its key: the name of the consumer, which no other consumer in the datastore has.
+/// The Python library uses the name of the upstream application, because it has one consumer for each.
 ///
 /// Recording it fails with a [conflict](Conflict::Tracking) if any of them is already processed: if the
 /// recorded position is not before the first. A record that [expects a position](Self::after) also fails
@@ -96,7 +143,7 @@ impl Tracking {
             name if name.contains('\0') => "has a NUL character",
             _ if first > notification_id => {
                 return Err(PersistenceError::data(format!(
-                    "notifications {first} to {notification_id} of application {application_name:?} are an empty range"
+                    "notifications {first} to {notification_id} for consumer {application_name:?} are an empty range"
                 )));
             }
             _ => return Ok(Self { application_name, first, notification_id, expected_position: None }),
@@ -124,7 +171,7 @@ impl Tracking {
     pub fn after(mut self, position: i64) -> Result<Self, PersistenceError> {
         if position >= self.first {
             return Err(PersistenceError::data(format!(
-                "notification {} of application {:?} does not come after position {position}",
+                "notification {} for consumer {:?} does not come after position {position}",
                 self.first, self.application_name
             )));
         }
@@ -166,14 +213,14 @@ impl Tracking {
     fn rolled_back(&self, expected: i64, recorded: Option<i64>) -> PersistenceError {
         let recorded = recorded.map_or_else(|| "none".to_owned(), |recorded| recorded.to_string());
         let message = format!(
-            "application {:?} was processed up to notification {expected}, but the recorded position is \
+            "consumer {:?} has processed up to notification {expected}, but the recorded position is \
              {recorded}: the tracking record was rolled back",
             self.application_name
         );
         PersistenceError::new(ErrorKind::RolledBack, message)
     }
 
-    /// Returns the name of the upstream application.
+    /// Returns the name under which the position is recorded.
     pub fn application_name(&self) -> &str {
         &self.application_name
     }

@@ -1,4 +1,4 @@
-//! Waiting for a position, and validating it.
+//! Positions of consumers: waiting for one, validating it, and its distance to the end of the log.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,31 @@ use crate::{ApplicationRecorder, ErrorKind, PersistenceError, TrackingRecorder, 
 /// The longest wait for a notification of the signal before the position is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Waiting for and validation of positions, for every recorder that tracks.
+/// The position of a consumer and the end of its upstream log; returned by
+/// [`consumer_lag`](TrackingRecorderExt::consumer_lag).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerLag {
+    /// The id up to which all notifications are processed; 0 before the first.
+    pub position: i64,
+    /// The highest notification id of the upstream; 0 if its log is empty.
+    pub head: i64,
+}
+
+impl ConsumerLag {
+    /// Returns the distance in ids from the position to the end of the log. It is an upper bound of the
+    /// notifications left, as ids have gaps and other topics count.
+    pub fn lag(&self) -> i64 {
+        self.head.saturating_sub(self.position).max(0)
+    }
+}
+
+/// Waiting for, validation and monitoring of positions, for every recorder that tracks.
 pub trait TrackingRecorderExt: TrackingRecorder {
-    /// Waits until the notification `notification_id` of an upstream application, or a later one, has
-    /// been processed, so that a writer can read the effects of its events.
+    /// Waits until a consumer has processed the notification `notification_id` of its upstream, or a later
+    /// one, so that a writer can read the effects of its events.
+    ///
+    /// `application_name` is the name under which the position is recorded: the consumer's.
     ///
     /// A commit of the same process that records the position ends the wait at once; positions that other
     /// processes record are found at the recorder's poll interval.
@@ -21,7 +42,7 @@ pub trait TrackingRecorderExt: TrackingRecorder {
     /// # async fn example<R: TrackingRecorder>(balances: &R, ids: &[i64]) -> Result<(), PersistenceError> {
     /// // `ids` was returned by putting the events.
     /// if let Some(id) = ids.last() {
-    ///     balances.wait("bank", *id, Duration::from_secs(2)).await?;
+    ///     balances.wait("balances", *id, Duration::from_secs(2)).await?;
     /// }
     /// # Ok(())
     /// # }
@@ -57,7 +78,7 @@ pub trait TrackingRecorderExt: TrackingRecorder {
         }
     }
 
-    /// Returns the position of an upstream application, after validating it against the upstream log.
+    /// Returns the position of a consumer, after validating it against the upstream log.
     ///
     /// After a failover to a server that has lost acknowledged events, or after the restore of a backup,
     /// ids are assigned again. A consumer that continues from its position would skip the new events with
@@ -78,8 +99,42 @@ pub trait TrackingRecorderExt: TrackingRecorder {
             let position = self.max_tracking_id(application_name).await?;
             let Some(recorded) = position else { return Ok(None) };
             verify_end(recorded, upstream.max_notification_id().await?)
-                .map_err(|error| error.with_context(format_args!("application {application_name:?}")))?;
+                .map_err(|error| error.with_context(format_args!("consumer {application_name:?}")))?;
             Ok(position)
+        }
+    }
+
+    /// Returns the position of a consumer and the end of its upstream log, as recorded: also if no processor
+    /// runs, or it runs in another process.
+    ///
+    /// ```
+    /// # use es_core::{ApplicationRecorder, PersistenceError, TrackingRecorder, TrackingRecorderExt};
+    /// # async fn example<B, R>(bank: B, balances: R) -> Result<(), PersistenceError>
+    /// # where
+    /// #     B: ApplicationRecorder,
+    /// #     R: TrackingRecorder,
+    /// # {
+    /// let lag = balances.consumer_lag("balances", &bank).await?;
+    /// println!("at {} of {}: {} behind", lag.position, lag.head, lag.lag());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Any error of reading.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    fn consumer_lag<R: ApplicationRecorder>(
+        &self,
+        application_name: &str,
+        upstream: &R,
+    ) -> impl Future<Output = Result<ConsumerLag, PersistenceError>> + Send {
+        async move {
+            // First the position: it does not pass the head that is read after it.
+            let position = self.max_tracking_id(application_name).await?.unwrap_or(0);
+            let head = upstream.max_notification_id().await?.unwrap_or(0);
+            Ok(ConsumerLag { position, head })
         }
     }
 }
@@ -88,8 +143,7 @@ impl<R: TrackingRecorder + ?Sized> TrackingRecorderExt for R {}
 
 fn timed_out(application_name: &str, notification_id: i64, timeout: Duration) -> PersistenceError {
     let message = format!(
-        "notification {notification_id} of application {application_name:?} was not processed within \
-         {timeout:?}"
+        "notification {notification_id} was not processed by consumer {application_name:?} within {timeout:?}"
     );
     PersistenceError::new(ErrorKind::TimedOut, message).transient()
 }

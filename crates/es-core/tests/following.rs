@@ -183,7 +183,7 @@ fn waiting_ends_with_its_time_and_with_the_recorder() {
     let recorder = PopoTrackingRecorder::new();
     let error = recorder.wait("bank", 2, Duration::ZERO).now_or_never().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
-    assert_eq!(error.to_string(), "notification 2 of application \"bank\" was not processed within 0ns");
+    assert_eq!(error.to_string(), "notification 2 was not processed by consumer \"bank\" within 0ns");
     let mut wait = pin!(recorder.wait("bank", 2, Duration::from_secs(3600)));
     assert!(wait.as_mut().now_or_never().is_none());
     recorder.close().now_or_never().unwrap().unwrap();

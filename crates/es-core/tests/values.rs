@@ -72,7 +72,7 @@ fn a_position_accounts_for_notifications_from_the_first_on() {
     assert_eq!(Tracking::new("upstream", 7).unwrap().first_notification_id(), 7);
     let error = Tracking::spanning("upstream", 8, 7).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
-    assert_eq!(error.to_string(), "notifications 8 to 7 of application \"upstream\" are an empty range");
+    assert_eq!(error.to_string(), "notifications 8 to 7 for consumer \"upstream\" are an empty range");
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_conflict_is_an_integrity_error_that_names_the_version() {
     let position = Conflict::Tracking { application_name: "up".to_owned(), notification_id: 7 };
     for (conflict, named) in [
         (version, "version -5 of originator ffffffff-ffff-ffff-ffff-ffffffffffff"),
-        (position, "notification 7 of application \"up\""),
+        (position, "notification 7 does not follow the recorded position of consumer \"up\""),
     ] {
         let error = PersistenceError::from(conflict.clone());
         assert_eq!(error.kind(), ErrorKind::Integrity);
@@ -198,11 +198,14 @@ fn an_error_keeps_its_cause_apart_from_its_message() {
     let cause = std::io::Error::other("the disk is full");
     let error = PersistenceError::operational("recording failed").with_source(cause).transient();
     assert_eq!(error.to_string(), "recording failed");
-    assert_eq!(error.source().unwrap().to_string(), "the disk is full");
+    let note = error.source().unwrap();
+    assert_eq!(note.to_string(), "the failure is transient");
+    assert_eq!(note.source().unwrap().to_string(), "the disk is full");
     assert!(error.is_transient());
 
-    let clone = error.clone();
-    assert_eq!(clone.source().unwrap().to_string(), "the disk is full");
+    let permanent = PersistenceError::operational("recording failed").with_source(error);
+    assert!(!permanent.is_transient());
+    assert_eq!(permanent.clone().source().unwrap().to_string(), "recording failed");
 }
 
 #[test]
@@ -236,4 +239,39 @@ proptest! {
         prop_assert_eq!(all.clone().stop(stop).contains(id), id <= stop);
         prop_assert_eq!(all.start(start).stop(stop).contains(id), (start..=stop).contains(&id));
     }
+}
+
+/// `Debug` of stored events and of all that contain them printed whole states: personal data, and megabytes
+/// in a log.
+#[test]
+fn debug_shows_the_length_and_a_digest_of_a_state_only() {
+    let state = |byte: u8| StoredEvent { state: Bytes::from(vec![byte; 1_000_000]), ..event(7) };
+    let shown = format!("{:?}", state(b'a'));
+    assert!(shown.contains("1000000 bytes #") && shown.len() < 300, "{shown}");
+    assert!(!shown.contains("aaa"), "{shown}");
+    assert_eq!(shown, format!("{:?}", state(b'a')), "equal states have equal digests");
+    assert_ne!(shown, format!("{:?}", state(b'b')), "different states have different digests");
+
+    let notification = Notification { id: 3, event: state(b'a') };
+    let batch = NotificationBatch {
+        application_name: "balances",
+        notifications: std::slice::from_ref(&notification),
+        position: 3,
+        expected_position: None,
+    };
+    for shown in [format!("{notification:?}"), format!("{batch:#?}")] {
+        assert!(shown.contains("1000000 bytes #") && shown.len() < 600 && !shown.contains("aaa"), "{shown}");
+    }
+}
+
+/// A batch that has a version twice was reported as a conflict with stored data.
+#[test]
+fn a_version_twice_in_a_batch_is_a_programming_error() {
+    StoredEvent::verify_unique_versions(&[]).unwrap();
+    StoredEvent::verify_unique_versions(&[event(2), event(1), event(3)]).unwrap();
+    let other = StoredEvent { originator_id: Uuid::max(), ..event(1) };
+    StoredEvent::verify_unique_versions(&[event(1), other.clone(), event(2)]).unwrap();
+    let error = StoredEvent::verify_unique_versions(&[event(1), other, event(2), event(1)]).unwrap_err();
+    assert_eq!((error.kind(), error.is_conflict()), (ErrorKind::Programming, false));
+    assert!(error.to_string().contains("version 1 of originator"), "{error}");
 }

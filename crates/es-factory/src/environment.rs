@@ -93,6 +93,11 @@ impl Environment {
         &self.application_name
     }
 
+    /// The names of all variables.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.keys().map(String::as_str)
+    }
+
     /// The value of a setting, the application's own before the common one; an empty value counts as
     /// not set.
     pub fn get(&self, key: &str) -> Option<&str> {
@@ -192,14 +197,14 @@ impl Environment {
 
     /// The variable that defines a setting: its full name and its value.
     fn entry(&self, key: &str) -> Option<(String, &str)> {
-        self.names(key).find_map(|name| {
+        self.candidates(key).find_map(|name| {
             let value = self.variables.get(&name)?;
             Some((name, value.as_str()))
         })
     }
 
     /// The names that a setting is looked up by, in order.
-    fn names<'a>(&'a self, key: &'a str) -> impl Iterator<Item = String> + 'a {
+    fn candidates<'a>(&'a self, key: &'a str) -> impl Iterator<Item = String> + 'a {
         let own = (!self.application_name.is_empty())
             .then(|| format!("{}_{key}", self.application_name.to_uppercase()));
         own.into_iter().chain([key.to_owned()])
@@ -207,7 +212,7 @@ impl Environment {
 
     /// The names that a setting is looked up by, for an error.
     fn named(&self, key: &str) -> String {
-        self.names(key).collect::<Vec<_>>().join(" or ")
+        self.candidates(key).collect::<Vec<_>>().join(" or ")
     }
 }
 

@@ -11,7 +11,7 @@ use es_core::{
 };
 use es_transcode::JsonTranscoder;
 
-use crate::{Backend, Environment, Registry};
+use crate::{Backend, Environment, Registry, typos};
 
 /// The purpose of the table of snapshots.
 const SNAPSHOTS: &str = "snapshots";
@@ -267,6 +267,7 @@ impl FactoryBuilder {
             .with_database_url()?;
         require_uuid_ids(&environment)?;
         warn_of_ignored(&environment);
+        typos::warn_of_typos(&environment);
         let backend = self.registry.backend(&environment)?;
         let factory = InfrastructureFactory {
             environment,

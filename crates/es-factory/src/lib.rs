@@ -6,7 +6,7 @@
 //!
 //! | variable | default | meaning |
 //! |---|---|---|
-//! | `PERSISTENCE_MODULE`, else `INFRASTRUCTURE_FACTORY` | `popo` | the backend |
+//! | `PERSISTENCE_MODULE`, else `INFRASTRUCTURE_FACTORY` | `popo`, with a warning | the backend |
 //! | `COMPRESSOR_TOPIC` | none | the compressor |
 //! | `CIPHER_TOPIC`, `CIPHER_KEY` | none | the cipher; a key alone means AES |
 //! | `IS_SNAPSHOTTING_ENABLED` | no | enables the [snapshot store](InfrastructureFactory::snapshot_store) |
@@ -21,6 +21,9 @@
 //!
 //! [`Environment`] lists the variables of the backends. Every name is looked up with the application's
 //! name first: for the application `Bank`, `BANK_CIPHER_KEY` before `CIPHER_KEY`.
+//!
+//! A factory logs a warning (`tracing`) if no backend is set, since events in memory do not survive the
+//! process, and for each variable whose name is like one of these, such as `PERSISTANCE_MODULE`.
 //!
 //! # Example
 //! ```
@@ -48,6 +51,7 @@ mod postgres;
 mod registry;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod typos;
 
 pub use backend::Backend;
 pub use environment::Environment;

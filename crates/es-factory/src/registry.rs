@@ -93,7 +93,14 @@ impl Registry {
         const KEYS: [&str; 2] = ["PERSISTENCE_MODULE", "INFRASTRUCTURE_FACTORY"];
         let chosen = KEYS.into_iter().find_map(|key| Some((key, environment.get(key)?)));
         let (key, name) = chosen.unwrap_or((KEYS[0], "popo"));
-        self.backends.construct(key, name, environment)
+        let backend = self.backends.construct(key, name, environment)?;
+        if chosen.is_none() {
+            tracing::warn!(
+                setting = KEYS[0],
+                "no datastore is set: events are kept in memory and end with the process"
+            );
+        }
+        Ok(backend)
     }
 
     pub(crate) fn cipher(
@@ -221,7 +228,7 @@ impl<P: ?Sized> Names<P> {
         match self.entries.get(name) {
             Some(Entry::Available(construct)) => construct(environment),
             Some(Entry::Lacking(feature)) => Err(PersistenceError::not_supported(format!(
-                "{} {name:?} is not compiled in: enable the feature `{feature}`",
+                "{} {name:?} is not compiled in: enable the feature `{feature}` of es-persistence or es-factory",
                 self.sort
             ))),
             None => Err(environment.unreadable(key, name, &self.expected())),

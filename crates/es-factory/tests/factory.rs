@@ -362,6 +362,41 @@ impl tracing::Subscriber for Warnings {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
+/// Returns the warnings when a factory is built.
+fn warnings(variables: &[(&str, &str)]) -> Vec<String> {
+    let warnings = Warnings::default();
+    let _subscribed = tracing::subscriber::set_default(warnings.clone());
+    build(variables).unwrap();
+    let told = warnings.0.lock().unwrap();
+    told.clone()
+}
+
+/// A program without `PERSISTENCE_MODULE`, or with a mistyped name of it, kept its events in memory without a
+/// warning, and lost them when it ended.
+#[test]
+fn events_in_memory_and_mistyped_variables_are_warned_of() {
+    let told = warnings(&[]);
+    assert!(told.len() == 1 && told[0].contains("end with the process"), "{told:?}");
+    for (variable, setting) in [
+        ("PERSISTANCE_MODULE", "PERSISTENCE_MODULE"),
+        ("BANK_PERSISTENCE_MODUEL", "PERSISTENCE_MODULE"),
+        ("persistence_module", "PERSISTENCE_MODULE"),
+        ("POSTGRES_HOSTS", "POSTGRES_HOST"),
+        ("BANK_CIPER_KEY", "CIPHER_KEY"),
+    ] {
+        let told = warnings(&[("PERSISTENCE_MODULE", "popo"), (variable, "a secret")]);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(variable) && told[0].contains(&format!("{setting:?}")), "{told:?}");
+        assert!(!told[0].contains("a secret"), "{told:?}");
+    }
+    // Settings, those of another application, and what is not alike.
+    for variable in ["POSTGRES_PORT", "SHOP_PERSISTENCE_MODULE", "PATH", "POSTGRES_DB"] {
+        let value = if variable == "POSTGRES_PORT" { "5432" } else { "x" };
+        let told = warnings(&[("PERSISTENCE_MODULE", "popo"), (variable, value)]);
+        assert!(told.is_empty(), "{variable}: {told:?}");
+    }
+}
+
 /// Regression test: two settings of the Python library were ignored without a warning.
 #[test]
 fn settings_without_effect_are_warned_of() {
@@ -369,14 +404,8 @@ fn settings_without_effect_are_warned_of() {
         ("SINGLE_ROW_TRACKING", "one row for each application"),
         ("BANK_POSTGRES_GET_PASSWORD_TOPIC", "password_provider"),
     ] {
-        let warnings = Warnings::default();
-        let _subscribed = tracing::subscriber::set_default(warnings.clone());
-        InfrastructureFactory::builder("Bank").environment([(name, "x")]).build().unwrap();
-        let reported = warnings.0.lock().unwrap().clone();
-        assert_eq!(reported.len(), 1, "{reported:?}");
-        assert!(
-            reported[0].contains(name.trim_start_matches("BANK_")) && reported[0].contains(instead),
-            "{reported:?}"
-        );
+        let told = warnings(&[("PERSISTENCE_MODULE", "popo"), (name, "x")]);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(name.trim_start_matches("BANK_")) && told[0].contains(instead), "{told:?}");
     }
 }

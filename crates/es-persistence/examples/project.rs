@@ -67,17 +67,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let bank = datastore.application_recorder().await?;
     let store = EventStore::new(bank.clone(), Mapper::new(JsonTranscoder::new()));
 
-    // The projection follows the bank, in the same file here; its position is recorded in that file too.
+    // The projection follows the bank, in the same file here. Its position is recorded in that file too,
+    // under its own name. To rebuild it, give it a new name and a new table.
     let positions = datastore.tracking_recorder().await?;
     let projector = positions.projector(Balances(Mapper::new(JsonTranscoder::new()))).await?;
-    let mut processor = Processor::with_consumer("bank", bank.clone(), projector)
+    let mut processor = Processor::with_consumer("balances", bank.clone(), projector)
         .topics(AccountEvent::TOPICS.iter().cloned());
     let progress = processor.progress();
     let processing = tokio::spawn(async move { processor.run().await });
 
     let last = credit_three_accounts(&store).await?;
     // Read your writes: the table contains them when the position is recorded.
-    positions.wait("bank", last, Duration::from_secs(10)).await?;
+    positions.wait("balances", last, Duration::from_secs(10)).await?;
     println!("processed up to notification {}; the largest balances:", progress.position());
     for (owner, cents) in largest_balances(&file)? {
         println!("  {owner:<8} {:>6}.{:02}", cents / 100, cents % 100);

@@ -89,7 +89,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     follow(&bank, &statements, usize::MAX).await?;
     println!("   and if it tried the last one again:");
     let last = bank.recorder().max_notification_id().await?.unwrap_or_default();
-    match statements.batch().commit_with_tracking(Tracking::new("bank", last)?).await {
+    match statements.batch().commit_with_tracking(Tracking::new("statements", last)?).await {
         Err(error) if error.is_conflict() => println!("   refused: {error}"),
         other => return Err(format!("a conflict was expected, not {other:?}").into()),
     }
@@ -135,7 +135,7 @@ async fn show_stored_bytes(bank: &Store, account: Uuid) -> Result<(), Persistenc
 
 /// Processes the bank's notifications after the recorded position, at most `limit` of them.
 async fn follow(bank: &Store, statements: &Store, limit: usize) -> Result<(), PersistenceError> {
-    let position = statements.recorder().max_tracking_id("bank").await?;
+    let position = statements.recorder().max_tracking_id("statements").await?;
     let position = position.unwrap_or(0);
     println!("   recorded position: {position}");
     let selection = NotificationSelection::new(limit).after(position);
@@ -156,7 +156,11 @@ async fn process(
     println!("   notification {}: {text}", notification.id);
     let line =
         DomainEvent::new(statement_of(event.originator_id), event.originator_version, LineWritten { text });
-    statements.batch().with(&[line])?.commit_with_tracking(Tracking::new("bank", notification.id)?).await?;
+    statements
+        .batch()
+        .with(&[line])?
+        .commit_with_tracking(Tracking::new("statements", notification.id)?)
+        .await?;
     Ok(())
 }
 

@@ -47,6 +47,7 @@ impl Datastore {
         effect: impl FnOnce(),
     ) -> Result<Range<i64>, PersistenceError> {
         let ids = self.write(|contents| {
+            StoredEvent::verify_unique_versions(&events)?;
             if let Some(tracking) = &tracking {
                 tracking.validate(contents.positions.get(tracking.application_name()).copied())?;
             }

@@ -12,6 +12,7 @@ use crate::{
         PostgresTrackingRecorder, Store,
     },
     resources::Resources,
+    runtime,
     schema::{self, TableName, TableSpec},
 };
 
@@ -34,11 +35,14 @@ impl PostgresOptions {
     ///
     /// # Errors
     /// [`Operational`](es_core::ErrorKind::Operational) if no host can be reached, or none of several accepts
-    /// writes; [`Programming`](es_core::ErrorKind::Programming) for invalid options.
+    /// writes; [`Programming`](es_core::ErrorKind::Programming) for invalid options;
+    /// [`Interface`](es_core::ErrorKind::Interface) outside of a tokio runtime, or in one without timers or
+    /// input/output.
     ///
     /// # Cancel safety
     /// Cancel safe: the connection is closed.
     pub async fn open(self) -> Result<PostgresDatastore, PersistenceError> {
+        runtime::verify_drivers()?;
         self.check()?;
         let database = Arc::new(Database::open(self).await?);
         Ok(PostgresDatastore(Arc::new(Resources::new(database))))
@@ -123,14 +127,13 @@ impl PostgresDatastore {
     /// [`Interface`](es_core::ErrorKind::Interface) error. Closing again succeeds.
     ///
     /// # Errors
-    /// None at present.
+    /// [`Interface`](es_core::ErrorKind::Interface) outside of a tokio runtime.
     ///
     /// # Cancel safety
     /// If the future is dropped, the recorders are closed and accepted writes finish; the connections are
     /// closed when the last handle is dropped, or by closing again.
     pub async fn close(&self) -> Result<(), PersistenceError> {
-        self.0.close().await;
-        Ok(())
+        self.0.close().await
     }
 
     fn table(

@@ -1,6 +1,6 @@
 //! Errors of the driver and the server as [`PersistenceError`].
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, iter::successors};
 
 use deadpool::managed::{PoolError, TimeoutType};
 use es_core::{ErrorKind, PersistenceError};
@@ -122,8 +122,8 @@ pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
 
 /// Returns whether the server itself has refused the connection, with an error.
 pub(crate) fn is_from_server(error: &PersistenceError) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<DriverError>());
-    cause.is_some_and(|DriverError(cause)| cause.as_database_error().is_some())
+    let mut causes = successors(error.source(), |cause| (*cause).source());
+    causes.any(|cause| matches!(cause.downcast_ref(), Some(ConnectError::Refused)))
 }
 
 /// Returns whether the server accepts no writes.
@@ -161,7 +161,29 @@ pub(crate) fn from_connecting(server: &str, error: sqlx::Error) -> PersistenceEr
         sqlx::Error::Tls(_) if !cfg!(feature = "tls") => ErrorKind::NotSupported,
         _ => ErrorKind::Operational,
     };
-    failure(kind, format!("cannot connect to PostgreSQL at {server}"), error)
+    let is_transient = is_transient(&error);
+    let source = match &error {
+        sqlx::Error::Database(_) => ConnectError::Refused,
+        _ => ConnectError::Failed,
+    };
+    let error = DriverError(error);
+    let reason = match &error.0 {
+        sqlx::Error::Io(cause) => cause.to_string(),
+        sqlx::Error::Tls(cause) | sqlx::Error::Configuration(cause) => format!("{error}: {cause}"),
+        _ => error.to_string(),
+    };
+    let message = format!("cannot connect to PostgreSQL at {server}: {reason}");
+    let failed = PersistenceError::new(kind, message).with_source(source);
+    if is_transient { failed.transient() } else { failed }
+}
+
+/// The source of the error of a connection, whose message has the reason.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("the server refused the session")]
+    Refused,
+    #[error("no session was established")]
+    Failed,
 }
 
 fn failure(kind: ErrorKind, message: String, error: sqlx::Error) -> PersistenceError {

@@ -149,6 +149,7 @@ mod projection;
 mod read;
 mod recorder;
 mod resources;
+mod runtime;
 mod schema;
 mod task_permit;
 mod write;

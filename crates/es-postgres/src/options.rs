@@ -429,7 +429,7 @@ impl PostgresOptions {
         let required = matches!(mode, PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
         if required && !cfg!(feature = "tls") {
             return Err(PersistenceError::not_supported(format!(
-                "sslmode {name:?} needs the feature `tls` of es-postgres, which is not compiled in"
+                "sslmode {name:?} needs the feature `tls` of es-persistence or es-postgres, which is not compiled in"
             )));
         }
         self.tls.mode = Some(mode);

@@ -6,7 +6,6 @@ use es_core::{
     AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
     PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder,
 };
-use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::{
@@ -16,6 +15,7 @@ use crate::{
     options::NotificationOrdering,
     read::{gap_fence, select},
     resources::Resources,
+    runtime,
     schema::{CatalogState, TableName, TableSpec, rows::Topics},
     write::{AppenderCache, Committer, Queue},
 };
@@ -53,8 +53,7 @@ macro_rules! recorder {
     ($($name:ident),+) => {$(
         impl Recorder for $name {
             async fn close(&self) -> Result<(), PersistenceError> {
-                self.0.resources.close().await;
-                Ok(())
+                self.0.resources.close().await
             }
         }
     )+};
@@ -159,7 +158,7 @@ impl Store {
     ) -> Result<Self, PersistenceError> {
         let database = Arc::clone(&resources.database);
         // A signal that a caller keeps does not keep the connections open; a task that polls does.
-        let (listener, runtime) = (Arc::downgrade(&resources.listener), Handle::current());
+        let (listener, runtime) = (Arc::downgrade(&resources.listener), runtime::current()?);
         let signals = Arc::new(resources.listener.tables.signals(&tables, move |permit| {
             if let Some(listener) = listener.upgrade() {
                 runtime.spawn(follow::poll(listener, permit));

@@ -7,7 +7,7 @@ use es_core::PersistenceError;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 
-use crate::{connection::Database, error, follow::Listener, write::Queue};
+use crate::{connection::Database, error, follow::Listener, runtime, write::Queue};
 
 #[derive(Debug)]
 pub(crate) struct Resources {
@@ -45,7 +45,11 @@ impl Resources {
     }
 
     /// Waits for accepted writes, then closes the connections.
-    pub(crate) async fn close(&self) {
+    ///
+    /// # Errors
+    /// Outside of a tokio runtime.
+    pub(crate) async fn close(&self) -> Result<(), PersistenceError> {
+        runtime::current()?;
         // First, so that subscriptions end in order, and not with the error of a closed recorder.
         self.listener.tables.close();
         let queues: Vec<_> = {
@@ -56,5 +60,6 @@ impl Resources {
         join_all(queues.iter().map(|queue| queue.close())).await;
         self.listener.tables.wait_sent().await;
         self.database.connections.close().await;
+        Ok(())
     }
 }

@@ -222,6 +222,27 @@ async fn errors_repeat_nothing_and_show_no_row() {
     }
 }
 
+/// The text of a refused connection did not have the reason, which only its source had.
+#[tokio::test]
+async fn the_error_of_a_connection_has_its_reason() {
+    let server = common::Server::from_environment();
+    let password = server.options().password("wrong").open().await.unwrap_err();
+    let user = server.options().user("no_such_user").password("wrong").open().await.unwrap_err();
+    let unknown = PostgresOptions::new("no_such_database").host(&server.host).port(server.port);
+    let database = unknown.user(&server.user).password(&server.password).open().await.unwrap_err();
+    let unreachable = PostgresOptions::new("events").host("127.0.0.1").port(1).open().await.unwrap_err();
+    for (error, words) in [
+        (&password, ["28P01", "password authentication failed"]),
+        (&user, ["28P01", "no_such_user"]),
+        (&database, ["3D000", "no_such_database"]),
+        (&unreachable, ["127.0.0.1:1", "refused"]),
+    ] {
+        let text = error.to_string();
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+        assert!(error.is_transient() == (words[1] == "refused"), "{error:?}");
+    }
+}
+
 // Connections.
 
 #[tokio::test]

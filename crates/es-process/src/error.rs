@@ -10,26 +10,25 @@ use es_core::{HandlerError, Notification, PersistenceError};
 pub enum ProcessorError {
     /// A notification could not be handled, and was not parked.
     #[error(
-        "notification {} of application {application_name:?} could not be handled (event {:?}, version {} of \
-         originator {})",
+        "consumer {consumer_name:?} could not handle notification {} (event {:?}, version {} of originator {})",
         notification.id,
         notification.event.topic.as_str(),
         notification.event.originator_version,
         notification.event.originator_id
     )]
     Handler {
-        /// The upstream application.
-        application_name: String,
+        /// The name of the consumer.
+        consumer_name: String,
         /// The notification. It is not processed; those before it are.
         notification: Box<Notification>,
         /// The handler's error.
         source: HandlerError,
     },
     /// The upstream could not be read, or the consumer could not record.
-    #[error("processing the notifications of application {application_name:?} failed")]
+    #[error("consumer {consumer_name:?} could not process its notifications")]
     Persistence {
-        /// The upstream application.
-        application_name: String,
+        /// The name of the consumer.
+        consumer_name: String,
         /// The failure.
         source: PersistenceError,
     },

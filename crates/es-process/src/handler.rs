@@ -16,16 +16,38 @@ const EVENTS_PER_COMMIT: usize = 10_000;
 
 /// Converts a notification to new events.
 ///
-/// Implemented by every `FnMut(Notification) -> impl Future<Output = Result<Vec<StoredEvent>, E>>`, `async`
-/// closures included. Implement it for a type of your own to [park](Self::park) notifications.
+/// Implemented by every `FnMut(Notification) -> impl Future<Output = Result<Vec<StoredEvent>, E>>`:
+/// functions, and `async` closures that do not change what they capture. A closure that does returns an
+/// `async` block, and changes its state before it:
+///
+/// ```
+/// use es_core::{Notification, PersistenceError};
+/// # use es_popo::PopoProcessRecorder;
+/// # use es_process::Processor;
+/// # let (bank, audit) = (PopoProcessRecorder::new(), PopoProcessRecorder::new());
+///
+/// let mut calls = 0;
+/// let handler = move |_notification: Notification| {
+///     calls += 1;
+///     async move {
+///         println!("call {calls}");
+///         Ok::<_, PersistenceError>(Vec::new())
+///     }
+/// };
+/// let processor = Processor::new("audit", bank, audit, handler);
+/// # let _ = processor;
+/// ```
+///
+/// Implement it for a type of your own to change state while a notification is handled, or to
+/// [park](Self::park) notifications.
 ///
 /// It is called for one notification at a time, and for some more than once, after a crash for example:
 /// the events that it returns are recorded once.
 pub trait Handler: Send {
     /// The error of a notification that cannot be handled. A
     /// [transient](es_core::PersistenceError::is_transient)
-    /// [`PersistenceError`](es_core::PersistenceError) does not count as a failure: the handler is called
-    /// again.
+    /// [`PersistenceError`](es_core::PersistenceError), also as the source of another error, does not count
+    /// as a failure: the handler is called again.
     type Error: Into<HandlerError>;
 
     /// Returns the new events that follow from a notification, to be committed with the position.
@@ -34,7 +56,7 @@ pub trait Handler: Send {
     /// [`Processor::batch_size`](crate::Processor::batch_size).
     fn handle(
         &mut self,
-        notification: &Notification,
+        notification: Notification,
     ) -> impl Future<Output = Result<Vec<StoredEvent>, Self::Error>> + Send;
 
     /// Returns the events to record for a notification that failed for the last time, such as one that
@@ -46,7 +68,7 @@ pub trait Handler: Send {
     /// The failure, or another error: the processor stops at this notification.
     fn park(
         &mut self,
-        notification: &Notification,
+        notification: Notification,
         failure: HandlerError,
     ) -> impl Future<Output = Result<Vec<StoredEvent>, HandlerError>> + Send {
         let _ = notification;
@@ -64,9 +86,9 @@ where
 
     fn handle(
         &mut self,
-        notification: &Notification,
+        notification: Notification,
     ) -> impl Future<Output = Result<Vec<StoredEvent>, E>> + Send {
-        self(notification.clone())
+        self(notification)
     }
 }
 
@@ -95,17 +117,16 @@ impl<R: ProcessRecorder, H: Handler> HandlerConsumer<R, H> {
             {
                 return Err(ConsumerError::Handler { index, error });
             }
-            match self.handler.handle(notification).await {
+            let handled = self.handler.handle(notification.clone()).await.map_err(Into::into);
+            match handled.and_then(verified) {
                 Ok(events) => {
                     if !pending.add(events) || pending.events.len() >= EVENTS_PER_COMMIT {
                         break;
                     }
                 }
-                Err(error) if index == 0 => {
-                    return Err(ConsumerError::Handler { index, error: error.into() });
-                }
+                Err(error) if index == 0 => return Err(ConsumerError::Handler { index, error }),
                 Err(error) => {
-                    self.failed = Some((notification.id, error.into()));
+                    self.failed = Some((notification.id, error));
                     break;
                 }
             }
@@ -134,11 +155,17 @@ impl<R: ProcessRecorder, H: Handler> NotificationConsumer for HandlerConsumer<R,
         failure: HandlerError,
     ) -> Result<(), ConsumerError> {
         let Some(notification) = batch.notifications.first() else { return Ok(()) };
-        let parked = self.handler.park(notification, failure).await;
+        let parked = self.handler.park(notification.clone(), failure).await;
         let events = parked.map_err(|error| ConsumerError::Handler { index: 0, error })?;
         self.recorder.insert_events_with_tracking(events, batch.tracking(1)?).await?;
         Ok(())
     }
+}
+
+/// Verifies the events of one notification: a version that occurs in them twice is the handler's failure.
+fn verified(events: Vec<StoredEvent>) -> Result<Vec<StoredEvent>, HandlerError> {
+    StoredEvent::verify_unique_versions(&events)?;
+    Ok(events)
 }
 
 /// The events of one commit, and the number of notifications that they follow from.

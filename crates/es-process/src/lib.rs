@@ -10,7 +10,7 @@
 //! ```text
 //!                        ┌─────────────────────── one commit ───────────────────────┐
 //!  upstream log   5 6 7 ─▶ handler(6) ▸ events ─▶ downstream log                    │
-//!                        │                        tracking: "bank" is processed to 6 │
+//!                        │                        tracking: "audit" has processed 6 │
 //!                        └───────────────────────────────────────────────────────────┘
 //!  After a crash either both are recorded or none. A restart continues after the recorded position.
 //! ```
@@ -43,7 +43,7 @@
 //!     };
 //!     Ok(vec![noticed])
 //! };
-//! let mut processor = Processor::new("bank", bank.clone(), audit.clone(), handler);
+//! let mut processor = Processor::new("audit", bank.clone(), audit.clone(), handler);
 //! let progress = processor.progress();
 //! let processing = tokio::spawn(async move { processor.run().await });
 //!
@@ -54,7 +54,7 @@
 //! #     state: "{}".into(),
 //! # };
 //! let ids = bank.insert_events(vec![event]).await?;
-//! audit.wait("bank", ids[0], Duration::from_secs(5)).await?; // read your writes
+//! audit.wait("audit", ids[0], Duration::from_secs(5)).await?; // read your writes
 //! assert_eq!(audit.max_notification_id().await?, Some(1));
 //! assert_eq!(progress.processed(), 1);
 //! # es_core::Recorder::close(&bank).await?;
@@ -66,6 +66,7 @@
 mod error;
 mod handler;
 mod metrics;
+mod names;
 mod processor;
 mod progress;
 mod retry_policy;
@@ -73,7 +74,7 @@ mod retry_policy;
 pub use error::ProcessorError;
 pub use handler::{Handler, HandlerConsumer};
 pub use processor::{DEFAULT_BATCH_SIZE, Processor};
-pub use progress::Progress;
+pub use progress::{ProcessorState, Progress};
 pub use retry_policy::RetryPolicy;
 
 /// The example of the README, compiled.

@@ -4,7 +4,7 @@
 mod facade {
     use metrics::{Counter, Gauge, counter, gauge};
 
-    /// The metrics of one processor, labelled with its name.
+    /// The metrics of one processor, labelled with the name of its consumer.
     pub(crate) struct Metrics {
         position: Gauge,
         lag: Gauge,
@@ -13,6 +13,8 @@ mod facade {
         failures: Counter,
         parked: Counter,
         lost: Counter,
+        running: Gauge,
+        name: String,
     }
 
     impl Metrics {
@@ -27,7 +29,19 @@ mod facade {
                 failures: counter!("es_processor_failures_total", "processor" => processor()),
                 parked: counter!("es_processor_parked_total", "processor" => processor()),
                 lost: counter!("es_processor_lost_total", "processor" => processor()),
+                running: gauge!("es_processor_running", "processor" => processor()),
+                name: processor(),
             }
+        }
+
+        pub(crate) fn started(&self) {
+            self.running.increment(1.0);
+        }
+
+        pub(crate) fn stopped(&self, reason: &'static str) {
+            self.running.decrement(1.0);
+            counter!("es_processor_stops_total", "processor" => self.name.clone(), "reason" => reason)
+                .increment(1);
         }
 
         pub(crate) fn moved(&self, position: i64, lag: i64) {
@@ -63,6 +77,10 @@ mod facade {
         pub(crate) fn new(_name: &str) -> Self {
             Self
         }
+
+        pub(crate) fn started(&self) {}
+
+        pub(crate) fn stopped(&self, _reason: &'static str) {}
 
         pub(crate) fn moved(&self, _position: i64, _lag: i64) {}
 

@@ -8,7 +8,10 @@ use es_core::{
     Subscription, Topic, TrackingRecorder, TrackingRecorderExt,
 };
 
-use crate::{Handler, HandlerConsumer, ProcessorError, Progress, RetryPolicy, metrics::Metrics};
+use crate::{
+    Handler, HandlerConsumer, ProcessorError, Progress, RetryPolicy, metrics::Metrics, names::NameClaim,
+    progress::RunGuard,
+};
 
 /// The default maximum of notifications that a processor handles per commit.
 pub const DEFAULT_BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(500).unwrap();
@@ -16,9 +19,14 @@ pub const DEFAULT_BATCH_SIZE: NonZeroUsize = NonZeroUsize::new(500).unwrap();
 /// The default pause of an instance that lost a notification to another one.
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Processes the notifications of an upstream application: follows them from the recorded position,
-/// and passes them to a consumer that commits their effects and the new position together.
+/// Processes the notifications of an upstream: follows them from the recorded position, and passes them to
+/// a consumer that commits their effects and the new position together.
 ///
+/// - **The name** of the consumer is the key of its position, and its name in errors, logs and metrics. Give
+///   each consumer a name of its own: the second of two consumers with one name would find its notifications
+///   processed already. [`run`](Self::run) refuses a name that is in use by a different consumer, where it
+///   can detect that. To repeat all notifications, choose a new name. To continue at the position of a
+///   program that uses the Python library, give the name of the upstream application, as that library does.
 /// - **Catching up**, it handles several notifications per commit ([`batch_size`](Self::batch_size)).
 ///   Live, each is handled and committed as it arrives.
 /// - **Transient failures** (a lost connection, a locked database) are retried without a limit, and
@@ -37,10 +45,15 @@ const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// See the [crate's documentation](crate) for an example.
 pub struct Processor<R, C> {
-    application_name: String,
+    settings: Settings<R>,
+    consumer: C,
+}
+
+/// All parts of a processor but the consumer, which need not be [`Sync`].
+#[derive(Debug)]
+struct Settings<R> {
     name: String,
     upstream: R,
-    consumer: C,
     topics: Vec<Topic>,
     batch_size: NonZeroUsize,
     page_size: NonZeroUsize,
@@ -57,25 +70,19 @@ where
     H: Handler,
 {
     /// Passes the notifications of `upstream` to `handler`, and records the events that it returns with
-    /// `recorder`.
-    ///
-    /// `application_name` is the name under which the position is recorded.
-    pub fn new(application_name: impl Into<String>, upstream: U, recorder: R, handler: H) -> Self {
-        Self::with_consumer(application_name, upstream, HandlerConsumer::new(recorder, handler))
+    /// `recorder`, together with the position of the consumer `name`.
+    pub fn new(name: impl Into<String>, upstream: U, recorder: R, handler: H) -> Self {
+        Self::with_consumer(name, upstream, HandlerConsumer::new(recorder, handler))
     }
 }
 
 impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
-    /// Passes the notifications of `upstream` to a consumer: a projector, or one of your own.
-    ///
-    /// `application_name` is the name under which the position is recorded.
-    pub fn with_consumer(application_name: impl Into<String>, upstream: R, consumer: C) -> Self {
-        let application_name = application_name.into();
-        Self {
-            name: application_name.clone(),
-            application_name,
+    /// Passes the notifications of `upstream` to a consumer: a projector, or one of your own. Its position is
+    /// recorded under `name`.
+    pub fn with_consumer(name: impl Into<String>, upstream: R, consumer: C) -> Self {
+        let settings = Settings {
+            name: name.into(),
             upstream,
-            consumer,
             topics: Vec::new(),
             batch_size: DEFAULT_BATCH_SIZE,
             page_size: DEFAULT_PAGE_SIZE,
@@ -83,7 +90,8 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
             standby_pause: STANDBY_PAUSE,
             retries: RetryPolicy::NONE,
             progress: Progress::default(),
-        }
+        };
+        Self { settings, consumer }
     }
 
     /// Processes notifications of these topics only; by default, and for an empty list, of all topics.
@@ -92,14 +100,7 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
     /// after a restart.
     #[must_use]
     pub fn topics(mut self, topics: impl IntoIterator<Item = Topic>) -> Self {
-        self.topics = topics.into_iter().collect();
-        self
-    }
-
-    /// The name of the processor in logs and metrics; by default the upstream application's.
-    #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.settings.topics = topics.into_iter().collect();
         self
     }
 
@@ -112,21 +113,21 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
     /// other ways needs a batch size of 1. A projection reads its own writes for earlier notifications.
     #[must_use]
     pub fn batch_size(mut self, batch_size: NonZeroUsize) -> Self {
-        self.batch_size = batch_size;
+        self.settings.batch_size = batch_size;
         self
     }
 
     /// The maximum of notifications per read; [`DEFAULT_PAGE_SIZE`] by default.
     #[must_use]
     pub fn page_size(mut self, page_size: NonZeroUsize) -> Self {
-        self.page_size = page_size;
+        self.settings.page_size = page_size;
         self
     }
 
     /// The longest wait for a signal before the log is read; see [`Subscription::poll_interval`].
     #[must_use]
     pub fn poll_interval(mut self, poll_interval: Duration) -> Self {
-        self.poll_interval = Some(poll_interval);
+        self.settings.poll_interval = Some(poll_interval);
         self
     }
 
@@ -136,20 +137,20 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
     /// takes longer for one batch is then still at work: that batch is handled twice, and recorded once.
     #[must_use]
     pub fn standby_pause(mut self, standby_pause: Duration) -> Self {
-        self.standby_pause = standby_pause;
+        self.settings.standby_pause = standby_pause;
         self
     }
 
     /// The policy for calling a handler again that failed; [`RetryPolicy::NONE`] by default.
     #[must_use]
     pub fn retries(mut self, retries: RetryPolicy) -> Self {
-        self.retries = retries;
+        self.settings.retries = retries;
         self
     }
 
     /// Returns a handle on the processor's progress, to be read while it runs.
     pub fn progress(&self) -> Progress {
-        self.progress.clone()
+        self.settings.progress.clone()
     }
 
     /// Processes all notifications, first recorded and then live ones, until the upstream recorder is
@@ -158,25 +159,31 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
     /// # Errors
     /// [`ProcessorError::Handler`] for a notification that cannot be handled;
     /// [`ProcessorError::Persistence`] for failures that are not transient, among them an upstream log or a
-    /// recorded position that was [rolled back](PersistenceError::is_rolled_back). It can be run again.
+    /// recorded position that was [rolled back](PersistenceError::is_rolled_back); of kind
+    /// [`Programming`](es_core::ErrorKind::Programming) if a different consumer of this process (with another
+    /// type, upstream or topics) records its position under the same name, with a clone of the same recorder
+    /// or with a recorder that shares its signal. It can be run again.
     ///
     /// # Cancel safety
     /// Cancel safe: dropping the future stops the processor. Either a batch is recorded or not, and a new
     /// run continues after the recorded position.
     pub async fn run(&mut self) -> Result<(), ProcessorError> {
-        let metrics = Metrics::new(&self.name);
-        Run { metrics, batch_size: self.batch_size.get(), position: 0, processor: self }.run().await
-    }
-
-    fn error(&self, source: PersistenceError) -> ProcessorError {
-        ProcessorError::Persistence { application_name: self.application_name.clone(), source }
+        let (settings, consumer) = (&self.settings, &mut self.consumer);
+        let metrics = Metrics::new(&settings.name);
+        let guard = RunGuard::new(&settings.progress, &metrics);
+        let run =
+            Run { batch_size: settings.batch_size.get(), position: 0, settings, consumer, metrics: &metrics };
+        let result = run.run().await;
+        guard.finish(&result);
+        result
     }
 }
 
 /// One run of a processor.
 struct Run<'p, R, C> {
-    processor: &'p mut Processor<R, C>,
-    metrics: Metrics,
+    settings: &'p Settings<R>,
+    consumer: &'p mut C,
+    metrics: &'p Metrics,
     /// The current maximum of notifications per commit: fewer after one of a batch failed.
     batch_size: usize,
     /// The recorded position, which the next commit expects.
@@ -202,12 +209,16 @@ struct Failures {
 }
 
 impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
-    async fn run(&mut self) -> Result<(), ProcessorError> {
+    async fn run(mut self) -> Result<(), ProcessorError> {
+        let settings = self.settings;
+        let _claim = settings.claim_name(&*self.consumer)?;
         let Some(position) = self.first_position().await? else { return Ok(()) };
         self.position = position;
-        tracing::debug!(processor = self.processor.name, position, "processing notifications");
-        let mut subscription = self.subscribe(position);
-        while let Some(page) = subscription.next_page().await.map_err(|error| self.upstream_error(error))? {
+        tracing::debug!(consumer = settings.name, position, "processing notifications");
+        let mut subscription = settings.subscribe(position);
+        while let Some(page) =
+            subscription.next_page().await.map_err(|error| settings.upstream_error(error))?
+        {
             let Some(reached) = self.process_page(&page).await? else { break };
             if reached > page.position {
                 subscription.seek(reached);
@@ -216,40 +227,28 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
         Ok(())
     }
 
-    fn subscribe(&self, position: i64) -> Subscription<R> {
-        let Processor { upstream, topics, page_size, poll_interval, .. } = &*self.processor;
-        let subscription = upstream.subscribe(position, topics.iter().cloned()).page_size(*page_size);
-        match poll_interval {
-            Some(poll_interval) => subscription.poll_interval(*poll_interval),
-            None => subscription,
-        }
-    }
-
     /// Returns the recorded position, or `None` if the upstream is closed before it can be read.
-    async fn first_position(&self) -> Result<Option<i64>, ProcessorError> {
-        let Processor { application_name, upstream, consumer, progress, .. } = &*self.processor;
-        let position = self
-            .read_with_retry(|| consumer.recorder().validated_position(application_name, upstream))
-            .await
-            .map_err(|error| self.processor.error(error))?;
-        let Some(position) = position else { return Ok(None) };
+    async fn first_position(&mut self) -> Result<Option<i64>, ProcessorError> {
+        let (settings, recorder) = (self.settings, self.consumer.recorder());
+        let read = || recorder.validated_position(&settings.name, &settings.upstream);
+        let Some(position) = settings.read_with_retry(read).await? else { return Ok(None) };
         let position = position.unwrap_or(0);
-        progress.moved(position, position);
+        settings.progress.moved(position, position);
         Ok(Some(position))
     }
 
     /// Processes a page. Returns the position that is recorded then (the page's, or a later one if another
     /// instance is ahead), or `None` if the upstream is closed before the end of the page.
     async fn process_page(&mut self, page: &Page) -> Result<Option<i64>, ProcessorError> {
-        let application_name = self.processor.application_name.clone();
+        let settings = self.settings;
         let end = page.position.saturating_add(page.lag);
         let mut rest = page.notifications.as_slice();
         let mut failures = Failures::default();
-        while !self.is_closed() {
-            let batch = self.batch(&application_name, rest, page.position);
-            let outcome = match self.processor.consumer.process(batch).await {
+        while !settings.is_closed() {
+            let batch = self.batch(&settings.name, rest, page.position);
+            let outcome = match self.consumer.process(batch).await {
                 Ok(handled) if is_valid_count(handled, batch) => BatchOutcome::Handled(handled),
-                Ok(handled) => return Err(self.invalid_count(handled, batch)),
+                Ok(handled) => return Err(settings.invalid_count(handled, batch)),
                 Err(failure) => self.after(failure, batch, &mut failures).await?,
             };
             let position = match outcome {
@@ -294,17 +293,17 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
 
     fn committed(&mut self, notifications: usize) {
         self.metrics.committed(notifications);
-        self.processor.progress.processed_more(notifications);
+        self.settings.progress.processed_more(notifications);
         // Batches that were shrunk after a failure grow again.
-        self.batch_size = self.batch_size.saturating_mul(2).min(self.processor.batch_size.get());
+        self.batch_size = self.batch_size.saturating_mul(2).min(self.settings.batch_size.get());
     }
 
     fn moved(&mut self, position: i64, end: i64) {
         self.position = position;
-        let Processor { name, progress, .. } = &*self.processor;
+        let Settings { name, progress, .. } = self.settings;
         progress.moved(position, end);
         self.metrics.moved(position, progress.lag());
-        tracing::trace!(processor = name, position, lag = progress.lag(), "processed");
+        tracing::trace!(consumer = name, position, lag = progress.lag(), "processed");
     }
 
     async fn after(
@@ -339,21 +338,21 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
             Some(_) => {
                 failures.of_conflict += 1;
                 match RetryPolicy::CONFLICT.pause_after(failures.of_conflict) {
-                    Some(pause) => self.wait(pause).await,
+                    Some(pause) => self.settings.wait(pause).await,
                     None => return self.after_handler(0, error.into(), batch, failures).await,
                 }
                 Ok(BatchOutcome::Retry)
             }
             None if error.is_outcome_unknown() => {
                 // A disk that fails every commit does so at once: without a pause this would be a busy loop.
-                self.pause(&error, failures).await;
+                self.settings.pause(&error, failures).await;
                 self.recorded().await
             }
             None if error.is_transient() => {
-                self.pause(&error, failures).await;
+                self.settings.pause(&error, failures).await;
                 Ok(BatchOutcome::Retry)
             }
-            None => Err(self.processor.error(error)),
+            None => Err(self.settings.error(error)),
         }
     }
 
@@ -364,27 +363,27 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
         batch: NotificationBatch<'_>,
         failures: &mut Failures,
     ) -> Result<BatchOutcome, ProcessorError> {
-        if let Some(error) = error.downcast_ref::<PersistenceError>().filter(|error| error.is_transient()) {
-            self.pause(error, failures).await;
+        if PersistenceError::is_transient_in(&*error) {
+            self.settings.pause(&error, failures).await;
             return Ok(BatchOutcome::Retry);
         }
         let Some(notification) = batch.notifications.get(index) else {
             let message = "the consumer failed at a notification that is not in the batch";
-            return Err(self.processor.error(PersistenceError::internal(message).with_source(error)));
+            return Err(self.settings.error(PersistenceError::internal(message).with_source(error)));
         };
         if self.shrink_batch(index) {
             return Ok(BatchOutcome::Retry);
         }
         self.metrics.failed();
         failures.of_handler += 1;
-        if let Some(pause) = self.processor.retries.pause_after(failures.of_handler) {
+        if let Some(pause) = self.settings.retries.pause_after(failures.of_handler) {
             tracing::warn!(
-                processor = self.processor.name,
+                consumer = self.settings.name,
                 notification = notification.id,
                 %error,
                 "handling a notification failed; retrying"
             );
-            self.wait(pause).await;
+            self.settings.wait(pause).await;
             return Ok(BatchOutcome::Retry);
         }
         self.park(notification, error, batch, failures).await
@@ -401,11 +400,11 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
         let position = if batch.notifications.len() == 1 { batch.position } else { notification.id };
         let alone = NotificationBatch { notifications, position, ..batch };
         let failed = error.to_string();
-        match self.processor.consumer.park(alone, error).await {
+        match self.consumer.park(alone, error).await {
             Ok(()) => {
                 self.metrics.parked();
                 tracing::error!(
-                    processor = self.processor.name,
+                    consumer = self.settings.name,
                     notification = notification.id,
                     error = failed,
                     "handling a notification failed; parked"
@@ -437,59 +436,52 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
     }
 
     /// Waits while another instance, which has recorded a position first, makes progress.
-    async fn stand_by(&self) -> Result<BatchOutcome, ProcessorError> {
-        let Processor { name, standby_pause, .. } = &*self.processor;
+    async fn stand_by(&mut self) -> Result<BatchOutcome, ProcessorError> {
+        let settings = self.settings;
         let mut known = None;
         loop {
             let BatchOutcome::Recorded(position) = self.recorded().await? else {
                 return Ok(BatchOutcome::Retry);
             };
-            if known.is_some_and(|known| position <= known) || self.is_closed() {
+            if known.is_some_and(|known| position <= known) || settings.is_closed() {
                 return Ok(BatchOutcome::Recorded(position));
             }
-            tracing::info!(processor = name, position, "another instance is processing; standing by");
+            tracing::info!(
+                consumer = settings.name,
+                position,
+                "another instance of this consumer, or another consumer of this name, is processing; standing by"
+            );
             known = Some(position);
-            self.wait(*standby_pause).await;
+            settings.wait(settings.standby_pause).await;
         }
     }
 
     /// Reads the recorded position.
-    async fn recorded(&self) -> Result<BatchOutcome, ProcessorError> {
-        let Processor { application_name, consumer, .. } = &*self.processor;
-        let read = self.read_with_retry(|| consumer.recorder().max_tracking_id(application_name)).await;
-        let position = read.map_err(|error| self.processor.error(error))?;
+    async fn recorded(&mut self) -> Result<BatchOutcome, ProcessorError> {
+        let (settings, recorder) = (self.settings, self.consumer.recorder());
+        let position = settings.read_with_retry(|| recorder.max_tracking_id(&settings.name)).await?;
         Ok(position.flatten().map_or(BatchOutcome::Retry, BatchOutcome::Recorded))
     }
+}
 
-    /// Waits after a transient failure, longer each time.
-    async fn pause(&self, error: &PersistenceError, failures: &mut Failures) {
-        failures.transient = failures.transient.saturating_add(1);
-        tracing::warn!(processor = self.processor.name, %error, "processing failed; retrying");
-        self.wait(RetryPolicy::TRANSIENT.pause_after(failures.transient).unwrap_or_default()).await;
+impl<R: ApplicationRecorder + Clone> Settings<R> {
+    fn claim_name<C: NotificationConsumer>(&self, consumer: &C) -> Result<NameClaim, ProcessorError> {
+        let Self { name, upstream, topics, .. } = self;
+        NameClaim::new::<C>(name, consumer.recorder().tracking_signal(), upstream.commit_signal(), topics)
+            .map_err(|error| self.error(error))
     }
 
-    /// Waits for `pause`, or until the upstream is closed.
-    async fn wait(&self, pause: Duration) {
-        self.processor.upstream.commit_signal().closed_timeout(pause).await;
-    }
-
-    fn is_closed(&self) -> bool {
-        self.processor.upstream.commit_signal().is_closed()
-    }
-
-    fn upstream_error(&self, error: PersistenceError) -> ProcessorError {
-        let named = format!("application {:?}", self.processor.application_name);
-        self.processor.error(if error.is_rolled_back() { error.with_context(named) } else { error })
-    }
-
-    fn invalid_count(&self, handled: usize, batch: NotificationBatch<'_>) -> ProcessorError {
-        let given = batch.notifications.len();
-        let message = format!("the consumer claims to have handled {handled} of {given} notifications");
-        self.processor.error(PersistenceError::internal(message))
+    fn subscribe(&self, position: i64) -> Subscription<R> {
+        let Self { upstream, topics, page_size, poll_interval, .. } = self;
+        let subscription = upstream.subscribe(position, topics.iter().cloned()).page_size(*page_size);
+        match poll_interval {
+            Some(poll_interval) => subscription.poll_interval(*poll_interval),
+            None => subscription,
+        }
     }
 
     /// Reads, with retries after transient failures. Returns `None` if the upstream is closed meanwhile.
-    async fn read_with_retry<T, F>(&self, read: impl Fn() -> F) -> Result<Option<T>, PersistenceError>
+    async fn read_with_retry<T, F>(&self, read: impl Fn() -> F) -> Result<Option<T>, ProcessorError>
     where
         F: Future<Output = Result<T, PersistenceError>>,
     {
@@ -498,9 +490,40 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
             match read().await {
                 Err(_) if self.is_closed() => return Ok(None),
                 Err(error) if error.is_transient() => self.pause(&error, &mut failures).await,
-                result => return result.map(Some),
+                result => return result.map(Some).map_err(|error| self.error(error)),
             }
         }
+    }
+
+    /// Waits after a transient failure, longer each time.
+    async fn pause(&self, error: &(impl fmt::Display + Sync), failures: &mut Failures) {
+        failures.transient = failures.transient.saturating_add(1);
+        tracing::warn!(consumer = self.name, %error, "processing failed; retrying");
+        self.wait(RetryPolicy::TRANSIENT.pause_after(failures.transient).unwrap_or_default()).await;
+    }
+
+    /// Waits for `pause`, or until the upstream is closed.
+    async fn wait(&self, pause: Duration) {
+        self.upstream.commit_signal().closed_timeout(pause).await;
+    }
+
+    fn is_closed(&self) -> bool {
+        self.upstream.commit_signal().is_closed()
+    }
+
+    fn error(&self, source: PersistenceError) -> ProcessorError {
+        ProcessorError::Persistence { consumer_name: self.name.clone(), source }
+    }
+
+    fn upstream_error(&self, error: PersistenceError) -> ProcessorError {
+        let named = format!("consumer {:?}", self.name);
+        self.error(if error.is_rolled_back() { error.with_context(named) } else { error })
+    }
+
+    fn invalid_count(&self, handled: usize, batch: NotificationBatch<'_>) -> ProcessorError {
+        let given = batch.notifications.len();
+        let message = format!("the consumer claims to have handled {handled} of {given} notifications");
+        self.error(PersistenceError::internal(message))
     }
 }
 
@@ -520,7 +543,7 @@ fn given_up(
     source: HandlerError,
 ) -> ProcessorError {
     ProcessorError::Handler {
-        application_name: batch.application_name.to_owned(),
+        consumer_name: batch.application_name.to_owned(),
         notification: Box::new(notification.clone()),
         source,
     }
@@ -534,12 +557,7 @@ fn after_position(notifications: &[Notification], position: i64) -> &[Notificati
 
 impl<R: fmt::Debug, C: fmt::Debug> fmt::Debug for Processor<R, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Processor")
-            .field("name", &self.name)
-            .field("application_name", &self.application_name)
-            .field("upstream", &self.upstream)
-            .field("consumer", &self.consumer)
-            .field("progress", &self.progress)
-            .finish_non_exhaustive()
+        let Self { settings, consumer } = self;
+        f.debug_struct("Processor").field("settings", settings).field("consumer", consumer).finish()
     }
 }

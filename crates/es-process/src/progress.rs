@@ -1,6 +1,8 @@
-//! The progress of a processor.
+//! The progress of a processor, and its state.
 
 use std::{
+    error::Error,
+    iter::successors,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -8,10 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::{ProcessorError, metrics::Metrics};
+
 /// The time constant of the moving average.
 const RATE_MEMORY: Duration = Duration::from_secs(10);
 
 /// The progress of a processor. Cheap to clone; it may outlive the processor.
+///
+/// Position and lag are those of the last commit or read of this processor. When it has
+/// [stopped](Self::state) they do not change any more:
+/// [`consumer_lag`](es_core::TrackingRecorderExt::consumer_lag) reads both from the recorders.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<Shared>);
 
@@ -21,6 +29,24 @@ struct Shared {
     lag: AtomicI64,
     processed: AtomicU64,
     rate: Mutex<Rate>,
+    state: Mutex<ProcessorState>,
+}
+
+/// The state of a processor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProcessorState {
+    /// It has not been run.
+    #[default]
+    NotStarted,
+    /// It is running.
+    Running,
+    /// It ended because the upstream recorder was closed.
+    Ended,
+    /// It was stopped: the future of its run was dropped.
+    Cancelled,
+    /// It failed. The text has the messages of the error and of its sources.
+    Failed(Arc<str>),
 }
 
 /// An exponentially weighted moving average of notifications per second.
@@ -55,6 +81,15 @@ impl Progress {
         rate.at.map_or(0.0, |at| rate.per_second * remaining(at.elapsed()))
     }
 
+    /// Returns the state, with the error that stopped the processor.
+    pub fn state(&self) -> ProcessorState {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_state(&self, state: ProcessorState) {
+        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
     pub(crate) fn moved(&self, position: i64, end: i64) {
         self.0.position.store(position, Ordering::Relaxed);
         self.0.lag.store(end.saturating_sub(position).max(0), Ordering::Relaxed);
@@ -68,6 +103,50 @@ impl Progress {
         rate.per_second = kept + notifications as f64 / RATE_MEMORY.as_secs_f64();
         rate.at = Some(now);
     }
+}
+
+/// Reports the beginning of a run, and its end when dropped.
+pub(crate) struct RunGuard<'a> {
+    progress: &'a Progress,
+    metrics: &'a Metrics,
+    end: (ProcessorState, &'static str),
+}
+
+impl<'a> RunGuard<'a> {
+    pub(crate) fn new(progress: &'a Progress, metrics: &'a Metrics) -> Self {
+        progress.set_state(ProcessorState::Running);
+        metrics.started();
+        Self { progress, metrics, end: (ProcessorState::Cancelled, "cancelled") }
+    }
+
+    /// Reports the result of the run. Without it, the run was cancelled.
+    pub(crate) fn finish(mut self, result: &Result<(), ProcessorError>) {
+        self.end = match result {
+            Ok(()) => (ProcessorState::Ended, "ended"),
+            Err(error) => {
+                let reason = match error {
+                    ProcessorError::Handler { .. } => "handler",
+                    ProcessorError::Persistence { .. } => "persistence",
+                };
+                (ProcessorState::Failed(messages(error).into()), reason)
+            }
+        };
+    }
+}
+
+impl Drop for RunGuard<'_> {
+    fn drop(&mut self) {
+        let (state, reason) = std::mem::take(&mut self.end);
+        self.progress.set_state(state);
+        self.metrics.stopped(reason);
+    }
+}
+
+/// Returns the messages of an error and its sources, separated by colons.
+fn messages(error: &ProcessorError) -> String {
+    let first: &(dyn Error + 'static) = error;
+    let messages = successors(Some(first), |error| (*error).source()).map(ToString::to_string);
+    messages.collect::<Vec<_>>().join(": ")
 }
 
 /// Returns the share of the average that is left after an idle time.

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// The number of retries, and the pauses between them, when a handler fails for a notification.
 ///
 /// The default is [`NONE`](Self::NONE): most failures of a handler are mistakes in it, or in the event. A
-/// [transient](es_core::PersistenceError::is_transient) [`PersistenceError`](es_core::PersistenceError) is
-/// not a failure of the handler, and is retried without a limit.
+/// [transient](es_core::PersistenceError::is_transient) [`PersistenceError`](es_core::PersistenceError), also
+/// as the source of another error, is not a failure of the handler, and is retried without a limit.
 ///
 /// Pauses grow exponentially and have jitter: before the n-th retry the processor waits at least half of
 /// `first_pause * 2^(n-1)`, at most all of it, evenly distributed, so that processors that failed together

@@ -23,8 +23,10 @@ fn position_lag_and_counts_are_reported_under_the_processors_name() {
         .into_iter()
         .map(|(key, _, _, value)| {
             let labels: Vec<_> = key.key().labels().map(|label| (label.key(), label.value())).collect();
-            assert_eq!(labels, [("processor", "audit")]);
-            (key.key().name().to_owned(), value)
+            assert_eq!(labels[0], ("processor", "audit"));
+            let reason: String =
+                labels[1..].iter().map(|(label, value)| format!("{label}={value}")).collect();
+            (key.key().name().to_owned() + &reason, value)
         })
         .collect();
     let value = |name: &str| values.iter().find(|(known, _)| known == name).map(|(_, value)| value).unwrap();
@@ -32,6 +34,9 @@ fn position_lag_and_counts_are_reported_under_the_processors_name() {
     assert_eq!(value("es_processor_lag"), &DebugValue::Gauge(0.0.into()));
     assert_eq!(value("es_processor_notifications_total"), &DebugValue::Counter(3));
     assert_eq!(value("es_processor_commits_total"), &DebugValue::Counter(1));
+    // It was cancelled while it waited, and did not run any more.
+    assert_eq!(value("es_processor_running"), &DebugValue::Gauge(0.0.into()));
+    assert_eq!(value("es_processor_stops_totalreason=cancelled"), &DebugValue::Counter(1));
     for nothing in ["es_processor_failures_total", "es_processor_parked_total", "es_processor_lost_total"] {
         assert_eq!(value(nothing), &DebugValue::Counter(0));
     }
@@ -47,9 +52,9 @@ async fn process_three() {
     });
     bank.insert_events(events.collect()).await.unwrap();
     let handler = async |_: Notification| Ok::<_, Infallible>(Vec::new());
-    let mut processor = Processor::new("bank", bank, audit.clone(), handler).name("audit");
+    let mut processor = Processor::new("audit", bank, audit.clone(), handler);
     tokio::select! {
         ended = processor.run() => ended.unwrap(),
-        waited = audit.wait("bank", 3, Duration::from_secs(60)) => waited.unwrap(),
+        waited = audit.wait("audit", 3, Duration::from_secs(60)) => waited.unwrap(),
     }
 }

@@ -72,19 +72,19 @@ where
 {
     tokio::select! {
         result = processor.run() => panic!("the processor ended: {result:?}"),
-        waited = recorder.wait("bank", id, TOO_LONG) => waited.unwrap(),
+        waited = recorder.wait("audit", id, TOO_LONG) => waited.unwrap(),
     }
 }
 
 #[tokio::test]
 async fn catches_up_continues_live_and_ends_with_the_upstream() {
     let (bank, audit) = (bank(1_201).await, PopoProcessRecorder::new());
-    let mut processor = Processor::new("bank", bank.clone(), audit.clone(), notice);
+    let mut processor = Processor::new("audit", bank.clone(), audit.clone(), notice);
     let progress = processor.progress();
     let running = tokio::spawn(async move { processor.run().await });
-    audit.wait("bank", 1_201, TOO_LONG).await.unwrap();
+    audit.wait("audit", 1_201, TOO_LONG).await.unwrap();
     credit(&bank, [2_000]).await;
-    audit.wait("bank", 1_202, TOO_LONG).await.unwrap();
+    audit.wait("audit", 1_202, TOO_LONG).await.unwrap();
     bank.close().await.unwrap();
     running.await.unwrap().unwrap();
     assert_eq!(audited(&audit).await, (1..=1_201).chain([2_000]).collect::<Vec<_>>());
@@ -95,8 +95,8 @@ async fn catches_up_continues_live_and_ends_with_the_upstream() {
 #[tokio::test]
 async fn continues_after_the_recorded_position() {
     let (bank, audit) = (bank(10).await, PopoProcessRecorder::new());
-    audit.insert_tracking(Tracking::new("bank", 7).unwrap()).await.unwrap();
-    let mut processor = Processor::new("bank", bank, audit.clone(), notice);
+    audit.insert_tracking(Tracking::new("audit", 7).unwrap()).await.unwrap();
+    let mut processor = Processor::new("audit", bank, audit.clone(), notice);
     run_until(&mut processor, &audit, 10).await;
     assert_eq!(audited(&audit).await, [8, 9, 10]);
 }
@@ -106,14 +106,14 @@ async fn commits_a_batch_at_a_time_and_one_at_a_time_live() {
     let (bank, tracking) = (bank(25).await, PopoTrackingRecorder::new());
     let batches = Arc::new(Mutex::new(Vec::new()));
     let downstream = Batches { recorder: tracking.clone(), batches: Arc::clone(&batches) };
-    let mut processor =
-        Processor::with_consumer("bank", bank.clone(), downstream).batch_size(NonZeroUsize::new(10).unwrap());
+    let mut processor = Processor::with_consumer("audit", bank.clone(), downstream)
+        .batch_size(NonZeroUsize::new(10).unwrap());
     run_until(&mut processor, &tracking, 25).await;
     let running = tokio::spawn(async move { processor.run().await });
     for originator in [30, 31] {
         credit(&bank, [originator]).await;
         let id = bank.max_notification_id().await.unwrap().unwrap();
-        tracking.wait("bank", id, TOO_LONG).await.unwrap();
+        tracking.wait("audit", id, TOO_LONG).await.unwrap();
     }
     assert_eq!(*batches.lock().unwrap(), [(10, 10), (10, 20), (5, 25), (1, 26), (1, 27)]);
     running.abort();
@@ -150,10 +150,10 @@ async fn the_position_moves_past_other_topics() {
     let topics = [CREDITED, OPENED, CREDITED, CREDITED];
     let events = (1..).zip(topics).map(|(originator, topic)| event(topic, originator, 1)).collect();
     bank.insert_events(events).await.unwrap();
-    let mut processor = Processor::new("bank", bank.clone(), audit.clone(), notice).topics([OPENED]);
+    let mut processor = Processor::new("audit", bank.clone(), audit.clone(), notice).topics([OPENED]);
     run_until(&mut processor, &audit, 4).await;
     assert_eq!(audited(&audit).await, [2]);
-    assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(4));
+    assert_eq!(audit.max_tracking_id("audit").await.unwrap(), Some(4));
     // No selected notification: only the position is recorded.
     credit(&bank, [5, 6]).await;
     run_until(&mut processor, &audit, 6).await;
@@ -163,7 +163,7 @@ async fn the_position_moves_past_other_topics() {
 #[tokio::test]
 async fn a_handler_that_fails_stops_it_with_the_notification_named() {
     let (bank, audit) = (bank(5).await, PopoProcessRecorder::new());
-    let mut processor = Processor::new("bank", bank, audit.clone(), async |notification: Notification| {
+    let mut processor = Processor::new("audit", bank, audit.clone(), async |notification: Notification| {
         if notification.id == 4 {
             Err(io::Error::other("no such account"))
         } else {
@@ -173,12 +173,12 @@ async fn a_handler_that_fails_stops_it_with_the_notification_named() {
     let error = processor.run().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "notification 4 of application \"bank\" could not be handled (event \"bank:Account.Credited\", \
-         version 1 of originator 00000000-0000-0000-0000-000000000004)"
+        "consumer \"audit\" could not handle notification 4 (event \"bank:Account.Credited\", version 1 of \
+         originator 00000000-0000-0000-0000-000000000004)"
     );
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "no such account");
     assert_eq!(audited(&audit).await, [1, 2, 3]);
-    assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(3));
+    assert_eq!(audit.max_tracking_id("audit").await.unwrap(), Some(3));
 }
 
 /// Fails the configured number of times for the notification 2, and parks it with an event if configured.
@@ -191,13 +191,13 @@ struct Fragile {
 impl Handler for Fragile {
     type Error = io::Error;
 
-    async fn handle(&mut self, notification: &Notification) -> Result<Vec<StoredEvent>, io::Error> {
+    async fn handle(&mut self, notification: Notification) -> Result<Vec<StoredEvent>, io::Error> {
         if notification.id != 2 {
-            return Ok(vec![noticed(notification)]);
+            return Ok(vec![noticed(&notification)]);
         }
         self.calls.fetch_add(1, Ordering::Relaxed);
         if self.failures == 0 {
-            return Ok(vec![noticed(notification)]);
+            return Ok(vec![noticed(&notification)]);
         }
         self.failures -= 1;
         Err(io::Error::other("not now"))
@@ -205,18 +205,14 @@ impl Handler for Fragile {
 
     async fn park(
         &mut self,
-        notification: &Notification,
+        notification: Notification,
         failure: HandlerError,
     ) -> Result<Vec<StoredEvent>, HandlerError> {
         if !self.parks {
             return Err(failure);
         }
         let state = Bytes::from(failure.to_string());
-        Ok(vec![StoredEvent {
-            topic: Topic::from_static("audit:Parked"),
-            state,
-            ..notification.event.clone()
-        }])
+        Ok(vec![StoredEvent { topic: Topic::from_static("audit:Parked"), state, ..notification.event }])
     }
 }
 
@@ -235,7 +231,7 @@ async fn a_failed_handler_is_retried_by_the_policy() {
         let calls = Arc::new(AtomicUsize::new(0));
         let fragile = Fragile { failures, parks: false, calls: Arc::clone(&calls) };
         let mut processor =
-            Processor::new("bank", bank, audit.clone(), fragile).retries(quick_retries(retries));
+            Processor::new("audit", bank, audit.clone(), fragile).retries(quick_retries(retries));
         if succeeds {
             run_until(&mut processor, &audit, 3).await;
             assert_eq!(audited(&audit).await, [1, 2, 3]);
@@ -251,7 +247,7 @@ async fn a_failed_handler_is_retried_by_the_policy() {
 async fn a_failed_notification_is_parked_with_its_position() {
     let (bank, audit) = (bank(4).await, PopoProcessRecorder::new());
     let fragile = Fragile { failures: u32::MAX, parks: true, calls: Arc::default() };
-    let mut processor = Processor::new("bank", bank, audit.clone(), fragile).retries(quick_retries(1));
+    let mut processor = Processor::new("audit", bank, audit.clone(), fragile).retries(quick_retries(1));
     run_until(&mut processor, &audit, 4).await;
     assert_eq!(audited(&audit).await, [1, 2, 3, 4]);
     let parked = audit.select_events(Uuid::from_u128(2), EventRange::all()).await.unwrap();
@@ -272,7 +268,7 @@ async fn a_transient_error_of_the_handler_is_not_its_failure() {
             Ok(vec![noticed(&notification)])
         }
     };
-    let mut processor = Processor::new("bank", bank, audit.clone(), handler);
+    let mut processor = Processor::new("audit", bank, audit.clone(), handler);
     run_until(&mut processor, &audit, 2).await;
     assert_eq!(audited(&audit).await, [1, 2]);
 }
@@ -289,7 +285,7 @@ async fn handlers_that_read_their_own_writes_get_earlier_events() {
             Ok::<_, PersistenceError>(vec![event(NOTICED, 0, seen as i64 + 1)])
         }
     };
-    let mut processor = Processor::new("bank", bank, audit.clone(), handler);
+    let mut processor = Processor::new("audit", bank, audit.clone(), handler);
     run_until(&mut processor, &audit, 20).await;
     let versions = audit.select_events(Uuid::nil(), EventRange::all()).await.unwrap();
     assert_eq!(versions.len(), 20);
@@ -310,7 +306,7 @@ async fn events_that_a_rival_recorded_are_read_at_the_next_call() {
             Ok::<_, PersistenceError>(vec![event(NOTICED, 0, seen + 1)])
         }
     };
-    let mut processor = Processor::new("bank", bank, audit.clone(), handler);
+    let mut processor = Processor::new("audit", bank, audit.clone(), handler);
     run_until(&mut processor, &audit, 1).await;
     let topics: Vec<_> = audit.select_events(Uuid::nil(), EventRange::all()).await.unwrap();
     assert_eq!(topics.iter().filter(|event| event.topic == NOTICED).count(), 1);
@@ -320,19 +316,19 @@ async fn events_that_a_rival_recorded_are_read_at_the_next_call() {
 async fn a_permanent_version_conflict_is_the_handlers_failure() {
     let (bank, audit) = (bank(2).await, PopoProcessRecorder::new());
     audit.insert_events(vec![event(OPENED, 2, 1)]).await.unwrap();
-    let mut processor = Processor::new("bank", bank, audit.clone(), notice);
+    let mut processor = Processor::new("audit", bank, audit.clone(), notice);
     let error = processor.run().await.unwrap_err();
     let ProcessorError::Handler { notification, source, .. } = error else { panic!("{error:?}") };
     assert_eq!(notification.id, 2);
     assert!(source.downcast_ref::<PersistenceError>().unwrap().is_conflict());
-    assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(1));
+    assert_eq!(audit.max_tracking_id("audit").await.unwrap(), Some(1));
 }
 
 #[tokio::test]
 async fn a_position_beyond_the_end_of_the_log_is_refused() {
     let (bank, audit) = (bank(3).await, PopoProcessRecorder::new());
-    audit.insert_tracking(Tracking::new("bank", 4).unwrap()).await.unwrap();
-    let mut processor = Processor::new("bank", bank, audit, notice);
+    audit.insert_tracking(Tracking::new("audit", 4).unwrap()).await.unwrap();
+    let mut processor = Processor::new("audit", bank, audit, notice);
     let error = processor.run().await.unwrap_err();
     let ProcessorError::Persistence { source, .. } = error else { panic!("{error:?}") };
     assert_eq!(source.kind(), ErrorKind::RolledBack);
@@ -415,9 +411,9 @@ async fn a_log_that_is_restored_under_a_processor_is_noticed() {
             let restored = bank(7).await;
             credit(&restored, 100..100 + rest - 7).await;
             let mut processor =
-                Processor::new("bank", bank_log.clone(), audit.clone(), notice).topics(topics.clone());
+                Processor::new("audit", bank_log.clone(), audit.clone(), notice).topics(topics.clone());
             let restore = async {
-                audit.wait("bank", 10, TOO_LONG).await.unwrap();
+                audit.wait("audit", 10, TOO_LONG).await.unwrap();
                 bank_log.failures.store(failures, Ordering::SeqCst);
                 bank_log.restore(restored);
             };
@@ -425,7 +421,7 @@ async fn a_log_that_is_restored_under_a_processor_is_noticed() {
             let error = tokio::time::timeout(TOO_LONG, running).await.unwrap().unwrap_err();
             let ProcessorError::Persistence { source, .. } = error else { panic!("{error:?}") };
             assert_eq!(source.kind(), ErrorKind::RolledBack, "{source}");
-            assert!(source.to_string().contains("\"bank\""), "{source}");
+            assert!(source.to_string().contains("\"audit\""), "{source}");
             assert_eq!(audited(&audit).await, (1..=10).collect::<Vec<_>>());
         }
     }
@@ -441,14 +437,14 @@ async fn an_instance_continues_after_another_moved_past_other_topics() {
         move |notification: Notification| {
             let audit = audit.clone();
             async move {
-                let rival = Tracking::new("bank", 3).and_then(|tracking| tracking.after(0));
+                let rival = Tracking::new("audit", 3).and_then(|tracking| tracking.after(0));
                 // On the second call the position has moved, and this fails.
                 let _ = audit.insert_tracking(rival?).await;
                 Ok::<_, PersistenceError>(vec![noticed(&notification)])
             }
         }
     };
-    let mut processor = Processor::new("bank", bank, audit.clone(), handler)
+    let mut processor = Processor::new("audit", bank, audit.clone(), handler)
         .topics([OPENED])
         .standby_pause(Duration::from_millis(1));
     run_until(&mut processor, &audit, 5).await;
@@ -465,7 +461,7 @@ async fn of_two_instances_one_is_a_standby_and_takes_over() {
             counted.fetch_add(1, Ordering::Relaxed);
             notice(notification)
         };
-        Processor::new("bank", bank.clone(), audit.clone(), handler)
+        Processor::new("audit", bank.clone(), audit.clone(), handler)
             .batch_size(NonZeroUsize::new(7).unwrap())
             .standby_pause(Duration::from_millis(1))
     };
@@ -475,9 +471,9 @@ async fn of_two_instances_one_is_a_standby_and_takes_over() {
         credit(&bank, [originator]).await;
         tokio::task::yield_now().await;
     }
-    audit.wait("bank", 350, TOO_LONG).await.unwrap();
+    audit.wait("audit", 350, TOO_LONG).await.unwrap();
     instances[0].abort();
-    audit.wait("bank", 400, TOO_LONG).await.unwrap();
+    audit.wait("audit", 400, TOO_LONG).await.unwrap();
     assert_eq!(audited(&audit).await, (1..=400).collect::<Vec<_>>());
     bank.close().await.unwrap();
     let [_, other] = instances;
@@ -497,7 +493,7 @@ async fn notifications_that_another_instance_processed_in_smaller_batches_are_no
             if let Some(rival) = rival {
                 // While the first of ten is handled, another instance processes five.
                 let events = (1..=5).map(|originator| event(NOTICED, originator, 1)).collect();
-                let tracking = Tracking::spanning("bank", 1, 5)?;
+                let tracking = Tracking::spanning("audit", 1, 5)?;
                 rival.insert_events_with_tracking(events, tracking).await?;
             }
             let originator_id = Uuid::new_v4();
@@ -505,7 +501,7 @@ async fn notifications_that_another_instance_processed_in_smaller_batches_are_no
         }
     };
     let mut processor =
-        Processor::new("bank", bank, audit.clone(), handler).standby_pause(Duration::from_millis(1));
+        Processor::new("audit", bank, audit.clone(), handler).standby_pause(Duration::from_millis(1));
     run_until(&mut processor, &audit, 10).await;
     assert_eq!(audit.max_notification_id().await.unwrap(), Some(10));
 }
@@ -520,7 +516,7 @@ async fn a_processor_that_is_dropped_at_any_point_and_run_again_has_the_same_res
         notice(notification).await
     };
     let mut processor =
-        Processor::new("bank", bank, audit.clone(), handler).batch_size(NonZeroUsize::new(4).unwrap());
+        Processor::new("audit", bank, audit.clone(), handler).batch_size(NonZeroUsize::new(4).unwrap());
     for polls in 0..40 {
         let mut run = pin!(processor.run());
         for _ in 0..polls {
@@ -528,7 +524,7 @@ async fn a_processor_that_is_dropped_at_any_point_and_run_again_has_the_same_res
         }
     }
     assert_eq!(audited(&audit).await, [1, 2, 3, 4, 5, 6]);
-    assert_eq!(audit.max_tracking_id("bank").await.unwrap(), Some(6));
+    assert_eq!(audit.max_tracking_id("audit").await.unwrap(), Some(6));
 }
 
 /// Parks with an event whose version is already recorded, so that parking always fails.
@@ -537,11 +533,11 @@ struct ParksWhereItCannot;
 impl Handler for ParksWhereItCannot {
     type Error = io::Error;
 
-    async fn handle(&mut self, _: &Notification) -> Result<Vec<StoredEvent>, io::Error> {
+    async fn handle(&mut self, _: Notification) -> Result<Vec<StoredEvent>, io::Error> {
         Err(io::Error::other("no such account"))
     }
 
-    async fn park(&mut self, _: &Notification, _: HandlerError) -> Result<Vec<StoredEvent>, HandlerError> {
+    async fn park(&mut self, _: Notification, _: HandlerError) -> Result<Vec<StoredEvent>, HandlerError> {
         Ok(vec![event(OPENED, 99, 1)])
     }
 }
@@ -551,12 +547,12 @@ async fn a_notification_that_cannot_be_parked_stops_the_processor() {
     // Regression: parking recursed until the stack overflowed.
     let (bank, audit) = (bank(2).await, PopoProcessRecorder::new());
     audit.insert_events(vec![event(OPENED, 99, 1)]).await.unwrap();
-    let mut processor = Processor::new("bank", bank, audit.clone(), ParksWhereItCannot);
+    let mut processor = Processor::new("audit", bank, audit.clone(), ParksWhereItCannot);
     let error = processor.run().await.unwrap_err();
     let ProcessorError::Handler { notification, source, .. } = error else { panic!("{error:?}") };
     assert_eq!(notification.id, 1);
     assert!(source.downcast_ref::<PersistenceError>().unwrap().is_conflict());
-    assert_eq!(audit.max_tracking_id("bank").await.unwrap(), None);
+    assert_eq!(audit.max_tracking_id("audit").await.unwrap(), None);
 }
 
 /// Returns the configured results, and counts the calls.
@@ -598,14 +594,14 @@ async fn an_invalid_count_of_a_consumer_is_an_error() {
         let (downstream, asked) = Answers::new(move || Ok(handled));
         let batch_size = NonZeroUsize::new(2).unwrap();
         let mut processor =
-            Processor::with_consumer("bank", bank(5).await, downstream).batch_size(batch_size);
+            Processor::with_consumer("audit", bank(5).await, downstream).batch_size(batch_size);
         let error = processor.run().await.unwrap_err();
         assert!(matches!(error, ProcessorError::Persistence { .. }), "{error:?}");
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
     let failure = || ConsumerError::Handler { index: 7, error: "at what?".into() };
     let (downstream, asked) = Answers::new(move || Err(failure()));
-    let error = Processor::with_consumer("bank", bank(5).await, downstream).run().await.unwrap_err();
+    let error = Processor::with_consumer("audit", bank(5).await, downstream).run().await.unwrap_err();
     assert!(matches!(error, ProcessorError::Persistence { .. }), "{error:?}");
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
@@ -614,7 +610,7 @@ async fn an_invalid_count_of_a_consumer_is_an_error() {
 async fn it_pauses_after_a_commit_with_an_unknown_outcome() {
     let unknown = || PersistenceError::new(ErrorKind::OutcomeUnknown, "the disk fails");
     let (downstream, asked) = Answers::new(move || Err(unknown().into()));
-    let mut processor = Processor::with_consumer("bank", bank(1).await, downstream);
+    let mut processor = Processor::with_consumer("audit", bank(1).await, downstream);
     assert!(processor.run().now_or_never().is_none());
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
@@ -624,7 +620,7 @@ async fn it_ends_with_the_upstream_while_the_downstream_is_unavailable() {
     let down = || PersistenceError::operational("the server is down").transient();
     let (downstream, _) = Answers::new(move || Err(down().into()));
     let bank = bank(1).await;
-    let mut processor = Processor::with_consumer("bank", bank.clone(), downstream);
+    let mut processor = Processor::with_consumer("audit", bank.clone(), downstream);
     let mut run = pin!(processor.run());
     assert!(run.as_mut().now_or_never().is_none());
     bank.close().await.unwrap();
@@ -638,7 +634,7 @@ async fn it_ends_with_the_upstream_between_two_batches() {
     let batches = Arc::default();
     let downstream = Batches { recorder: tracking.clone(), batches: Arc::clone(&batches) };
     let mut processor =
-        Processor::with_consumer("bank", bank.clone(), Closing { downstream, upstream: bank })
+        Processor::with_consumer("audit", bank.clone(), Closing { downstream, upstream: bank })
             .batch_size(NonZeroUsize::MIN);
     processor.run().await.unwrap();
     assert_eq!(*batches.lock().unwrap(), [(1, 1)]);
@@ -672,7 +668,7 @@ fn positions_within_a_batch_never_exceed_the_handled_notifications() {
     let notification = |id| Notification { id, event: event(OPENED, 1, id) };
     let notifications = [notification(4), notification(7)];
     let batch = NotificationBatch {
-        application_name: "bank",
+        application_name: "audit",
         notifications: &notifications,
         position: 9,
         expected_position: None,
@@ -717,7 +713,7 @@ async fn a_view_changes_with_its_position() {
     let (bank, tracking) = (bank(10).await, PopoTrackingRecorder::new());
     let projector = tracking.projector(Sums { fails_at: None, parks: false }, HashMap::new());
     let view = projector.view();
-    let mut processor = Processor::with_consumer("bank", bank, projector);
+    let mut processor = Processor::with_consumer("audit", bank, projector);
     run_until(&mut processor, &tracking, 10).await;
     assert_eq!(*view.read(), HashMap::from([(false, 25), (true, 30)]));
 }
@@ -727,10 +723,10 @@ async fn a_failed_projection_has_no_partial_effect() {
     let (bank, tracking) = (bank(10).await, PopoTrackingRecorder::new());
     let projector = tracking.projector(Sums { fails_at: Some(4), parks: false }, HashMap::new());
     let view = projector.view();
-    let error = Processor::with_consumer("bank", bank, projector).run().await.unwrap_err();
+    let error = Processor::with_consumer("audit", bank, projector).run().await.unwrap_err();
     assert!(matches!(error, ProcessorError::Handler { notification, .. } if notification.id == 4));
     assert_eq!(*view.read(), HashMap::from([(false, 4), (true, 2)]));
-    assert_eq!(tracking.max_tracking_id("bank").await.unwrap(), Some(3));
+    assert_eq!(tracking.max_tracking_id("audit").await.unwrap(), Some(3));
 }
 
 #[tokio::test]
@@ -738,7 +734,7 @@ async fn a_projection_parks_in_the_commit_of_the_position() {
     let (bank, tracking) = (bank(5).await, PopoTrackingRecorder::new());
     let projector = tracking.projector(Sums { fails_at: Some(4), parks: true }, HashMap::new());
     let view = projector.view();
-    let mut processor = Processor::with_consumer("bank", bank, projector);
+    let mut processor = Processor::with_consumer("audit", bank, projector);
     run_until(&mut processor, &tracking, 5).await;
     assert_eq!(*view.read(), HashMap::from([(false, 4), (true, 2)]));
 }
@@ -768,9 +764,9 @@ impl PopoProjection for Defuse {
 #[tokio::test]
 async fn a_replaced_view_is_dropped_without_a_lock() {
     let (bank, tracking) = (bank(1).await, PopoTrackingRecorder::new());
-    let mut processor = Processor::with_consumer("bank", bank, tracking.projector(Defuse, Explosive(true)));
+    let mut processor = Processor::with_consumer("audit", bank, tracking.projector(Defuse, Explosive(true)));
     let panicked = tokio::spawn(async move { processor.run().await }).await.unwrap_err();
     assert!(panicked.is_panic());
     // Regression: the recorder was unusable after this.
-    assert_eq!(tracking.max_tracking_id("bank").await.unwrap(), Some(1));
+    assert_eq!(tracking.max_tracking_id("audit").await.unwrap(), Some(1));
 }

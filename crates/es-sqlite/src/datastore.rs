@@ -204,6 +204,7 @@ impl SqliteDatastore {
         tracking: Option<Tracking>,
     ) -> Outcome {
         let permit = self.acquire_permit(queued_size(&events)).await?;
+        StoredEvent::verify_unique_versions(&events)?;
         if events.is_empty() && tracking.is_none() {
             return Ok(Vec::new());
         }

@@ -103,9 +103,11 @@ fn describe(error: &Error) -> (ErrorKind, String) {
             (ErrorKind::Operational, "the disk is full, or the database has its maximum size")
         }
         Some(ErrorCode::ReadOnly) => (ErrorKind::Operational, "the database cannot be written"),
-        Some(ErrorCode::CannotOpen) => {
-            (ErrorKind::Operational, "the database or its write-ahead log cannot be opened")
-        }
+        Some(ErrorCode::CannotOpen) => (
+            ErrorKind::Operational,
+            "the database or its write-ahead log cannot be opened; in a directory that cannot be written, a \
+                 database that no process has open is opened as \"file:PATH?immutable=1\"",
+        ),
         Some(ErrorCode::PermissionDenied) => {
             (ErrorKind::Operational, "there is no permission to access the file of the database")
         }

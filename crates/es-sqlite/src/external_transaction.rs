@@ -26,11 +26,11 @@ macro_rules! record_events {
             /// the commit does not.
             ///
             /// # Errors
-            /// As [`insert_events`](es_core::AggregateRecorder::insert_events). After a conflict, and after a
-            /// [`Data`](es_core::ErrorKind::Data) error, the transaction is as it was before the call, and
-            /// can be used further. After any other error, drop it and close its connection: on a full disk,
-            /// for example, SQLite has rolled it back, `sqlx` does not know, and the next write would be
-            /// committed immediately.
+            /// As [`insert_events`](es_core::AggregateRecorder::insert_events). After a conflict, and after
+            /// a [`Data`](es_core::ErrorKind::Data) error or a version that the events have twice, the
+            /// transaction is as it was before the call, and can be used further. After any other error,
+            /// drop it and close its connection: on a full disk, for example, SQLite has rolled it back,
+            /// `sqlx` does not know, and the next write would be committed immediately.
             ///
             /// # Cancel safety
             /// Cancel safe: the events are rolled back.
@@ -100,6 +100,7 @@ async fn append_in(
     events: &[StoredEvent],
     tracking: Option<&Tracking>,
 ) -> Result<Vec<i64>, PersistenceError> {
+    StoredEvent::verify_unique_versions(events)?;
     datastore.verify_unchanged()?;
     verify_open(transaction).await?;
     // A transaction within a transaction is a savepoint, which is rolled back when dropped.

@@ -145,3 +145,16 @@ async fn a_replaced_file_is_an_error() {
     assert!(moved.to_string().contains("moved, deleted or replaced"), "{moved}");
     assert!(moved.to_string().contains(path.to_str().unwrap()), "{moved}");
 }
+
+/// A batch with a version twice was reported as a conflict with stored data.
+#[tokio::test]
+async fn a_version_twice_in_a_batch_is_no_conflict() {
+    let (_directory, recorder, mut connection) = both().await;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let twice = [event(1, 1), event(2, 1), event(1, 1)];
+    let error = recorder.insert_events_in(&mut transaction, &twice).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_conflict()), (ErrorKind::Programming, false), "{error:?}");
+    // The transaction is as it was.
+    assert_eq!(recorder.insert_events_in(&mut transaction, &twice[..2]).await.unwrap(), [1, 2]);
+    transaction.commit().await.unwrap();
+}

@@ -230,6 +230,7 @@ mod datetime;
 mod decimal;
 mod failure;
 mod finite_floats;
+mod json_error;
 mod json_text;
 mod python_style;
 mod registered;

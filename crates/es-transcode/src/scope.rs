@@ -12,7 +12,7 @@ use std::{
 
 use es_core::PersistenceError;
 
-use crate::{failure::Failure, registry::Registry};
+use crate::{failure::Failure, json_error::JsonError, registry::Registry};
 
 /// The number of nested representations after which one is buffered; values are rarely nested as deep.
 const MAX_NESTED_WRAPPERS: usize = 8;
@@ -108,7 +108,8 @@ impl Entered {
 
     /// Returns the error of the call: the one that a transcoding failed with, or else serde's.
     pub(crate) fn error(&self, message: &str, error: serde_json::Error) -> PersistenceError {
-        self.scope.failure.take(&error).unwrap_or_else(|| PersistenceError::data(message).with_source(error))
+        let kept = self.scope.failure.take(&error);
+        kept.unwrap_or_else(|| PersistenceError::data(message).with_source(JsonError::from(error)))
     }
 }
 

@@ -81,8 +81,11 @@ impl Transcoder for JsonTranscoder {
         seed: S,
         bytes: &'de [u8],
     ) -> Result<S::Value, PersistenceError> {
-        let json = str::from_utf8(bytes)
-            .map_err(|error| PersistenceError::data("the bytes are not UTF-8").with_source(error))?;
+        let json = str::from_utf8(bytes).map_err(|error| {
+            let message = "the bytes are not UTF-8 text: if they are encrypted or compressed, no cipher or compressor is \
+                           configured";
+            PersistenceError::data(message).with_source(error)
+        })?;
         let call = Scope::enter(Arc::clone(&self.registry));
         let mut deserializer = serde_json::Deserializer::from_str(json);
         let value = seed.deserialize(&mut deserializer);

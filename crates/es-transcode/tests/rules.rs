@@ -400,6 +400,31 @@ fn values_that_json_lacks_are_not_read() {
     }
     assert_data_error(decode::<Value>(&standard(), b"[\"\xff\"]"), "not UTF-8");
     assert_data_error(decode::<serde::de::IgnoredAny>(&standard(), b"[\"\xff\"]"), "not UTF-8");
+    // Without the key, encrypted data was only "not UTF-8".
+    assert_data_error(decode::<Value>(&standard(), b"\xd9\x00\xff"), "no cipher or compressor is configured");
+}
+
+/// An error of decoding had the value that was found, in its text and in `Debug`: personal data, or
+/// megabytes.
+#[test]
+fn errors_of_decoding_do_not_show_the_state() {
+    #[derive(Debug, Deserialize)]
+    enum Kind {
+        A,
+    }
+    let secret = "a secret ".repeat(10_000);
+    let json = format!("[{secret:?}]");
+    let errors = [
+        decode::<Vec<u64>>(&standard(), &json).unwrap_err(),
+        decode::<Vec<Kind>>(&standard(), &json).unwrap_err(),
+    ];
+    for (error, expected) in
+        errors.iter().zip(["invalid type: string, expected u64", "unknown variant, expected `A`"])
+    {
+        assert!(message(error).contains(expected), "{}", message(error));
+        assert!(!message(error).contains("secret") && !format!("{error:?}").contains("secret"), "{error:?}");
+    }
+    let _ = Kind::A;
 }
 
 #[test]

@@ -108,7 +108,7 @@ async fn run(
 impl Handler for Effects {
     type Error = std::convert::Infallible;
 
-    async fn handle(&mut self, notification: &Notification) -> Result<Vec<StoredEvent>, Self::Error> {
+    async fn handle(&mut self, notification: Notification) -> Result<Vec<StoredEvent>, Self::Error> {
         self.kill_point.pass(HANDLER);
         Ok(vec![effect(notification.id)])
     }

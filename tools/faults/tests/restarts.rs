@@ -170,7 +170,7 @@ struct InterruptedHandler {
 impl Handler for InterruptedHandler {
     type Error = Infallible;
 
-    async fn handle(&mut self, notification: &Notification) -> Result<Vec<StoredEvent>, Infallible> {
+    async fn handle(&mut self, notification: Notification) -> Result<Vec<StoredEvent>, Infallible> {
         self.at.pass("before the handler").await;
         let events = self.effects.handle(notification).await;
         self.at.pass("after the handler").await;

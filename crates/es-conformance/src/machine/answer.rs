@@ -25,20 +25,6 @@ pub(super) fn comparable<T>(answer: Result<T, PersistenceError>) -> Result<T, Re
     answer.map_err(Refusal::from)
 }
 
-/// Returns true if both results of an insertion are equal.
-///
-/// A batch that conflicts with itself can be refused before stored data is read: the error may name
-/// an event that occurs in it twice, even if others conflict too.
-pub(super) fn is_same(
-    events: &[StoredEvent],
-    tested: &Result<Vec<i64>, Refusal>,
-    expected: &Result<Vec<i64>, Refusal>,
-) -> bool {
-    let mut seen = HashSet::new();
-    let repeated = events.iter().map(place).filter(|place| !seen.insert(*place));
-    tested == expected || is_named_instead(repeated, tested, expected)
-}
-
 /// Returns true if both results of an insertion under concurrent writes are equal. If several events
 /// conflict, the error may name any of them.
 pub(super) async fn is_same_among_others(
@@ -47,7 +33,7 @@ pub(super) async fn is_same_among_others(
     tested: &Result<Vec<i64>, Refusal>,
     expected: &Result<Vec<i64>, Refusal>,
 ) -> bool {
-    if is_same(events, tested, expected) {
+    if tested == expected {
         return true;
     }
     if !matches!(expected, Err(Refusal { conflict: Some(Conflict::Version { .. }), .. })) {

@@ -12,7 +12,7 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::task::JoinSet;
 
 use super::{
-    answer::{Refusal, comparable, is_same, is_same_among_others},
+    answer::{Refusal, comparable, is_same_among_others},
     held::{Follower, Listening, Wait, subscribe},
     log::Log,
     operation::{AGGREGATES, APPLICATIONS, HANDLES, Insertion, Operation, Step, Through, resolve},
@@ -145,7 +145,7 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
                 let events = resolve(events, &self.oracle.snapshots).await;
                 let inserted = comparable(tested.snapshots.insert_events(events.clone()).await);
                 let expected = comparable(oracle.snapshots.insert_events(events.clone()).await);
-                assert!(is_same(&events, &inserted, &expected), "{inserted:?}, and not {expected:?}");
+                assert_eq!(inserted, expected);
             }
             Operation::SelectEvents(id, range) => same(
                 tested.events(through).select_events(*id, *range).await,
@@ -312,7 +312,7 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
             self.log.add(ids.clone());
             ids.into_iter().map(|id| self.log.rank(id)).collect()
         });
-        assert!(is_same(&events, &inserted, &expected), "{inserted:?}, and not {expected:?}");
+        assert_eq!(inserted, expected);
     }
 
     /// Asserts that the outcomes are those of some order.

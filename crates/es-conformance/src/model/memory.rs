@@ -1,10 +1,10 @@
 //! The expected results of a recorder, computed in the simplest way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use es_core::{
-    Conflict, EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent, Tracking,
-    uuid::Uuid,
+    Conflict, ErrorKind, EventRange, Notification, NotificationSelection, PersistenceError, StoredEvent,
+    Tracking, uuid::Uuid,
 };
 
 #[derive(Debug, Default)]
@@ -25,7 +25,13 @@ impl Model {
         gives_ids: bool,
     ) {
         let conflicts = self.conflicts(events, tracking);
+        let repeats = StoredEvent::verify_unique_versions(events);
         let ids = match outcome {
+            Err(error) if repeats.is_err() => {
+                assert_eq!(error.kind(), ErrorKind::Programming, "{error:?}");
+                assert!(!error.is_conflict(), "{error:?}");
+                return;
+            }
             Err(error) => {
                 let named = error.conflict().unwrap_or_else(|| panic!("inserting failed: {error:?}"));
                 assert!(conflicts.contains(named), "{named:?} collided, and should not: {conflicts:?}");
@@ -33,6 +39,7 @@ impl Model {
             }
             Ok(ids) => ids,
         };
+        assert!(repeats.is_ok(), "inserting succeeded in spite of {repeats:?}");
         assert!(conflicts.is_empty(), "inserting succeeded in spite of {conflicts:?}");
         assert_eq!(ids.len(), if gives_ids { events.len() } else { 0 });
         for event in events {
@@ -50,8 +57,8 @@ impl Model {
 
     /// Returns all conflicts; a recorder names any one of them.
     fn conflicts(&self, events: &[StoredEvent], tracking: Option<&Tracking>) -> Vec<Conflict> {
-        let mut taken: BTreeSet<(Uuid, i64)> = self.events.keys().copied().collect();
-        let collides = |event: &&StoredEvent| !taken.insert((event.originator_id, event.originator_version));
+        let collides =
+            |event: &&StoredEvent| self.events.contains_key(&(event.originator_id, event.originator_version));
         let colliding = events.iter().filter(collides).map(StoredEvent::conflict);
         let mut conflicts: Vec<Conflict> = colliding.collect();
         let behind = |tracking: &&Tracking| {

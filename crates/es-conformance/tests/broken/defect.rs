@@ -44,6 +44,7 @@ defects! {
     GtOverflows breaks aggregate::bounds_cover_the_bigint_range,
     SameEventIsAccepted breaks aggregate::a_recorded_version_is_refused,
     DuplicateInBatchIsDropped breaks aggregate::a_duplicate_version_in_a_batch_is_refused,
+    DuplicateInBatchIsAConflict breaks aggregate::a_duplicate_version_in_a_batch_is_no_conflict,
     VersionIsNotNamed breaks aggregate::a_conflict_names_the_version,
     BatchIsWrittenUpToTheConflict breaks aggregate::a_refused_batch_records_nothing,
     ConflictOverwrites breaks aggregate::a_conflict_does_not_change_recorded_events,

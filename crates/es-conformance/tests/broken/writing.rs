@@ -306,6 +306,14 @@ impl BrokenRecorder {
                 let mut seen = BTreeSet::new();
                 events.retain(|event| seen.insert((event.originator_id, event.originator_version)));
             }
+            Some(Defect::DuplicateInBatchIsAConflict) => {
+                let mut seen = BTreeSet::new();
+                let mut is_new =
+                    |event: &&StoredEvent| seen.insert((event.originator_id, event.originator_version));
+                if let Some(repeated) = events.iter().find(|event| !is_new(event)) {
+                    return Err(repeated.conflict().into());
+                }
+            }
             _ => {}
         }
         Ok(events)

@@ -25,7 +25,7 @@ use super::{
     liveness::{self, BackendState},
     session::Backend,
 };
-use crate::{error, options::PostgresOptions};
+use crate::{error, options::PostgresOptions, runtime};
 
 /// The connections of a datastore.
 #[derive(Debug)]
@@ -80,6 +80,7 @@ impl Connections {
 
     /// Leases a connection of the pool, or a new one.
     pub(crate) async fn lease(&self, kind: LeaseKind) -> Result<Lease<'_>, LeaseError> {
+        runtime::current().map_err(LeaseError::Exhausted)?;
         if kind != LeaseKind::Write && self.max_waiting > 0 && self.pool.status().waiting >= self.max_waiting
         {
             let message = format!("{} callers wait for a connection already", self.max_waiting);
@@ -213,7 +214,7 @@ impl Connections {
 /// The reason why no connection was leased.
 #[derive(Debug)]
 pub(crate) enum LeaseError {
-    /// All connections are in use.
+    /// All connections are in use, or there is no runtime to connect in.
     Exhausted(PersistenceError),
     /// The server cannot be connected to; if the error is transient, an attempt may succeed later.
     NotConnected(PersistenceError),

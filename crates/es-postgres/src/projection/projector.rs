@@ -367,8 +367,7 @@ fn commit_error(failed: sqlx::Error, handled: usize) -> ConsumerError {
 
 /// Returns whether a handler's error, or one of its sources, is transient.
 fn is_transient(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| (*error).source()).any(|cause| {
-        cause.downcast_ref::<sqlx::Error>().is_some_and(error::is_transient)
-            || cause.downcast_ref::<PersistenceError>().is_some_and(PersistenceError::is_transient)
-    })
+    PersistenceError::is_transient_in(error)
+        || std::iter::successors(Some(error), |error| (*error).source())
+            .any(|cause| cause.downcast_ref::<sqlx::Error>().is_some_and(error::is_transient))
 }

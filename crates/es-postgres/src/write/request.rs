@@ -1,7 +1,5 @@
 //! Requests: events and a position that are recorded together, and the reply to the caller.
 
-use std::collections::HashSet;
-
 use es_core::{Conflict, PersistenceError, StoredEvent, Tracking};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -48,16 +46,7 @@ impl Request {
 /// Checks what can be checked of events without the database: their size, and versions that occur twice.
 pub(crate) fn check_events(events: &[StoredEvent]) -> Result<(), PersistenceError> {
     limits::check_size(events)?;
-    // Versions of one aggregate in ascending order, the common case, need no set.
-    let key = |event: &StoredEvent| (event.originator_id, event.originator_version);
-    if events.is_sorted_by(|a, b| key(a) < key(b)) {
-        return Ok(());
-    }
-    let mut keys = HashSet::with_capacity(events.len());
-    match events.iter().find(|event| !keys.insert(key(event))) {
-        Some(duplicate) => Err(version_conflict(duplicate).into()),
-        None => Ok(()),
-    }
+    StoredEvent::verify_unique_versions(events)
 }
 
 pub(crate) fn version_conflict(event: &StoredEvent) -> Conflict {

@@ -132,7 +132,7 @@ impl SqliteTrackingRecorder {
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
     /// let positions = SqliteOptions::new("counts.db").open().await?.tracking_recorder().await?;
     /// let projector = positions.projector(counts).await?;
-    /// Processor::with_consumer("bank", upstream, projector).run().await?;
+    /// Processor::with_consumer("counts", upstream, projector).run().await?;
     /// # Ok(())
     /// # }
     /// ```

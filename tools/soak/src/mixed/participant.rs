@@ -454,7 +454,7 @@ struct Effects;
 impl Handler for Effects {
     type Error = std::convert::Infallible;
 
-    async fn handle(&mut self, notification: &Notification) -> Result<Vec<StoredEvent>, Self::Error> {
+    async fn handle(&mut self, notification: Notification) -> Result<Vec<StoredEvent>, Self::Error> {
         Ok(vec![StoredEvent {
             originator_id: Uuid::from_u64_pair(fastrand::u64(..), fastrand::u64(..)),
             originator_version: 1,
