@@ -13,10 +13,7 @@ use es_core::PersistenceError;
 use futures_util::future::BoxFuture;
 use sqlx::postgres::PgSslMode;
 
-use crate::{
-    fault_hooks::{FaultHooks, InstalledHooks},
-    limits::GroupLimits,
-};
+use crate::{fault_hooks::InstalledHooks, limits::GroupLimits};
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -514,8 +511,9 @@ impl PostgresOptions {
     }
 
     /// Installs fault hooks, for tests.
+    #[cfg(feature = "test-hooks")]
     #[must_use]
-    pub fn hooks(mut self, hooks: impl FaultHooks) -> Self {
+    pub fn hooks(mut self, hooks: impl crate::FaultHooks) -> Self {
         self.hooks = InstalledHooks::new(hooks);
         self
     }
