@@ -22,7 +22,7 @@ use crate::{
     fault_hooks::FaultPoint,
     follow::data_version,
     schema::{EventTable, tables},
-    write::{Committer, WriteConnection},
+    write::{Batch, Committer, WriteConnection},
 };
 
 /// The time after which a transaction takes no more notifications, because other requests wait for the writer
@@ -88,7 +88,8 @@ impl ProjectionJob {
         self.verify_unprocessed(transaction)?;
         let handled = self.handle(transaction)?;
         let tracking = self.batch().tracking(handled)?;
-        writing.append(&self.table, &[], Some(&tracking))?;
+        let batch = Batch { table: &self.table, events: &[], tracking: Some(&tracking) };
+        writing.append(batch, true)?;
         Ok((handled, tracking, version))
     }
 
