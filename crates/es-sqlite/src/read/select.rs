@@ -100,10 +100,6 @@ impl Session {
         Ok(notifications)
     }
 
-    pub(crate) fn max_notification_id(&self, table: &EventTable) -> Result<Option<i64>, PersistenceError> {
-        table.max_notification_id(&self.connection).map_err(from_sqlite)
-    }
-
     pub(crate) fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
         // The Python library's migration mark is no application.
         if application_name == Tracking::RESERVED_NAME {

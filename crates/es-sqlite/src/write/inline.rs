@@ -33,7 +33,7 @@ use super::{
 };
 use crate::limits::{AverageLatency, INLINE_COMMIT_LATENCY, INLINE_LIMITS};
 
-/// The time for which a task skips yields: about that of one inline commit.
+/// The time for which a task skips yields; the average time up to which commits are inline.
 const MAX_TIME_WITHOUT_YIELD: Duration = INLINE_COMMIT_LATENCY;
 
 /// The number of yields in a row after which the task was still alone, until it skips them. A task that
