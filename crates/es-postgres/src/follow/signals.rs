@@ -115,17 +115,17 @@ impl TableRegistry {
 
 impl Signals {
     /// Wakes the tasks that wait for these events or this position, through any recorder of the table.
-    pub(crate) fn recorded(&self, events: &[StoredEvent], tracking: Option<&Tracking>) {
+    pub(crate) fn wake(&self, events: &[StoredEvent], tracking: Option<&Tracking>) {
         if let Some(table) = &self.events {
             table.wake(|| events.iter().map(|event| Topic::as_str(&event.topic)));
         }
         if let Some(tracking) = tracking {
-            self.position_recorded(tracking);
+            self.wake_position(tracking);
         }
     }
 
     /// Wakes the tasks that wait for this position.
-    pub(crate) fn position_recorded(&self, tracking: &Tracking) {
+    pub(crate) fn wake_position(&self, tracking: &Tracking) {
         if let Some(table) = &self.tracking {
             table.wake(|| [tracking.application_name()]);
         }

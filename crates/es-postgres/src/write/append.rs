@@ -105,7 +105,8 @@ struct GivenIds {
 impl Appender {
     pub(crate) fn new(tables: CatalogState, options: &PostgresOptions) -> Self {
         let sql = |text: String| AssertSqlSafe(text).into_sql_str();
-        let groups = |ids| [false, true].map(|with_tracking| sql(statement::group(&tables, with_tracking, ids)));
+        let groups =
+            |ids| [false, true].map(|with_tracking| sql(statement::group(&tables, with_tracking, ids)));
         let (events, tracking) = (tables.events.as_ref(), tables.tracking.as_ref());
         let sequence = events.filter(|events| events.has_ids).and_then(|events| events.sequence.as_deref());
         let sequence = sequence.filter(|_| options.ordering == NotificationOrdering::Parallel);

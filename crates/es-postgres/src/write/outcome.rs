@@ -43,7 +43,11 @@ impl GroupAnswer {
         Ok(Self {
             clashes: requests.into_iter().zip(conflicts).collect(),
             ids: row.try_get(3)?,
-            statuses: positions.into_iter().zip(statuses).map(|(at, (status, id))| (at, status, id)).collect(),
+            statuses: positions
+                .into_iter()
+                .zip(statuses)
+                .map(|(request, (status, recorded))| (request, status, recorded))
+                .collect(),
         })
     }
 
@@ -80,8 +84,8 @@ impl GroupAnswer {
     }
 }
 
-/// Returns the error for a position that does not follow the recorded one. If it would be accepted now, it was
-/// refused when the statement ran.
+/// Returns the error for a position that does not follow the recorded one. A position that would be accepted
+/// now was refused when the statement ran.
 pub(super) fn late(tracking: &Tracking, recorded: Option<i64>) -> PersistenceError {
     tracking.validate(recorded).err().unwrap_or_else(|| tracking.conflict().into())
 }
