@@ -292,8 +292,9 @@ impl PostgresOptions {
     }
 
     /// Sets the number of connections of one recorder that write at the same time in
-    /// [`NotificationOrdering::Parallel`]; 2 by default. In the serialized ordering it is always one: more
-    /// would wait for each other.
+    /// [`NotificationOrdering::Parallel`]; 2 by default. Requests with a tracking position have one more, so
+    /// that the positions of an application are recorded in their order. In the serialized ordering it is
+    /// always one in all: more would wait for each other.
     #[must_use]
     pub fn writers(mut self, connections: NonZeroUsize) -> Self {
         self.writers = connections;
