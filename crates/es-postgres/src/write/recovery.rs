@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     appender_cache::AppenderCache,
     outcome::Outcome,
-    request::{Batch, version_conflict},
+    request::Batch,
 };
 use crate::{
     connection::{Backoff, Database, LeaseKind, Select, column},
@@ -127,7 +127,7 @@ async fn find(cache: &AppenderCache, batch: Batch<'_>, known_id: i64) -> Result<
                 Found::Match(_) | Found::Ambiguous(_) => Found::Match(ids),
                 Found::Conflict(conflict) => Found::Conflict(conflict),
                 Found::Absent => match batch.events {
-                    [first, ..] => Found::Conflict(version_conflict(first)),
+                    [first, ..] => Found::Conflict(first.conflict()),
                     [] => Found::Absent,
                 },
             })
@@ -203,7 +203,7 @@ async fn find_events(
     let other = usize::try_from(*other).ok().and_then(|place| events.get(place.checked_sub(1)?));
     let other =
         other.ok_or_else(|| PersistenceError::internal("an answer has a row that was not selected"))?;
-    Ok(Found::Conflict(version_conflict(other)))
+    Ok(Found::Conflict(other.conflict()))
 }
 
 fn unknown(reason: &str) -> PersistenceError {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use es_core::{Conflict, PersistenceError, StoredEvent, Tracking};
+use es_core::{PersistenceError, StoredEvent, Tracking};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::limits;
@@ -55,11 +55,7 @@ pub(crate) fn check_events(events: &[StoredEvent]) -> Result<(), PersistenceErro
     }
     let mut keys = HashSet::with_capacity(events.len());
     match events.iter().find(|event| !keys.insert(key(event))) {
-        Some(duplicate) => Err(version_conflict(duplicate).into()),
+        Some(duplicate) => Err(duplicate.conflict().into()),
         None => Ok(()),
     }
-}
-
-pub(crate) fn version_conflict(event: &StoredEvent) -> Conflict {
-    Conflict::Version { originator_id: event.originator_id, originator_version: event.originator_version }
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use es_core::{Conflict, ErrorKind, PersistenceError, StoredEvent, Tracking};
+use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
 use rusqlite::{CachedStatement, Connection};
 
 use super::request::{Batch, Outcome};
@@ -195,8 +195,7 @@ fn bind_event(statement: &mut CachedStatement<'_>, event: &StoredEvent) -> rusql
 /// Converts the error of inserting an event.
 pub(crate) fn insert_error(event: &StoredEvent, error: rusqlite::Error) -> PersistenceError {
     if is_duplicate_key(&error) {
-        let StoredEvent { originator_id, originator_version, .. } = *event;
-        return Conflict::Version { originator_id, originator_version }.into();
+        return event.conflict().into();
     }
     let concerns_event = is_too_big(&error);
     let error = from_sqlite(error);
