@@ -56,8 +56,10 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     for_any: Vec<Arc<Waiter>>,
-    by_key: HashMap<Box<str>, Vec<Arc<Waiter>>>,
+    by_key: WaitersByKey,
 }
+
+type WaitersByKey = HashMap<Box<str>, Vec<Arc<Waiter>>>;
 
 #[derive(Default)]
 struct Waiter {
@@ -115,39 +117,24 @@ impl Signal {
     ///
     /// Call it after the commit, and before the result is returned.
     pub fn wake<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
-        if !self.has_listeners() {
-            return;
-        }
-        let mut woken = PendingWakers::default();
-        {
-            let waiting = self.waiting();
-            woken.add(&waiting.for_any);
-            if !waiting.by_key.is_empty() {
-                let mut previous = None;
-                for key in keys {
-                    // Events of one topic are often adjacent.
-                    if previous != Some(key) {
-                        previous = Some(key);
-                        woken.add(waiting.by_key.get(key).map_or(&[], Vec::as_slice));
-                    }
+        self.wake_with(|by_key, woken| {
+            if by_key.is_empty() {
+                return;
+            }
+            let mut previous = None;
+            for key in keys {
+                // Events of one topic are often adjacent.
+                if previous != Some(key) {
+                    previous = Some(key);
+                    woken.add(by_key.get(key).map_or(&[], Vec::as_slice));
                 }
             }
-        }
-        woken.wake();
+        });
     }
 
     /// Notifies all listeners.
     pub fn wake_all(&self) {
-        if !self.has_listeners() {
-            return;
-        }
-        let mut woken = PendingWakers::default();
-        {
-            let waiting = self.waiting();
-            woken.add(&waiting.for_any);
-            waiting.by_key.values().for_each(|waiters| woken.add(waiters));
-        }
-        woken.wake();
+        self.wake_with(|by_key, woken| by_key.values().for_each(|waiters| woken.add(waiters)));
     }
 
     /// Returns whether there are listeners. Call it after the commit, if determining the keys costs
@@ -176,33 +163,27 @@ impl Signal {
     pub async fn closed_timeout(&self, timeout: Duration) -> bool {
         let mut listener = self.listen::<&str>([]);
         let mut pause = timer(timeout);
-        while let Either::Left((is_open, _)) = select(pin!(listener.notified()), &mut pause).await {
-            if !is_open {
-                break;
-            }
-        }
+        while let Either::Left((true, _)) = select(pin!(listener.notified()), &mut pause).await {}
         self.is_closed()
+    }
+
+    /// Notifies the listeners of all keys, and those that `add` adds.
+    fn wake_with(&self, add: impl FnOnce(&WaitersByKey, &mut PendingWakers)) {
+        if !self.has_listeners() {
+            return;
+        }
+        let mut woken = PendingWakers::default();
+        {
+            let waiting = self.waiting();
+            woken.add(&waiting.for_any);
+            add(&waiting.by_key, &mut woken);
+        }
+        woken.0.into_iter().for_each(Waker::wake);
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // No code that can panic leaves the lists inconsistent.
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn remove(&self, listener: &Listener) {
-        self.0.listeners.fetch_sub(1, Ordering::SeqCst);
-        let mut waiting = self.waiting();
-        let is_other = |waiter: &Arc<Waiter>| !Arc::ptr_eq(waiter, &listener.waiter);
-        if listener.keys.is_empty() {
-            waiting.for_any.retain(is_other);
-        }
-        for key in &listener.keys {
-            let Some(waiters) = waiting.by_key.get_mut(key) else { continue };
-            waiters.retain(is_other);
-            if waiters.is_empty() {
-                waiting.by_key.remove(key);
-            }
-        }
     }
 }
 
@@ -222,11 +203,7 @@ impl Listener {
     /// # Cancel safety
     /// As [`notified`](Self::notified).
     pub async fn notified_timeout(&mut self, timeout: Duration) -> bool {
-        let woken = pin!(self.notified());
-        match select(woken, timer(timeout)).await {
-            Either::Left((is_open, _)) => is_open,
-            Either::Right(_) => true,
-        }
+        !matches!(select(pin!(self.notified()), timer(timeout)).await, Either::Left((false, _)))
     }
 
     /// As [`notified`](Self::notified), for a hand-written future or stream.
@@ -241,7 +218,19 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.signal.remove(self);
+        self.signal.0.listeners.fetch_sub(1, Ordering::SeqCst);
+        let mut waiting = self.signal.waiting();
+        let is_other = |waiter: &Arc<Waiter>| !Arc::ptr_eq(waiter, &self.waiter);
+        if self.keys.is_empty() {
+            waiting.for_any.retain(is_other);
+        }
+        for key in &self.keys {
+            let Some(waiters) = waiting.by_key.get_mut(key) else { continue };
+            waiters.retain(is_other);
+            if waiters.is_empty() {
+                waiting.by_key.remove(key);
+            }
+        }
     }
 }
 
@@ -257,10 +246,6 @@ impl PendingWakers {
                 self.0.extend(waiter.waker.take());
             }
         }
-    }
-
-    fn wake(self) {
-        self.0.into_iter().for_each(Waker::wake);
     }
 }
 
