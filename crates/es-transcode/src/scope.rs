@@ -23,10 +23,10 @@ thread_local! {
 
 /// The state of an encode or decode call.
 pub(crate) struct Scope {
-    registry: Arc<Registry>,
-    failure: Failure,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) failure: Failure,
     /// The number of open arrays and objects of the writer.
-    depth: Cell<usize>,
+    pub(crate) depth: Cell<usize>,
     /// The number of open representations.
     nesting: Cell<usize>,
 }
@@ -52,15 +52,6 @@ impl Scope {
         CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
     }
 
-    pub(crate) fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    /// The number of open arrays and objects of the writer.
-    pub(crate) fn depth(&self) -> &Cell<usize> {
-        &self.depth
-    }
-
     /// Opens a representation, until the guard is dropped.
     pub(crate) fn nest(&self) -> Nested<'_> {
         self.nesting.set(self.nesting.get() + 1);
@@ -75,15 +66,6 @@ impl Scope {
         let nesting = self.nesting.get();
         nesting > 0 && nesting.is_multiple_of(MAX_NESTED_WRAPPERS)
     }
-
-    pub(crate) fn failure(&self) -> &Failure {
-        &self.failure
-    }
-
-    /// Keeps an error, and returns the text that passes through serde instead.
-    pub(crate) fn fail(&self, error: PersistenceError) -> String {
-        self.failure.keep(error)
-    }
 }
 
 /// An open representation.
@@ -97,15 +79,11 @@ impl Drop for Nested<'_> {
 
 /// Ends a call when it is dropped.
 pub(crate) struct Entered {
-    scope: Rc<Scope>,
+    pub(crate) scope: Rc<Scope>,
     outer: Option<Rc<Scope>>,
 }
 
 impl Entered {
-    pub(crate) fn scope(&self) -> &Rc<Scope> {
-        &self.scope
-    }
-
     /// Returns the error of the call: the one that a transcoding failed with, or else serde's.
     pub(crate) fn error(&self, message: &str, error: serde_json::Error) -> PersistenceError {
         self.scope.failure.take(&error).unwrap_or_else(|| PersistenceError::data(message).with_source(error))
