@@ -37,12 +37,8 @@ impl Scope {
 
     /// Begins a call; it ends when the guard is dropped.
     pub(crate) fn enter(registry: Arc<Registry>) -> Entered {
-        let scope = Rc::new(Self {
-            registry,
-            failure: Failure::default(),
-            depth: Cell::default(),
-            nesting: Cell::default(),
-        });
+        let (failure, depth, nesting) = Default::default();
+        let scope = Rc::new(Self { registry, failure, depth, nesting });
         let outer = replace_current(Some(Rc::clone(&scope)));
         Entered { scope, outer }
     }
