@@ -108,8 +108,18 @@ impl TableRegistry {
 
     fn table(&self, name: &TableName, kind: TableKind) -> Arc<WatchedTable> {
         let mut tables = self.0.lock();
-        let new = || Arc::new(WatchedTable::new(name.clone(), kind));
-        Arc::clone(tables.entry((name.clone(), kind)).or_insert_with(new))
+        let new = || WatchedTable {
+            name: name.clone(),
+            kind,
+            signals: Mutex::default(),
+            poller: TaskSlot::default(),
+            notified: Notify::new(),
+            closed: Notify::new(),
+            sender: TaskSlot::default(),
+            is_send_pending: AtomicBool::new(false),
+            sent: Notify::new(),
+        };
+        Arc::clone(tables.entry((name.clone(), kind)).or_insert_with(|| Arc::new(new())))
     }
 }
 
@@ -155,20 +165,6 @@ impl Drop for Signals {
 }
 
 impl WatchedTable {
-    fn new(name: TableName, kind: TableKind) -> Self {
-        Self {
-            name,
-            kind,
-            signals: Mutex::default(),
-            poller: TaskSlot::default(),
-            notified: Notify::new(),
-            closed: Notify::new(),
-            sender: TaskSlot::default(),
-            is_send_pending: AtomicBool::new(false),
-            sent: Notify::new(),
-        }
-    }
-
     /// Adds the signal of another recorder.
     fn add_signal(self: &Arc<Self>, poll: impl Fn(PollPermit) + Send + Sync + 'static) -> Signal {
         let table = Arc::downgrade(self);
