@@ -56,10 +56,8 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     for_any: Vec<Arc<Waiter>>,
-    by_key: WaitersByKey,
+    by_key: HashMap<Box<str>, Vec<Arc<Waiter>>>,
 }
-
-type WaitersByKey = HashMap<Box<str>, Vec<Arc<Waiter>>>;
 
 #[derive(Default)]
 struct Waiter {
@@ -117,8 +115,8 @@ impl Signal {
     ///
     /// Call it after the commit, and before the result is returned.
     pub fn wake<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
-        self.wake_with(|by_key, woken| {
-            if by_key.is_empty() {
+        self.wake_with(|waiting, wakers| {
+            if waiting.by_key.is_empty() {
                 return;
             }
             let mut previous = None;
@@ -126,7 +124,7 @@ impl Signal {
                 // Events of one topic are often adjacent.
                 if previous != Some(key) {
                     previous = Some(key);
-                    woken.add(by_key.get(key).map_or(&[], Vec::as_slice));
+                    notify(waiting.by_key.get(key).map_or(&[], Vec::as_slice), wakers);
                 }
             }
         });
@@ -134,7 +132,7 @@ impl Signal {
 
     /// Notifies all listeners.
     pub fn wake_all(&self) {
-        self.wake_with(|by_key, woken| by_key.values().for_each(|waiters| woken.add(waiters)));
+        self.wake_with(|waiting, wakers| waiting.by_key.values().for_each(|waiters| notify(waiters, wakers)));
     }
 
     /// Returns whether there are listeners. Call it after the commit, if determining the keys costs
@@ -167,18 +165,19 @@ impl Signal {
         self.is_closed()
     }
 
-    /// Notifies the listeners of all keys, and those that `add` adds.
-    fn wake_with(&self, add: impl FnOnce(&WaitersByKey, &mut PendingWakers)) {
+    /// Notifies the listeners of all keys, and those that `notify_others` notifies. Their wakers are called
+    /// after the lock is released: a waker may run code that drops a listener.
+    fn wake_with(&self, notify_others: impl FnOnce(&Waiting, &mut Vec<Waker>)) {
         if !self.has_listeners() {
             return;
         }
-        let mut woken = PendingWakers::default();
+        let mut wakers = Vec::new();
         {
             let waiting = self.waiting();
-            woken.add(&waiting.for_any);
-            add(&waiting.by_key, &mut woken);
+            notify(&waiting.for_any, &mut wakers);
+            notify_others(&waiting, &mut wakers);
         }
-        woken.0.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -234,17 +233,12 @@ impl Drop for Listener {
     }
 }
 
-/// The wakers to call after the lock is released: a waker may run code that drops a listener.
-#[derive(Default)]
-struct PendingWakers(Vec<Waker>);
-
-impl PendingWakers {
-    fn add(&mut self, waiters: &[Arc<Waiter>]) {
-        for waiter in waiters {
-            // A listener that is notified already and has not read yet costs only this.
-            if !waiter.is_notified.swap(true, Ordering::SeqCst) {
-                self.0.extend(waiter.waker.take());
-            }
+/// Notifies these listeners, and adds their wakers.
+fn notify(waiters: &[Arc<Waiter>], wakers: &mut Vec<Waker>) {
+    for waiter in waiters {
+        // A listener that is notified already and has not read yet costs only this.
+        if !waiter.is_notified.swap(true, Ordering::SeqCst) {
+            wakers.extend(waiter.waker.take());
         }
     }
 }

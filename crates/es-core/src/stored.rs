@@ -151,21 +151,23 @@ impl Tracking {
         match recorded.unwrap_or(0).cmp(&expected) {
             Ordering::Equal => Ok(()),
             Ordering::Greater => Err(self.conflict().into()),
-            Ordering::Less => {
-                let recorded = recorded.map_or_else(|| "none".to_owned(), |recorded| recorded.to_string());
-                let message = format!(
-                    "application {:?} was processed up to notification {expected}, but the recorded position is \
-                     {recorded}: the tracking record was rolled back",
-                    self.application_name
-                );
-                Err(PersistenceError::new(ErrorKind::RolledBack, message))
-            }
+            Ordering::Less => Err(self.rolled_back(expected, recorded)),
         }
     }
 
     /// Returns the conflict of this record with a recorded one.
     pub fn conflict(&self) -> Conflict {
         Conflict::Tracking { application_name: self.application_name.clone(), notification_id: self.first }
+    }
+
+    fn rolled_back(&self, expected: i64, recorded: Option<i64>) -> PersistenceError {
+        let recorded = recorded.map_or_else(|| "none".to_owned(), |recorded| recorded.to_string());
+        let message = format!(
+            "application {:?} was processed up to notification {expected}, but the recorded position is \
+             {recorded}: the tracking record was rolled back",
+            self.application_name
+        );
+        PersistenceError::new(ErrorKind::RolledBack, message)
     }
 
     /// Returns the name of the upstream application.

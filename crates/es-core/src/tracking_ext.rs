@@ -48,11 +48,7 @@ pub trait TrackingRecorderExt: TrackingRecorder {
                 }
                 let left = timeout.saturating_sub(began.elapsed());
                 if left.is_zero() {
-                    let message = format!(
-                        "notification {notification_id} of application {application_name:?} was not processed \
-                         within {timeout:?}"
-                    );
-                    return Err(PersistenceError::new(ErrorKind::TimedOut, message).transient());
+                    return Err(timed_out(application_name, notification_id, timeout));
                 }
                 if !listener.notified_timeout(left.min(POLL_INTERVAL)).await {
                     return Err(PersistenceError::interface("the recorder was closed during the wait"));
@@ -89,3 +85,11 @@ pub trait TrackingRecorderExt: TrackingRecorder {
 }
 
 impl<R: TrackingRecorder + ?Sized> TrackingRecorderExt for R {}
+
+fn timed_out(application_name: &str, notification_id: i64, timeout: Duration) -> PersistenceError {
+    let message = format!(
+        "notification {notification_id} of application {application_name:?} was not processed within \
+         {timeout:?}"
+    );
+    PersistenceError::new(ErrorKind::TimedOut, message).transient()
+}
