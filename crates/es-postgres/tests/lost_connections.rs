@@ -157,8 +157,8 @@ impl FaultHooks for Locks {
     }
 }
 
-/// A request that is sent again waits for a lock as any other does, also beyond the time of its recovery: ending
-/// it would make its outcome unknown, although the server is at work.
+/// A request that is sent again waits for a lock as any other does, also beyond the time of its recovery:
+/// ending it would make its outcome unknown, although the server is at work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_is_sent_again_waits_for_a_lock() {
     let schema = Schema::create().await;

@@ -12,9 +12,9 @@
 //! [`SqliteTrackingRecorder::projector`].
 //!
 //! The API is asynchronous and needs no particular runtime. No call waits for a lock on the thread that polls
-//! it. Small commits and short reads use the disk on that thread, while they are short on average: see
-//! [`SqliteOptions::inline_commits`]. An acknowledged event is on the disk ([`Synchronous::Full`]). Any number
-//! of processes, in Rust or Python, may share a file.
+//! it. Small commits and short reads use the disk on that thread while they are short on average; see
+//! [`SqliteOptions::inline_commits`]. An acknowledged event is on the disk ([`Synchronous::Full`]). Any
+//! number of processes, in Rust or Python, may share a file.
 //!
 //! # Example
 //! ```

@@ -33,9 +33,9 @@ use crate::{
 /// The longest pause after failures, unless the interval is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// The number of new ids up to which their topics are counted. Beyond it all tasks are woken. It is ten times the
-/// ids of a default interval at 40,000 events/s: with 10,000, a busy table woke 1,000 subscribers of other topics
-/// to read for nothing (`commits, 1000 subscribers of another topic`).
+/// The number of new ids up to which their topics are counted. Beyond it all tasks are woken. It is ten times
+/// the ids of a default interval at 40,000 events/s: with 10,000, a busy table woke 1,000 subscribers of
+/// other topics to read for nothing (`commits, 1000 subscribers of another topic`).
 const MOST_IDS: i64 = 100_000;
 
 /// Polls a table until no task waits.

@@ -58,7 +58,8 @@ fn missing<'a>(found: &Inspection, spec: &'a TableSpec) -> Vec<(&'a TableName, S
             let id = if spec.notifications { "notification_id bigserial, " } else { "" };
             statements = format!(
                 "CREATE TABLE IF NOT EXISTS {quoted} (originator_id uuid NOT NULL, \
-                 originator_version bigint NOT NULL, topic text, state bytea, {id}PRIMARY KEY (originator_id, originator_version)); "
+                 originator_version bigint NOT NULL, topic text, state bytea, \
+                 {id}PRIMARY KEY (originator_id, originator_version)); "
             );
         }
         let lacks_index = !info.exists || info.has_ids && !info.has_unique_key("notification_id");

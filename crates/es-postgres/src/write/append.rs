@@ -224,8 +224,8 @@ impl Appender {
         outcomes.ok_or_else(|| AppendError::internal("the answer to an append does not match its request"))
     }
 
-    /// Appends a single event. Returns none if nothing was recorded: its version is taken, its position is not
-    /// the next one, is locked or is the first, or a trigger skipped a row.
+    /// Appends a single event. Returns none if nothing was recorded: its version is taken, its position is
+    /// not the next one, is locked or is the first, or a trigger skipped a row.
     async fn append_single(
         &self,
         connection: &mut PgConnection,

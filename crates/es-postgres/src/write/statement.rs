@@ -88,9 +88,9 @@ pub(crate) fn single(events: &EventsTable, ids: Ids) -> String {
 /// notification, `$8` expected position.
 ///
 /// It returns one row with the notification id if the event and the position were recorded. Otherwise it
-/// returns no row or fails, and the statement for a group then tells why. With that statement alone, an append
-/// took 1.36 times the time of two bare statements in a transaction (`insert with tracking, 1 task`). The
-/// locks are those of [`tracking_ctes`].
+/// returns no row or fails, and the statement for a group then reports the reason. With that statement alone,
+/// an append took 1.36 times the time of two bare statements in a transaction (`insert with tracking, 1
+/// task`). The locks are those of [`tracking_ctes`].
 pub(crate) fn single_with_tracking(events: &EventsTable, tracking: &TrackingTable) -> String {
     let (events_table, tracking_table) = (events.name.quoted(), tracking.name.quoted());
     let is_next = |recorded: &str| {

@@ -78,8 +78,8 @@ impl ProjectionJob {
         Ok(handled)
     }
 
-    /// Writes everything that the transaction commits. Notifications that were processed already, in whole or in
-    /// part, are refused before any handler runs.
+    /// Writes everything that the transaction commits. Notifications that were processed already, in whole or
+    /// in part, are refused before any handler runs.
     fn write(
         &mut self,
         writing: &WriteConnection,

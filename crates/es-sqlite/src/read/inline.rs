@@ -8,8 +8,8 @@
 //! cold` of `cargo xtask bench`).
 //!
 //! The caller's thread belongs to its runtime and must not be blocked. An inline read
-//! - is tried only while short reads of the table take less than [`INLINE_READ_LATENCY`] on average, as they do
-//!   while the operating system has the pages of the file in memory. Reader threads measure it first, and
+//! - is tried only while short reads of the table take less than [`INLINE_READ_LATENCY`] on average, as they
+//!   do while the operating system has the pages of the file in memory. Reader threads measure it first, and
 //!   continue to measure when it is exceeded;
 //! - waits for no lock of another call or connection, except for the moments in which SQLite locks its index
 //!   of the write-ahead log;

@@ -73,8 +73,8 @@ impl Committer {
         Self { writing, signals, queue, limits: *limits, latency, is_contention_free }
     }
 
-    /// Writes a request and those that wait behind it, up to the limits, in one transaction; or in one for each
-    /// request, if they cannot share one. Waits for the locks of other connections.
+    /// Writes a request and those that wait behind it, up to the limits, in one transaction; or in one for
+    /// each request, if they cannot share one. Waits for the locks of other connections.
     pub(super) fn write(&self, first: Request, limits: Limits) {
         let mut group = Group::of(first);
         self.gather(&mut group, limits);
@@ -96,8 +96,8 @@ impl Committer {
         }
     }
 
-    /// Appends and commits a group, to which requests that arrive meanwhile are added up to the limits. Returns
-    /// the outcome of each request.
+    /// Appends and commits a group, to which requests that arrive meanwhile are added up to the limits.
+    /// Returns the outcome of each request.
     pub(super) fn transact(&self, group: &mut Group, limits: Limits) -> Result<Vec<Outcome>, CommitError> {
         let began = Instant::now();
         let is_single = self.is_contention_free && group.requests.len() == 1;

@@ -74,8 +74,8 @@ impl WriteConnection {
     /// Appends a batch, all or nothing, and returns the notification ids.
     ///
     /// The only request of a transaction needs no savepoint, on a connection that waits for no locks within
-    /// one. If it fails, the transaction must be rolled back. For a savepoint, SQLite would copy each page that
-    /// it changes; beyond 64 KiB into a temporary file.
+    /// one. If it fails, the transaction must be rolled back. For a savepoint, SQLite would copy each page
+    /// that it changes; beyond 64 KiB into a temporary file.
     pub(crate) fn append(&self, batch: Batch<'_>, needs_savepoint: bool) -> Outcome {
         self.before(FaultPoint::Append).map_err(from_sqlite)?;
         if !needs_savepoint {
