@@ -130,10 +130,7 @@ async fn verify_open(connection: &mut SqliteConnection) -> Result<(), Persistenc
     Err(PersistenceError::new(ErrorKind::Interface, message))
 }
 
-async fn append(
-    connection: &mut SqliteConnection,
-    Batch { table, events, tracking }: Batch<'_>,
-) -> Outcome {
+async fn append(connection: &mut SqliteConnection, Batch { table, events, tracking }: Batch<'_>) -> Outcome {
     if let Some(tracking) = tracking {
         insert_tracking(connection, tracking).await?;
     }

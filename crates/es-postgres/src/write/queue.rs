@@ -174,8 +174,7 @@ impl Writer {
         // A writer that waits for a request holds the receiver: then there is none.
         let mut receiver = self.receiver.try_lock();
         while rows < self.limits.rows && bytes < self.limits.bytes {
-            let waiting =
-                self.deferred.pop_front().or_else(|| receiver.as_mut().ok()?.try_recv().ok());
+            let waiting = self.deferred.pop_front().or_else(|| receiver.as_mut().ok()?.try_recv().ok());
             let Some(request) = waiting else { return };
             let (more_rows, more_bytes) = request.size();
             (rows, bytes) = (rows + more_rows, bytes + more_bytes);

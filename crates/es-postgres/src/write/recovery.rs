@@ -4,11 +4,7 @@
 use es_core::{Conflict, ErrorKind, PersistenceError, StoredEvent, Tracking};
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    appender_cache::AppenderCache,
-    outcome::Outcome,
-    request::Batch,
-};
+use super::{appender_cache::AppenderCache, outcome::Outcome, request::Batch};
 use crate::{
     connection::{Backoff, Database, LeaseKind, Select, column},
     error::ErrorClass,
