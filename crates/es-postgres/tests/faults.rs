@@ -358,8 +358,8 @@ async fn waiting_requests_are_one_group_with_separate_results() {
     assert!(results.6.unwrap_err().is_conflict(), "the same position");
     assert!(results.7.unwrap_err().is_conflict(), "recorded by the group before");
     assert!(results.9.unwrap_err().is_conflict());
-    // 7 conflicts with 8 of the same group, which was refused, so it got a group of its own. 8 was alone in its
-    // group, and its conflict used up an id.
+    // 7 conflicts with 8 of the same group, which was refused, so it got a group of its own. 8 was alone in
+    // its group, and its conflict used up an id.
     assert_eq!(results.8.unwrap(), [9]);
     assert!(hooks.groups.load(Atomic::SeqCst) <= 5, "ten requests");
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(7));

@@ -43,7 +43,8 @@ impl Queue {
     pub(crate) fn start(committer: Committer, options: &PostgresOptions, writers: usize) -> Self {
         let (events, receiver) = mpsc::unbounded_channel();
         let mut senders = Senders { positions: events.clone(), events };
-        let mut receivers = vec![Arc::new(AsyncMutex::new(receiver)); writers];
+        let receiver = Arc::new(AsyncMutex::new(receiver));
+        let mut receivers = vec![receiver; writers];
         if writers > 1 {
             let (positions, receiver) = mpsc::unbounded_channel();
             senders.positions = positions;
