@@ -69,20 +69,17 @@ impl<T: Transcoder> Mapper<T> {
     /// # Errors
     /// Any error of the parts, with the event's context.
     pub fn to_stored_event<E: Event>(&self, event: &DomainEvent<E>) -> Result<StoredEvent, PersistenceError> {
-        let topic = event.payload.topic();
-        let context = EventContext {
+        let mut stored = StoredEvent {
             originator_id: event.originator_id,
             originator_version: event.originator_version,
-            topic: &topic,
+            topic: event.payload.topic(),
+            state: Bytes::new(),
         };
+        let context = stored.context();
         let state = self.write(&context, event).map_err(|error| error.with_event(&context))?;
-        Ok(StoredEvent {
-            originator_id: event.originator_id,
-            originator_version: event.originator_version,
-            topic,
-            // Without the spare capacity, which a recorder in memory would never release.
-            state: Bytes::from(state.into_boxed_slice()),
-        })
+        // Without the spare capacity, which a recorder in memory would never release.
+        stored.state = Bytes::from(state.into_boxed_slice());
+        Ok(stored)
     }
 
     /// Converts a stored event to a domain event.
@@ -167,8 +164,7 @@ struct FlatState<'a, E, T> {
 impl<E: Event, T: Transcoder> Serialize for FlatState<'_, E, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut state = serializer.serialize_map(None)?;
-        let timestamp = Timestamp { timestamp: &self.event.timestamp, transcoder: self.transcoder };
-        state.serialize_entry("timestamp", &timestamp)?;
+        state.serialize_entry("timestamp", &Timestamp(&self.event.timestamp, self.transcoder))?;
         self.event.payload.encode(&mut state)?;
         let class_version = self.event.payload.class_version();
         if class_version > 1 {
@@ -181,13 +177,10 @@ impl<E: Event, T: Transcoder> Serialize for FlatState<'_, E, T> {
     }
 }
 
-struct Timestamp<'a, T> {
-    timestamp: &'a OffsetDateTime,
-    transcoder: &'a T,
-}
+struct Timestamp<'a, T>(&'a OffsetDateTime, &'a T);
 
 impl<T: Transcoder> Serialize for Timestamp<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.transcoder.serialize_timestamp(self.timestamp, serializer)
+        self.1.serialize_timestamp(self.0, serializer)
     }
 }

@@ -21,25 +21,20 @@ pub const DEFAULT_PAGE_BYTES: NonZeroUsize = NonZeroUsize::new(16 << 20).unwrap(
 pub(crate) struct PageSize {
     rows: usize,
     max_rows: usize,
-    max_bytes: usize,
 }
 
 impl PageSize {
-    pub(crate) fn new(rows: NonZeroUsize, bytes: NonZeroUsize) -> Self {
-        Self { rows: rows.get(), max_rows: rows.get(), max_bytes: bytes.get() }
+    pub(crate) fn new(rows: NonZeroUsize) -> Self {
+        Self { rows: rows.get(), max_rows: rows.get() }
     }
 
     pub(crate) fn rows(self) -> usize {
         self.rows
     }
 
-    pub(crate) fn bytes(self) -> usize {
-        self.max_bytes
-    }
-
     /// Returns the size after a page of `rows` rows and `bytes` bytes.
     pub(crate) fn after(self, rows: usize, bytes: usize) -> Self {
-        let next = if bytes >= self.max_bytes { rows } else { self.rows.saturating_mul(2) };
+        let next = if bytes >= DEFAULT_PAGE_BYTES.get() { rows } else { self.rows.saturating_mul(2) };
         Self { rows: next.clamp(1, self.max_rows), ..self }
     }
 }

@@ -148,10 +148,7 @@ pub trait TrackingRecorder: Recorder {
         application_name: &str,
         notification_id: i64,
     ) -> impl Future<Output = Result<bool, PersistenceError>> + Send {
-        async move {
-            let recorded = self.max_tracking_id(application_name).await?;
-            Ok(recorded.is_some_and(|recorded| recorded >= notification_id))
-        }
+        async move { Ok(self.max_tracking_id(application_name).await? >= Some(notification_id)) }
     }
 
     /// Returns the signal that fires after each recorded position, by application name; it is closed with

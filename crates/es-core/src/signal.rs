@@ -124,39 +124,24 @@ impl Signal {
     ///
     /// Call it after the commit, and before the result is returned.
     pub fn wake<'k>(&self, keys: impl IntoIterator<Item = &'k str>) {
-        if !self.has_listeners() {
-            return;
-        }
-        let mut woken = PendingWakers::default();
-        {
-            let waiting = self.waiting();
-            woken.add(&waiting.for_any);
-            if !waiting.by_key.is_empty() {
-                let mut previous = None;
-                for key in keys {
-                    // Events of one topic are often adjacent.
-                    if previous != Some(key) {
-                        previous = Some(key);
-                        woken.add(waiting.by_key.get(key).map_or(&[], Vec::as_slice));
-                    }
+        self.wake_with(|waiting, wakers| {
+            if waiting.by_key.is_empty() {
+                return;
+            }
+            let mut previous = None;
+            for key in keys {
+                // Events of one topic are often adjacent.
+                if previous != Some(key) {
+                    previous = Some(key);
+                    notify(waiting.by_key.get(key).map_or(&[], Vec::as_slice), wakers);
                 }
             }
-        }
-        woken.wake();
+        });
     }
 
     /// Notifies all listeners.
     pub fn wake_all(&self) {
-        if !self.has_listeners() {
-            return;
-        }
-        let mut woken = PendingWakers::default();
-        {
-            let waiting = self.waiting();
-            woken.add(&waiting.for_any);
-            waiting.by_key.values().for_each(|waiters| woken.add(waiters));
-        }
-        woken.wake();
+        self.wake_with(|waiting, wakers| waiting.by_key.values().for_each(|waiters| notify(waiters, wakers)));
     }
 
     /// Returns whether there are listeners. Call it after the commit, if determining the keys costs
@@ -185,33 +170,28 @@ impl Signal {
     pub async fn closed_timeout(&self, timeout: Duration) -> bool {
         let mut listener = self.listen::<&str>([]);
         let mut pause = timer(timeout);
-        while let Either::Left((is_open, _)) = select(pin!(listener.notified()), &mut pause).await {
-            if !is_open {
-                break;
-            }
-        }
+        while let Either::Left((true, _)) = select(pin!(listener.notified()), &mut pause).await {}
         self.is_closed()
+    }
+
+    /// Notifies the listeners of all keys, and those that `notify_others` notifies. Their wakers are called
+    /// after the lock is released: a waker may run code that drops a listener.
+    fn wake_with(&self, notify_others: impl FnOnce(&Waiting, &mut Vec<Waker>)) {
+        if !self.has_listeners() {
+            return;
+        }
+        let mut wakers = Vec::new();
+        {
+            let waiting = self.waiting();
+            notify(&waiting.for_any, &mut wakers);
+            notify_others(&waiting, &mut wakers);
+        }
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // No code that can panic leaves the lists inconsistent.
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn remove(&self, listener: &Listener) {
-        self.0.listeners.fetch_sub(1, Ordering::SeqCst);
-        let mut waiting = self.waiting();
-        let is_other = |waiter: &Arc<Waiter>| !Arc::ptr_eq(waiter, &listener.waiter);
-        if listener.keys.is_empty() {
-            waiting.for_any.retain(is_other);
-        }
-        for key in &listener.keys {
-            let Some(waiters) = waiting.by_key.get_mut(key) else { continue };
-            waiters.retain(is_other);
-            if waiters.is_empty() {
-                waiting.by_key.remove(key);
-            }
-        }
     }
 }
 
@@ -231,11 +211,7 @@ impl Listener {
     /// # Cancel safety
     /// As [`notified`](Self::notified).
     pub async fn notified_timeout(&mut self, timeout: Duration) -> bool {
-        let woken = pin!(self.notified());
-        match select(woken, timer(timeout)).await {
-            Either::Left((is_open, _)) => is_open,
-            Either::Right(_) => true,
-        }
+        !matches!(select(pin!(self.notified()), timer(timeout)).await, Either::Left((false, _)))
     }
 
     /// As [`notified`](Self::notified), for a hand-written future or stream.
@@ -250,26 +226,29 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.signal.remove(self);
-    }
-}
-
-/// The wakers to call after the lock is released: a waker may run code that drops a listener.
-#[derive(Default)]
-struct PendingWakers(Vec<Waker>);
-
-impl PendingWakers {
-    fn add(&mut self, waiters: &[Arc<Waiter>]) {
-        for waiter in waiters {
-            // A listener that is notified already and has not read yet costs only this.
-            if !waiter.is_notified.swap(true, Ordering::SeqCst) {
-                self.0.extend(waiter.waker.take());
+        self.signal.0.listeners.fetch_sub(1, Ordering::SeqCst);
+        let mut waiting = self.signal.waiting();
+        let is_other = |waiter: &Arc<Waiter>| !Arc::ptr_eq(waiter, &self.waiter);
+        if self.keys.is_empty() {
+            waiting.for_any.retain(is_other);
+        }
+        for key in &self.keys {
+            let Some(waiters) = waiting.by_key.get_mut(key) else { continue };
+            waiters.retain(is_other);
+            if waiters.is_empty() {
+                waiting.by_key.remove(key);
             }
         }
     }
+}
 
-    fn wake(self) {
-        self.0.into_iter().for_each(Waker::wake);
+/// Notifies these listeners, and adds their wakers.
+fn notify(waiters: &[Arc<Waiter>], wakers: &mut Vec<Waker>) {
+    for waiter in waiters {
+        // A listener that is notified already and has not read yet costs only this.
+        if !waiter.is_notified.swap(true, Ordering::SeqCst) {
+            wakers.extend(waiter.waker.take());
+        }
     }
 }
 

@@ -193,10 +193,7 @@ impl Tracking {
     /// [first notification](Self::first_notification_id).
     pub fn validate(&self, recorded: Option<i64>) -> Result<(), PersistenceError> {
         let Some(expected) = self.expected_position else {
-            return match recorded {
-                Some(recorded) if recorded >= self.first => Err(self.conflict().into()),
-                _ => Ok(()),
-            };
+            return if recorded >= Some(self.first) { Err(self.conflict().into()) } else { Ok(()) };
         };
         match recorded.unwrap_or(0).cmp(&expected) {
             Ordering::Equal => Ok(()),

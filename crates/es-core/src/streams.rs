@@ -46,8 +46,7 @@ pub trait AggregateRecorderExt: AggregateRecorder {
             let page = self.select_events(originator_id, range).await?;
             let last = page.last().filter(|_| range.is_filled_by(&page));
             let rest = last.and_then(|last| range_beyond(range, last.originator_version));
-            let size = pages.size.after(page.len(), state_bytes(page.iter()));
-            let pages = pages.after(page.len(), size, rest);
+            let pages = pages.after(page.len(), state_bytes(page.iter()), rest);
             Ok(Some((page, pages)))
         });
         flatten(pages)
@@ -99,8 +98,8 @@ pub trait ApplicationRecorderExt: ApplicationRecorder + Sized {
             let page = self.select_notifications(selection.clone()).await?;
             let last = page.last().filter(|_| selection.is_filled_by(&page)).map(|last| last.id);
             let rest = last.map(|last| selection.after(last));
-            let size = pages.size.after(page.len(), state_bytes(page.iter().map(|read| &read.event)));
-            let pages = pages.after(page.len(), size, rest);
+            let bytes = state_bytes(page.iter().map(|read| &read.event));
+            let pages = pages.after(page.len(), bytes, rest);
             Ok(Some((page, pages)))
         });
         flatten(pages)
@@ -148,8 +147,7 @@ struct Pages<Q> {
 
 impl<Q: Clone> Pages<Q> {
     fn new(query: Q, limit: Option<usize>, page_size: NonZeroUsize) -> Self {
-        let size = PageSize::new(page_size, DEFAULT_PAGE_BYTES);
-        Self { size, rest: Some(query), remaining: limit.unwrap_or(usize::MAX) }
+        Self { size: PageSize::new(page_size), rest: Some(query), remaining: limit.unwrap_or(usize::MAX) }
     }
 
     /// Returns the next query and its limit; `None` at the end.
@@ -159,8 +157,8 @@ impl<Q: Clone> Pages<Q> {
     }
 
     /// Returns the state after a page.
-    fn after(self, items: usize, size: PageSize, rest: Option<Q>) -> Self {
-        Self { size, rest, remaining: self.remaining.saturating_sub(items) }
+    fn after(self, rows: usize, bytes: usize, rest: Option<Q>) -> Self {
+        Self { size: self.size.after(rows, bytes), rest, remaining: self.remaining.saturating_sub(rows) }
     }
 }
 

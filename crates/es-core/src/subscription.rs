@@ -101,7 +101,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
             recorder,
             topics,
             position,
-            page_size: PageSize::new(DEFAULT_PAGE_SIZE, DEFAULT_PAGE_BYTES),
+            page_size: PageSize::new(DEFAULT_PAGE_SIZE),
             poll_interval: POLL_INTERVAL,
             listener,
             last_read: None,
@@ -115,7 +115,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
     /// its states have [`DEFAULT_PAGE_BYTES`] together.
     #[must_use]
     pub fn page_size(mut self, page_size: NonZeroUsize) -> Self {
-        self.page_size = PageSize::new(page_size, DEFAULT_PAGE_BYTES);
+        self.page_size = PageSize::new(page_size);
         self
     }
 
@@ -232,7 +232,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
             self.is_interrupted = false;
         }
         let selection = NotificationSelection::new(self.page_size.rows())
-            .max_bytes(self.page_size.bytes())
+            .max_bytes(DEFAULT_PAGE_BYTES.get())
             .after(self.position);
         if !self.topics.is_empty() {
             return self.read_topics(selection).await;

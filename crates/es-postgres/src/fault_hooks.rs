@@ -1,7 +1,9 @@
 //! Fault hooks for tests: points at which a test can pause a recorder or inject a fault.
 //!
 //! A reader could miss an event only between two statements, which a test cannot hit by timing. Programs in
-//! production have no use for hooks.
+//! production do not set hooks: they are public with the feature `test-hooks` alone.
+
+#![cfg_attr(not(feature = "test-hooks"), allow(dead_code, unreachable_pub, reason = "only tests set hooks"))]
 
 use std::{fmt, sync::Arc};
 

@@ -155,6 +155,7 @@ mod task_permit;
 mod write;
 
 pub use datastore::PostgresDatastore;
+#[cfg(feature = "test-hooks")]
 pub use fault_hooks::{FaultHooks, FaultPoint, HookFuture};
 pub use options::{NotificationOrdering, PostgresOptions};
 pub use projection::{PostgresProjection, PostgresProjector};

@@ -13,10 +13,7 @@ use es_core::PersistenceError;
 use futures_util::future::BoxFuture;
 use sqlx::postgres::PgSslMode;
 
-use crate::{
-    fault_hooks::{FaultHooks, InstalledHooks},
-    limits::GroupLimits,
-};
+use crate::{fault_hooks::InstalledHooks, limits::GroupLimits};
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -295,8 +292,9 @@ impl PostgresOptions {
     }
 
     /// Sets the number of connections of one recorder that write at the same time in
-    /// [`NotificationOrdering::Parallel`]; 2 by default. In the serialized ordering it is always one: more
-    /// would wait for each other.
+    /// [`NotificationOrdering::Parallel`]; 2 by default. Requests with a tracking position have one more, so
+    /// that the positions of an application are recorded in their order. In the serialized ordering it is
+    /// always one in all: more would wait for each other.
     #[must_use]
     pub fn writers(mut self, connections: NonZeroUsize) -> Self {
         self.writers = connections;
@@ -514,8 +512,9 @@ impl PostgresOptions {
     }
 
     /// Installs fault hooks, for tests.
+    #[cfg(feature = "test-hooks")]
     #[must_use]
-    pub fn hooks(mut self, hooks: impl FaultHooks) -> Self {
+    pub fn hooks(mut self, hooks: impl crate::FaultHooks) -> Self {
         self.hooks = InstalledHooks::new(hooks);
         self
     }

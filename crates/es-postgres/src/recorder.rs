@@ -165,8 +165,7 @@ impl Store {
             }
         }));
         let appender = Arc::new(AppenderCache::new(Arc::clone(&database), tables.clone(), state));
-        // Writers that exclude each other would only wait for each other; positions that one caller records
-        // one after the other must not overtake each other.
+        // Writers that exclude each other would only wait for each other.
         let writers = if appender.get().excludes_others() { 1 } else { database.options.writers.get() };
         let queue = resources.add_queue(|| {
             let committer = Committer::new(Arc::clone(&appender), Arc::clone(&signals));

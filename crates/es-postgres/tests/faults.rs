@@ -358,8 +358,9 @@ async fn waiting_requests_are_one_group_with_separate_results() {
     assert!(results.6.unwrap_err().is_conflict(), "the same position");
     assert!(results.7.unwrap_err().is_conflict(), "recorded by the group before");
     assert!(results.9.unwrap_err().is_conflict());
-    // 7 conflicts with 8 of the same group, which was refused, so it got a group of its own.
-    assert_eq!(results.8.unwrap(), [8]);
+    // 7 conflicts with 8 of the same group, which was refused, so it got a group of its own. 8 was alone in
+    // its group, and its conflict used up an id.
+    assert_eq!(results.8.unwrap(), [9]);
     assert!(hooks.groups.load(Atomic::SeqCst) <= 5, "ten requests");
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(7));
 }
@@ -497,4 +498,34 @@ async fn a_deferred_request_with_a_lost_position_gets_the_position_conflict() {
     let version = Conflict::Version { originator_id, originator_version };
     assert_eq!(results.3.unwrap_err().conflict(), Some(&version));
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(8));
+}
+
+/// In the parallel ordering, two writers took two positions of one application. The second could reach the
+/// server first, and then failed with the error of a log that was rolled back.
+#[tokio::test]
+async fn a_position_is_not_overtaken_by_the_next_one() {
+    let schema = Schema::create().await;
+    let elsewhere = schema.open().await.process_recorder("bank").await.unwrap();
+    elsewhere.insert_tracking(Tracking::new("upstream", 1).unwrap()).await.unwrap();
+    let hooks = FirstGroup { groups: Arc::new(AtomicUsize::new(0)), gate: Arc::new(Semaphore::new(0)) };
+    let options = schema.options().ordering(NotificationOrdering::Parallel).hooks(hooks.clone());
+    let recorder = options.open().await.unwrap().process_recorder("bank").await.unwrap();
+    let tracked = |position| {
+        let tracking = Tracking::new("upstream", position).unwrap().after(position - 1).unwrap();
+        let recorder = recorder.clone();
+        async move { recorder.insert_events_with_tracking(vec![first()], tracking).await }
+    };
+    let held = tokio::spawn(tracked(2));
+    while hooks.groups.load(Atomic::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let release = async {
+        // Another writer commits it, together with the next position if it takes that.
+        recorder.insert_events(vec![first()]).await.unwrap();
+        hooks.gate.add_permits(1);
+    };
+    let (next, ()) = tokio::join!(tracked(3), release);
+    held.await.unwrap().unwrap();
+    next.unwrap();
+    assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(3));
 }

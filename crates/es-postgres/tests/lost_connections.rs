@@ -143,3 +143,40 @@ async fn a_group_whose_connection_is_lost_is_found_or_sent_again() {
     let count = format!("SELECT count(*) FROM {}", schema.table("bank_events"));
     assert_eq!(scalar::<i64>(&mut schema.connect().await, &count).await, 10);
 }
+
+/// Locks the events table while the outcome is unknown.
+struct Locks(Arc<tokio::sync::Mutex<PgConnection>>, String);
+
+impl FaultHooks for Locks {
+    fn reached(&self, point: FaultPoint) -> HookFuture<'_> {
+        Box::pin(async move {
+            if point == FaultPoint::OutcomeDoubtful {
+                run(&mut *self.0.lock().await, &self.1).await;
+            }
+        })
+    }
+}
+
+/// A request that is sent again waits for a lock as any other does, also beyond the time of its recovery:
+/// ending it would make its outcome unknown, although the server is at work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_sent_again_waits_for_a_lock() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(schema.server.clone(), MARK).await;
+    let events = schema.table("bank_events");
+    let holder = Arc::new(tokio::sync::Mutex::new(schema.connect().await));
+    let lock = format!("BEGIN; LOCK TABLE {events} IN EXCLUSIVE MODE");
+    let options = schema.options().host("127.0.0.1").port(proxy.port).hooks(Locks(Arc::clone(&holder), lock));
+    let options = options.connect_timeout(Duration::from_secs(2));
+    let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
+    proxy.arm(Cut::Request);
+    let append = tokio::spawn(async move { recorder.insert_events(vec![marked()]).await });
+    let has_waited = format!(
+        "SELECT EXISTS (SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) \
+         WHERE l.relation = '{events}'::regclass AND NOT l.granted \
+         AND clock_timestamp() - a.query_start > interval '2 s')"
+    );
+    until(&mut schema.connect().await, &has_waited).await;
+    run(&mut *holder.lock().await, "COMMIT").await;
+    assert_eq!(append.await.unwrap().unwrap(), [1]);
+}

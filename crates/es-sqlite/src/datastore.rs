@@ -21,13 +21,12 @@ use crate::{
     connection::{Connections, Job, Session, Threads, job, retry_while_busy},
     error::name_database,
     follow::Signals,
-    limits::AverageLatency,
     options::SqliteOptions,
     read::{InlineReader, ReadStats, pool},
     schema::EventTable,
     write::{
-        Command, Committer, InlineCommits, LATENCY_LIMIT, Outcome, OwnedQueue, Queue, Request, WakeOnDrop,
-        Worker, queued_size,
+        Command, Committer, InlineCommits, Outcome, OwnedQueue, Queue, Request, WakeOnDrop, Worker,
+        queued_size,
     },
 };
 
@@ -111,19 +110,13 @@ impl SqliteOptions {
                 Err(error) => return drop(reply.send(Err(error))),
             };
             let Connections { writer, readers, inline, is_contention_free } = connections;
-            let latency = Arc::new(AverageLatency::new(LATENCY_LIMIT));
-            let committer = Committer::new(
-                writer,
-                writer_queue,
-                writer_signals,
-                Arc::clone(&latency),
-                is_contention_free,
-                &self,
-            );
-            let worker = Worker::new(committer, readers_running, &self);
+            let committer = Committer::new(writer, writer_queue, writer_signals, is_contention_free, &self);
+            let latency = Arc::clone(&committer.latency);
+            let worker = Worker::new(committer, readers_running, self.poll_interval);
+            let committer = Arc::clone(&worker.committer);
             let inline_commits = (self.inline_commits && is_contention_free)
-                .then(|| InlineCommits::new(worker.committer(), latency));
-            if reply.send(Ok((readers, inline, worker.committer(), inline_commits))).is_ok() {
+                .then(|| InlineCommits::new(Arc::clone(&committer), latency));
+            if reply.send(Ok((readers, inline, committer, inline_commits))).is_ok() {
                 worker.run();
             }
         })?;

@@ -5,13 +5,16 @@ use rusqlite::ffi;
 use sqlx::{AssertSqlSafe, Connection, Sqlite, SqliteConnection, Transaction, sqlite::SqliteQueryResult};
 
 use crate::{
-    datastore::SqliteDatastore,
     error::from_sqlite,
     recorder::{
         SqliteAggregateRecorder, SqliteApplicationRecorder, SqliteProcessRecorder, SqliteTrackingRecorder,
+        Store,
     },
     schema::{EventTable, tables::tracking as tracking_table, with_stored_id},
-    write::append::{ids_after, insert_error, tracking_conflict, verify_inserted},
+    write::{
+        Batch, Outcome,
+        append::{ids_after, insert_error, tracking_conflict, verify_inserted},
+    },
 };
 
 macro_rules! record_events {
@@ -39,7 +42,7 @@ macro_rules! record_events {
                 transaction: &mut Transaction<'_, Sqlite>,
                 events: &[StoredEvent],
             ) -> Result<Vec<i64>, PersistenceError> {
-                append_in(transaction, &self.datastore, &self.table, events, None).await
+                append_in(transaction, &self.0, events, None).await
             }
         }
     )*};
@@ -65,7 +68,7 @@ macro_rules! record_tracking {
                 transaction: &mut Transaction<'_, Sqlite>,
                 tracking: &Tracking,
             ) -> Result<(), PersistenceError> {
-                append_in(transaction, &self.datastore, &self.table, &[], Some(tracking)).await.map(drop)
+                append_in(transaction, &self.0, &[], Some(tracking)).await.map(drop)
             }
         }
     )*};
@@ -89,23 +92,22 @@ impl SqliteProcessRecorder {
         events: &[StoredEvent],
         tracking: &Tracking,
     ) -> Result<Vec<i64>, PersistenceError> {
-        append_in(transaction, &self.datastore, &self.table, events, Some(tracking)).await
+        append_in(transaction, &self.0, events, Some(tracking)).await
     }
 }
 
 async fn append_in(
     transaction: &mut Transaction<'_, Sqlite>,
-    datastore: &SqliteDatastore,
-    table: &EventTable,
+    Store { datastore, table, .. }: &Store,
     events: &[StoredEvent],
     tracking: Option<&Tracking>,
-) -> Result<Vec<i64>, PersistenceError> {
+) -> Outcome {
     StoredEvent::verify_unique_versions(events)?;
     datastore.verify_unchanged()?;
     verify_open(transaction).await?;
     // A transaction within a transaction is a savepoint, which is rolled back when dropped.
     let mut savepoint = Connection::begin(&mut **transaction).await.map_err(from_sqlx)?;
-    match append(&mut savepoint, table, events, tracking).await {
+    match append(&mut savepoint, Batch { table, events, tracking }).await {
         Ok(ids) => savepoint.commit().await.map(|()| ids).map_err(from_sqlx),
         Err(error) => {
             if let Err(lost) = savepoint.rollback().await {
@@ -129,19 +131,19 @@ async fn verify_open(connection: &mut SqliteConnection) -> Result<(), Persistenc
     Err(PersistenceError::new(ErrorKind::Interface, message))
 }
 
-async fn append(
-    connection: &mut SqliteConnection,
-    table: &EventTable,
-    events: &[StoredEvent],
-    tracking: Option<&Tracking>,
-) -> Result<Vec<i64>, PersistenceError> {
+async fn append(connection: &mut SqliteConnection, Batch { table, events, tracking }: Batch<'_>) -> Outcome {
     if let Some(tracking) = tracking {
         insert_tracking(connection, tracking).await?;
     }
     if events.is_empty() {
         return Ok(Vec::new());
     }
-    let ids = if table.is_numbered { next_ids(connection, table, events.len()).await? } else { Vec::new() };
+    let mut ids = Vec::new();
+    if table.is_numbered {
+        let select = sqlx::query_scalar(AssertSqlSafe(table.select_max_id.as_str()));
+        let highest: Option<i64> = select.fetch_one(&mut *connection).await.map_err(from_sqlx)?;
+        ids = ids_after(highest.unwrap_or(0), table, events.len())?;
+    }
     for (index, event) in events.iter().enumerate() {
         insert_event(connection, table, event, ids.get(index)).await?;
     }
@@ -164,16 +166,6 @@ async fn insert_tracking(
     let select = sqlx::query_scalar(tracking_table::SELECT_MAX).bind(tracking.application_name());
     let recorded: Option<i64> = select.fetch_one(connection).await.map_err(from_sqlx)?;
     Err(tracking_conflict(tracking, recorded, inserted))
-}
-
-async fn next_ids(
-    connection: &mut SqliteConnection,
-    table: &EventTable,
-    count: usize,
-) -> Result<Vec<i64>, PersistenceError> {
-    let select = sqlx::query_scalar(AssertSqlSafe(table.select_max_id.as_str()));
-    let highest: Option<i64> = select.fetch_one(connection).await.map_err(from_sqlx)?;
-    ids_after(highest.unwrap_or(0), table, count)
 }
 
 async fn insert_event(

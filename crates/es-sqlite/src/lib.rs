@@ -11,9 +11,10 @@
 //! A [`SqliteProjection`] writes the program's own tables in the commit that records a position: see
 //! [`SqliteTrackingRecorder::projector`].
 //!
-//! The API is asynchronous and needs no particular runtime. No call blocks the thread that polls it on a
-//! lock, or on a disk that takes longer than half a millisecond. An acknowledged event is on the disk
-//! ([`Synchronous::Full`]). Any number of processes, in Rust or Python, may share a file.
+//! The API is asynchronous and needs no particular runtime. No call waits for a lock on the thread that polls
+//! it. Small commits and short reads use the disk on that thread while they are short on average; see
+//! [`SqliteOptions::inline_commits`]. An acknowledged event is on the disk ([`Synchronous::Full`]). Any
+//! number of processes, in Rust or Python, may share a file.
 //!
 //! # Example
 //! ```
@@ -49,8 +50,7 @@
 //! SQLite is a library of blocking calls with one writer at a time. There is one writing connection. The
 //! writer thread, or a caller while commits are short, puts all waiting requests into one transaction, so
 //! that many tasks share one flush of the disk. A request costs at most one hop to that thread, however many
-//! statements it takes. A conflict rolls back
-//! only its own request.
+//! statements it takes. A conflict rolls back only its own request.
 //!
 //! That hop takes about as long as a small commit on a fast disk. While commits are short, a caller therefore
 //! commits its small request inline, on its own thread, together with the other waiting ones. It never waits

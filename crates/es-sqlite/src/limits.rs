@@ -19,6 +19,14 @@ pub(crate) struct Limits {
 /// is faster inline; longer work belongs to the threads of the datastore.
 pub(crate) const INLINE_LIMITS: Limits = Limits { rows: 64, bytes: 64 << 10 };
 
+/// The average time of small commits up to which they are inline. Where a flush takes milliseconds, inline
+/// commits gain nothing.
+pub(crate) const INLINE_COMMIT_LATENCY: Duration = Duration::from_micros(500);
+
+/// The average time of short reads up to which they are inline; about that of the way to a reader thread and
+/// back.
+pub(crate) const INLINE_READ_LATENCY: Duration = Duration::from_micros(100);
+
 /// The number of calls that the average is over.
 const WINDOW: u64 = 32;
 

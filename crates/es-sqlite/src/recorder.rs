@@ -9,6 +9,7 @@ use es_core::{
 
 use crate::{
     datastore::SqliteDatastore,
+    error::from_sqlite,
     read::ReadStats,
     schema::{EventTable, tables},
 };
@@ -17,11 +18,7 @@ use crate::{
 ///
 /// Made by [`SqliteDatastore::aggregate_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
-pub struct SqliteAggregateRecorder {
-    pub(crate) datastore: SqliteDatastore,
-    pub(crate) table: Arc<EventTable>,
-    reads: Arc<ReadStats>,
-}
+pub struct SqliteAggregateRecorder(pub(crate) Store);
 
 /// Stores the events of an application in one total order.
 ///
@@ -35,29 +32,26 @@ pub struct SqliteAggregateRecorder {
 ///
 /// Made by [`SqliteDatastore::application_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
-pub struct SqliteApplicationRecorder {
-    pub(crate) datastore: SqliteDatastore,
-    pub(crate) table: Arc<EventTable>,
-    reads: Arc<ReadStats>,
-}
+pub struct SqliteApplicationRecorder(pub(crate) Store);
 
 /// Stores the events of an application, and its positions in the events of other applications.
 ///
 /// Made by [`SqliteDatastore::process_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
-pub struct SqliteProcessRecorder {
-    pub(crate) datastore: SqliteDatastore,
-    pub(crate) table: Arc<EventTable>,
-    reads: Arc<ReadStats>,
-}
+pub struct SqliteProcessRecorder(pub(crate) Store);
 
 /// Stores positions in the events of other applications.
 ///
 /// Made by [`SqliteDatastore::tracking_recorder`]. Cloning is cheap; closing closes the datastore.
 #[derive(Clone, Debug)]
-pub struct SqliteTrackingRecorder {
+pub struct SqliteTrackingRecorder(pub(crate) Store);
+
+/// A table of a datastore, and the measurements of its reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
     pub(crate) datastore: SqliteDatastore,
     pub(crate) table: Arc<EventTable>,
+    reads: Arc<ReadStats>,
 }
 
 impl SqliteDatastore {
@@ -74,8 +68,7 @@ impl SqliteDatastore {
         &self,
         purpose: &str,
     ) -> Result<SqliteAggregateRecorder, PersistenceError> {
-        let table = self.events_table(EventTable::for_purpose(purpose)?).await?;
-        Ok(SqliteAggregateRecorder { datastore: self.clone(), table, reads: Arc::default() })
+        Ok(SqliteAggregateRecorder(self.events_store(EventTable::for_purpose(purpose)?).await?))
     }
 
     /// Makes a recorder of an application's events, in the table `stored_events`.
@@ -86,8 +79,7 @@ impl SqliteDatastore {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn application_recorder(&self) -> Result<SqliteApplicationRecorder, PersistenceError> {
-        let table = self.events_table(EventTable::of_application()).await?;
-        Ok(SqliteApplicationRecorder { datastore: self.clone(), table, reads: Arc::default() })
+        Ok(SqliteApplicationRecorder(self.events_store(EventTable::of_application()).await?))
     }
 
     /// Makes a recorder of an application's events and of its tracking records, in the tables `stored_events`
@@ -99,9 +91,9 @@ impl SqliteDatastore {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn process_recorder(&self) -> Result<SqliteProcessRecorder, PersistenceError> {
-        let table = self.events_table(EventTable::of_application()).await?;
+        let store = self.events_store(EventTable::of_application()).await?;
         self.create_table(tables::create_tracking).await?;
-        Ok(SqliteProcessRecorder { datastore: self.clone(), table, reads: Arc::default() })
+        Ok(SqliteProcessRecorder(store))
     }
 
     /// Makes a recorder of tracking records alone, in the table `tracking`.
@@ -114,14 +106,18 @@ impl SqliteDatastore {
     pub async fn tracking_recorder(&self) -> Result<SqliteTrackingRecorder, PersistenceError> {
         self.create_table(tables::create_tracking).await?;
         // A request names an events table; nothing is recorded in this one.
-        Ok(SqliteTrackingRecorder { datastore: self.clone(), table: Arc::new(EventTable::of_application()) })
+        Ok(SqliteTrackingRecorder(self.store(Arc::new(EventTable::of_application()))))
     }
 
-    async fn events_table(&self, table: EventTable) -> Result<Arc<EventTable>, PersistenceError> {
+    async fn events_store(&self, table: EventTable) -> Result<Store, PersistenceError> {
         let table = Arc::new(table);
         let created = Arc::clone(&table);
         self.create_table(move |connection| tables::create_events(connection, &created)).await?;
-        Ok(table)
+        Ok(self.store(table))
+    }
+
+    fn store(&self, table: Arc<EventTable>) -> Store {
+        Store { datastore: self.clone(), table, reads: Arc::default() }
     }
 }
 
@@ -130,13 +126,13 @@ macro_rules! implement {
         impl $recorder {
             /// Returns the datastore that the recorder shares.
             pub fn datastore(&self) -> &SqliteDatastore {
-                &self.datastore
+                &self.0.datastore
             }
         }
 
         impl Recorder for $recorder {
             async fn close(&self) -> Result<(), PersistenceError> {
-                self.datastore.close().await
+                self.0.datastore.close().await
             }
         }
 
@@ -146,7 +142,7 @@ macro_rules! implement {
     (@AggregateRecorder $recorder:ident) => {
         impl AggregateRecorder for $recorder {
             async fn insert_events(&self, events: Vec<StoredEvent>) -> Result<Vec<i64>, PersistenceError> {
-                self.datastore.append(&self.table, events, None).await
+                self.0.datastore.append(&self.0.table, events, None).await
             }
 
             async fn select_events(
@@ -154,7 +150,8 @@ macro_rules! implement {
                 originator_id: Uuid,
                 range: EventRange,
             ) -> Result<Vec<StoredEvent>, PersistenceError> {
-                self.datastore.select_events(&self.table, &self.reads, originator_id, range).await
+                let Store { datastore, table, reads } = &self.0;
+                datastore.select_events(table, reads, originator_id, range).await
             }
         }
     };
@@ -165,17 +162,20 @@ macro_rules! implement {
                 &self,
                 selection: NotificationSelection,
             ) -> Result<Vec<Notification>, PersistenceError> {
-                let table = Arc::clone(&self.table);
-                self.datastore.read(move |session| session.select_notifications(&table, &selection)).await
+                let table = Arc::clone(&self.0.table);
+                self.0.datastore.read(move |session| session.select_notifications(&table, &selection)).await
             }
 
             async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
-                let table = Arc::clone(&self.table);
-                self.datastore.read(move |session| session.max_notification_id(&table)).await
+                let table = Arc::clone(&self.0.table);
+                self.0
+                    .datastore
+                    .read(move |session| table.max_notification_id(&session.connection).map_err(from_sqlite))
+                    .await
             }
 
             fn commit_signal(&self) -> &Signal {
-                &self.datastore.signals().commits
+                &self.0.datastore.signals().commits
             }
         }
     };
@@ -183,16 +183,16 @@ macro_rules! implement {
     (@TrackingRecorder $recorder:ident) => {
         impl TrackingRecorder for $recorder {
             async fn insert_tracking(&self, tracking: Tracking) -> Result<(), PersistenceError> {
-                self.datastore.append(&self.table, Vec::new(), Some(tracking)).await.map(drop)
+                self.0.datastore.append(&self.0.table, Vec::new(), Some(tracking)).await.map(drop)
             }
 
             async fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
                 let application_name = application_name.to_owned();
-                self.datastore.read(move |session| session.max_tracking_id(&application_name)).await
+                self.0.datastore.read(move |session| session.max_tracking_id(&application_name)).await
             }
 
             fn tracking_signal(&self) -> &Signal {
-                &self.datastore.signals().positions
+                &self.0.datastore.signals().positions
             }
         }
     };
@@ -204,7 +204,7 @@ macro_rules! implement {
                 events: Vec<StoredEvent>,
                 tracking: Tracking,
             ) -> Result<Vec<i64>, PersistenceError> {
-                self.datastore.append(&self.table, events, Some(tracking)).await
+                self.0.datastore.append(&self.0.table, events, Some(tracking)).await
             }
         }
     };

@@ -27,16 +27,16 @@ struct PythonStyle {
 
 impl PythonStyle {
     fn descend(&self) -> io::Result<()> {
-        let depth = self.scope.depth().get() + 1;
+        let depth = self.scope.depth.get() + 1;
         if depth > MAX_DEPTH {
             return Err(io::Error::other(format!("values are nested deeper than {MAX_DEPTH} levels")));
         }
-        self.scope.depth().set(depth);
+        self.scope.depth.set(depth);
         Ok(())
     }
 
     fn ascend(&self) {
-        let depth = self.scope.depth();
+        let depth = &self.scope.depth;
         depth.set(depth.get().saturating_sub(1));
     }
 }

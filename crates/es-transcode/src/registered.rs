@@ -68,8 +68,8 @@ impl<D: Serialize + ?Sized> Tagged<'_, D> {
 impl<T: 'static> SerializeAs<T> for Registered {
     fn serialize_as<S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
         let scope = Scope::current().ok_or_else(|| S::Error::custom(Scope::MISSING))?;
-        let fail = |error| S::Error::custom(scope.fail(error));
-        let transcoding = scope.registry().writer::<T>().map_err(fail)?;
+        let fail = |error| S::Error::custom(scope.failure.keep(error));
+        let transcoding = scope.registry.writer::<T>().map_err(fail)?;
         let mut serializer = Some(serializer);
         let mut written = None;
         let mut write = |data: &dyn erased_serde::Serialize| {
@@ -168,24 +168,24 @@ impl<'s, T: 'static> Visitor<'_> for NameSeed<'s, T> {
     }
 
     fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Self::Value, E> {
-        self.scope.registry().reader::<T>(name).map_err(|error| E::custom(self.scope.fail(error)))
+        self.scope.registry.reader::<T>(name).map_err(|error| E::custom(self.scope.failure.keep(error)))
     }
 }
 
 /// Reads the representation of a `T`.
-struct DataSeed<'s, T> {
-    scope: &'s Scope,
-    transcoding: &'s dyn ErasedTranscoding,
-    value: PhantomData<T>,
+pub(crate) struct DataSeed<'s, T> {
+    pub(crate) scope: &'s Scope,
+    pub(crate) transcoding: &'s dyn ErasedTranscoding,
+    pub(crate) value: PhantomData<T>,
 }
 
 impl<T: 'static> DataSeed<'_, T> {
-    fn read<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+    pub(crate) fn read<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
         let _nested = self.scope.nest();
         let mut value: Option<T> = None;
         let mut representation = <dyn erased_serde::Deserializer<'_>>::erase(deserializer);
         self.transcoding
-            .restore(&mut representation, &mut value, self.scope.failure())
+            .restore(&mut representation, &mut value, &self.scope.failure)
             .map_err(D::Error::custom)?;
         value.ok_or_else(|| D::Error::custom(NO_VALUE))
     }
@@ -225,7 +225,7 @@ impl<T: 'static> Visitor<'_> for DataSeed<'_, T> {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
         let mut value: Option<T> = None;
-        self.transcoding.restore_text(text, &mut value, self.scope.failure()).map_err(E::custom)?;
+        self.transcoding.restore_text(text, &mut value, &self.scope.failure).map_err(E::custom)?;
         value.ok_or_else(|| E::custom(NO_VALUE))
     }
 }

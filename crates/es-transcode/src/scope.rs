@@ -23,10 +23,10 @@ thread_local! {
 
 /// The state of an encode or decode call.
 pub(crate) struct Scope {
-    registry: Arc<Registry>,
-    failure: Failure,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) failure: Failure,
     /// The number of open arrays and objects of the writer.
-    depth: Cell<usize>,
+    pub(crate) depth: Cell<usize>,
     /// The number of open representations.
     nesting: Cell<usize>,
 }
@@ -37,12 +37,8 @@ impl Scope {
 
     /// Begins a call; it ends when the guard is dropped.
     pub(crate) fn enter(registry: Arc<Registry>) -> Entered {
-        let scope = Rc::new(Self {
-            registry,
-            failure: Failure::default(),
-            depth: Cell::default(),
-            nesting: Cell::default(),
-        });
+        let (failure, depth, nesting) = Default::default();
+        let scope = Rc::new(Self { registry, failure, depth, nesting });
         let outer = replace_current(Some(Rc::clone(&scope)));
         Entered { scope, outer }
     }
@@ -50,15 +46,6 @@ impl Scope {
     /// Returns the innermost current call of this thread.
     pub(crate) fn current() -> Option<Rc<Self>> {
         CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
-    }
-
-    pub(crate) fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    /// The number of open arrays and objects of the writer.
-    pub(crate) fn depth(&self) -> &Cell<usize> {
-        &self.depth
     }
 
     /// Opens a representation, until the guard is dropped.
@@ -75,15 +62,6 @@ impl Scope {
         let nesting = self.nesting.get();
         nesting > 0 && nesting.is_multiple_of(MAX_NESTED_WRAPPERS)
     }
-
-    pub(crate) fn failure(&self) -> &Failure {
-        &self.failure
-    }
-
-    /// Keeps an error, and returns the text that passes through serde instead.
-    pub(crate) fn fail(&self, error: PersistenceError) -> String {
-        self.failure.keep(error)
-    }
 }
 
 /// An open representation.
@@ -97,15 +75,11 @@ impl Drop for Nested<'_> {
 
 /// Ends a call when it is dropped.
 pub(crate) struct Entered {
-    scope: Rc<Scope>,
+    pub(crate) scope: Rc<Scope>,
     outer: Option<Rc<Scope>>,
 }
 
 impl Entered {
-    pub(crate) fn scope(&self) -> &Rc<Scope> {
-        &self.scope
-    }
-
     /// Returns the error of the call: the one that a transcoding failed with, or else serde's.
     pub(crate) fn error(&self, message: &str, error: serde_json::Error) -> PersistenceError {
         let kept = self.scope.failure.take(&error);

@@ -66,7 +66,7 @@ impl Transcoder for JsonTranscoder {
     fn encode<V: Serialize + ?Sized>(&self, value: &V, out: &mut Vec<u8>) -> Result<(), PersistenceError> {
         let call = Scope::enter(Arc::clone(&self.registry));
         let before = out.len();
-        python_style::write(value, call.scope(), out).map_err(|error| {
+        python_style::write(value, &call.scope, out).map_err(|error| {
             out.truncate(before);
             call.error("the value cannot be written as JSON", error)
         })

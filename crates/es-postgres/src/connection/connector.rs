@@ -1,9 +1,6 @@
 //! Opens connections: host, password, settings, age.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering as Atomic},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use es_core::PersistenceError;
@@ -25,10 +22,6 @@ pub(super) struct Connector {
     hosts: Vec<Host>,
     /// The host of the last connection, which is tried first.
     preferred: AtomicUsize,
-    password: Password,
-    connect_timeout: Duration,
-    max_age: Option<Duration>,
-    pre_ping: bool,
     options: PostgresOptions,
 }
 
@@ -60,22 +53,8 @@ impl Connector {
         Ok(Self {
             hosts: options.hosts.iter().map(|(host, port)| Host::new(host, *port, options)).collect(),
             preferred: AtomicUsize::new(0),
-            password: options.password.clone(),
-            connect_timeout: options.connect_timeout,
-            max_age: options.conn_max_age,
-            pre_ping: options.pre_ping,
             options: options.clone(),
         })
-    }
-
-    async fn password(&self) -> Result<Option<String>, PersistenceError> {
-        match &self.password {
-            Password::None => Ok(None),
-            Password::Fixed(password) => Ok(Some(password.clone())),
-            Password::Provided(provider) => provider().await.map(Some).map_err(|error| {
-                PersistenceError::operational("the password provider failed").with_source(error).transient()
-            }),
-        }
     }
 
     /// Returns the name of the host of the last connection and how to connect to it, for a connection outside
@@ -88,10 +67,14 @@ impl Connector {
 
     async fn connect_options(&self, host: &Host) -> Result<PgConnectOptions, PersistenceError> {
         let options = host.options.clone();
-        Ok(match self.password().await? {
-            Some(password) => options.password(&password),
-            None => options,
-        })
+        match &self.options.password {
+            Password::None => Ok(options),
+            Password::Fixed(password) => Ok(options.password(password)),
+            Password::Provided(provider) => match provider().await {
+                Ok(password) => Ok(options.password(&password)),
+                Err(error) => Err(transient("the password provider failed".to_owned()).with_source(error)),
+            },
+        }
     }
 
     async fn connect(&self, host: &Host) -> Result<Session, PersistenceError> {
@@ -108,8 +91,8 @@ impl Connector {
             };
             connected.await.map_err(|error| error::from_connecting(&host.name, error))
         };
-        let connected = timeout(self.connect_timeout, connecting).await.map_err(|_| {
-            let seconds = self.connect_timeout.as_secs_f64();
+        let connected = timeout(self.options.connect_timeout, connecting).await.map_err(|_| {
+            let seconds = self.options.connect_timeout.as_secs_f64();
             transient(format!("connecting to PostgreSQL at {} took over {seconds} s", host.name))
         })?;
         match connected? {
@@ -177,10 +160,10 @@ impl Manager for Connector {
     }
 
     async fn recycle(&self, session: &mut Session, metrics: &Metrics) -> RecycleResult<PersistenceError> {
-        if self.max_age.is_some_and(|max_age| metrics.age() >= max_age) {
+        if self.options.conn_max_age.is_some_and(|max_age| metrics.age() >= max_age) {
             return Err(RecycleError::message("the connection has reached its maximum age"));
         }
-        if self.pre_ping {
+        if self.options.pre_ping {
             session.ping().await.map_err(|_| RecycleError::message("the connection is lost"))?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use es_core::PersistenceError;
 use futures_util::future::{Either, select};
 use sqlx::{
     PgPool,
-    postgres::{PgListener, PgNotification, PgPoolOptions},
+    postgres::{PgListener, PgPoolOptions},
 };
 use tokio::{sync::Notify, time::timeout};
 
@@ -43,12 +43,6 @@ pub(crate) struct Listener {
     pub(super) changed: Notify,
 }
 
-/// The permit to listen for a datastore.
-struct ListenPermit {
-    listener: Arc<Listener>,
-    permit: TaskPermit,
-}
-
 impl Listener {
     pub(crate) fn new(database: Arc<Database>) -> Arc<Self> {
         let (tables, slot, changed) = (TableRegistry::default(), TaskSlot::default(), Notify::new());
@@ -58,36 +52,28 @@ impl Listener {
     /// Starts listening for as long as a table is polled, or makes the listening task check for new tables.
     pub(super) fn listen(self: &Arc<Self>) {
         match self.slot.acquire() {
-            Some(permit) => drop(tokio::spawn(ListenPermit { listener: Arc::clone(self), permit }.run())),
+            Some(permit) => drop(tokio::spawn(Arc::clone(self).listen_while_polled(permit))),
             None => self.changed.notify_one(),
         }
     }
-}
 
-impl ListenPermit {
-    async fn run(mut self) {
+    async fn listen_while_polled(self: Arc<Self>, mut permit: TaskPermit) {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
-        while !self.release_if_idle() {
+        while !permit.release_if(|| self.tables.polled().is_empty()) {
             let Err(error) = self.listen_on_connection(&mut backoff).await else { continue };
             if backoff.is_fresh() {
                 tracing::warn!(%error, "listening for notifications failed: waiting tasks rely on polling");
             }
-            let _ = timeout(backoff.next(), self.listener.changed.notified()).await;
+            let _ = timeout(backoff.next(), self.changed.notified()).await;
         }
-    }
-
-    /// Releases the permit if no table is polled. Returns whether it is released.
-    fn release_if_idle(&mut self) -> bool {
-        self.permit.release_if(|| self.listener.tables.polled().is_empty())
     }
 
     /// Listens until no table is polled, or the connection is lost, which is an error. Resets the backoff
     /// once connected.
     async fn listen_on_connection(&self, backoff: &mut Backoff) -> Result<(), PersistenceError> {
-        let Listener { database, tables, changed, .. } = &*self.listener;
-        let connecting = ListenConnection::open(database);
-        let mut connection = match select(pin!(connecting), pin!(changed.notified())).await {
-            Either::Left((connection, _)) => connection?,
+        let Self { database, tables, changed, .. } = self;
+        let (pool, mut listener) = match select(pin!(connect(database)), pin!(changed.notified())).await {
+            Either::Left((connected, _)) => connected?,
             Either::Right(_) => return Ok(()),
         };
         backoff.reset();
@@ -95,24 +81,29 @@ impl ListenPermit {
         loop {
             let polled = tables.polled();
             if polled.is_empty() {
+                drop(listener);
                 // If the termination message does not arrive, the server detects the closed connection by
                 // itself.
-                let _ = timeout(CLOSE_TIME, connection.close()).await;
+                let _ = timeout(CLOSE_TIME, pool.close()).await;
                 return Ok(());
             }
             for table in &polled {
                 let channel = channel(&table.name);
                 if !channels.contains(&channel) {
-                    connection.listen(&channel).await?;
+                    listener.listen(&channel).await.map_err(failed)?;
                     database.reached(FaultPoint::Listening).await;
                     channels.push(channel);
                     // Earlier notifications were not received.
                     table.notified.notify_one();
                 }
             }
-            let received = match select(pin!(connection.receive()), pin!(changed.notified())).await {
-                Either::Left((received, _)) => received?,
+            let received = match select(pin!(listener.try_recv()), pin!(changed.notified())).await {
+                Either::Left((received, _)) => received.map_err(failed)?,
                 Either::Right(_) => continue,
+            };
+            let Some(received) = received else {
+                let message = "the listening connection was lost";
+                return Err(PersistenceError::operational(message).transient());
             };
             if received.payload() != database.notify_payload {
                 let is_concerned = |table: &&Arc<WatchedTable>| channel(&table.name) == received.channel();
@@ -122,42 +113,20 @@ impl ListenPermit {
     }
 }
 
-/// A connection that listens.
-struct ListenConnection {
-    /// The driver requires a pool, which has this connection alone.
-    pool: PgPool,
-    listener: PgListener,
-}
-
-impl ListenConnection {
-    async fn open(database: &Database) -> Result<Self, PersistenceError> {
-        let (host, options) = database.connections.preferred_host().await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .max_lifetime(None)
-            .idle_timeout(None)
-            .acquire_timeout(CONNECT_TIME.min(database.options.connect_timeout))
-            .connect_lazy_with(options);
-        let listener = PgListener::connect_with(&pool).await;
-        let mut listener = listener.map_err(|error| error::from_connecting(host, error))?;
-        // The next connection may need another host and another password.
-        listener.eager_reconnect(false);
-        Ok(Self { pool, listener })
-    }
-
-    async fn listen(&mut self, channel: &str) -> Result<(), PersistenceError> {
-        self.listener.listen(channel).await.map_err(failed)
-    }
-
-    async fn receive(&mut self) -> Result<PgNotification, PersistenceError> {
-        let received = self.listener.try_recv().await.map_err(failed)?;
-        received.ok_or_else(|| PersistenceError::operational("the listening connection was lost").transient())
-    }
-
-    async fn close(self) {
-        drop(self.listener);
-        self.pool.close().await;
-    }
+/// Returns a connection that listens, and the pool that the driver requires, which has this connection alone.
+async fn connect(database: &Database) -> Result<(PgPool, PgListener), PersistenceError> {
+    let (host, options) = database.connections.preferred_host().await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .acquire_timeout(CONNECT_TIME.min(database.options.connect_timeout))
+        .connect_lazy_with(options);
+    let listener = PgListener::connect_with(&pool).await;
+    let mut listener = listener.map_err(|error| error::from_connecting(host, error))?;
+    // The next connection may need another host and another password.
+    listener.eager_reconnect(false);
+    Ok((pool, listener))
 }
 
 fn failed(error: sqlx::Error) -> PersistenceError {

@@ -108,24 +108,34 @@ impl TableRegistry {
 
     fn table(&self, name: &TableName, kind: TableKind) -> Arc<WatchedTable> {
         let mut tables = self.0.lock();
-        let new = || Arc::new(WatchedTable::new(name.clone(), kind));
-        Arc::clone(tables.entry((name.clone(), kind)).or_insert_with(new))
+        let new = || WatchedTable {
+            name: name.clone(),
+            kind,
+            signals: Mutex::default(),
+            poller: TaskSlot::default(),
+            notified: Notify::new(),
+            closed: Notify::new(),
+            sender: TaskSlot::default(),
+            is_send_pending: AtomicBool::new(false),
+            sent: Notify::new(),
+        };
+        Arc::clone(tables.entry((name.clone(), kind)).or_insert_with(|| Arc::new(new())))
     }
 }
 
 impl Signals {
     /// Wakes the tasks that wait for these events or this position, through any recorder of the table.
-    pub(crate) fn recorded(&self, events: &[StoredEvent], tracking: Option<&Tracking>) {
+    pub(crate) fn wake(&self, events: &[StoredEvent], tracking: Option<&Tracking>) {
         if let Some(table) = &self.events {
             table.wake(|| events.iter().map(|event| Topic::as_str(&event.topic)));
         }
         if let Some(tracking) = tracking {
-            self.position_recorded(tracking);
+            self.wake_position(tracking);
         }
     }
 
     /// Wakes the tasks that wait for this position.
-    pub(crate) fn position_recorded(&self, tracking: &Tracking) {
+    pub(crate) fn wake_position(&self, tracking: &Tracking) {
         if let Some(table) = &self.tracking {
             table.wake(|| [tracking.application_name()]);
         }
@@ -155,20 +165,6 @@ impl Drop for Signals {
 }
 
 impl WatchedTable {
-    fn new(name: TableName, kind: TableKind) -> Self {
-        Self {
-            name,
-            kind,
-            signals: Mutex::default(),
-            poller: TaskSlot::default(),
-            notified: Notify::new(),
-            closed: Notify::new(),
-            sender: TaskSlot::default(),
-            is_send_pending: AtomicBool::new(false),
-            sent: Notify::new(),
-        }
-    }
-
     /// Adds the signal of another recorder.
     fn add_signal(self: &Arc<Self>, poll: impl Fn(PollPermit) + Send + Sync + 'static) -> Signal {
         let table = Arc::downgrade(self);

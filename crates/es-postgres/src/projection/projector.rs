@@ -302,7 +302,7 @@ impl<'a> Recording<'a> {
         let committed = database.connections.with_liveness_check(self.backend, committing).await.flatten();
         database.reached(FaultPoint::ProjectorCommitted).await;
         // Also if the outcome is unknown.
-        self.store.signals.position_recorded(&self.tracking);
+        self.store.signals.wake_position(&self.tracking);
         committed.map_err(|failed| commit_error(failed, handled))
     }
 

@@ -124,12 +124,7 @@ async fn mark(
 
 /// Returns whether no id is missing between the start of the selection and the mark.
 fn is_contiguous(selection: &NotificationSelection, page: &[Notification], mark: i64) -> bool {
-    let first = match selection.start {
-        None => Some(1),
-        Some(start) if selection.inclusive_of_start => Some(start.max(1)),
-        Some(start) => start.checked_add(1).map(|first| first.max(1)),
-    };
-    let Some(first) = first else { return true };
+    let Some(first) = selection.first_id().map(|first| first.max(1)) else { return true };
     // With a topic filter, the ids of other topics are missing, so gaps cannot be detected.
     first > mark || selection.topics.is_empty() && page.iter().map(|read| read.id).eq(first..=mark)
 }

@@ -4,8 +4,8 @@ use es_core::{PersistenceError, Tracking};
 use sqlx::postgres::PgConnection;
 
 use super::{
-    inspect::{self, CatalogState, Missing, TableSpec},
-    name::{quote_identifier, quote_literal},
+    inspect::{self, CatalogState, Inspection, TableSpec},
+    name::{TableName, quote_identifier, quote_literal},
 };
 use crate::{
     connection::{Database, LeaseKind, session},
@@ -33,10 +33,10 @@ pub(crate) async fn prepare(
     let backend = lease.backend();
     let preparing = async {
         let mut found = inspect::inspect(&mut lease, spec).await?;
-        let missing = if create_missing { found.missing(spec) } else { Vec::new() };
+        let missing = if create_missing { missing(&found, spec) } else { Vec::new() };
         if !missing.is_empty() {
-            for table in missing {
-                create(&mut lease, table).await?;
+            for (table, statements) in missing {
+                create(&mut lease, table, &statements).await?;
             }
             found = inspect::inspect(&mut lease, spec).await?;
         }
@@ -48,16 +48,56 @@ pub(crate) async fn prepare(
     Ok(state)
 }
 
+/// Returns the tables that are missing, or have no index, with the statements that create them.
+fn missing<'a>(found: &Inspection, spec: &'a TableSpec) -> Vec<(&'a TableName, String)> {
+    let mut missing = Vec::new();
+    if let (Some(info), Some(table)) = (&found.events, &spec.events) {
+        let quoted = table.quoted();
+        let mut statements = String::new();
+        if !info.exists {
+            let id = if spec.notifications { "notification_id bigserial, " } else { "" };
+            statements = format!(
+                "CREATE TABLE IF NOT EXISTS {quoted} (originator_id uuid NOT NULL, \
+                 originator_version bigint NOT NULL, topic text, state bytea, \
+                 {id}PRIMARY KEY (originator_id, originator_version)); "
+            );
+        }
+        let lacks_index = !info.exists || info.has_ids && !info.has_unique_key("notification_id");
+        if spec.notifications && lacks_index {
+            let index = quote_identifier(&table.id_index());
+            statements +=
+                &format!("CREATE UNIQUE INDEX IF NOT EXISTS {index} ON {quoted} (notification_id ASC);");
+        }
+        if !statements.is_empty() {
+            missing.push((table, statements));
+        }
+    }
+    if let (Some(info), Some(table)) = (&found.tracking, &spec.tracking)
+        && !info.exists
+    {
+        let (quoted, name) = (table.quoted(), Tracking::RESERVED_NAME);
+        let statements = format!(
+            "CREATE TABLE IF NOT EXISTS {quoted} (application_name text, notification_id bigint, \
+             PRIMARY KEY (application_name)); INSERT INTO {quoted} (application_name, notification_id) \
+             VALUES ('{name}', 1) ON CONFLICT DO NOTHING;"
+        );
+        missing.push((table, statements));
+    }
+    missing
+}
+
 /// Creates a table or an index, one process at a time.
-async fn create(connection: &mut PgConnection, missing: Missing<'_>) -> Result<(), PersistenceError> {
-    let table = missing.table();
+async fn create(
+    connection: &mut PgConnection,
+    table: &TableName,
+    statements: &str,
+) -> Result<(), PersistenceError> {
     // The advisory lock excludes processes of this library, but not the Python library: hence the attempts.
     let batch = format!(
         "BEGIN ISOLATION LEVEL READ COMMITTED; {} SELECT pg_catalog.pg_advisory_xact_lock(\
-         pg_catalog.hashtextextended({}, 0)); {} COMMIT",
+         pg_catalog.hashtextextended({}, 0)); {statements} COMMIT",
         session::PIN_SEARCH_PATH,
         quote_literal(&table.quoted()),
-        statements(&missing)
     );
     for attempt in 1.. {
         let Err(failed) = session::run(connection, &batch).await else { break };
@@ -68,32 +108,4 @@ async fn create(connection: &mut PgConnection, missing: Missing<'_>) -> Result<(
         }
     }
     Ok(())
-}
-
-fn statements(missing: &Missing<'_>) -> String {
-    let quoted = missing.table().quoted();
-    match missing {
-        Missing::Tracking(_) => format!(
-            "CREATE TABLE IF NOT EXISTS {quoted} (application_name text, notification_id bigint, \
-             PRIMARY KEY (application_name)); \
-             INSERT INTO {quoted} (application_name, notification_id) VALUES ('{}', 1) \
-             ON CONFLICT DO NOTHING;",
-            Tracking::RESERVED_NAME
-        ),
-        Missing::Events(table) => format!(
-            "CREATE TABLE IF NOT EXISTS {quoted} (originator_id uuid NOT NULL, \
-             originator_version bigint NOT NULL, topic text, state bytea, notification_id bigserial, \
-             PRIMARY KEY (originator_id, originator_version)); {}",
-            statements(&Missing::IdIndex(table))
-        ),
-        Missing::IdIndex(table) => format!(
-            "CREATE UNIQUE INDEX IF NOT EXISTS {} ON {quoted} (notification_id ASC);",
-            quote_identifier(&table.id_index())
-        ),
-        Missing::Aggregates(_) => format!(
-            "CREATE TABLE IF NOT EXISTS {quoted} (originator_id uuid NOT NULL, \
-             originator_version bigint NOT NULL, topic text, state bytea, \
-             PRIMARY KEY (originator_id, originator_version));"
-        ),
-    }
 }

@@ -51,39 +51,17 @@ pub(crate) enum Layout {
     RowPerApplication,
 }
 
-/// A table or index that does not exist.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Missing<'a> {
-    /// An events table with notification ids.
-    Events(&'a TableName),
-    /// An events table without notification ids.
-    Aggregates(&'a TableName),
-    /// The unique index on the notification ids of an existing table.
-    IdIndex(&'a TableName),
-    Tracking(&'a TableName),
-}
-
-impl<'a> Missing<'a> {
-    pub(crate) fn table(&self) -> &'a TableName {
-        match self {
-            Self::Events(table) | Self::Aggregates(table) | Self::IdIndex(table) | Self::Tracking(table) => {
-                table
-            }
-        }
-    }
-}
-
 /// The catalog data of each table; none if the recorder has no such table.
 #[derive(Debug)]
-pub(crate) struct Inspection {
-    events: Option<TableInfo>,
-    tracking: Option<TableInfo>,
+pub(super) struct Inspection {
+    pub(super) events: Option<TableInfo>,
+    pub(super) tracking: Option<TableInfo>,
 }
 
 /// The catalog data of one table.
 #[derive(Debug)]
-struct TableInfo {
-    exists: bool,
+pub(super) struct TableInfo {
+    pub(super) exists: bool,
     has_children: bool,
     /// The columns of the primary key, sorted and separated by commas.
     primary_key: Option<String>,
@@ -91,7 +69,7 @@ struct TableInfo {
     unique_keys: Vec<String>,
     /// Key columns of another type than the library reads and writes, as text.
     unsuitable_columns: Option<String>,
-    has_ids: bool,
+    pub(super) has_ids: bool,
     /// Ids are the plain values of a sequence, by default or by identity.
     has_plain_ids: bool,
     /// The id column accepts no inserted value (`GENERATED ALWAYS`).
@@ -189,31 +167,12 @@ impl TableInfo {
         })
     }
 
-    fn has_unique_key(&self, columns: &str) -> bool {
+    pub(super) fn has_unique_key(&self, columns: &str) -> bool {
         self.unique_keys.iter().any(|key| key == columns)
     }
 }
 
 impl Inspection {
-    /// The tables and indexes that can be created.
-    pub(crate) fn missing<'a>(&self, spec: &'a TableSpec) -> Vec<Missing<'a>> {
-        let mut missing = Vec::new();
-        if let (Some(info), Some(table)) = (&self.events, &spec.events) {
-            match (info.exists, spec.notifications) {
-                (false, true) => missing.push(Missing::Events(table)),
-                (false, false) => missing.push(Missing::Aggregates(table)),
-                (true, true) if info.has_ids && !info.has_unique_key("notification_id") => {
-                    missing.push(Missing::IdIndex(table));
-                }
-                _ => {}
-            }
-        }
-        if let (Some(TableInfo { exists: false, .. }), Some(table)) = (&self.tracking, &spec.tracking) {
-            missing.push(Missing::Tracking(table));
-        }
-        missing
-    }
-
     /// Checks that a recorder can work with the tables.
     pub(crate) fn check(
         self,
@@ -238,18 +197,15 @@ fn check_events(
     ordering: NotificationOrdering,
 ) -> Result<EventsTable, PersistenceError> {
     let table = name.quoted();
+    let invalid = |problem: &str| Err(PersistenceError::programming(format!("table {table} {problem}")));
     if !info.exists {
-        return Err(missing_table(name));
+        return invalid("does not exist");
     }
     if notifications && !info.has_ids {
-        return Err(PersistenceError::programming(format!(
-            "table {table} has no column notification_id, which the events table of an application needs"
-        )));
+        return invalid("has no column notification_id, which the events table of an application needs");
     }
     if !info.has_unique_key("originator_id,originator_version") {
-        return Err(PersistenceError::programming(format!(
-            "table {table} has no primary key on originator_id and originator_version"
-        )));
+        return invalid("has no primary key on originator_id and originator_version");
     }
     if let Some(columns) = &info.unsuitable_columns {
         return Err(PersistenceError::not_supported(format!(
@@ -263,70 +219,48 @@ fn check_events(
             "reads of this table include its child tables: each needs the same indexes, or reads are slow"
         );
     }
+    if notifications && !info.has_unique_key("notification_id") {
+        return invalid("has no unique index on notification_id");
+    }
     if info.has_ids {
-        check_ids(&table, &info, notifications, ordering)?;
+        check_ids(&table, &info, ordering)?;
     }
     Ok(EventsTable { name: name.clone(), has_ids: info.has_ids, sequence: info.sequence })
 }
 
 /// Checks that ids are allocated one by one, in ascending order: a sequence cache in a session breaks the
 /// total order under any lock.
-fn check_ids(
-    table: &str,
-    info: &TableInfo,
-    notifications: bool,
-    ordering: NotificationOrdering,
-) -> Result<(), PersistenceError> {
+fn check_ids(table: &str, info: &TableInfo, ordering: NotificationOrdering) -> Result<(), PersistenceError> {
     let is_parallel = ordering == NotificationOrdering::Parallel;
-    if notifications && !info.has_unique_key("notification_id") {
-        return Err(PersistenceError::programming(format!(
-            "table {table} has no unique index on notification_id"
-        )));
-    }
-    if !info.has_id_default {
-        return Err(PersistenceError::not_supported(format!(
-            "column notification_id of table {table} has no default that gives out ids"
-        )));
-    }
-    if is_parallel && info.ids_are_generated_always {
-        return Err(PersistenceError::not_supported(format!(
-            "column notification_id of table {table} is GENERATED ALWAYS: parallel ordering inserts ids, and \
-             needs GENERATED BY DEFAULT"
-        )));
-    }
-    if is_parallel && !info.has_plain_ids {
-        return Err(PersistenceError::not_supported(format!(
-            "column notification_id of table {table} has another default than nextval of a sequence: parallel \
-             ordering allocates ids from the sequence itself"
-        )));
-    }
-    // Without a known sequence, the serialized ordering relies on the default of the column.
-    if info.is_sequence_suitable.unwrap_or(!is_parallel) {
+    let problem = if !info.has_id_default {
+        "has no default that gives out ids"
+    } else if is_parallel && info.ids_are_generated_always {
+        "is GENERATED ALWAYS: parallel ordering inserts ids, and needs GENERATED BY DEFAULT"
+    } else if is_parallel && !info.has_plain_ids {
+        "has another default than nextval of a sequence: parallel ordering allocates ids from the sequence \
+         itself"
+    } else if info.is_sequence_suitable.unwrap_or(!is_parallel) {
+        // Without a known sequence, the serialized ordering relies on the default of the column.
         return Ok(());
-    }
-    Err(PersistenceError::not_supported(format!(
-        "notification ids of {table} must come from a sequence that ascends from 1 or more, with CACHE 1 and \
-         NO CYCLE, and parallel ordering needs a column whose default uses that sequence"
-    )))
+    } else {
+        return Err(PersistenceError::not_supported(format!(
+            "notification ids of {table} must come from a sequence that ascends from 1 or more, with CACHE 1 \
+             and NO CYCLE, and parallel ordering needs a column whose default uses that sequence"
+        )));
+    };
+    Err(PersistenceError::not_supported(format!("column notification_id of table {table} {problem}")))
 }
 
 fn check_tracking(name: &TableName, info: &TableInfo) -> Result<TrackingTable, PersistenceError> {
-    if !info.exists {
-        return Err(missing_table(name));
-    }
+    let name = name.clone();
     let problem = match info.primary_key.as_deref() {
-        Some("application_name") => {
-            return Ok(TrackingTable { name: name.clone(), layout: Layout::RowPerApplication });
-        }
+        _ if !info.exists => "does not exist".to_owned(),
+        Some("application_name") => return Ok(TrackingTable { name, layout: Layout::RowPerApplication }),
         Some("application_name,notification_id") => {
-            return Ok(TrackingTable { name: name.clone(), layout: Layout::RowPerRecord });
+            return Ok(TrackingTable { name, layout: Layout::RowPerRecord });
         }
-        Some(key) => format!("the primary key ({key}), which no known tracking table has"),
-        None => "no primary key, which every tracking table has".to_owned(),
+        Some(key) => format!("has the primary key ({key}), which no known tracking table has"),
+        None => "has no primary key, which every tracking table has".to_owned(),
     };
-    Err(PersistenceError::programming(format!("table {} has {problem}", name.quoted())))
-}
-
-fn missing_table(table: &TableName) -> PersistenceError {
-    PersistenceError::programming(format!("table {} does not exist", table.quoted()))
+    Err(PersistenceError::programming(format!("table {} {problem}", name.quoted())))
 }

@@ -16,12 +16,6 @@ pub(crate) struct TableName {
 }
 
 impl TableName {
-    pub(crate) fn new(schema: &str, name: String) -> Result<Self, PersistenceError> {
-        check_identifier("schema", schema)?;
-        check_identifier("table name", &name)?;
-        Ok(Self { schema: schema.to_owned(), name })
-    }
-
     /// Returns the table of an application: `<application>_<suffix>` in lower case, or `unnamed` if the
     /// application name is empty.
     pub(crate) fn of_application(
@@ -34,7 +28,9 @@ impl TableName {
             "" => unnamed.to_owned(),
             application_name => format!("{}_{suffix}", application_name.to_lowercase()),
         };
-        Self::new(schema, name)
+        check_identifier("schema", schema)?;
+        check_identifier("table name", &name)?;
+        Ok(Self { schema: schema.to_owned(), name })
     }
 
     pub(crate) fn schema(&self) -> &str {
@@ -66,10 +62,7 @@ impl TableName {
         if self.name.len() + SUFFIX.len() <= LARGEST_IDENTIFIER {
             return format!("{}{SUFFIX}", self.name);
         }
-        let mut end = LARGEST_IDENTIFIER - SUFFIX.len() - DIGEST - 1;
-        while !self.name.is_char_boundary(end) {
-            end -= 1;
-        }
+        let end = self.name.floor_char_boundary(LARGEST_IDENTIFIER - SUFFIX.len() - DIGEST - 1);
         let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, self.name.as_bytes()).simple().to_string();
         format!("{}_{}{SUFFIX}", &self.name[..end], &digest[..DIGEST])
     }

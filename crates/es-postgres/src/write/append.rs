@@ -83,10 +83,10 @@ pub(crate) struct Appender {
     pub(crate) tables: CatalogState,
     single: Option<SqlStr>,
     single_with_tracking: Option<SqlStr>,
-    group: SqlStr,
-    group_with_tracking: Option<SqlStr>,
-    /// The same with ids as a parameter, for transactions of several statements in the parallel ordering.
-    with_given_ids: Option<GivenIds>,
+    /// For groups without and with positions.
+    groups: [SqlStr; 2],
+    /// For transactions of several statements in the parallel ordering.
+    given_ids: Option<GivenIds>,
     insert_first_position: Option<SqlStr>,
     is_serialized: bool,
     begin: String,
@@ -95,49 +95,41 @@ pub(crate) struct Appender {
     operation: String,
 }
 
+/// Statements that allocate ids, and that take them as a parameter.
 #[derive(Debug)]
 struct GivenIds {
     allocate: SqlStr,
-    group: SqlStr,
-    group_with_tracking: Option<SqlStr>,
+    groups: [SqlStr; 2],
 }
 
 impl Appender {
     pub(crate) fn new(tables: CatalogState, options: &PostgresOptions) -> Self {
         let sql = |text: String| AssertSqlSafe(text).into_sql_str();
-        let group = |with_tracking, ids| sql(statement::group(&tables, with_tracking, ids));
-        let sequence = tables.events.as_ref().filter(|events| events.has_ids);
-        let sequence = sequence.and_then(|events| events.sequence.as_deref());
+        let groups =
+            |ids| [false, true].map(|with_tracking| sql(statement::group(&tables, with_tracking, ids)));
+        let (events, tracking) = (tables.events.as_ref(), tables.tracking.as_ref());
+        let sequence = events.filter(|events| events.has_ids).and_then(|events| events.sequence.as_deref());
         let sequence = sequence.filter(|_| options.ordering == NotificationOrdering::Parallel);
         let ids = if sequence.is_some() { Ids::Allocated } else { Ids::Default };
-        let has_tracking = tables.tracking.is_some();
-        let events_with_ids = tables.events.as_ref().filter(|events| events.has_ids && ids == Ids::Default);
-        let row_per_application =
-            tables.tracking.as_ref().filter(|tracking| tracking.layout == Layout::RowPerApplication);
+        let events_with_ids = events.filter(|events| events.has_ids && ids == Ids::Default);
+        let row_per_application = tracking.filter(|tracking| tracking.layout == Layout::RowPerApplication);
+        let name = events.map(|events| &events.name).or(tracking.map(|tracking| &tracking.name));
         Self {
+            single: events.map(|events| sql(statement::single(events, ids))),
             single_with_tracking: events_with_ids
                 .zip(row_per_application)
                 .map(|(events, tracking)| sql(statement::single_with_tracking(events, tracking))),
-            single: tables.events.as_ref().map(|events| sql(statement::single(events, ids))),
-            group: group(tables.events.is_none(), ids),
-            group_with_tracking: has_tracking.then(|| group(true, ids)),
-            with_given_ids: sequence.map(|sequence| GivenIds {
+            groups: groups(ids),
+            given_ids: sequence.map(|sequence| GivenIds {
                 allocate: sql(statement::allocate_ids(sequence)),
-                group: group(false, Ids::Given),
-                group_with_tracking: has_tracking.then(|| group(true, Ids::Given)),
+                groups: groups(Ids::Given),
             }),
-            insert_first_position: tables
-                .tracking
-                .as_ref()
-                .map(|tracking| sql(statement::insert_first_position(tracking))),
+            insert_first_position: tracking.map(|tracking| sql(statement::insert_first_position(tracking))),
             is_serialized: options.ordering != NotificationOrdering::Parallel,
             begin: session::begin(options, Access::ReadWrite),
             is_pooled: options.transaction_pooler,
-            operation: match (&tables.events, &tables.tracking) {
-                (Some(events), _) => format!("appending to {}", events.name.quoted()),
-                (None, Some(tracking)) => format!("appending to {}", tracking.name.quoted()),
-                (None, None) => "appending".to_owned(),
-            },
+            operation: name
+                .map_or_else(|| "appending".to_owned(), |name| format!("appending to {}", name.quoted())),
             tables,
         }
     }
@@ -162,12 +154,12 @@ impl Appender {
         let needs_locks_first = columns.has_tracking() && self.has_row_per_record();
         if scope == Scope::Own && !self.is_pooled && !needs_locks_first {
             // One statement, committed by itself.
-            return self.append_rows(connection, batches, &columns, scope).await;
+            return self.append_rows(connection, &columns, scope, None).await;
         }
         if scope == Scope::Own {
             self.run(connection, &self.begin).await?;
         }
-        let outcomes = self.append_in_transaction(connection, batches, &columns, scope).await?;
+        let outcomes = self.append_in_transaction(connection, &columns, scope).await?;
         if scope == Scope::Own {
             self.run(connection, "COMMIT").await?;
         }
@@ -198,8 +190,7 @@ impl Appender {
             Outcome::Recorded(Vec::new())
         } else {
             let events = [Batch { tracking: None, ..batch }];
-            let columns = Columns::new(&events);
-            let outcomes = self.append_in_transaction(connection, &events, &columns, Scope::Own).await;
+            let outcomes = self.append_in_transaction(connection, &Columns::new(&events), Scope::Own).await;
             let outcomes = outcomes.map_err(AppendError::in_transaction)?;
             outcomes.into_iter().next().unwrap_or(Outcome::NotInserted)
         };
@@ -211,28 +202,26 @@ impl Appender {
     /// Returns whether an append holds an advisory lock for its whole transaction, so that a second
     /// connection of the same recorder would only wait for the first.
     pub(crate) fn excludes_others(&self) -> bool {
-        self.with_given_ids.is_none() && self.tables.events.as_ref().is_none_or(|events| events.has_ids)
+        self.given_ids.is_none() && self.tables.events.as_ref().is_none_or(|events| events.has_ids)
     }
 
-    /// Runs the statement for a group.
+    /// Runs the statement for a group, and reads the outcome of each batch.
     async fn append_rows(
         &self,
         connection: &mut PgConnection,
-        batches: &[Batch<'_>],
         columns: &Columns<'_>,
         scope: Scope,
+        ids: Option<&[i64]>,
     ) -> Result<Vec<Outcome>, AppendError> {
-        let sql = match &self.group_with_tracking {
-            Some(sql) if columns.has_tracking() => sql,
-            _ => &self.group,
+        let groups = match &self.given_ids {
+            Some(given_ids) if ids.is_some() => &given_ids.groups,
+            _ => &self.groups,
         };
-        self.append_with(
-            connection,
-            sql,
-            batches,
-            columns.arguments(&self.tables, scope == Scope::Callers, None),
-        )
-        .await
+        let arguments = columns.arguments(&self.tables, scope == Scope::Callers, ids);
+        let row = self.fetch_row(connection, &groups[usize::from(columns.has_tracking())], arguments).await?;
+        let answer = GroupAnswer::read(&row).map_err(|failed| self.failed(failed))?;
+        let outcomes = answer.outcomes(columns.batches, self.has_ids());
+        outcomes.ok_or_else(|| AppendError::internal("the answer to an append does not match its request"))
     }
 
     /// Appends a single event. Returns none if nothing was recorded: its version is taken, its position is
@@ -247,12 +236,7 @@ impl Appender {
         let Some(sql) = sql else { return Ok(None) };
         let row = match self.fetch(connection, sql, single_arguments(event, tracking)).await {
             // The statement was rolled back.
-            Err(failed)
-                if tracking.is_some()
-                    && (failed.is_unique_violation || failed.error.kind() == ErrorKind::Integrity) =>
-            {
-                None
-            }
+            Err(failed) if tracking.is_some() && failed.error.kind() == ErrorKind::Integrity => None,
             fetched => fetched?,
         };
         let Some(row) = row else { return Ok(None) };
@@ -264,7 +248,6 @@ impl Appender {
     async fn append_in_transaction(
         &self,
         connection: &mut PgConnection,
-        batches: &[Batch<'_>],
         columns: &Columns<'_>,
         scope: Scope,
     ) -> Result<Vec<Outcome>, AppendError> {
@@ -274,28 +257,17 @@ impl Appender {
         if !locks.is_empty() {
             self.run(connection, &locks).await?;
         }
-        let Some(with_given_ids) = self.with_given_ids.as_ref().filter(|_| !columns.versions.is_empty())
-        else {
-            return self.append_rows(connection, batches, columns, scope).await;
+        let Some(given_ids) = self.given_ids.as_ref().filter(|_| !columns.versions.is_empty()) else {
+            return self.append_rows(connection, columns, scope, None).await;
         };
         self.run(connection, "SAVEPOINT es_postgres_ids").await?;
         let mut count = PgArguments::default();
         let added = count.add(i32::try_from(columns.versions.len()).unwrap_or(i32::MAX));
-        let allocated = self.fetch_row(connection, &with_given_ids.allocate, added.map(|()| count)).await?;
+        let allocated = self.fetch_row(connection, &given_ids.allocate, added.map(|()| count)).await?;
         let ids: Vec<i64> = allocated.try_get(0).map_err(|failed| self.failed(failed))?;
         let release = "ROLLBACK TO SAVEPOINT es_postgres_ids; RELEASE SAVEPOINT es_postgres_ids";
         self.run(connection, release).await?;
-        let sql = match (&with_given_ids.group_with_tracking, columns.has_tracking()) {
-            (Some(sql), true) => sql,
-            _ => &with_given_ids.group,
-        };
-        self.append_with(
-            connection,
-            sql,
-            batches,
-            columns.arguments(&self.tables, scope == Scope::Callers, Some(&ids)),
-        )
-        .await
+        self.append_rows(connection, columns, scope, Some(&ids)).await
     }
 
     fn has_row_per_record(&self) -> bool {
@@ -330,20 +302,6 @@ impl Appender {
         row.ok_or_else(|| self.failed(sqlx::Error::RowNotFound))
     }
 
-    /// Runs the statement for a group, and reads the outcome of each batch.
-    async fn append_with(
-        &self,
-        connection: &mut PgConnection,
-        sql: &SqlStr,
-        batches: &[Batch<'_>],
-        arguments: Result<PgArguments, BoxDynError>,
-    ) -> Result<Vec<Outcome>, AppendError> {
-        let row = self.fetch_row(connection, sql, arguments).await?;
-        let answer = GroupAnswer::read(&row).map_err(|failed| self.failed(failed))?;
-        let outcomes = answer.outcomes(batches, self.has_ids());
-        outcomes.ok_or_else(|| AppendError::internal("the answer to an append does not match its request"))
-    }
-
     fn has_ids(&self) -> bool {
         self.tables.events.as_ref().is_some_and(|events| events.has_ids)
     }
@@ -357,7 +315,7 @@ impl Appender {
         // In a statement of its own, the server has rolled everything back. The exception is the session lock
         // under which ids are allocated: it is released before the first row is inserted, and kept if the
         // statement fails before.
-        let allocates = self.with_given_ids.is_some();
+        let allocates = self.given_ids.is_some();
         let has_allocated = error::has_sqlstate(&error, &[UNIQUE_VIOLATION, ROWS_SKIPPED]);
         AppendError {
             class,

@@ -50,11 +50,13 @@ impl AppenderCache {
         }
     }
 
-    /// Appends one batch; see [`append`](Self::append).
-    pub(super) async fn append_one(&self, batch: Batch<'_>, scope: Scope) -> Result<Outcome, AppendError> {
-        let outcomes = self.append(&[batch], scope).await?;
-        let outcome = outcomes.into_iter().next();
-        outcome.ok_or_else(|| AppendError::internal("an append of one request has no outcome"))
+    /// Appends one batch, also with the first position of its application; see [`append`](Self::append).
+    pub(super) async fn append_one(&self, batch: Batch<'_>) -> Result<Outcome, AppendError> {
+        let mut outcomes = self.append(&[batch], Scope::Own).await?;
+        if let [Outcome::FirstPosition] = *outcomes {
+            outcomes = self.append(&[batch], Scope::FirstPosition).await?;
+        }
+        outcomes.pop().ok_or_else(|| AppendError::internal("an append of one request has no outcome"))
     }
 
     /// Appends batches on a connection that accepts writes: of several hosts, another one may do so now.

@@ -10,6 +10,7 @@ use crate::schema::CatalogState;
 
 /// The rows, with the ranges of their versions, and the positions.
 pub(super) struct Columns<'a> {
+    pub(super) batches: &'a [Batch<'a>],
     requests: Vec<i32>,
     originator_ids: Vec<Uuid>,
     pub(super) versions: Vec<i64>,
@@ -38,9 +39,10 @@ pub(super) struct Positions<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn new(batches: &[Batch<'a>]) -> Self {
+    pub(super) fn new(batches: &'a [Batch<'a>]) -> Self {
         let rows = batches.iter().map(|batch| batch.events.len()).sum();
         let mut columns = Self {
+            batches,
             requests: Vec::with_capacity(rows),
             originator_ids: Vec::with_capacity(rows),
             versions: Vec::with_capacity(rows),

@@ -18,7 +18,7 @@ use super::{
     appender_cache::AppenderCache,
     group::Answer,
     outcome::Outcome,
-    recovery::{self, Unrecorded},
+    recovery::{self, Unacknowledged},
     request::{Batch, Request},
 };
 use crate::{
@@ -76,20 +76,18 @@ impl Committer {
         }
         self.reached(FaultPoint::GroupAnswered).await;
         match appended {
-            Ok(outcomes) => {
-                let mut answers = Vec::with_capacity(requests.len());
-                for (request, outcome) in requests.into_iter().zip(outcomes) {
-                    answers.push(match outcome {
-                        Outcome::Recorded(ids) => self.answer(request, Ok(ids)),
-                        Outcome::Refused(refusal) => self.answer(request, Err(Unrecorded::Refused(refusal))),
-                        Outcome::Locked | Outcome::FirstPosition | Outcome::NotInserted => {
-                            self.retry(request, alive);
-                            Err(None)
-                        }
-                    });
-                }
-                answers
-            }
+            Ok(outcomes) => requests
+                .into_iter()
+                .zip(outcomes)
+                .map(|(request, outcome)| match outcome {
+                    Outcome::Recorded(ids) => self.answer(request, Ok(ids)),
+                    Outcome::Refused(refusal) => self.answer(request, Err(refusal)),
+                    Outcome::Locked | Outcome::FirstPosition | Outcome::NotInserted => {
+                        self.retry(request, alive);
+                        Err(None)
+                    }
+                })
+                .collect(),
             Err(failed) => self.after_failure(known_id, requests, &failed).await,
         }
     }
@@ -121,7 +119,7 @@ impl Committer {
                 let known_id = committer.known_id.load(Atomic::Relaxed);
                 let result = committer.commit_alone(known_id, request.batch()).await;
                 let has_events = !request.events.is_empty();
-                if committer.answer(request, result).is_ok() && has_events {
+                if committer.answer(request, result.map_err(Into::into)).is_ok() && has_events {
                     committer.send_notify();
                 }
                 next = committer.next_locked(&application);
@@ -164,84 +162,66 @@ impl Committer {
         for request in requests {
             let batch = request.batch();
             let result = match (&unavailable, failed.class) {
-                (Some(error), _) => Err(Unrecorded::Unavailable(error.clone())),
+                (Some(error), _) => Err(Unacknowledged::Server(error.clone())),
                 (None, ErrorClass::Lost) => recovery::recover_outcome(&self.appender, batch, known_id).await,
-                (None, ErrorClass::Unavailable) => Err(Unrecorded::Failed(failed.error.clone())),
-                (None, ErrorClass::Refused) if is_alone => Err(Unrecorded::Failed(failed.error.clone())),
+                (None, ErrorClass::Contended) => self.commit_alone(known_id, batch).await,
                 // An error of one request must not fail another.
-                (None, ErrorClass::Contended | ErrorClass::Refused) => {
-                    self.commit_alone(known_id, batch).await
+                (None, ErrorClass::Refused) if !is_alone => self.commit_alone(known_id, batch).await,
+                (None, ErrorClass::Unavailable | ErrorClass::Refused) => {
+                    Err(Unacknowledged::Request(failed.error.clone()))
                 }
             };
-            if let (None, Err(Unrecorded::Unavailable(error))) = (&unavailable, &result) {
+            if let (None, Err(Unacknowledged::Server(error))) = (&unavailable, &result) {
                 // Requests that are committed one by one were not sent again.
                 let is_unknown = failed.class == ErrorClass::Lost;
                 unavailable = Some(if is_unknown { error.clone() } else { not_sent(error) });
             }
-            answers.push(self.answer(request, result));
+            answers.push(self.answer(request, result.map_err(Into::into)));
         }
         answers
     }
 
-    async fn commit_alone(&self, known_id: i64, batch: Batch<'_>) -> Result<Vec<i64>, Unrecorded> {
+    async fn commit_alone(&self, known_id: i64, batch: Batch<'_>) -> Result<Vec<i64>, Unacknowledged> {
         let mut backoff = Backoff::within(CONTENTION_TIME);
         // The same time as other waits for a lock.
         let lock_timeout = self.appender.database.options.lock_timeout;
         let lock_timeout = (!lock_timeout.is_zero()).then_some(lock_timeout);
         let mut lock_backoff = Backoff::new(LOCK_PAUSES.0, LOCK_PAUSES.1).until(lock_timeout);
         let mut violations = 0;
-        let mut scope = Scope::Own;
-        loop {
-            let failed =
-                match self.appender.append_one(batch, std::mem::replace(&mut scope, Scope::Own)).await {
-                    Ok(Outcome::Recorded(ids)) => return Ok(ids),
-                    Ok(Outcome::Refused(refusal)) => return Err(Unrecorded::Refused(refusal)),
-                    Ok(Outcome::FirstPosition) => {
-                        scope = Scope::FirstPosition;
-                        continue;
-                    }
-                    Ok(Outcome::Locked) if lock_backoff.wait().await => continue,
-                    Ok(Outcome::Locked) => return Err(Unrecorded::Failed(position_locked())),
-                    Ok(Outcome::NotInserted) if backoff.wait().await => continue,
-                    Ok(Outcome::NotInserted) => return Err(Unrecorded::Failed(position_skipped())),
-                    Err(failed) => failed,
-                };
+        let error = loop {
+            let failed = match self.appender.append_one(batch).await {
+                Ok(Outcome::Recorded(ids)) => return Ok(ids),
+                Ok(Outcome::Refused(refusal)) => break refusal,
+                Ok(Outcome::Locked) if lock_backoff.wait().await => continue,
+                Ok(Outcome::Locked) => break position_locked(),
+                Ok(Outcome::FirstPosition | Outcome::NotInserted) if backoff.wait().await => continue,
+                Ok(Outcome::FirstPosition | Outcome::NotInserted) => break position_skipped(),
+                Err(failed) => failed,
+            };
             violations += usize::from(failed.is_unique_violation);
             match failed.class {
                 ErrorClass::Lost => return recovery::recover_outcome(&self.appender, batch, known_id).await,
                 // A version that is taken stays taken, and the next attempt reports it. What repeats is a
                 // unique index of the user's, or a trigger.
-                ErrorClass::Contended if violations > MOST_VIOLATIONS => {
-                    return Err(Unrecorded::Failed(failed.error));
-                }
-                ErrorClass::Contended if backoff.wait().await => {}
-                ErrorClass::Unavailable => return Err(Unrecorded::Unavailable(failed.error)),
-                _ => return Err(Unrecorded::Failed(failed.error)),
+                ErrorClass::Contended if violations <= MOST_VIOLATIONS && backoff.wait().await => {}
+                ErrorClass::Unavailable => return Err(Unacknowledged::Server(failed.error)),
+                ErrorClass::Contended | ErrorClass::Refused => break failed.error,
             }
-        }
+        };
+        Err(Unacknowledged::Request(error))
     }
 
     /// Answers a request, after waking the tasks that wait for it.
-    fn answer(&self, request: Request, result: Result<Vec<i64>, Unrecorded>) -> Answer {
-        match result {
-            Ok(ids) => {
-                if let Some(id) = ids.last() {
-                    self.known_id.fetch_max(*id, Atomic::Relaxed);
-                }
-                self.signals.recorded(&request.events, request.tracking.as_ref());
-                request.answer(Ok(ids));
-                Ok(())
+    fn answer(&self, request: Request, result: Result<Vec<i64>, PersistenceError>) -> Answer {
+        let answer = result.as_ref().map(|_| ()).map_err(|error| error.conflict().cloned());
+        if let Ok(ids) = &result {
+            if let Some(id) = ids.last() {
+                self.known_id.fetch_max(*id, Atomic::Relaxed);
             }
-            Err(Unrecorded::Refused(refusal)) => {
-                let conflict = refusal.conflict().cloned();
-                request.answer(Err(refusal));
-                Err(conflict)
-            }
-            Err(Unrecorded::Failed(error) | Unrecorded::Unavailable(error)) => {
-                request.answer(Err(error));
-                Err(None)
-            }
+            self.signals.wake(&request.events, request.tracking.as_ref());
         }
+        request.answer(result);
+        answer
     }
 
     async fn reached(&self, point: FaultPoint) {

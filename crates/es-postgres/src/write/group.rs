@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use es_core::Conflict;
 use uuid::Uuid;
 
-use super::request::{Request, version_conflict};
+use super::request::Request;
 
 /// Requests that do not conflict with each other, and those that were left out for a conflict.
 pub(crate) struct Group {
@@ -93,7 +93,7 @@ impl ConflictSet {
         }
         for event in &request.events {
             if let Some(index) = self.versions.get(&(event.originator_id, event.originator_version)) {
-                return Err(index.map(|rival| (rival, version_conflict(event))));
+                return Err(index.map(|rival| (rival, event.conflict())));
             }
         }
         Ok(())

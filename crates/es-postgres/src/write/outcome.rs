@@ -32,25 +32,21 @@ pub(super) struct GroupAnswer {
 
 impl GroupAnswer {
     pub(super) fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let requests: Option<Vec<i32>> = row.try_get(0)?;
-        let originator_ids: Option<Vec<Uuid>> = row.try_get(1)?;
-        let versions: Option<Vec<i64>> = row.try_get(2)?;
-        let ids: Option<Vec<i64>> = row.try_get(3)?;
-        let keys = originator_ids.unwrap_or_default().into_iter().zip(versions.unwrap_or_default());
+        let (requests, originator_ids): (Vec<i32>, Vec<Uuid>) = (row.try_get(0)?, row.try_get(1)?);
+        let keys = originator_ids.into_iter().zip(row.try_get::<Vec<i64>, _>(2)?);
         let conflicts = keys.map(|(originator_id, originator_version)| Conflict::Version {
             originator_id,
             originator_version,
         });
-        let positions: Option<Vec<i32>> = row.try_get(5)?;
-        let codes: Option<Vec<i32>> = row.try_get(6)?;
-        let recorded: Option<Vec<Option<i64>>> = row.try_get(7)?;
-        let statuses = positions.unwrap_or_default().into_iter().zip(codes.unwrap_or_default());
-        let statuses = statuses.zip(recorded.unwrap_or_default());
+        let (positions, codes): (Vec<i32>, Vec<i32>) = (row.try_get(5)?, row.try_get(6)?);
+        let statuses = codes.into_iter().map(PositionStatus::from_code).zip(row.try_get::<Vec<_>, _>(7)?);
         Ok(Self {
-            clashes: requests.unwrap_or_default().into_iter().zip(conflicts).collect(),
-            ids: ids.unwrap_or_default(),
-            statuses: statuses
-                .map(|((request, code), recorded)| (request, PositionStatus::from_code(code), recorded))
+            clashes: requests.into_iter().zip(conflicts).collect(),
+            ids: row.try_get(3)?,
+            statuses: positions
+                .into_iter()
+                .zip(statuses)
+                .map(|(request, (status, recorded))| (request, status, recorded))
                 .collect(),
         })
     }
@@ -58,29 +54,22 @@ impl GroupAnswer {
     /// Returns the outcome of each batch; none if the answer does not match.
     pub(super) fn outcomes(self, batches: &[Batch<'_>], has_ids: bool) -> Option<Vec<Outcome>> {
         let mut refused: Vec<Option<Outcome>> = vec![None; batches.len()];
-        // A lost position takes precedence over a taken version: a rival has processed the notification, and
-        // there is nothing left to do.
-        for (request, status, recorded) in &self.statuses {
-            let request = usize::try_from(*request).ok()?;
-            let tracking = batches.get(request)?.tracking?;
-            *refused.get_mut(request)? = match status {
-                PositionStatus::Late => Some(Outcome::Refused(late(tracking, *recorded))),
-                PositionStatus::Locked => Some(Outcome::Locked),
-                PositionStatus::First => None,
-                PositionStatus::Recorded | PositionStatus::NotRecorded => None,
-            };
-        }
         for (request, conflict) in self.clashes {
             let refused = refused.get_mut(usize::try_from(request).ok()?)?;
             refused.get_or_insert(Outcome::Refused(conflict.into()));
         }
-        for (request, status, _) in self.statuses {
-            let outcome = match status {
-                PositionStatus::NotRecorded => Outcome::NotInserted,
-                PositionStatus::First => Outcome::FirstPosition,
-                PositionStatus::Recorded | PositionStatus::Late | PositionStatus::Locked => continue,
-            };
-            refused.get_mut(usize::try_from(request).ok()?)?.get_or_insert(outcome);
+        for (request, status, recorded) in self.statuses {
+            let request = usize::try_from(request).ok()?;
+            let (tracking, refused) = (batches.get(request)?.tracking?, refused.get_mut(request)?);
+            match status {
+                PositionStatus::Inserted => {}
+                // A lost position takes precedence over a taken version: a rival has processed the
+                // notification, and there is nothing left to do.
+                PositionStatus::Late => *refused = Some(Outcome::Refused(late(tracking, recorded))),
+                PositionStatus::Locked => *refused = Some(Outcome::Locked),
+                PositionStatus::NotInserted => _ = refused.get_or_insert(Outcome::NotInserted),
+                PositionStatus::First => _ = refused.get_or_insert(Outcome::FirstPosition),
+            }
         }
         let mut ids = self.ids.into_iter();
         let outcomes = batches.iter().zip(refused).map(|(batch, refused)| match refused {
@@ -95,7 +84,8 @@ impl GroupAnswer {
     }
 }
 
-/// Returns the error for a position that does not follow the recorded one.
-fn late(tracking: &Tracking, recorded: Option<i64>) -> PersistenceError {
+/// Returns the error for a position that does not follow the recorded one. A position that would be accepted
+/// now was refused when the statement ran.
+pub(super) fn late(tracking: &Tracking, recorded: Option<i64>) -> PersistenceError {
     tracking.validate(recorded).err().unwrap_or_else(|| tracking.conflict().into())
 }

@@ -3,21 +3,23 @@
 //!
 //! Only the row of the position is locked. An append also takes the lock of the events table, which must not
 //! be held while handlers run.
+//!
+//! The statements also run in transactions of the caller's, with the caller's search path: every name is
+//! qualified.
 
 use es_core::{PersistenceError, Tracking};
 use sqlx::{AssertSqlSafe, Row, postgres::PgConnection};
 
-use super::{append::LAYOUT_CHANGED, appender_cache::AppenderCache};
+use super::{
+    append::LAYOUT_CHANGED,
+    appender_cache::AppenderCache,
+    outcome::late,
+    statement::{EQ, GE, LT},
+};
 use crate::{
     error::{self, UNIQUE_VIOLATION},
     schema::{Layout, TrackingTable},
 };
-
-// The statements run in the caller's transactions too, with the caller's search path: every name is
-// qualified.
-const EQ: &str = "OPERATOR(pg_catalog.=)";
-const LT: &str = "OPERATOR(pg_catalog.<)";
-const GE: &str = "OPERATOR(pg_catalog.>=)";
 
 /// Returns the statement that records a position: `$1` application name, `$2` notification ids, ascending,
 /// `$3` the last of them, which is the position, `$4` the position that is expected before it. It returns the
@@ -91,8 +93,7 @@ pub(crate) async fn record_position(
     );
     let recorded = sqlx::query_scalar(AssertSqlSafe(recorded)).bind(tracking.application_name());
     let recorded = recorded.persistent(is_persistent).fetch_one(connection).await?;
-    // A position that would be accepted now was refused when the statement ran.
-    Ok(Err(tracking.validate(recorded).err().unwrap_or_else(|| tracking.conflict().into())))
+    Ok(Err(late(tracking, recorded)))
 }
 
 /// Returns the error for a position that was not recorded. If the statement may have failed because the table

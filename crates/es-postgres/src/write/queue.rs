@@ -23,24 +23,39 @@ use crate::{
 /// The queue of a recorder. When it is dropped, the writers commit the accepted requests, and end.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    sender: Mutex<Option<mpsc::UnboundedSender<Request>>>,
+    senders: Mutex<Option<Senders>>,
     budget: Arc<Semaphore>,
     size: u32,
     /// Closed when the last writer has ended.
     writers: watch::Receiver<()>,
 }
 
+/// The channels to the writers.
+#[derive(Debug)]
+struct Senders {
+    events: mpsc::UnboundedSender<Request>,
+    /// For requests with a position. One writer receives them, so that positions do not overtake each other.
+    positions: mpsc::UnboundedSender<Request>,
+}
+
 impl Queue {
-    /// Starts a queue and its writers.
+    /// Starts a queue and its writers. If there are several, positions have one more of their own.
     pub(crate) fn start(committer: Committer, options: &PostgresOptions, writers: usize) -> Self {
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (events, receiver) = mpsc::unbounded_channel();
+        let mut senders = Senders { positions: events.clone(), events };
+        let receiver = Arc::new(AsyncMutex::new(receiver));
+        let mut receivers = vec![receiver; writers];
+        if writers > 1 {
+            let (positions, receiver) = mpsc::unbounded_channel();
+            senders.positions = positions;
+            receivers.push(Arc::new(AsyncMutex::new(receiver)));
+        }
         let (alive, ended) = watch::channel(());
-        let (committer, receiver, alive) =
-            (Arc::new(committer), Arc::new(AsyncMutex::new(receiver)), Arc::new(alive));
-        for _ in 0..writers {
+        let (committer, alive) = (Arc::new(committer), Arc::new(alive));
+        for receiver in receivers {
             let writer = Writer {
                 committer: Arc::clone(&committer),
-                receiver: Arc::clone(&receiver),
+                receiver,
                 limits: options.group,
                 deferred: VecDeque::new(),
                 alive: Arc::clone(&alive),
@@ -48,7 +63,7 @@ impl Queue {
             tokio::spawn(writer.run());
         }
         Self {
-            sender: Mutex::new(Some(sender)),
+            senders: Mutex::new(Some(senders)),
             budget: Arc::new(Semaphore::new(options.queue_bytes.get() as usize)),
             size: options.queue_bytes.get(),
             writers: ended,
@@ -83,7 +98,7 @@ impl Queue {
 
     /// Accepts no more requests, and waits until the accepted ones are answered.
     pub(crate) async fn close(&self) {
-        drop(self.sender.lock().take());
+        drop(self.senders.lock().take());
         self.budget.close();
         let mut writers = self.writers.clone();
         // No value is ever sent: this ends with an error, when the last writer has ended.
@@ -91,12 +106,13 @@ impl Queue {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.sender.lock().is_none()
+        self.senders.lock().is_none()
     }
 
     fn send(&self, request: Request) -> Result<(), PersistenceError> {
-        let sender = self.sender.lock();
-        let sender = sender.as_ref().ok_or_else(error::closed)?;
+        let senders = self.senders.lock();
+        let senders = senders.as_ref().ok_or_else(error::closed)?;
+        let sender = if request.tracking.is_some() { &senders.positions } else { &senders.events };
         sender.send(request).map_err(|_| {
             PersistenceError::interface("the recorder's writer has ended: its runtime was shut down")
         })
@@ -159,10 +175,7 @@ impl Writer {
         // A writer that waits for a request holds the receiver: then there is none.
         let mut receiver = self.receiver.try_lock();
         while rows < self.limits.rows && bytes < self.limits.bytes {
-            let waiting = match self.deferred.pop_front() {
-                Some(request) => Some(request),
-                None => receiver.as_mut().ok().and_then(|receiver| receiver.try_recv().ok()),
-            };
+            let waiting = self.deferred.pop_front().or_else(|| receiver.as_mut().ok()?.try_recv().ok());
             let Some(request) = waiting else { return };
             let (more_rows, more_bytes) = request.size();
             (rows, bytes) = (rows + more_rows, bytes + more_bytes);

@@ -1,6 +1,6 @@
 //! Requests: events and a position that are recorded together, and the reply to the caller.
 
-use es_core::{Conflict, PersistenceError, StoredEvent, Tracking};
+use es_core::{PersistenceError, StoredEvent, Tracking};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::limits;
@@ -47,8 +47,4 @@ impl Request {
 pub(crate) fn check_events(events: &[StoredEvent]) -> Result<(), PersistenceError> {
     limits::check_size(events)?;
     StoredEvent::verify_unique_versions(events)
-}
-
-pub(crate) fn version_conflict(event: &StoredEvent) -> Conflict {
-    Conflict::Version { originator_id: event.originator_id, originator_version: event.originator_version }
 }

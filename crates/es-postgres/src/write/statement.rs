@@ -31,11 +31,11 @@ const TRACKING_CLASS: i32 = 0x6573_7472;
 /// The SQLSTATE by which a statement fails whose rows were not all inserted; see [`GUARD`].
 pub(crate) const ROWS_SKIPPED: &str = "2201G";
 
-const EQ: &str = "OPERATOR(pg_catalog.=)";
+pub(super) const EQ: &str = "OPERATOR(pg_catalog.=)";
 const NE: &str = "OPERATOR(pg_catalog.<>)";
-const LT: &str = "OPERATOR(pg_catalog.<)";
+pub(super) const LT: &str = "OPERATOR(pg_catalog.<)";
 const LE: &str = "OPERATOR(pg_catalog.<=)";
-const GE: &str = "OPERATOR(pg_catalog.>=)";
+pub(super) const GE: &str = "OPERATOR(pg_catalog.>=)";
 const GT: &str = "OPERATOR(pg_catalog.>)";
 
 /// The source of notification ids.
@@ -154,14 +154,14 @@ pub(crate) fn group(tables: &CatalogState, with_tracking: bool, ids: Ids) -> Str
             .to_owned()
             + GUARD
     } else {
-        "NULL::pg_catalog.int4[], NULL::pg_catalog.uuid[], NULL::pg_catalog.int8[], NULL::pg_catalog.int8[], 0"
+        "'{}'::pg_catalog.int4[], '{}'::pg_catalog.uuid[], '{}'::pg_catalog.int8[], '{}'::pg_catalog.int8[], 0"
             .to_owned()
     };
     let statuses = if positions.is_some() {
         "ARRAY(SELECT s.request FROM statuses AS s), ARRAY(SELECT s.status FROM statuses AS s), \
          ARRAY(SELECT s.recorded FROM statuses AS s)"
     } else {
-        "NULL::pg_catalog.int4[], NULL::pg_catalog.int4[], NULL::pg_catalog.int8[]"
+        "'{}'::pg_catalog.int4[], '{}'::pg_catalog.int4[], '{}'::pg_catalog.int8[]"
     };
     let from = if rows.is_some() { " FROM answer AS a" } else { "" };
     format!("WITH {} SELECT {clashes}, {statuses}{from}", ctes.join(", "))
@@ -177,14 +177,14 @@ const GUARD: &str = "CASE WHEN a.inserted OPERATOR(pg_catalog.=) a.accepted THEN
 /// The result of recording a position, with the codes of [`group`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PositionStatus {
-    Recorded = 0,
+    Inserted = 0,
     /// The recorded position is not before the first notification, or not the expected one.
     Late = 1,
     /// Another transaction has locked the recorded position.
     Locked = 2,
-    /// Not recorded for another reason: a version of the request is taken, a rival recorded the first
+    /// Not inserted for another reason: a version of the request is taken, a rival recorded the first
     /// position of the application at the same time, or a trigger skipped the row.
-    NotRecorded = 3,
+    NotInserted = 3,
     /// The first position of the application, which the statement does not insert.
     First = 4,
 }
@@ -192,11 +192,11 @@ pub(crate) enum PositionStatus {
 impl PositionStatus {
     pub(crate) fn from_code(code: i32) -> Self {
         match code {
-            0 => Self::Recorded,
+            0 => Self::Inserted,
             1 => Self::Late,
             2 => Self::Locked,
             4 => Self::First,
-            _ => Self::NotRecorded,
+            _ => Self::NotInserted,
         }
     }
 }
@@ -414,17 +414,17 @@ fn tracking_ctes(
         "statuses AS MATERIALIZED (SELECT p.request, p.recorded, CASE WHEN t.application_name IS NOT NULL THEN {} \
          WHEN p.is_locked THEN {} WHEN p.is_late THEN {} WHEN p.is_first THEN {} ELSE {} END AS status \
          FROM positions AS p LEFT JOIN tracked AS t ON t.application_name {EQ} p.application_name)",
-        PositionStatus::Recorded as i32,
+        PositionStatus::Inserted as i32,
         PositionStatus::Locked as i32,
         PositionStatus::Late as i32,
         PositionStatus::First as i32,
-        PositionStatus::NotRecorded as i32,
+        PositionStatus::NotInserted as i32,
     ));
     if has_events {
         ctes.push(format!(
             "refused AS MATERIALIZED (SELECT c.request FROM clashes AS c \
              UNION ALL SELECT s.request FROM statuses AS s WHERE s.status {NE} {})",
-            PositionStatus::Recorded as i32
+            PositionStatus::Inserted as i32
         ));
     }
     ctes

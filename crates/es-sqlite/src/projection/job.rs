@@ -22,7 +22,7 @@ use crate::{
     fault_hooks::FaultPoint,
     follow::data_version,
     schema::{EventTable, tables},
-    write::{Committer, WriteConnection},
+    write::{Batch, Committer, WriteConnection},
 };
 
 /// The time after which a transaction takes no more notifications, because other requests wait for the writer
@@ -78,27 +78,23 @@ impl ProjectionJob {
         Ok(handled)
     }
 
-    /// Writes everything that the transaction commits.
+    /// Writes everything that the transaction commits. Notifications that were processed already, in whole or
+    /// in part, are refused before any handler runs.
     fn write(
         &mut self,
         writing: &WriteConnection,
         transaction: &Transaction<'_>,
     ) -> Result<(usize, Tracking, i64), ConsumerError> {
         let version = data_version(transaction).map_err(from_sqlite)?;
-        self.verify_unprocessed(transaction)?;
+        // Comparing the position to record is not enough: another instance, whose batches differ, may have
+        // processed the first notifications of this one and not the last.
+        let recorded = tables::max_tracking_id(transaction, &self.application_name).map_err(from_sqlite)?;
+        self.batch().tracking(self.notifications.len())?.validate(recorded)?;
         let handled = self.handle(transaction)?;
         let tracking = self.batch().tracking(handled)?;
-        writing.append(&self.table, &[], Some(&tracking))?;
+        let batch = Batch { table: &self.table, events: &[], tracking: Some(&tracking) };
+        writing.append(batch, true)?;
         Ok((handled, tracking, version))
-    }
-
-    /// Refuses notifications that were processed already, in whole or in part, before any handler runs.
-    ///
-    /// Comparing the position to record is not enough: another instance, whose batches differ, may have
-    /// processed the first notifications of this one and not the last.
-    fn verify_unprocessed(&self, transaction: &Transaction<'_>) -> Result<(), PersistenceError> {
-        let recorded = tables::max_tracking_id(transaction, &self.application_name).map_err(from_sqlite)?;
-        self.batch().tracking(self.notifications.len())?.validate(recorded)
     }
 
     /// Handles the first notifications, as many as the time allows.

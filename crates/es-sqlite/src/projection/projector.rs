@@ -13,7 +13,7 @@ use super::job::{Handler, ProjectionJob, catch_panic};
 use crate::{
     datastore::outcome_lost,
     error::from_sqlite,
-    recorder::{SqliteProcessRecorder, SqliteTrackingRecorder},
+    recorder::{SqliteProcessRecorder, SqliteTrackingRecorder, Store},
     write::{Command, queued_size},
 };
 
@@ -149,7 +149,8 @@ impl SqliteTrackingRecorder {
     ) -> Result<SqliteProjector<P>, PersistenceError> {
         let projection = Arc::new(Mutex::new(projection));
         let projector = SqliteProjector { recorder: self.clone(), projection: Arc::clone(&projection) };
-        self.datastore
+        self.0
+            .datastore
             .run_on_writer(move |session| set_up(&mut session.connection, &mut *projection.lock()))
             .await?;
         Ok(projector)
@@ -168,15 +169,14 @@ impl SqliteProcessRecorder {
         &self,
         projection: P,
     ) -> Result<SqliteProjector<P>, PersistenceError> {
-        let (datastore, table) = (self.datastore.clone(), Arc::clone(&self.table));
-        SqliteTrackingRecorder { datastore, table }.projector(projection).await
+        SqliteTrackingRecorder(self.0.clone()).projector(projection).await
     }
 }
 
 impl<P: SqliteProjection> SqliteProjector<P> {
     /// Handles notifications and records the position as one; returns the number of notifications handled.
     async fn project(&self, batch: NotificationBatch<'_>, handler: Handler) -> Result<usize, ConsumerError> {
-        let SqliteTrackingRecorder { datastore, table } = &self.recorder;
+        let Store { datastore, table, .. } = &self.recorder.0;
         let NotificationBatch { application_name, notifications, position, expected_position } = batch;
         let events = notifications.iter().map(|notification| &notification.event);
         let permit = datastore.acquire_permit(queued_size(events)).await?;

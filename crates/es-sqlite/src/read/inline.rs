@@ -8,22 +8,19 @@
 //! cold` of `cargo xtask bench`).
 //!
 //! The caller's thread belongs to its runtime and must not be blocked. An inline read
-//! - is tried only while short reads of the table take less than [`LIMIT`] on average, as they do while the
-//!   operating system has the pages of the file in memory. Reader threads measure it first, and continue to
-//!   measure when it is exceeded;
+//! - is tried only while short reads of the table take less than [`INLINE_READ_LATENCY`] on average, as they
+//!   do while the operating system has the pages of the file in memory. Reader threads measure it first, and
+//!   continue to measure when it is exceeded;
 //! - waits for no lock of another call or connection, except for the moments in which SQLite locks its index
 //!   of the write-ahead log;
-//! - ends after the row that exceeds a number of rows, of bytes, or [`LIMIT`]. A row is one descent in the
+//! - ends after the row that exceeds a number of rows, of bytes, or that time. A row is one descent in the
 //!   index and one in the table: two reads of the disk if only inner pages are cached.
 //!
 //! The worst case is a database whose pages have left memory since the last read: two slow reads in a row end
-//! the inline reads, and each blocks its thread for `LIMIT` and for one row. Reader threads make all other
+//! the inline reads, and each blocks its thread for that time and for one row. Reader threads make all other
 //! reads.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Instant};
 
 use es_core::{EventRange, PersistenceError, StoredEvent, uuid::Uuid};
 use parking_lot::Mutex;
@@ -31,14 +28,10 @@ use rusqlite::{Connection, limits::Limit};
 
 use crate::{
     connection::Session,
-    limits::{AverageLatency, INLINE_LIMITS},
+    limits::{AverageLatency, INLINE_LIMITS, INLINE_READ_LATENCY},
     schema::EventTable,
     write::SharedCommitter,
 };
-
-/// The average time of short reads up to which they are inline; about that of the way to a reader thread and
-/// back.
-const LIMIT: Duration = Duration::from_micros(100);
 
 /// The maximum number of long aggregates in the cache. When it is exceeded, the cache is cleared.
 const MAX_LONG_AGGREGATES: usize = 4_096;
@@ -116,7 +109,7 @@ fn read(
     let (mut is_long, mut is_slow) = (false, false);
     let events = session.select_events_while(table, originator_id, range, |rows, bytes| {
         is_long = !INLINE_LIMITS.contain(rows, bytes);
-        is_slow = began.elapsed() > LIMIT;
+        is_slow = began.elapsed() > INLINE_READ_LATENCY;
         !is_long && !is_slow
     });
     session.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, allowed).ok()?;
@@ -131,7 +124,7 @@ fn read(
 
 impl Default for ReadStats {
     fn default() -> Self {
-        Self { latency: AverageLatency::new(LIMIT), long: Mutex::default() }
+        Self { latency: AverageLatency::new(INLINE_READ_LATENCY), long: Mutex::default() }
     }
 }
 
@@ -144,9 +137,7 @@ impl ReadStats {
         let began = Instant::now();
         let events = read()?;
         let elapsed = began.elapsed();
-        if INLINE_LIMITS.contain(events.len(), 0)
-            && INLINE_LIMITS.contain(0, events.iter().map(|event| event.state.len()).sum())
-        {
+        if INLINE_LIMITS.contain(events.len(), events.iter().map(|event| event.state.len()).sum()) {
             self.latency.record(elapsed);
         }
         Ok(events)
@@ -174,6 +165,8 @@ impl ReadStats {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -62,7 +62,7 @@ impl Session {
         table: &EventTable,
         selection: &NotificationSelection,
     ) -> Result<Vec<Notification>, PersistenceError> {
-        let Some(first) = first_id(selection) else { return Ok(Vec::new()) };
+        let Some(first) = selection.first_id() else { return Ok(Vec::new()) };
         let statement = match selection.topics.as_slice() {
             [] => &table.select_notifications,
             _ => &table.select_notifications_of_topics,
@@ -100,24 +100,11 @@ impl Session {
         Ok(notifications)
     }
 
-    pub(crate) fn max_notification_id(&self, table: &EventTable) -> Result<Option<i64>, PersistenceError> {
-        table.max_notification_id(&self.connection).map_err(from_sqlite)
-    }
-
     pub(crate) fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
         // The Python library's migration mark is no application.
         if application_name == Tracking::RESERVED_NAME {
             return Ok(None);
         }
         tables::max_tracking_id(&self.connection, application_name).map_err(from_sqlite)
-    }
-}
-
-/// Returns the first id to select, or `None` if no id can be after the start.
-fn first_id(selection: &NotificationSelection) -> Option<i64> {
-    match selection.start {
-        None => Some(i64::MIN),
-        Some(start) if selection.inclusive_of_start => Some(start),
-        Some(start) => start.checked_add(1),
     }
 }

@@ -76,10 +76,7 @@ impl Topics {
         if let Some(latest) = self.latest.as_ref().filter(|latest| latest.as_str() == text) {
             return latest.clone();
         }
-        let topic = match self.known.get(text) {
-            Some(known) => known.clone(),
-            None => self.insert(text),
-        };
+        let topic = self.known.get(text).cloned().unwrap_or_else(|| self.insert(text));
         self.latest = Some(topic.clone());
         topic
     }

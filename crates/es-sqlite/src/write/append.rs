@@ -2,34 +2,28 @@
 
 use std::error::Error as _;
 
-use es_core::{Conflict, ErrorKind, PersistenceError, StoredEvent, Tracking};
+use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
 use rusqlite::{CachedStatement, Connection};
 
+use super::request::{Batch, Outcome};
 use crate::{
     error::{from_sqlite, is_duplicate_key, is_too_big},
     schema::{EventTable, tables, tables::tracking, with_stored_id},
 };
 
-/// Appends events and a tracking record, all or nothing, and returns the notification ids, which are greater
-/// than `max_committed`.
-pub(crate) fn append(
-    connection: &Connection,
-    table: &EventTable,
-    events: &[StoredEvent],
-    tracking: Option<&Tracking>,
-    max_committed: i64,
-) -> Result<Vec<i64>, PersistenceError> {
+/// Appends a batch, all or nothing, and returns the notification ids, which are greater than `max_committed`.
+pub(super) fn append(connection: &Connection, batch: Batch<'_>, max_committed: i64) -> Outcome {
     // A statement is all or nothing by itself, unless a trigger skips its row: the trigger's own writes
     // remain, and without a savepoint the whole transaction has to be rolled back.
-    if events.len() + usize::from(tracking.is_some()) == 1 {
-        let result = append_without_savepoint(connection, table, events, tracking, max_committed);
+    if batch.events.len() + usize::from(batch.tracking.is_some()) == 1 {
+        let result = append_without_savepoint(connection, batch, max_committed);
         if result.as_ref().is_err_and(is_skipped) {
             execute(connection, "ROLLBACK").map_err(from_sqlite)?;
         }
         return result;
     }
     execute(connection, "SAVEPOINT request").map_err(from_sqlite)?;
-    let result = append_without_savepoint(connection, table, events, tracking, max_committed);
+    let result = append_without_savepoint(connection, batch, max_committed);
     // Some errors, such as a full disk, may make SQLite roll back the whole transaction with the savepoint.
     if connection.is_autocommit() {
         return result;
@@ -44,13 +38,11 @@ pub(crate) fn append(
 
 /// Appends as [`append`] does. If it fails, the transaction may contain a part of the request and must be
 /// rolled back, to a savepoint or as a whole.
-pub(crate) fn append_without_savepoint(
+pub(super) fn append_without_savepoint(
     connection: &Connection,
-    table: &EventTable,
-    events: &[StoredEvent],
-    tracking: Option<&Tracking>,
+    Batch { table, events, tracking }: Batch<'_>,
     max_committed: i64,
-) -> Result<Vec<i64>, PersistenceError> {
+) -> Outcome {
     if let Some(tracking) = tracking {
         insert_tracking(connection, tracking)?;
     }
@@ -79,11 +71,10 @@ pub(crate) fn append_without_savepoint(
     Ok(ids)
 }
 
-/// Returns true if the table has exactly these events.
-pub(crate) fn are_recorded(
+/// Returns true if the table has exactly the events of the batch, with these notification ids.
+pub(super) fn are_recorded(
     connection: &Connection,
-    table: &EventTable,
-    events: &[StoredEvent],
+    Batch { table, events, .. }: Batch<'_>,
     ids: &[i64],
 ) -> rusqlite::Result<bool> {
     let mut select = connection.prepare_cached(&table.select_same)?;
@@ -103,11 +94,7 @@ pub(crate) fn are_recorded(
 ///
 /// SQLite would choose the same ids, but random ones after the highest possible id, which would break the
 /// order.
-pub(crate) fn ids_after(
-    highest: i64,
-    table: &EventTable,
-    count: usize,
-) -> Result<Vec<i64>, PersistenceError> {
+pub(crate) fn ids_after(highest: i64, table: &EventTable, count: usize) -> Outcome {
     let last = i64::try_from(count).ok().and_then(|count| highest.checked_add(count));
     match last {
         Some(last) => Ok((highest + 1..=last).collect()),
@@ -208,8 +195,7 @@ fn bind_event(statement: &mut CachedStatement<'_>, event: &StoredEvent) -> rusql
 /// Converts the error of inserting an event.
 pub(crate) fn insert_error(event: &StoredEvent, error: rusqlite::Error) -> PersistenceError {
     if is_duplicate_key(&error) {
-        let StoredEvent { originator_id, originator_version, .. } = *event;
-        return Conflict::Version { originator_id, originator_version }.into();
+        return event.conflict().into();
     }
     let concerns_event = is_too_big(&error);
     let error = from_sqlite(error);

@@ -25,7 +25,7 @@ use crate::{
     error::from_sqlite,
     fault_hooks::FaultPoint,
     follow::Signals,
-    limits::{AverageLatency, INLINE_LIMITS, Limits},
+    limits::{AverageLatency, INLINE_COMMIT_LATENCY, INLINE_LIMITS, Limits},
     options::SqliteOptions,
 };
 
@@ -53,21 +53,10 @@ pub(crate) struct Committer {
     pub(super) queue: Arc<Queue<Command>>,
     pub(super) limits: Limits,
     /// The time of short commits, which decides whether callers commit inline.
-    latency: Arc<AverageLatency>,
+    pub(crate) latency: Arc<AverageLatency>,
     /// True if nothing within a transaction waits for other connections: in memory or with a write-ahead log,
     /// and with a cache of its own.
     is_contention_free: bool,
-}
-
-/// The result of a transaction.
-pub(super) enum Commit {
-    /// The group is committed; each request has its own outcome.
-    Done(Vec<Outcome>),
-    /// Nothing was recorded, but single requests may succeed: the disk was too full for all of them, or one
-    /// of them made SQLite roll back the transaction.
-    RetryIndividually(PersistenceError),
-    /// Nothing was recorded, or the outcome is unknown.
-    Failed(PersistenceError),
 }
 
 impl Committer {
@@ -75,33 +64,26 @@ impl Committer {
         connection: Connection,
         queue: Arc<Queue<Command>>,
         signals: Signals,
-        latency: Arc<AverageLatency>,
         is_contention_free: bool,
         SqliteOptions { group: limits, lock_timeout, hooks, .. }: &SqliteOptions,
     ) -> Self {
         checkpoint::disable_autocheckpoint(&connection);
         let writing = WriteConnection::new(Session::new(connection), *lock_timeout, hooks.clone());
+        let latency = Arc::new(AverageLatency::new(INLINE_COMMIT_LATENCY));
         Self { writing, signals, queue, limits: *limits, latency, is_contention_free }
     }
 
-    /// Writes a request and those that wait behind it, up to the limits of a group.
-    pub(crate) fn write(&self, first: Request) {
+    /// Writes a request and those that wait behind it, up to the limits, in one transaction; or in one for
+    /// each request, if they cannot share one. Waits for the locks of other connections.
+    pub(super) fn write(&self, first: Request, limits: Limits) {
         let mut group = Group::of(first);
-        self.gather(&mut group, self.limits);
-        match self.begin_and_transact(&mut group, self.limits) {
-            Commit::Done(outcomes) => self.reply(group, outcomes),
-            Commit::RetryIndividually(_) if group.requests.len() > 1 => self.write_individually(group),
-            Commit::RetryIndividually(error) | Commit::Failed(error) => self.refuse(group, &error),
-        }
-    }
-
-    fn write_individually(&self, group: Group) {
-        for request in group.requests {
-            let mut group = Group::of(request);
-            match self.begin_and_transact(&mut group, Limits::ZERO) {
-                Commit::Done(outcomes) => self.reply(group, outcomes),
-                Commit::RetryIndividually(error) | Commit::Failed(error) => self.refuse(group, &error),
+        self.gather(&mut group, limits);
+        let begun = self.writing.begin().map_err(|error| CommitError::Failed(from_sqlite(error)));
+        match begun.and_then(|()| self.transact(&mut group, limits)) {
+            Err(CommitError::RetryIndividually(_)) if group.requests.len() > 1 => {
+                group.requests.into_iter().for_each(|request| self.write(request, Limits::ZERO));
             }
+            committed => self.reply(group, committed.map_err(Into::into)),
         }
     }
 
@@ -114,32 +96,20 @@ impl Committer {
         }
     }
 
-    /// Waits for the locks of other connections.
-    fn begin_and_transact(&self, group: &mut Group, limits: Limits) -> Commit {
-        match self.writing.begin() {
-            Ok(()) => self.transact(group, limits),
-            Err(error) => Commit::Failed(from_sqlite(error)),
-        }
-    }
-
     /// Appends and commits a group, to which requests that arrive meanwhile are added up to the limits.
-    pub(super) fn transact(&self, group: &mut Group, limits: Limits) -> Commit {
+    /// Returns the outcome of each request.
+    pub(super) fn transact(&self, group: &mut Group, limits: Limits) -> Result<Vec<Outcome>, CommitError> {
         let began = Instant::now();
         let is_single = self.is_contention_free && group.requests.len() == 1;
         let mut outcomes = Vec::with_capacity(group.requests.len());
         while let Some(request) = group.requests.get(outcomes.len()) {
-            let Request { table, events, tracking, .. } = request;
-            let needs_no_savepoint = is_single && outcomes.is_empty();
-            let outcome = if needs_no_savepoint {
-                self.writing.append_without_savepoint(table, events, tracking.as_ref())
-            } else {
-                self.writing.append(table, events, tracking.as_ref())
-            };
+            let needs_savepoint = !is_single || !outcomes.is_empty();
+            let outcome = self.writing.append(request.batch(), needs_savepoint);
             if let Err(error) = &outcome {
                 if self.writing.connection().is_autocommit() {
-                    return Commit::RetryIndividually(error.clone());
+                    return Err(CommitError::RetryIndividually(error.clone()));
                 }
-                if needs_no_savepoint {
+                if !needs_savepoint {
                     return self.abort(outcome);
                 }
             }
@@ -152,31 +122,28 @@ impl Committer {
         if INLINE_LIMITS.contain(group.rows, group.bytes) {
             self.latency.record(began.elapsed());
         }
-        match committed {
-            Ok(()) => {
-                let last_ids = outcomes.iter().flatten().filter_map(|ids| ids.last());
-                last_ids.for_each(|id| self.writing.record_max_id(*id));
-                Commit::Done(outcomes)
-            }
-            Err(CommitError::DiskFull(error)) => Commit::RetryIndividually(error),
-            Err(CommitError::Failed(error)) => Commit::Failed(error),
-        }
+        committed?;
+        let last_ids = outcomes.iter().flatten().filter_map(|ids| ids.last());
+        last_ids.for_each(|id| self.writing.record_max_id(*id));
+        Ok(outcomes)
     }
 
     /// Rolls back the transaction of a single request that failed. If the file was replaced, the outcome says
     /// nothing about the database, and the result is that error instead.
-    fn abort(&self, outcome: Outcome) -> Commit {
+    fn abort(&self, outcome: Outcome) -> Result<Vec<Outcome>, CommitError> {
         if let Err(error) = self.writing.roll_back() {
             // The next transaction tries again before it begins.
             tracing::warn!(%error, "a transaction cannot be rolled back");
         }
         match self.writing.session.file_identity.verify_unchanged() {
-            Ok(()) => Commit::Done(vec![outcome]),
-            Err(error) => Commit::Failed(from_sqlite(error)),
+            Ok(()) => Ok(vec![outcome]),
+            Err(error) => Err(CommitError::Failed(from_sqlite(error))),
         }
     }
 
-    pub(super) fn reply(&self, group: Group, outcomes: Vec<Outcome>) {
+    /// Sends each request its outcome, or the same error to all of them.
+    pub(super) fn reply(&self, group: Group, outcomes: Result<Vec<Outcome>, PersistenceError>) {
+        let outcomes = outcomes.unwrap_or_else(|error| vec![Err(error); group.requests.len()]);
         // The outcomes are final; a fault cannot change them any more.
         let _ = self.writing.before(FaultPoint::Reply);
         for (request, outcome) in group.requests.into_iter().zip(outcomes) {
@@ -185,11 +152,6 @@ impl Committer {
             }
             request.reply(outcome);
         }
-    }
-
-    pub(super) fn refuse(&self, group: Group, error: &PersistenceError) {
-        let outcomes = group.requests.iter().map(|_| Err(error.clone())).collect();
-        self.reply(group, outcomes);
     }
 
     /// Wakes the listeners of a recorded request.

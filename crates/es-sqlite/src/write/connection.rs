@@ -2,30 +2,33 @@
 
 use std::{cell::Cell, time::Duration};
 
-use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
+use es_core::{ErrorKind, PersistenceError};
 use rusqlite::{Connection, DropBehavior, Transaction, TransactionBehavior};
 
-use super::append;
+use super::{
+    append,
+    request::{Batch, Outcome},
+};
 use crate::{
     connection::{Session, retry_while_busy},
     error::{from_sqlite, is_busy, is_definitely_rolled_back, is_full},
     fault_hooks::{FaultPoint, InstalledHooks},
-    schema::EventTable,
 };
 
 /// The writing connection. Tests can make each step of its transactions fail.
 pub(crate) struct WriteConnection {
     pub(crate) session: Session,
-    lock_timeout: Duration,
+    pub(super) lock_timeout: Duration,
     hooks: InstalledHooks,
     /// The highest notification id that this connection has committed.
     max_id: Cell<i64>,
 }
 
-/// The error of a commit.
+/// The error of a transaction.
 pub(crate) enum CommitError {
-    /// Nothing was recorded, because the disk is full. A smaller transaction may succeed.
-    DiskFull(PersistenceError),
+    /// Nothing was recorded, but single requests may succeed: the disk was too full for all of them, or one
+    /// of them made SQLite roll back the transaction.
+    RetryIndividually(PersistenceError),
     /// Nothing was recorded, or the outcome is unknown.
     Failed(PersistenceError),
 }
@@ -68,31 +71,19 @@ impl WriteConnection {
         begun
     }
 
-    /// Appends events and a tracking record, all or nothing, and returns the notification ids.
-    pub(crate) fn append(
-        &self,
-        table: &EventTable,
-        events: &[StoredEvent],
-        tracking: Option<&Tracking>,
-    ) -> Result<Vec<i64>, PersistenceError> {
-        self.before(FaultPoint::Append).map_err(from_sqlite)?;
-        retry_while_busy(self.lock_timeout, PersistenceError::is_transient, || {
-            append::append(self.connection(), table, events, tracking, self.max_id.get())
-        })
-    }
-
-    /// Appends the only request of a transaction, on a connection that waits for no locks within one. If it
-    /// fails, the transaction must be rolled back.
+    /// Appends a batch, all or nothing, and returns the notification ids.
     ///
-    /// For a savepoint, SQLite would copy each page that it changes; beyond 64 KiB into a temporary file.
-    pub(crate) fn append_without_savepoint(
-        &self,
-        table: &EventTable,
-        events: &[StoredEvent],
-        tracking: Option<&Tracking>,
-    ) -> Result<Vec<i64>, PersistenceError> {
+    /// The only request of a transaction needs no savepoint, on a connection that waits for no locks within
+    /// one. If it fails, the transaction must be rolled back. For a savepoint, SQLite would copy each page
+    /// that it changes; beyond 64 KiB into a temporary file.
+    pub(crate) fn append(&self, batch: Batch<'_>, needs_savepoint: bool) -> Outcome {
         self.before(FaultPoint::Append).map_err(from_sqlite)?;
-        append::append_without_savepoint(self.connection(), table, events, tracking, self.max_id.get())
+        if !needs_savepoint {
+            return append::append_without_savepoint(self.connection(), batch, self.max_id.get());
+        }
+        retry_while_busy(self.lock_timeout, PersistenceError::is_transient, || {
+            append::append(self.connection(), batch, self.max_id.get())
+        })
     }
 
     /// Records a committed notification id: it is not used again, even if another program deletes the row.
@@ -114,7 +105,7 @@ impl WriteConnection {
         let found = self.roll_back().and_then(|()| is_committed(self.connection()));
         match found {
             Ok(Some(true)) => self.confirm_file(),
-            Ok(Some(false)) if is_full(&error) => Err(CommitError::DiskFull(from_sqlite(error))),
+            Ok(Some(false)) if is_full(&error) => Err(CommitError::RetryIndividually(from_sqlite(error))),
             Ok(Some(false)) if is_definitely_rolled_back(&error) || self.overwrite_log().is_ok() => {
                 Err(CommitError::Failed(from_sqlite(error)))
             }
@@ -172,7 +163,7 @@ impl WriteConnection {
 
 impl From<CommitError> for PersistenceError {
     fn from(error: CommitError) -> Self {
-        let (CommitError::DiskFull(error) | CommitError::Failed(error)) = error;
+        let (CommitError::RetryIndividually(error) | CommitError::Failed(error)) = error;
         error
     }
 }

@@ -62,7 +62,7 @@ impl Group {
 /// nothing if it is there, only if it is missing.
 fn is_recorded(connection: &Connection, request: &Request, ids: &[i64]) -> rusqlite::Result<Option<bool>> {
     if !request.events.is_empty() {
-        return append::are_recorded(connection, &request.table, &request.events, ids).map(Some);
+        return append::are_recorded(connection, request.batch(), ids).map(Some);
     }
     let Some(tracking) = &request.tracking else { return Ok(None) };
     let recorded = tables::max_tracking_id(connection, tracking.application_name())?;

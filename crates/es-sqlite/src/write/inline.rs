@@ -9,7 +9,7 @@
 //! takes 19.
 //!
 //! The caller's thread belongs to its runtime and must not be blocked. An inline commit
-//! - is tried only while small commits take less than [`LATENCY_LIMIT`] on average;
+//! - is tried only while small commits take less than [`INLINE_COMMIT_LATENCY`] on average;
 //! - takes at most [`INLINE_LIMITS`] of requests;
 //! - never blocks: on contention with another call or connection, it requeues the requests for the writer
 //!   thread, which waits for locks and reports errors;
@@ -26,18 +26,15 @@ use tokio::task::{Id, try_id, yield_now};
 
 use super::{
     checkpoint,
-    committer::{Command, Commit, Committer, SharedCommitter},
+    committer::{Command, Committer, SharedCommitter},
+    connection::CommitError,
     group::Group,
     request::Request,
 };
-use crate::limits::{AverageLatency, INLINE_LIMITS};
+use crate::limits::{AverageLatency, INLINE_COMMIT_LATENCY, INLINE_LIMITS};
 
-/// The average time of small commits up to which they are inline. Where a flush takes milliseconds, inline
-/// commits gain nothing.
-pub(crate) const LATENCY_LIMIT: Duration = Duration::from_micros(500);
-
-/// The time for which a task skips yields: the longest time of one inline commit.
-const MAX_TIME_WITHOUT_YIELD: Duration = LATENCY_LIMIT;
+/// The time for which a task skips yields; the average time up to which commits are inline.
+const MAX_TIME_WITHOUT_YIELD: Duration = INLINE_COMMIT_LATENCY;
 
 /// The number of yields in a row after which the task was still alone, until it skips them. A task that
 /// sometimes writes several requests at once never gets there.
@@ -92,16 +89,13 @@ impl Committer {
             self.requeue(group);
             return 0;
         }
-        let commit = self.transact(&mut group, limits);
-        let requests = group.requests.len();
-        match commit {
-            Commit::Done(outcomes) => self.reply(group, outcomes),
-            Commit::RetryIndividually(_) => {
-                self.requeue(group);
-                return 0;
-            }
-            Commit::Failed(error) => self.refuse(group, &error),
+        let committed = self.transact(&mut group, limits);
+        if matches!(committed, Err(CommitError::RetryIndividually(_))) {
+            self.requeue(group);
+            return 0;
         }
+        let requests = group.requests.len();
+        self.reply(group, committed.map_err(Into::into));
         if checkpoint::needs_checkpoint() {
             // If the queue is closed, closing the database makes the checkpoint.
             let _ = self.queue.push(Command::Checkpoint);

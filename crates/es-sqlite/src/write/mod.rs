@@ -13,7 +13,7 @@ mod worker;
 
 pub(crate) use committer::{Command, Committer, SharedCommitter};
 pub(crate) use connection::WriteConnection;
-pub(crate) use inline::{InlineCommits, LATENCY_LIMIT};
+pub(crate) use inline::InlineCommits;
 pub(crate) use queue::{OwnedQueue, Queue, WakeOnDrop};
-pub(crate) use request::{Outcome, Request, queued_size};
+pub(crate) use request::{Batch, Outcome, Request, queued_size};
 pub(crate) use worker::Worker;

@@ -10,7 +10,15 @@ use crate::schema::EventTable;
 /// The approximate memory of a request, and of an event without its topic and state.
 const OVERHEAD: usize = 128;
 
-/// Events and a tracking record to append as one.
+/// Events and a tracking record to append to a table as one.
+#[derive(Clone, Copy)]
+pub(crate) struct Batch<'a> {
+    pub(crate) table: &'a EventTable,
+    pub(crate) events: &'a [StoredEvent],
+    pub(crate) tracking: Option<&'a Tracking>,
+}
+
+/// A batch in the queue, with the channel for its outcome.
 pub(crate) struct Request {
     pub(crate) table: Arc<EventTable>,
     pub(crate) events: Vec<StoredEvent>,
@@ -24,6 +32,10 @@ pub(crate) struct Request {
 pub(crate) type Outcome = Result<Vec<i64>, PersistenceError>;
 
 impl Request {
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        Batch { table: &self.table, events: &self.events, tracking: self.tracking.as_ref() }
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.events.len() + usize::from(self.tracking.is_some())
     }

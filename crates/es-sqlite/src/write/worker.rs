@@ -8,23 +8,18 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    checkpoint,
-    checkpoint::Checkpointer,
+    checkpoint::{self, Checkpointer},
     committer::{Command, Committer, SharedCommitter},
     queue::Queue,
 };
-use crate::{
-    follow::{CommitPoller, Signals},
-    options::SqliteOptions,
-};
+use crate::follow::{CommitPoller, Signals};
 
 /// The state of the writer thread.
 pub(crate) struct Worker {
-    committer: SharedCommitter,
+    pub(crate) committer: SharedCommitter,
     queue: Arc<Queue<Command>>,
     /// Disconnected when the reader threads have ended.
     readers_running: mpsc::Receiver<()>,
-    lock_timeout: Duration,
     checkpointer: Option<Checkpointer>,
     signals: Signals,
     poller: CommitPoller,
@@ -34,23 +29,17 @@ impl Worker {
     pub(crate) fn new(
         committer: Committer,
         readers_running: mpsc::Receiver<()>,
-        SqliteOptions { lock_timeout, poll_interval, .. }: &SqliteOptions,
+        poll_interval: Duration,
     ) -> Self {
         let connection = committer.writing.connection();
         Self {
             queue: Arc::clone(&committer.queue),
             readers_running,
-            lock_timeout: *lock_timeout,
             checkpointer: Checkpointer::of(connection),
             signals: committer.signals.clone(),
-            poller: CommitPoller::new(connection, *poll_interval),
+            poller: CommitPoller::new(connection, poll_interval),
             committer: Arc::new(Mutex::new(Some(committer))),
         }
-    }
-
-    /// Returns the committer, to share it with callers.
-    pub(crate) fn committer(&self) -> SharedCommitter {
-        Arc::clone(&self.committer)
     }
 
     /// Works until the queue is closed and empty.
@@ -73,7 +62,7 @@ impl Worker {
 
     fn handle(&mut self, command: Command, committer: &mut Committer) {
         match command {
-            Command::Append(request) => committer.write(request),
+            Command::Append(request) => committer.write(request, committer.limits),
             Command::Project(project) => project(committer),
             Command::Run(job) => return job(&mut committer.writing.session),
             Command::StartPolling => return self.poller.start(),
@@ -87,7 +76,7 @@ impl Worker {
 
     fn checkpoint(&mut self, committer: &Committer) {
         if let Some(checkpointer) = &mut self.checkpointer {
-            checkpointer.checkpoint(committer.writing.connection(), self.lock_timeout);
+            checkpointer.checkpoint(committer.writing.connection(), committer.writing.lock_timeout);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Reads a [`Value`].
 
-use std::{any::TypeId, collections::BTreeMap, fmt, sync::Arc};
+use std::{any::TypeId, collections::BTreeMap, fmt, marker::PhantomData, sync::Arc};
 
 use bigdecimal::BigDecimal;
 use serde::{
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::Value;
 use crate::{
     json_text::{Token, tokens},
+    registered::DataSeed,
     registry::ErasedTranscoding,
     scope::Scope,
 };
@@ -122,7 +123,7 @@ fn number<E: Error>(spelling: &str) -> Result<Value, E> {
 fn read_tagged<E: Error>(name: Value, data: Value) -> Result<Value, E> {
     let Value::Str(name) = name else { return Err(E::custom("`_type_` is not text")) };
     let scope = Scope::current().ok_or_else(|| E::custom(Scope::MISSING))?;
-    let transcodings = scope.registry().named(&name).map_err(|error| E::custom(scope.fail(error)))?;
+    let transcodings = scope.registry.named(&name).map_err(|error| E::custom(scope.failure.keep(error)))?;
     let mut refused = None;
     for (value_type, read) in STANDARD_TYPES {
         if !transcodings.contains_key(&value_type()) {
@@ -160,18 +161,11 @@ fn read<T: Into<Value> + 'static>(
     name: &str,
     data: &Value,
 ) -> Result<Value, serde_json::Error> {
-    let transcoding = scope.registry().reader::<T>(name).map_err(|error| Error::custom(scope.fail(error)))?;
+    let transcoding = scope.registry.reader::<T>(name);
+    let transcoding = transcoding.map_err(|error| Error::custom(scope.failure.keep(error)))?;
     let json = serde_json::to_string(data)?;
-    let mut deserializer = serde_json::Deserializer::from_str(&json);
-    let mut value: Option<T> = None;
-    transcoding
-        .restore(
-            &mut <dyn erased_serde::Deserializer<'_>>::erase(&mut deserializer),
-            &mut value,
-            scope.failure(),
-        )
-        .map_err(Error::custom)?;
-    value.map(Into::into).ok_or_else(|| Error::custom("the transcoding gave no value"))
+    let seed = DataSeed { scope, transcoding, value: PhantomData::<T> };
+    seed.read(&mut serde_json::Deserializer::from_str(&json)).map(Into::into)
 }
 
 #[cfg(test)]

@@ -45,8 +45,8 @@ fn write_map<S: Serializer>(entries: &[(String, Value)], serializer: S) -> Resul
 
 fn write_custom<S: Serializer>(name: &str, data: &Value, serializer: S) -> Result<S::Ok, S::Error> {
     let scope = Scope::current().ok_or_else(|| S::Error::custom(Scope::MISSING))?;
-    let Ok(transcodings) = scope.registry().named(name) else {
-        return Err(S::Error::custom(scope.fail(unregistered_type(name))));
+    let Ok(transcodings) = scope.registry.named(name) else {
+        return Err(S::Error::custom(scope.failure.keep(unregistered_type(name))));
     };
     if has_standard_type(transcodings) {
         return Err(S::Error::custom(format_args!("values named '{name}' have a variant of their own")));
