@@ -35,7 +35,7 @@ enum Found {
     Conflict(Conflict),
     /// Nothing of it.
     Absent,
-    /// What may be its own or a rival's, for this reason.
+    /// Rows that may be its own or a rival's, for this reason.
     Ambiguous(&'static str),
 }
 
