@@ -1,4 +1,5 @@
-//! Errors of serde_json without the values of the state: those may be personal data, and of any length.
+//! Errors of serde_json without the values of the state, which may be personal data, and of any length. Names
+//! of attributes are kept.
 
 use std::{error::Error, fmt};
 
@@ -25,7 +26,7 @@ impl Error for JsonError {}
 
 /// Removes the value from a text such as ``invalid type: string "Alice", expected u64 at line 1 column 40``.
 fn without_value(text: &str) -> String {
-    let with_value = ["invalid type: ", "invalid value: ", "unknown variant ", "unknown field "];
+    let with_value = ["invalid type: ", "invalid value: ", "unknown variant "];
     for start in with_value {
         if let Some(rest) = text.strip_prefix(start)
             && let Some(expected) = rest.rfind(", expected ").or_else(|| rest.rfind(", there are no "))
@@ -55,7 +56,8 @@ mod tests {
             ("invalid type: null, expected a string", "invalid type: null, expected a string"),
             ("invalid value: integer `-5`, expected u32", "invalid value: integer, expected u32"),
             ("unknown variant `Alice`, expected `A` or `B`", "unknown variant, expected `A` or `B`"),
-            ("unknown field `Alice`, there are no fields", "unknown field, there are no fields"),
+            ("unknown variant `Alice`, there are no variants", "unknown variant, there are no variants"),
+            ("unknown field `colour`, there are no fields", "unknown field `colour`, there are no fields"),
             ("missing field `owner` at line 1 column 2", "missing field `owner` at line 1 column 2"),
         ] {
             assert_eq!(without_value(text), expected);
