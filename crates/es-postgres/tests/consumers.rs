@@ -80,7 +80,9 @@ async fn a_name_that_a_different_consumer_uses_is_refused() {
     let mut running = std::pin::pin!(first.run());
     assert!(running.as_mut().now_or_never().is_none());
     let projector = positions.projector(Ids(schema.table("balances"))).await.unwrap();
-    let error = Processor::with_consumer("balances", bank, projector).run().await.unwrap_err();
+    let mut second = Processor::with_consumer("balances", bank, projector);
+    let refused = tokio::time::timeout(TOO_LONG, second.run()).await;
+    let error = refused.unwrap().unwrap_err();
     let ProcessorError::Persistence { source, .. } = error else { panic!("{error:?}") };
     assert_eq!(source.kind(), ErrorKind::Programming, "{source}");
 }

@@ -79,15 +79,15 @@ async fn a_name_that_a_different_consumer_uses_is_refused() {
     let mut running = pin!(first.run());
     assert!(running.as_mut().now_or_never().is_none());
 
-    let other_type = Processor::new("audit", bank.clone(), audit.clone(), nothing_else).run().await;
+    let other_type = Processor::new("audit", bank.clone(), audit.clone(), nothing_else).run().now_or_never();
     let other_topics = Processor::new("audit", bank.clone(), audit.clone(), nothing)
         .topics([Topic::from_static("bank:Account.Opened")])
         .run()
-        .await;
+        .now_or_never();
     let other_upstream =
-        Processor::new("audit", PopoApplicationRecorder::new(), audit.clone(), nothing).run().await;
+        Processor::new("audit", PopoApplicationRecorder::new(), audit.clone(), nothing).run().now_or_never();
     for refused in [other_type, other_topics, other_upstream] {
-        let error = refused.unwrap_err();
+        let error = refused.unwrap().unwrap_err();
         assert!(error.to_string().contains("\"audit\""), "{error}");
         let ProcessorError::Persistence { source, .. } = error else { panic!("{error:?}") };
         assert_eq!(source.kind(), ErrorKind::Programming, "{source}");
