@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error};
 
 const CORRELATION_ID: &str = "correlation_id";
 const CAUSATION_ID: &str = "causation_id";
@@ -15,7 +15,8 @@ const TRACEPARENT: &str = "traceparent";
 /// compressed and encrypted with it. Without metadata the state has no such attribute, and its bytes are
 /// those of the Python library, which ignores the attribute when it reads one.
 ///
-/// Four names have a meaning; all others are the program's own. `Debug` shows the names only, since the texts
+/// Four names have a meaning. All others are the program's own, except `_type_`, which marks a registered
+/// type in a stored state: it cannot be encoded. `Debug` shows the names only, since the texts
 /// may be personal data.
 ///
 /// ```
@@ -114,6 +115,9 @@ impl fmt::Debug for Metadata {
 
 impl Serialize for Metadata {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.get("_type_").is_some() {
+            return Err(S::Error::custom("`_type_` is reserved and cannot be a name of metadata"));
+        }
         serializer.collect_map(self.iter())
     }
 }

@@ -69,6 +69,15 @@ fn metadata_is_the_last_attribute_and_absent_when_empty() {
     assert_eq!(mapper().to_domain_event(&stored).unwrap(), closed, "for a type without attributes, too");
 }
 
+/// An object of `_type_` and `_data_` is the representation of a registered type: the Python library could
+/// not read the event.
+#[test]
+fn metadata_cannot_be_mistaken_for_a_registered_type() {
+    let metadata = Metadata::new().with("_type_", "uuid_hex").with("_data_", "1");
+    let error = mapper().to_stored_event(&at(3, credited(5)).with_metadata(metadata)).unwrap_err();
+    assert!(chain(&error).contains("`_type_` is reserved"), "{}", chain(&error));
+}
+
 #[test]
 fn metadata_is_read_in_any_place_and_must_be_texts() {
     let state = r#"{"_metadata_":{},"timestamp":1,"amount":5,"currency":"CHF","class_version":2}"#;

@@ -35,7 +35,8 @@ fn postgres(url: &str) -> Result<Vec<(&'static str, String)>, String> {
     let url = url::Url::parse(url).map_err(|error| error.to_string())?;
     let mut settings = vec![("PERSISTENCE_MODULE", "postgres".to_owned())];
     let texts = [
-        ("POSTGRES_HOST", url.host_str().unwrap_or_default()),
+        // An IPv6 address is in brackets in a URL only.
+        ("POSTGRES_HOST", url.host_str().unwrap_or_default().trim_matches(['[', ']'])),
         ("POSTGRES_USER", url.username()),
         ("POSTGRES_PASSWORD", url.password().unwrap_or_default()),
         ("POSTGRES_DBNAME", url.path().trim_start_matches('/')),
@@ -64,4 +65,17 @@ fn postgres(url: &str) -> Result<Vec<(&'static str, String)>, String> {
 fn decoded(text: &str) -> Result<String, String> {
     let decoded = percent_decode_str(text).decode_utf8();
     Ok(decoded.map_err(|_| "a part of it is not UTF-8 after decoding".to_owned())?.into_owned())
+}
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests {
+    use super::settings;
+
+    #[test]
+    fn a_host_may_be_an_ipv6_address() {
+        let settings = settings("postgres://me:p%40ss@[::1]:5433/bank").unwrap();
+        for expected in [("POSTGRES_HOST", "::1"), ("POSTGRES_PORT", "5433"), ("POSTGRES_PASSWORD", "p@ss")] {
+            assert!(settings.contains(&(expected.0, expected.1.to_owned())), "{expected:?}");
+        }
+    }
 }
