@@ -4,11 +4,13 @@ use std::{
     error::Error,
     iter::successors,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use crate::{ProcessorError, metrics::Metrics};
 
@@ -77,17 +79,17 @@ impl Progress {
 
     /// Returns the notifications per second, averaged over about the last ten seconds.
     pub fn rate(&self) -> f64 {
-        let rate = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let rate = self.0.rate.lock();
         rate.at.map_or(0.0, |at| rate.per_second * remaining(at.elapsed()))
     }
 
     /// Returns the state, with the error that stopped the processor.
     pub fn state(&self) -> ProcessorState {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.state.lock().clone()
     }
 
     fn set_state(&self, state: ProcessorState) {
-        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        *self.0.state.lock() = state;
     }
 
     pub(crate) fn moved(&self, position: i64, end: i64) {
@@ -97,7 +99,7 @@ impl Progress {
 
     pub(crate) fn processed_more(&self, notifications: usize) {
         self.0.processed.fetch_add(notifications as u64, Ordering::Relaxed);
-        let mut rate = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rate = self.0.rate.lock();
         let now = Instant::now();
         let kept = rate.at.map_or(0.0, |at| rate.per_second * remaining(now.duration_since(at)));
         rate.per_second = kept + notifications as f64 / RATE_MEMORY.as_secs_f64();
