@@ -444,6 +444,8 @@ async fn a_locked_position_delays_its_own_application_alone() {
         let (recorder, mut locked) = open_hooked(&schema, ordering).await;
         let track = |name: &str, position| Tracking::new(name, position).unwrap();
         recorder.insert_tracking(track("upstream", 1)).await.unwrap();
+        // A first position is also sent again by the task of its application, which reports it.
+        locked.recv().await.unwrap();
         let mut holder = schema.connect().await;
         let lock = format!(
             "BEGIN; SELECT FROM {} WHERE application_name = 'upstream' FOR UPDATE",
