@@ -12,8 +12,8 @@ use std::{
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Bytes, ErrorKind, EventRange, Listener,
-    Notification, NotificationSelection, Page, PersistenceError, StoredEvent, Subscription, Topic, Tracking,
-    uuid::Uuid,
+    Notification, NotificationPage, NotificationSelection, PersistenceError, StoredEvent, Subscription,
+    Topic, Tracking, uuid::Uuid,
 };
 use futures_util::{FutureExt, future::maybe_done};
 
@@ -166,7 +166,9 @@ pub(crate) fn subscribe<R: ApplicationRecorder>(
     recorder.subscribe(position, topics).poll_interval(NEVER)
 }
 
-pub(crate) async fn next_page<R: ApplicationRecorder>(subscription: &mut Subscription<R>) -> Page {
+pub(crate) async fn next_page<R: ApplicationRecorder>(
+    subscription: &mut Subscription<R>,
+) -> NotificationPage {
     let page = subscription.next_page().await.expect("following should succeed");
     page.expect("the recorder is not closed")
 }

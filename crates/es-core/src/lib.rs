@@ -104,7 +104,7 @@ pub use state::StateReader;
 pub use store::{EventBatch, EventStore, Expected};
 pub use stored::{Notification, StoredEvent, Tracking};
 pub use streams::{AggregateRecorderExt, ApplicationRecorderExt};
-pub use subscription::{Page, StopHandle, Subscription};
+pub use subscription::{NotificationPage, StopHandle, Subscription};
 /// The date and time library whose [`time::OffsetDateTime`] stamps events.
 pub use time;
 pub use topic::Topic;

@@ -84,7 +84,7 @@ impl StopHandle {
 /// A page of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Page {
+pub struct NotificationPage {
     /// The notifications, ordered by id; empty if only other topics were recorded.
     pub notifications: Vec<Notification>,
     /// The id up to which the log has been read, other topics included.
@@ -167,7 +167,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
     ///
     /// # Cancel safety
     /// Cancel safe: the position moves when a page is returned.
-    pub async fn next_page(&mut self) -> Result<Option<Page>, PersistenceError> {
+    pub async fn next_page(&mut self) -> Result<Option<NotificationPage>, PersistenceError> {
         let Some(stop) = self.stop.clone() else { return self.wait_for_page().await };
         let mut stopped = stop.listen::<&str>([]);
         // Polled first: a stopped subscription returns no further page.
@@ -177,7 +177,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
         }
     }
 
-    async fn wait_for_page(&mut self) -> Result<Option<Page>, PersistenceError> {
+    async fn wait_for_page(&mut self) -> Result<Option<NotificationPage>, PersistenceError> {
         loop {
             if let Some(page) = self.read_with_retry().await? {
                 self.position = page.position;
@@ -207,7 +207,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
     }
 
     /// Reads a page, with retries after transient failures.
-    async fn read_with_retry(&mut self) -> Result<Option<Page>, PersistenceError> {
+    async fn read_with_retry(&mut self) -> Result<Option<NotificationPage>, PersistenceError> {
         let (mut pause, longest_pause) = RETRY_PAUSES;
         loop {
             match self.read().await {
@@ -226,7 +226,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
         }
     }
 
-    async fn read(&mut self) -> Result<Option<Page>, PersistenceError> {
+    async fn read(&mut self) -> Result<Option<NotificationPage>, PersistenceError> {
         if self.is_interrupted {
             self.verify_last_read().await?;
             self.is_interrupted = false;
@@ -246,7 +246,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
         };
         let is_last = !selection.is_filled_by(&notifications);
         let end = if is_last { Some(position) } else { self.recorder.max_notification_id().await? };
-        Ok(Some(Page { notifications, position, lag: lag(end, position) }))
+        Ok(Some(NotificationPage { notifications, position, lag: lag(end, position) }))
     }
 
     /// Verifies that the log still has the notification that was read last.
@@ -269,7 +269,10 @@ impl<R: ApplicationRecorder> Subscription<R> {
 
     /// Reads the subscribed topics and moves past others: a selection that stops at an id that was recorded
     /// before is complete.
-    async fn read_topics(&self, selection: NotificationSelection) -> Result<Option<Page>, PersistenceError> {
+    async fn read_topics(
+        &self,
+        selection: NotificationSelection,
+    ) -> Result<Option<NotificationPage>, PersistenceError> {
         let highest = self.recorder.max_notification_id().await?;
         verify_end(self.position, highest)?;
         let Some(end) = highest.filter(|end| *end > self.position) else { return Ok(None) };
@@ -277,7 +280,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
         let notifications = self.recorder.select_notifications(selection.clone()).await?;
         let is_last = !selection.is_filled_by(&notifications);
         let position = if is_last { end } else { notifications.last().map_or(end, |last| last.id) };
-        Ok(Some(Page { notifications, position, lag: lag(Some(end), position) }))
+        Ok(Some(NotificationPage { notifications, position, lag: lag(Some(end), position) }))
     }
 }
 

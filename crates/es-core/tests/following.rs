@@ -36,7 +36,7 @@ fn event(topic: Topic, originator_version: i64) -> StoredEvent {
     StoredEvent { originator_id: Uuid::nil(), originator_version, topic, state: Bytes::new() }
 }
 
-fn ids(page: Option<es_core::Page>) -> Vec<i64> {
+fn ids(page: Option<es_core::NotificationPage>) -> Vec<i64> {
     page.unwrap().notifications.iter().map(|notification| notification.id).collect()
 }
 

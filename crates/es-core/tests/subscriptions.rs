@@ -18,7 +18,8 @@ use std::{
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, EventRange, Notification,
-    NotificationSelection, Page, PersistenceError, Recorder, Signal, StoredEvent, Topic, uuid::Uuid,
+    NotificationPage, NotificationSelection, PersistenceError, Recorder, Signal, StoredEvent, Topic,
+    uuid::Uuid,
 };
 use es_popo::PopoApplicationRecorder;
 use futures_util::{FutureExt, StreamExt};
@@ -106,7 +107,7 @@ fn lost() -> PersistenceError {
 }
 
 /// The ids of a page, its position and its lag.
-fn summary(page: Result<Option<Page>, PersistenceError>) -> (Vec<i64>, i64, i64) {
+fn summary(page: Result<Option<NotificationPage>, PersistenceError>) -> (Vec<i64>, i64, i64) {
     let page = page.unwrap().unwrap();
     (page.notifications.iter().map(|notification| notification.id).collect(), page.position, page.lag)
 }

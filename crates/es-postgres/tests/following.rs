@@ -5,7 +5,7 @@
 mod common;
 
 use common::prelude::*;
-use es_core::{Listener, Page, Signal};
+use es_core::{Listener, NotificationPage, Signal};
 
 /// Longer than any test takes: a test that waits for it fails.
 const NEVER: Duration = Duration::from_secs(3_600);
@@ -15,7 +15,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), what).await.expect("it takes too long")
 }
 
-async fn next<R: ApplicationRecorder>(subscription: &mut Subscription<R>) -> Page {
+async fn next<R: ApplicationRecorder>(subscription: &mut Subscription<R>) -> NotificationPage {
     soon(subscription.next_page()).await.unwrap().expect("the recorder is open")
 }
 
@@ -29,7 +29,7 @@ fn is_woken(listener: &mut Listener) -> bool {
     listener.notified().now_or_never().is_some()
 }
 
-fn ids(page: &Page) -> Vec<i64> {
+fn ids(page: &NotificationPage) -> Vec<i64> {
     page.notifications.iter().map(|notification| notification.id).collect()
 }
 

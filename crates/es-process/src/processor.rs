@@ -4,8 +4,8 @@ use std::{fmt, num::NonZeroUsize, time::Duration};
 
 use es_core::{
     ApplicationRecorder, ApplicationRecorderExt, Conflict, ConsumerError, DEFAULT_PAGE_SIZE, HandlerError,
-    Notification, NotificationBatch, NotificationConsumer, Page, PersistenceError, ProcessRecorder,
-    Subscription, Topic, TrackingRecorder, TrackingRecorderExt,
+    Notification, NotificationBatch, NotificationConsumer, NotificationPage, PersistenceError,
+    ProcessRecorder, Subscription, Topic, TrackingRecorder, TrackingRecorderExt,
 };
 
 use crate::{
@@ -239,7 +239,7 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
 
     /// Processes a page. Returns the position that is recorded then (the page's, or a later one if another
     /// instance is ahead), or `None` if the upstream is closed before the end of the page.
-    async fn process_page(&mut self, page: &Page) -> Result<Option<i64>, ProcessorError> {
+    async fn process_page(&mut self, page: &NotificationPage) -> Result<Option<i64>, ProcessorError> {
         let settings = self.settings;
         let end = page.position.saturating_add(page.lag);
         let mut rest = page.notifications.as_slice();

@@ -7,7 +7,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use es_core::{
     ApplicationRecorderExt, DynApplicationRecorder, DynTrackingRecorder, ErrorKind, Listener, Notification,
-    Page, PersistenceError, Subscription, Topic, TrackingRecorderExt,
+    NotificationPage, PersistenceError, Subscription, Topic, TrackingRecorderExt,
 };
 use futures_util::FutureExt;
 use tokio::task::JoinSet;
@@ -37,7 +37,7 @@ enum Following {
     Waiting(i64, Task<(Subscription<Arc<dyn DynApplicationRecorder>>, NextPage)>),
 }
 
-type NextPage = Result<Option<Page>, PersistenceError>;
+type NextPage = Result<Option<NotificationPage>, PersistenceError>;
 
 impl Follower {
     pub(super) fn new(
@@ -122,8 +122,8 @@ impl Wanted {
     }
 
     /// One page of the oracle may be several pages here, if the events were recorded one by one.
-    fn check(&self, page: &Page, before: i64, log: &Log) {
-        let Page { notifications, position, lag, .. } = page;
+    fn check(&self, page: &NotificationPage, before: i64, log: &Log) {
+        let NotificationPage { notifications, position, lag, .. } = page;
         assert!(notifications.len() <= self.page_size.get(), "{page:?} is too long");
         // A subscription to topics may be notified of others, and advances past them.
         assert!(!notifications.is_empty() || !self.topics.is_empty(), "{page:?} is empty");
@@ -164,7 +164,7 @@ async fn next_page(
 }
 
 /// A page by ranks: `position` and the end of the log, from which it lags.
-fn ranked(mut page: Page, log: &Log) -> Page {
+fn ranked(mut page: NotificationPage, log: &Log) -> NotificationPage {
     let end = log.rank(page.position + page.lag);
     page.position = log.rank(page.position);
     page.lag = end - page.position;
