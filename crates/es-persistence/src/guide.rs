@@ -4,7 +4,7 @@
 //! - [`processing`]: new events that follow from events.
 //! - [`projecting`]: tables of your own, always consistent with their position.
 #![cfg_attr(
-    all(feature = "aggregate", feature = "derive", feature = "popo"),
+    all(feature = "aggregate", feature = "derive", feature = "memory"),
     doc = "- [`commands`]: aggregates, and the commands that change them."
 )]
 
@@ -17,6 +17,6 @@ pub mod processing {}
 #[doc = include_str!("guide/projecting.md")]
 pub mod projecting {}
 
-#[cfg(all(feature = "aggregate", feature = "derive", feature = "popo"))]
+#[cfg(all(feature = "aggregate", feature = "derive", feature = "memory"))]
 #[doc = include_str!("guide/commands.md")]
 pub mod commands {}
