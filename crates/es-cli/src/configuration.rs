@@ -1,4 +1,5 @@
-//! The settings of a database: from a URL, the environment, a `.env` file, or a context of the configuration file.
+//! The settings of a database: from a URL, the environment, a `.env` file, or a context of the configuration
+//! file.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -172,8 +173,8 @@ impl Configuration {
             .map_err(|error| Failure::usage(format!("cannot read the configuration {path:?}: {error}")))?;
         // The message has no excerpt, which could contain a secret.
         toml::from_str(&text).map_err(|error| {
-            let line =
-                error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
             Failure::usage(format!("configuration {path:?}, line {line}: {}", error.message()))
         })
     }

@@ -11,7 +11,8 @@ use crate::{
 
 /// A database that is opened for reading.
 ///
-/// Nothing is created or changed: a file of SQLite is opened with `mode=ro`, and tables of PostgreSQL must exist.
+/// Nothing is created or changed: a file of SQLite is opened with `mode=ro`, and tables of PostgreSQL must
+/// exist.
 pub(crate) struct Database {
     factory: InfrastructureFactory,
 }

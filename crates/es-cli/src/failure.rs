@@ -4,7 +4,7 @@ use std::{error::Error, io, iter::successors, process::ExitCode};
 
 use es_core::{ErrorKind, PersistenceError};
 
-use crate::output::Color;
+use crate::color::Color;
 
 /// The exit codes; the help and the book list them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

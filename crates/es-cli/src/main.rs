@@ -1,14 +1,15 @@
 //! `es`: the command-line tool for operators of event stores.
 //!
 //! Each command opens the databases that it is given, through the factory and its recorders, and writes its
-//! results to standard output. Only the catalog reads tables by SQL of its own: names of consumers, counts and
-//! sizes, which no recorder returns.
+//! results to standard output. Only the catalog reads tables by SQL of its own: names of consumers, counts
+//! and sizes, which no recorder returns.
 
 // A command-line program prints.
 #![allow(clippy::print_stderr, reason = "errors are printed to standard error")]
 
 mod arguments;
 mod catalog;
+mod color;
 mod commands;
 mod configuration;
 mod database;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches};
 
-use crate::{arguments::Arguments, failure::Failure, output::Color};
+use crate::{arguments::Arguments, color::Color, failure::Failure};
 
 fn main() -> ExitCode {
     // The color of the help follows `--color`, which is not parsed yet, and `NO_COLOR`.

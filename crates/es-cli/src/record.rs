@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    arguments::EventFormatting,
+    color::Color,
     failure::{Exit, Failure, chain},
-    output::{Color, Output, printable},
+    output::{Output, printable},
     state::StateDecoder,
     template::{Field, Template, attribute},
 };
@@ -70,10 +70,9 @@ enum Shown {
 }
 
 impl EventWriter {
-    pub(crate) fn new(formatting: &EventFormatting, decoder: StateDecoder, color: Color) -> Self {
-        let decoder = (!formatting.raw).then_some(decoder);
-        let (output, format) = (Output::new(), formatting.format.clone());
-        Self { output, color, format, decoder, is_expanded: false, unreadable: 0 }
+    /// Makes a writer; without a decoder, it prints the stored bytes.
+    pub(crate) fn new(format: EventFormat, decoder: Option<StateDecoder>, color: Color) -> Self {
+        Self { output: Output::new(), color, format, decoder, is_expanded: false, unreadable: 0 }
     }
 
     pub(crate) fn expanded(mut self) -> Self {

@@ -101,15 +101,15 @@ impl Field {
 }
 
 /// Returns the text of an attribute: a string without quotes, nothing if it is absent, else JSON.
-pub(crate) fn attribute(state: &Value, path: &[String]) -> String {
-    let step = |value: Option<&Value>, name: &String| match value? {
-        Value::Array(items) => items.get(name.parse::<usize>().ok()?).cloned(),
-        value => value.get(name).cloned(),
+pub(crate) fn attribute<'v>(state: &'v Value, path: &[String]) -> String {
+    let step = |value: &'v Value, name: &String| match value {
+        Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+        value => value.get(name),
     };
-    let found = path.iter().fold(Some(state.clone()), |value, name| step(value.as_ref(), name));
+    let found = path.iter().try_fold(state, step);
     match found {
         None => String::new(),
-        Some(Value::String(text)) => text,
+        Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     }
 }

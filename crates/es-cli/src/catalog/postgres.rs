@@ -4,10 +4,11 @@ use es_core::Tracking;
 use es_factory::Environment;
 use sqlx::{
     AssertSqlSafe, Connection, PgConnection, Postgres, Row, Transaction,
+    error::DatabaseError,
     postgres::{PgConnectOptions, PgRow, PgSslMode},
 };
 
-use super::{EventCounts, Layout, Overview, TopicCount, Tracker};
+use super::facts::{EventCounts, Layout, Overview, TopicCount, Tracker};
 use crate::failure::{Failure, chain};
 
 /// The tables of an application in a PostgreSQL database.
@@ -158,7 +159,7 @@ async fn begin(connection: &mut PgConnection) -> Result<Read<'_>, Failure> {
 
 fn failed(error: &sqlx::Error) -> Failure {
     let failure = Failure::new(chain(error));
-    match error.as_database_error().and_then(|error| error.code()).as_deref() {
+    match error.as_database_error().and_then(<dyn DatabaseError>::code).as_deref() {
         Some("42P01") => Failure::usage(chain(error))
             .with_hint("name the application with --application: its tables have that prefix"),
         Some("42501") => failure.with_hint("the role needs SELECT on the tables"),

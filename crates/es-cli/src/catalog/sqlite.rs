@@ -3,7 +3,7 @@
 use es_core::Tracking;
 use es_sqlite::rusqlite::{self, Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
-use super::{EventCounts, Layout, Overview, TopicCount, Tracker};
+use super::facts::{EventCounts, Layout, Overview, TopicCount, Tracker};
 use crate::failure::Failure;
 
 const EVENTS: &str = "stored_events";

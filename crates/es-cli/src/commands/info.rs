@@ -5,9 +5,10 @@ use serde::Serialize;
 use crate::{
     arguments::Info,
     catalog::{Layout, Overview},
+    color::Color,
     database::Database,
     failure::{Exit, Failure},
-    output::{Color, Format, Output, printable, size},
+    output::{Format, Output, printable, size},
 };
 
 /// The facts about a database and its settings.
@@ -67,7 +68,9 @@ fn print(output: &mut Output, color: Color, facts: &Facts) -> Result<(), Failure
         match overview.tracking_layout {
             None => "no table".to_owned(),
             Some(Layout::RowPerApplication) => "one row for each consumer".to_owned(),
-            Some(Layout::RowPerRecord) => "one row for each record (Python library before 9.3)".to_owned(),
+            Some(Layout::RowPerRecord) => {
+                "one row for each record (layout 9.1 of the Python library)".to_owned()
+            }
         },
     )?;
     overview.trackers.iter().try_for_each(|tracker| {

@@ -7,9 +7,9 @@ use futures_util::TryStreamExt;
 
 use crate::{
     arguments::{Log, Position},
+    color::Color,
     database::Database,
     failure::{Exit, Failure},
-    output::Color,
     record::EventWriter,
 };
 
@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(40);
 pub(crate) async fn run(arguments: &Log, color: Color) -> Result<Exit, Failure> {
     let database = Database::of(&arguments.connection)?;
     let log = database.log().await?;
-    let mut writer = EventWriter::new(&arguments.formatting, database.state_decoder()?, color);
+    let mut writer = arguments.formatting.writer(database.state_decoder()?, color);
     let topics: Vec<_> = arguments.topics.iter().map(|topic| Topic::from_stored(topic.as_str())).collect();
     let head = log.max_notification_id().await?.unwrap_or(0);
     let after = match arguments.after {

@@ -9,8 +9,8 @@ mod trackers;
 
 use crate::{
     arguments::{Arguments, Command},
+    color::Color,
     failure::{Exit, Failure},
-    output::Color,
 };
 
 pub(crate) async fn run(arguments: Arguments, color: Color) -> Result<Exit, Failure> {

@@ -7,16 +7,15 @@ use futures_util::TryStreamExt;
 
 use crate::{
     arguments::Show,
+    color::Color,
     database::Database,
     failure::{Exit, Failure},
-    output::Color,
-    record::EventWriter,
 };
 
 pub(crate) async fn run(arguments: &Show, color: Color) -> Result<Exit, Failure> {
     let database = Database::of(&arguments.connection)?;
     let log = database.log().await?;
-    let mut writer = EventWriter::new(&arguments.formatting, database.state_decoder()?, color).expanded();
+    let mut writer = arguments.formatting.writer(database.state_decoder()?, color).expanded();
     let range = arguments.at.map_or(EventRange::all(), |version| EventRange::all().up_to(version));
     let mut last_version = None;
     {

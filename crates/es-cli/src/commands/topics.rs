@@ -2,9 +2,10 @@
 
 use crate::{
     arguments::Topics,
+    color::Color,
     database::Database,
     failure::{Exit, Failure},
-    output::{Cell, Color, Format, Output, size, table},
+    output::{Cell, Format, Output, size, table},
 };
 
 pub(crate) async fn run(arguments: &Topics, color: Color) -> Result<Exit, Failure> {

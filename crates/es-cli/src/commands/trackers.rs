@@ -6,10 +6,11 @@ use serde::Serialize;
 use crate::{
     arguments::Trackers,
     catalog::Tracker,
+    color::Color,
     configuration::Settings,
     database::Database,
     failure::{Exit, Failure},
-    output::{Cell, Color, Format, Output, table},
+    output::{Cell, Format, Output, table},
 };
 
 /// The position of a consumer, and its distance to the end of the log.
