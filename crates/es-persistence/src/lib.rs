@@ -54,10 +54,9 @@
 //! # }
 //! ```
 //!
-//! # Following the log
-//! The guide (module `guide`, with the features `process` and `sqlite`) has a chapter about each of these:
-//! streams and live subscriptions, processors that handle each event exactly once, projections into tables of
-//! your own, and, with the feature `aggregate`, aggregates and commands.
+//! # The guide
+//! The module `guide` is a book, from a new crate to deployment: events that change, aggregates and commands,
+//! the log and its consumers, errors, testing, and a how-to index. It is compiled with all features.
 //!
 //! # With the Python library
 //! Processes in Rust and in Python can share a database: append to the same aggregates, follow the same
@@ -89,7 +88,18 @@
 //!
 //! Each part is also a crate of its own (`es-core`, `es-sqlite`, …).
 
-#[cfg(all(feature = "process", feature = "sqlite"))]
+// The features that its snippets need.
+#[cfg(all(
+    feature = "aes",
+    feature = "aggregate",
+    feature = "derive",
+    feature = "factory",
+    feature = "memory",
+    feature = "postgres",
+    feature = "process",
+    feature = "sqlite",
+    feature = "zlib"
+))]
 pub mod guide;
 pub mod prelude;
 
