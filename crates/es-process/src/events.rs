@@ -277,7 +277,7 @@ where
             events: PhantomData,
         };
         let consumer = HandlerConsumer::new(downstream.recorder().clone(), handler).events_per_commit(1);
-        Self::with_consumer(name, upstream.recorder().clone(), consumer).topics(E::TOPICS.iter().cloned())
+        Self::with_consumer(name, upstream.recorder().clone(), consumer).topics(E::TOPICS)
     }
 }
 

@@ -113,8 +113,8 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
     /// The database filters. The position moves past other topics, so that they are not scanned again
     /// after a restart.
     #[must_use]
-    pub fn topics(mut self, topics: impl IntoIterator<Item = Topic>) -> Self {
-        self.settings.topics = topics.into_iter().collect();
+    pub fn topics(mut self, topics: impl AsRef<[Topic]>) -> Self {
+        self.settings.topics = topics.as_ref().to_vec();
         self
     }
 
@@ -514,8 +514,8 @@ impl<R: ApplicationRecorder + Clone> Settings<R> {
 
     fn subscribe(&self, position: i64) -> Subscription<R> {
         let Self { upstream, topics, page_size, poll_interval, stop, .. } = self;
-        let subscription = upstream.subscribe(position, topics.iter().cloned()).page_size(*page_size);
-        let subscription = subscription.stopped_by(stop.clone());
+        let subscription =
+            upstream.subscribe(position, topics).page_size(*page_size).stopped_by(stop.clone());
         match poll_interval {
             Some(poll_interval) => subscription.poll_interval(*poll_interval),
             None => subscription,
