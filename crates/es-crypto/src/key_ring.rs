@@ -163,9 +163,11 @@ impl Cipher for KeyRing {
         let (Err(error), Some(legacy)) = (&opened, &self.0.legacy) else { return opened };
         // The nonce of a state without an envelope may begin like one by chance: the tag decides.
         let is_envelope = Envelope::read(ciphertext).is_some();
-        legacy.decrypt(context, ciphertext, out).map_err(|legacy| {
-            if is_envelope { error.clone() } else { legacy }
-        })
+        legacy.decrypt(context, ciphertext, out).map_err(
+            |legacy| {
+                if is_envelope { error.clone() } else { legacy }
+            },
+        )
     }
 }
 
@@ -366,7 +368,9 @@ impl KeyRingBuilder {
     pub fn build(self) -> Result<KeyRing, PersistenceError> {
         let first = self.keys.first().map(|(id, _)| *id);
         let primary = self.primary.or(first).ok_or_else(|| {
-            PersistenceError::programming("a key ring needs a key, or the id of the primary key of a provider")
+            PersistenceError::programming(
+                "a key ring needs a key, or the id of the primary key of a provider",
+            )
         })?;
         let mut keys = BTreeMap::new();
         for (id, key) in &self.keys {

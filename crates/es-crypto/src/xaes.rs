@@ -76,11 +76,7 @@ mod tests {
     fn vectors_of_the_specification_are_encrypted_and_decrypted() {
         for (key, associated_data, ciphertext) in [
             ([1; 32], "", "ce546ef63c9cc60765923609b33a9a1974e96e52daf2fcf7075e2271"),
-            (
-                [3; 32],
-                "c2sp.org/XAES-256-GCM",
-                "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d",
-            ),
+            ([3; 32], "c2sp.org/XAES-256-GCM", "986ec1832593df5443a179437fd083bf3fdb41abd740a21f71eb769d"),
         ] {
             let key = XaesKey::new(&AesKey::from_bytes(&key).unwrap()).unwrap();
             let (gcm, nonce) = key.derive(*b"ABCDEFGHIJKLMNOPQRSTUVWX").unwrap();
