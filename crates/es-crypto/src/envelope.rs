@@ -30,7 +30,8 @@ pub enum EnvelopeAlgorithm {
     /// AES-256-GCM with random nonces of 12 bytes: for at most 2³² states per key.
     #[default]
     Aes256Gcm,
-    /// [XAES-256-GCM](https://c2sp.org/XAES-256-GCM) with random nonces of 24 bytes: for any number of states.
+    /// [XAES-256-GCM](https://c2sp.org/XAES-256-GCM) with random nonces of 24 bytes: for any number of
+    /// states.
     Xaes256Gcm,
 }
 
@@ -64,7 +65,7 @@ impl Header {
         [MARK[0], MARK[1], MARK[2], MARK[3], self.algorithm.code(), 0, a, b, c, d]
     }
 
-    /// Appends the header and the room for nonce, tag and text, with the text. Returns the offset of the text.
+    /// Appends an envelope without its tag, and with the text. Returns the offset of the text.
     pub(crate) fn append_envelope(self, nonce: &[u8], text: &[u8], out: &mut Vec<u8>) -> usize {
         out.reserve(HEADER_LENGTH + nonce.len() + TAG_LENGTH + text.len());
         out.extend_from_slice(&self.bytes());

@@ -281,8 +281,8 @@ impl RingKey {
             tracing::warn!(
                 key_id = id,
                 encrypted,
-                "a key of AES-256-GCM may encrypt 4294967296 states, over all processes: make a new key the primary \
-                 key"
+                "a key of AES-256-GCM may encrypt 4294967296 states, over all processes: make a new key the \
+                 primary key"
             );
         }
     }

@@ -51,6 +51,9 @@
 //! The associated data is the first ten bytes, the originator id (16 bytes), the version (8 bytes, signed,
 //! big-endian), the length of the topic (2 bytes, big-endian) and the topic as stored (UTF-8).
 //!
+//! [`Reencryption`] encrypts a table again after the primary key has changed, while the table is in use, and
+//! [`KeyUsage`] counts the states that still need each key.
+//!
 //! Ciphers of the Python library are not given the event, and cannot read these states. If programs in Python
 //! read or write the events, use an [`AesCipher`].
 //!
@@ -94,9 +97,11 @@ mod envelope;
 mod gcm;
 mod key;
 mod key_ring;
+mod rotation;
 mod xaes;
 
 pub use cipher::AesCipher;
 pub use envelope::EnvelopeAlgorithm;
 pub use key::AesKey;
 pub use key_ring::{KeyProvider, KeyRing, KeyRingBuilder};
+pub use rotation::{KeyUsage, ReencryptedPage, Reencryption};

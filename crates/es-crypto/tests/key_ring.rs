@@ -208,7 +208,7 @@ impl KeyProvider for Provider {
 }
 
 #[test]
-fn a_provider_is_asked_once_for_each_key() {
+fn a_provider_is_called_once_for_each_key() {
     let calls = Arc::new(AtomicUsize::new(0));
     let builder = || KeyRing::builder().provider(Provider(Arc::clone(&calls)));
     let ring = builder().primary(2).build().unwrap();
