@@ -363,8 +363,8 @@ impl KeyRingBuilder {
     /// Builds the ring.
     ///
     /// # Errors
-    /// [`Programming`](es_core::ErrorKind::Programming) if there is no key, an id occurs twice, a key does not
-    /// have 256 bits, or the primary key is missing; any error of the provider.
+    /// [`Programming`](es_core::ErrorKind::Programming) if there is no key, an id occurs twice, a key does
+    /// not have 256 bits, or the primary key is missing; any error of the provider.
     pub fn build(self) -> Result<KeyRing, PersistenceError> {
         let first = self.keys.first().map(|(id, _)| *id);
         let primary = self.primary.or(first).ok_or_else(|| {

@@ -26,17 +26,17 @@ const EVENTS: u128 = 1_600;
 on_each_backend!(a_killed_reencryption_leaves_every_state_readable_and_is_continued,);
 
 /// Not a test by itself: the work of the other processes, which encrypts everything again, with one key and
-/// then with the other, for ever.
+/// then with the other, until it is killed.
 #[tokio::test]
 async fn child() {
     match env::var(DATABASE) {
-        Ok(name) if name.contains('/') => reencrypt_for_ever(Sqlite::open(&name).await).await,
-        Ok(name) => reencrypt_for_ever(Postgres::open(&name).await).await,
+        Ok(name) if name.contains('/') => reencrypt_repeatedly(Sqlite::open(&name).await).await,
+        Ok(name) => reencrypt_repeatedly(Postgres::open(&name).await).await,
         Err(_) => {}
     }
 }
 
-async fn reencrypt_for_ever(database: impl Database) {
+async fn reencrypt_repeatedly(database: impl Database) {
     let recorder = database.process_recorder().await;
     for primary in [2, 1].into_iter().cycle() {
         let ring = ring(primary);
