@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use es_core::{Bytes, Cipher, EventKey, PersistenceError, StateMaintenance, StateReplacement};
+use es_core::{Bytes, Cipher, EventKey, PersistenceError, StateMaintenance, StateReplacement, StoredEvent};
 
 use crate::KeyRing;
 
@@ -74,7 +74,7 @@ impl<'a, R: StateMaintenance> Reencryption<'a, R> {
     /// Cancel safe.
     pub async fn next_page(&mut self) -> Result<Option<ReencryptedPage>, PersistenceError> {
         let events = self.recorder.select_by_key(self.after, PAGE_SIZE).await?;
-        let Some(last) = events.last().map(|event| event.key()) else { return Ok(None) };
+        let Some(last) = events.last().map(StoredEvent::key) else { return Ok(None) };
         let primary = Some(self.ring.primary_key_id());
         let mut replacements = Vec::new();
         for event in &events {
