@@ -39,6 +39,9 @@ pub mod testing {}
 #[doc = include_str!("guide/deployment.md")]
 pub mod deployment {}
 
+#[doc = include_str!("guide/operating.md")]
+pub mod operating {}
+
 #[doc = include_str!("guide/python.md")]
 pub mod python {}
 
