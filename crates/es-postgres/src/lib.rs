@@ -146,6 +146,7 @@ mod follow;
 mod limits;
 mod options;
 mod projection;
+mod quote;
 mod read;
 mod recorder;
 mod resources;
@@ -162,6 +163,8 @@ pub use projection::{PostgresProjection, PostgresProjector};
 pub use recorder::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder, PostgresTrackingRecorder,
 };
+/// The library that projections are written against.
+pub use sqlx;
 
 /// The examples of the README, compiled.
 #[cfg(doctest)]
