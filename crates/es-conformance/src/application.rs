@@ -144,7 +144,7 @@ pub async fn selection_options_combine(fixture: &impl Fixture<Recorder: Applicat
         for stop in [None, Some(sixth)] {
             for topics in [vec![], vec![OTHER_TOPIC], vec![THIRD_TOPIC, TOPIC]] {
                 for limit in [0, 1, 2, 100] {
-                    let mut selection = NotificationSelection::new(limit).topics(topics.clone());
+                    let mut selection = NotificationSelection::new(limit).topics(&topics);
                     selection.start = start.map(|(id, _)| id);
                     selection.inclusive_of_start = start.is_none_or(|(_, inclusive)| inclusive);
                     selection.stop = stop;

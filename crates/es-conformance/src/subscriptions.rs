@@ -237,7 +237,7 @@ async fn read_to<R: ApplicationRecorder>(subscription: &mut Subscription<R>, las
 fn impatient<R: ApplicationRecorder>(
     recorder: &Arc<R>,
     position: i64,
-    topics: impl IntoIterator<Item = Topic>,
+    topics: impl AsRef<[Topic]>,
     size: usize,
 ) -> Subscription<Arc<R>> {
     subscribe(recorder, position, topics).page_size(page_size(size)).poll_interval(Duration::from_millis(10))

@@ -161,7 +161,7 @@ pub(crate) fn page_size(size: usize) -> NonZeroUsize {
 pub(crate) fn subscribe<R: ApplicationRecorder>(
     recorder: &Arc<R>,
     position: i64,
-    topics: impl IntoIterator<Item = Topic>,
+    topics: impl AsRef<[Topic]>,
 ) -> Subscription<Arc<R>> {
     recorder.subscribe(position, topics).poll_interval(NEVER)
 }

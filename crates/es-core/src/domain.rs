@@ -68,7 +68,8 @@ pub fn next_version(version: i64) -> Result<i64, PersistenceError> {
 /// of attributes.
 pub trait Event: Sized + Send + Sync + 'static {
     /// All topics that [`decode`](Self::decode) accepts, old names included: the topics for a
-    /// [selection](crate::NotificationSelection::topics) of the notifications of these events.
+    /// [selection](crate::NotificationSelection::topics) of the notifications of these events. The derive
+    /// also makes a constant for each written topic, such as `AccountEvent::OPENED`.
     const TOPICS: &[Topic];
 
     /// Returns the topic of this value.

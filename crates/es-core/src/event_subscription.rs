@@ -59,7 +59,7 @@ impl<R: ApplicationRecorder + Clone, T: Transcoder + Clone> EventStore<R, T> {
     /// ```
     pub fn subscribe<E: Event>(&self) -> EventSubscription<R, T, E> {
         EventSubscription {
-            subscription: self.recorder().subscribe(0, E::TOPICS.iter().cloned()),
+            subscription: self.recorder().subscribe(0, E::TOPICS),
             mapper: self.mapper().clone(),
             page: VecDeque::new(),
             position: 0,

@@ -52,7 +52,7 @@
 //!     }
 //! }
 //!
-//! let openings = NotificationSelection::new(100).topics(Opened::TOPICS.to_vec());
+//! let openings = NotificationSelection::new(100).topics(Opened::TOPICS);
 //! # let _ = openings;
 //! ```
 

@@ -170,8 +170,8 @@ impl NotificationSelection {
 
     /// Only these topics.
     #[must_use]
-    pub fn topics(mut self, topics: impl IntoIterator<Item = Topic>) -> Self {
-        self.topics = topics.into_iter().collect();
+    pub fn topics(mut self, topics: impl AsRef<[Topic]>) -> Self {
+        self.topics = topics.as_ref().to_vec();
         self
     }
 

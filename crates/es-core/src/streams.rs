@@ -106,7 +106,7 @@ pub trait ApplicationRecorderExt: ApplicationRecorder + Sized {
     }
 
     /// Subscribes to the notifications after `position` (0: from the beginning), first recorded and then
-    /// live ones; only those with one of `topics`, unless that is empty.
+    /// live ones; only those with one of `topics`, unless that is empty: `E::TOPICS`, an array, a vector.
     ///
     /// ```
     /// use std::pin::pin;
@@ -121,11 +121,11 @@ pub trait ApplicationRecorderExt: ApplicationRecorder + Sized {
     ///     Ok(())
     /// }
     /// ```
-    fn subscribe(&self, position: i64, topics: impl IntoIterator<Item = Topic>) -> Subscription<Self>
+    fn subscribe(&self, position: i64, topics: impl AsRef<[Topic]>) -> Subscription<Self>
     where
         Self: Clone,
     {
-        Subscription::new(self.clone(), position, topics)
+        Subscription::new(self.clone(), position, topics.as_ref())
     }
 }
 

@@ -94,12 +94,11 @@ pub struct NotificationPage {
 }
 
 impl<R: ApplicationRecorder> Subscription<R> {
-    pub(crate) fn new(recorder: R, position: i64, topics: impl IntoIterator<Item = Topic>) -> Self {
-        let topics: Vec<Topic> = topics.into_iter().collect();
-        let listener = recorder.commit_signal().listen(&topics);
+    pub(crate) fn new(recorder: R, position: i64, topics: &[Topic]) -> Self {
+        let listener = recorder.commit_signal().listen(topics);
         Self {
             recorder,
-            topics,
+            topics: topics.to_vec(),
             position,
             page_size: PageSize::new(DEFAULT_PAGE_SIZE),
             poll_interval: POLL_INTERVAL,
@@ -276,7 +275,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
         let highest = self.recorder.max_notification_id().await?;
         verify_end(self.position, highest)?;
         let Some(end) = highest.filter(|end| *end > self.position) else { return Ok(None) };
-        let selection = selection.stop(end).topics(self.topics.iter().cloned());
+        let selection = selection.stop(end).topics(&self.topics);
         let notifications = self.recorder.select_notifications(selection.clone()).await?;
         let is_last = !selection.is_filled_by(&notifications);
         let position = if is_last { end } else { notifications.last().map_or(end, |last| last.id) };

@@ -20,9 +20,10 @@ pub(crate) struct Place {
 }
 
 pub(crate) const STRUCT: Place =
-    Place { name: "a struct", keys: &["topic", "alias", "version", "upcast", "crate"] };
+    Place { name: "a struct", keys: &["topic", "alias", "version", "upcast", "const", "crate"] };
 pub(crate) const ENUM: Place = Place { name: "an enum", keys: &["topic", "alias", "crate"] };
-pub(crate) const VARIANT: Place = Place { name: "a variant", keys: &["topic", "alias", "version", "upcast"] };
+pub(crate) const VARIANT: Place =
+    Place { name: "a variant", keys: &["topic", "alias", "version", "upcast", "const"] };
 pub(crate) const FIELD: Place = Place { name: "a field", keys: &["registered", "as"] };
 
 /// The `#[event(…)]` attributes of one place.
@@ -32,8 +33,15 @@ pub(crate) struct EventAttributes {
     pub(crate) aliases: Vec<LitStr>,
     pub(crate) version: Option<LitInt>,
     pub(crate) upcast: Option<Upcast>,
+    pub(crate) constant: Option<Constant>,
     pub(crate) crate_path: Option<Path>,
     pub(crate) adapter: Option<Type>,
+}
+
+/// `const = NAME`, or `const = _` for none.
+pub(crate) enum Constant {
+    Named(Ident),
+    Omitted,
 }
 
 /// `upcast(1 = OpenedV1, 2 = OpenedV2)`.
@@ -70,6 +78,7 @@ impl EventAttributes {
             }
             "version" => set(&mut self.version, meta, version(meta.value()?)?),
             "upcast" => set(&mut self.upcast, meta, upcast(meta)?),
+            "const" => set(&mut self.constant, meta, constant(meta.value()?)?),
             "crate" => set(&mut self.crate_path, meta, crate_path(meta.value()?)?),
             "as" => set(&mut self.adapter, meta, unquoted_type(meta.value()?, "as = Vec<Registered>")?),
             _ => set(&mut self.adapter, meta, registered(meta)?),
@@ -134,6 +143,13 @@ impl Parse for OldLayout {
         input.parse::<Token![=]>()?;
         Ok(Self { version, layout: unquoted_type(input, "1 = OpenedV1")? })
     }
+}
+
+fn constant(input: ParseStream<'_>) -> Result<Constant> {
+    if input.peek(Token![_]) {
+        return input.parse::<Token![_]>().map(|_| Constant::Omitted);
+    }
+    parse_or(input, "expected a name, as in `const = PLACED`, or `_` for no constant").map(Constant::Named)
 }
 
 fn registered(meta: &ParseNestedMeta<'_>) -> Result<Type> {

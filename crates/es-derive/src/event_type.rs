@@ -1,15 +1,16 @@
 //! Parses and validates the type of an event.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use syn::{
-    Attribute, Data, DataEnum, DeriveInput, Error, Fields, Ident, LitStr, Path, Result, Variant,
+    Attribute, Data, DataEnum, DeriveInput, Error, Fields, Ident, LitStr, Path, Result, Variant, Visibility,
     ext::IdentExt,
     visit_mut::{self, VisitMut},
 };
 
 use crate::{
     attributes::{ENUM, EventAttributes, STRUCT, VARIANT},
+    constants::{self, check_constants},
     crates::Crates,
     layout::{Body, Layout, all, old_layouts},
     serde_attributes::ContainerSerde,
@@ -18,6 +19,7 @@ use crate::{
 /// The type of an event.
 pub(crate) struct EventType {
     pub(crate) ident: Ident,
+    pub(crate) visibility: Visibility,
     pub(crate) crates: Crates,
     pub(crate) shape: Shape,
 }
@@ -37,9 +39,10 @@ impl EventType {
             ));
         }
         Named(&input.ident).visit_data_mut(&mut input.data);
+        let DeriveInput { ident, attrs, vis, .. } = input;
         match input.data {
-            Data::Struct(data) => Self::of_struct(input.ident, &input.attrs, &data.fields),
-            Data::Enum(data) => Self::of_enum(input.ident, &input.attrs, &data),
+            Data::Struct(data) => Self::of_struct(ident, vis, &attrs, &data.fields),
+            Data::Enum(data) => Self::of_enum(ident, vis, &attrs, &data),
             Data::Union(data) => Err(Error::new_spanned(
                 data.union_token,
                 "derive(Event) takes structs and enums: what a union holds is not known",
@@ -47,7 +50,12 @@ impl EventType {
         }
     }
 
-    fn of_struct(ident: Ident, attributes: &[Attribute], fields: &Fields) -> Result<Self> {
+    fn of_struct(
+        ident: Ident,
+        visibility: Visibility,
+        attributes: &[Attribute],
+        fields: &Fields,
+    ) -> Result<Self> {
         let mut event = EventAttributes::parse(attributes, STRUCT)?;
         let crates = Crates::find(event.crate_path.take())?;
         let Some(topic) = event.topic.take() else {
@@ -61,25 +69,34 @@ impl EventType {
             old_layouts: old_layouts(&event)?,
             body: Body::of(fields, &ident, &serde, &crates)?,
             ident: ident.clone(),
+            constant: constants::of_struct(event.constant, &ident),
             topic,
             aliases: event.aliases,
             serde,
         };
         check_topics(std::slice::from_ref(&layout))?;
-        Ok(Self { ident, crates, shape: Shape::Struct(Box::new(layout)) })
+        check_constants(std::slice::from_ref(&layout), &HashSet::new())?;
+        Ok(Self { ident, visibility, crates, shape: Shape::Struct(Box::new(layout)) })
     }
 
-    fn of_enum(ident: Ident, attributes: &[Attribute], data: &DataEnum) -> Result<Self> {
+    fn of_enum(
+        ident: Ident,
+        visibility: Visibility,
+        attributes: &[Attribute],
+        data: &DataEnum,
+    ) -> Result<Self> {
         if data.variants.is_empty() {
             return Err(Error::new(ident.span(), "an enum of events needs a variant"));
         }
         let mut event = EventAttributes::parse(attributes, ENUM)?;
         let crates = Crates::find(event.crate_path.take())?;
         let serde = ContainerSerde::of_enum(attributes)?;
-        let layouts =
-            all(data.variants.iter().map(|variant| variant_layout(variant, &event, &serde, &crates)))?;
+        let names = data.variants.iter().map(|variant| variant.ident.clone()).collect();
+        let layout = |variant| variant_layout(variant, &names, &event, &serde, &crates);
+        let layouts = all(data.variants.iter().map(layout))?;
         check_topics(&layouts)?;
-        Ok(Self { ident, crates, shape: Shape::Enum(layouts) })
+        check_constants(&layouts, &names)?;
+        Ok(Self { ident, visibility, crates, shape: Shape::Enum(layouts) })
     }
 
     /// The layouts of all topics.
@@ -105,11 +122,12 @@ impl VisitMut for Named<'_> {
 
 fn variant_layout(
     variant: &Variant,
+    variants: &HashSet<Ident>,
     of_enum: &EventAttributes,
     enum_serde: &ContainerSerde,
     crates: &Crates,
 ) -> Result<Layout> {
-    let event = EventAttributes::parse(&variant.attrs, VARIANT)?;
+    let mut event = EventAttributes::parse(&variant.attrs, VARIANT)?;
     let serde = ContainerSerde::of_variant(&variant.attrs, enum_serde)?;
     let (topic, inherited) = match (&event.topic, &of_enum.topic) {
         (Some(own), _) => (own.clone(), Vec::new()),
@@ -121,6 +139,7 @@ fn variant_layout(
     };
     Ok(Layout {
         ident: variant.ident.clone(),
+        constant: constants::of_variant(event.constant.take(), &variant.ident, variants),
         topic,
         old_layouts: old_layouts(&event)?,
         body: Body::of(&variant.fields, &variant.ident, &serde, crates)?,

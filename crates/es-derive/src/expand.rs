@@ -17,16 +17,38 @@ use crate::{
 pub(crate) fn expand(event: &EventType) -> TokenStream {
     let written = written_mirror(event);
     let read = event.layouts().iter().map(|layout| read_mirror(event, layout));
+    let constants = constants(event);
     let implementation = implementation(event);
     quote! {
         // A variant or field that is no longer to be used is still written and read, and one with an
         // uncommon name was judged where the program declares it.
-        #[allow(deprecated, non_camel_case_types, non_snake_case)]
+        #[allow(deprecated, non_camel_case_types, non_snake_case, non_upper_case_globals)]
         const _: () = {
             #written
             #(#read)*
+            #constants
             #implementation
         };
+    }
+}
+
+/// The constants of topics, as visible as the type.
+fn constants(event: &EventType) -> TokenStream {
+    let EventType { ident, visibility, crates, .. } = event;
+    let core = &crates.core;
+    let constants = event.layouts().iter().filter_map(|Layout { constant, topic, .. }| {
+        let name = constant.as_ref()?;
+        let doc = format!("The topic `{}`.", topic.value());
+        Some(quote! {
+            #[doc = #doc]
+            #visibility const #name: #core::Topic = #core::Topic::from_static(#topic);
+        })
+    });
+    // A program need not use them.
+    quote! {
+        #[allow(dead_code)]
+        #[automatically_derived]
+        impl #ident { #(#constants)* }
     }
 }
 
@@ -81,7 +103,7 @@ fn implementation(event: &EventType) -> TokenStream {
 
 /// The type that serde serializes in place of the event type.
 fn written_mirror(event: &EventType) -> TokenStream {
-    let EventType { ident, crates, shape } = event;
+    let EventType { ident, crates, shape, .. } = event;
     let core = &crates.core;
     let remote = ident.to_string();
     let serde_crate = serde_crate(event);

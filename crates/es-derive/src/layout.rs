@@ -25,6 +25,8 @@ const RESERVED: [&str; 5] =
 pub(crate) struct Layout {
     /// The struct or the variant.
     pub(crate) ident: Ident,
+    /// The name of the constant that has the topic.
+    pub(crate) constant: Option<Ident>,
     pub(crate) topic: LitStr,
     pub(crate) aliases: Vec<LitStr>,
     /// The types of the earlier class versions, from 1 on; `_` if the next version

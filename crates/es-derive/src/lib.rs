@@ -58,6 +58,7 @@
 //!
 //! assert_eq!(mapper.to_domain_event::<AccountEvent>(&stored)?, event);
 //! assert_eq!(AccountEvent::TOPICS.len(), 5);
+//! assert_eq!(AccountEvent::CREDITED, stored.topic);
 //! # Ok::<(), es_core::PersistenceError>(())
 //! ```
 //!
@@ -70,6 +71,7 @@
 //! | enum | `alias = "…"` | The same for all variants without a topic of their own: the enum's old name. |
 //! | struct, variant | `version = 2` | The written class version; 1 by default. See [below](#versions). |
 //! | struct, variant | `upcast(1 = …)` | How states of older class versions are read. |
+//! | struct, variant | `const = NAME` | The name of the [constant](#topics) for the topic; `_` for none. |
 //! | struct, enum | `crate = path` | The path of a crate that re-exports the library, as `es_persistence`. |
 //! | field | `registered` | The type has a registered transcoding: short for `as = Registered`. |
 //! | field | `as = Vec<Registered>` | The same for a part of the type. |
@@ -78,6 +80,18 @@
 //!
 //! A type derives `Event` by the paths of `es-core` and, for `registered` and `as`, `es-transcode` where
 //! the package depends on them, and else by that of `es-persistence`.
+//!
+//! # Topics
+//! `Event::TOPICS` has all topics that are read, aliases included. The topic of each variant is also a
+//! constant of the enum, as visible as the enum: `AccountEvent::OPENED` for `Opened`, `SEPA_RECEIVED` for
+//! `SEPAReceived`. That of a struct is `TOPIC`.
+//!
+//! A constant is the topic that is written. Events under an alias are selected by the alias, or by
+//! `Event::TOPICS`.
+//!
+//! A variant whose name is in capitals itself, such as `SEPA`, has no such constant, unless
+//! `#[event(const = SEPA_TOPIC)]` names one. A name that is taken, by another variant or by a constant of
+//! your own, is a compile error; `const = NAME` chooses another, and `const = _` omits the constant.
 //!
 //! # Attributes of the event
 //! - The fields of a struct or variant are its attributes, in their order.
@@ -153,6 +167,7 @@
 //! of a topic with versions need one more pass, to find the version.
 
 mod attributes;
+mod constants;
 mod crates;
 mod event_type;
 mod expand;

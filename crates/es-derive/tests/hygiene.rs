@@ -81,8 +81,14 @@ pub enum Old {
 #[derive(Clone, Debug, PartialEq, es_derive::Event)]
 #[event(topic = "uncommon")]
 enum Uncommon {
-    credited_v1 { amountInCents: i64, r#type: i64 },
+    credited_v1 {
+        amountInCents: i64,
+        r#type: i64,
+    },
     r#Type,
+    _1,
+    #[event(const = paid_out)]
+    注文,
 }
 
 #[test]
@@ -92,6 +98,8 @@ fn uncommon_names_are_kept_without_warnings() {
     assert_eq!(written(&event), ("uncommon.credited_v1".to_owned(), attributes.clone()));
     assert_eq!(read::<Uncommon>(&stored("uncommon.credited_v1", &attributes)).unwrap(), event);
     assert_eq!(written(&Uncommon::r#Type).0, "uncommon.Type");
+    assert_eq!(written(&Uncommon::_1).0, "uncommon._1");
+    assert_eq!(Uncommon::paid_out, written(&Uncommon::注文).0.as_str());
 }
 
 /// `Self` is another type in the generated code.

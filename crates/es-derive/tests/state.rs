@@ -2,7 +2,7 @@
 
 mod support;
 
-use es_core::{ErrorKind, Event, NotificationSelection};
+use es_core::{ErrorKind, Event, NotificationSelection, Topic};
 use es_derive::Event;
 use serde::{Deserialize, Serialize};
 use support::{read, state, stored, written};
@@ -123,7 +123,47 @@ fn topics_lists_all_readable_topics() {
         "bank:OldAccount.Closed",
     ];
     assert_eq!(AccountEvent::TOPICS, expected);
-    assert_eq!(NotificationSelection::new(1).topics(AccountEvent::TOPICS.to_vec()).topics, expected);
+    assert_eq!(NotificationSelection::new(1).topics(AccountEvent::TOPICS).topics, expected);
+}
+
+#[allow(clippy::upper_case_acronyms, reason = "names that a program may have")]
+mod payments {
+    #[derive(es_derive::Event)]
+    #[event(topic = "payment", alias = "transfer")]
+    pub(super) enum PaymentEvent {
+        SEPAReceived,
+        #[event(topic = "iban")]
+        IBANChanged2 {},
+        // No constant: the variant itself has the name.
+        SEPA,
+        #[event(const = CARD_TOPIC)]
+        CARD,
+        #[event(const = _)]
+        Refunded,
+    }
+
+    impl PaymentEvent {
+        pub(super) const REFUNDED: u8 = 7;
+    }
+
+    #[derive(es_derive::Event)]
+    #[event(topic = "payout")]
+    pub(super) struct PaidOut;
+}
+
+#[test]
+fn each_written_topic_is_a_constant() {
+    use payments::{PaidOut, PaymentEvent};
+    const SOME: &[Topic] =
+        &[PaymentEvent::SEPA_RECEIVED, PaymentEvent::IBAN_CHANGED2, PaymentEvent::CARD_TOPIC];
+    assert_eq!(SOME, ["payment.SEPAReceived", "iban", "payment.CARD"]);
+    assert_eq!(PaidOut::TOPIC, "payout");
+    assert_eq!(PaymentEvent::SEPA.topic(), "payment.SEPA");
+    assert_eq!(PaymentEvent::CARD.topic(), PaymentEvent::CARD_TOPIC);
+    assert_eq!(
+        (PaymentEvent::Refunded.topic(), PaymentEvent::REFUNDED),
+        (Topic::from_static("payment.Refunded"), 7)
+    );
 }
 
 #[test]

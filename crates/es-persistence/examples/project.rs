@@ -71,8 +71,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // under its own name. To rebuild it, give it a new name and a new table.
     let positions = datastore.tracking_recorder().await?;
     let projector = positions.projector(Balances(Mapper::new(JsonTranscoder::new()))).await?;
-    let mut processor = Processor::with_consumer("balances", bank.clone(), projector)
-        .topics(AccountEvent::TOPICS.iter().cloned());
+    let mut processor =
+        Processor::with_consumer("balances", bank.clone(), projector).topics(AccountEvent::TOPICS);
     let progress = processor.progress();
     let processing = tokio::spawn(async move { processor.run().await });
 

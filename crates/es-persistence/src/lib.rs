@@ -9,6 +9,8 @@
 //!
 #![doc = include_str!("overview.svg")]
 //!
+//! Most programs begin with `use es_persistence::prelude::*;` (the module [`prelude`]).
+//!
 //! # The parts
 //! - An [`EventStore`] puts a [`Mapper`] in front of a recorder.
 //! - The mapper converts a [`DomainEvent`] to a [`StoredEvent`] and back: transcoder, then compressor,
@@ -20,10 +22,9 @@
 //! - A factory builds them all from environment variables.
 //!
 //! # A first event
-#![cfg_attr(all(feature = "derive", feature = "popo"), doc = "```")]
-#![cfg_attr(not(all(feature = "derive", feature = "popo")), doc = "```ignore")]
-//! use es_persistence::{Event, EventRange, EventStore, Expected, Mapper, uuid::Uuid};
-//! use es_persistence::{popo::PopoApplicationRecorder, transcode::JsonTranscoder};
+#![cfg_attr(all(feature = "derive", feature = "memory"), doc = "```")]
+#![cfg_attr(not(all(feature = "derive", feature = "memory")), doc = "```ignore")]
+//! use es_persistence::{memory::PopoApplicationRecorder, prelude::*};
 //!
 //! #[derive(Clone, Debug, PartialEq, Event)]
 //! #[event(topic = "bank:Account")]
@@ -34,7 +35,7 @@
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), es_persistence::PersistenceError> {
+//! # async fn main() -> Result<(), PersistenceError> {
 //! let store = EventStore::new(PopoApplicationRecorder::new(), Mapper::new(JsonTranscoder::new()));
 //!
 //! let account = Uuid::now_v7();
@@ -53,10 +54,9 @@
 //! # }
 //! ```
 //!
-//! # Following the log
-//! The guide (module `guide`, with the features `process` and `sqlite`) has a chapter about each of these:
-//! streams and live subscriptions, processors that handle each event exactly once, projections into tables of
-//! your own, and, with the feature `aggregate`, aggregates and commands.
+//! # The guide
+//! The module `guide` is a book, from a new crate to deployment: events that change, aggregates and commands,
+//! the log and its consumers, errors, testing, and a how-to index. It is compiled with all features.
 //!
 //! # With the Python library
 //! Processes in Rust and in Python can share a database: append to the same aggregates, follow the same
@@ -72,7 +72,7 @@
 //!
 //! | feature | default | part |
 //! |---|---|---|
-//! | `popo` | yes | recorders in memory: [`popo`] |
+//! | `memory` | yes | recorders in memory: [`memory`]; also called [`popo`], as in the Python library |
 //! | `sqlite` | yes | recorders on SQLite, which is compiled in: [`sqlite`] |
 //! | `postgres` | | recorders on PostgreSQL: [`postgres`] |
 //! | `sqlx` | | appends inside your own `sqlx` transactions on SQLite too |
@@ -89,8 +89,20 @@
 //!
 //! Each part is also a crate of its own (`es-core`, `es-sqlite`, …).
 
-#[cfg(all(feature = "process", feature = "sqlite"))]
+// The features that its snippets need.
+#[cfg(all(
+    feature = "aes",
+    feature = "aggregate",
+    feature = "derive",
+    feature = "factory",
+    feature = "memory",
+    feature = "postgres",
+    feature = "process",
+    feature = "sqlite",
+    feature = "zlib"
+))]
 pub mod guide;
+pub mod prelude;
 
 #[cfg(feature = "aggregate")]
 #[doc(inline)]
@@ -109,8 +121,12 @@ pub use es_derive::Event;
 #[cfg(feature = "factory")]
 #[doc(inline)]
 pub use es_factory as factory;
-#[cfg(feature = "popo")]
+#[cfg(feature = "memory")]
 #[doc(inline)]
+pub use es_popo as memory;
+/// The Python library's name of [`memory`].
+#[cfg(feature = "memory")]
+#[doc(no_inline)]
 pub use es_popo as popo;
 #[cfg(feature = "postgres")]
 #[doc(inline)]
@@ -135,7 +151,7 @@ pub use sqlx;
     feature = "derive",
     feature = "factory",
     feature = "process",
-    feature = "popo",
+    feature = "memory",
     feature = "sqlite",
     feature = "zlib",
     feature = "aes"

@@ -442,7 +442,7 @@ async fn read(recorder: &PostgresProcessRecorder) {
     ] {
         recorder.select_events(id, range).await.unwrap();
     }
-    let topics = || [Topic::from_static("bank:Account.Credited"), Topic::from_static("bank:Account.Opened")];
+    let topics = [Topic::from_static("bank:Account.Credited"), Topic::from_static("bank:Account.Opened")];
     let last = recorder.max_notification_id().await.unwrap().unwrap();
     let selection = || NotificationSelection::new(10);
     let mut inclusive = selection().after(1);
@@ -452,8 +452,8 @@ async fn read(recorder: &PostgresProcessRecorder) {
         inclusive,
         selection().after(2),
         selection().after(0).stop(last),
-        selection().after(0).stop(last + 10).topics(topics()),
-        selection().topics(topics()),
+        selection().after(0).stop(last + 10).topics(&topics),
+        selection().topics(&topics),
     ] {
         recorder.select_notifications(selection).await.unwrap();
     }

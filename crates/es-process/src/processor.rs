@@ -99,8 +99,8 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
     /// The database filters. The position moves past other topics, so that they are not scanned again
     /// after a restart.
     #[must_use]
-    pub fn topics(mut self, topics: impl IntoIterator<Item = Topic>) -> Self {
-        self.settings.topics = topics.into_iter().collect();
+    pub fn topics(mut self, topics: impl AsRef<[Topic]>) -> Self {
+        self.settings.topics = topics.as_ref().to_vec();
         self
     }
 
@@ -473,7 +473,7 @@ impl<R: ApplicationRecorder + Clone> Settings<R> {
 
     fn subscribe(&self, position: i64) -> Subscription<R> {
         let Self { upstream, topics, page_size, poll_interval, .. } = self;
-        let subscription = upstream.subscribe(position, topics.iter().cloned()).page_size(*page_size);
+        let subscription = upstream.subscribe(position, topics).page_size(*page_size);
         match poll_interval {
             Some(poll_interval) => subscription.poll_interval(*poll_interval),
             None => subscription,

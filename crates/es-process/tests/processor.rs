@@ -411,7 +411,7 @@ async fn a_log_that_is_restored_under_a_processor_is_noticed() {
             let restored = bank(7).await;
             credit(&restored, 100..100 + rest - 7).await;
             let mut processor =
-                Processor::new("audit", bank_log.clone(), audit.clone(), notice).topics(topics.clone());
+                Processor::new("audit", bank_log.clone(), audit.clone(), notice).topics(&topics);
             let restore = async {
                 audit.wait("audit", 10, TOO_LONG).await.unwrap();
                 bank_log.failures.store(failures, Ordering::SeqCst);

@@ -31,7 +31,7 @@ const SHORT: Duration = Duration::from_millis(1);
 const OPENED: &str = "bank:Account.Opened";
 
 fn subscribe<R: ApplicationRecorder + Clone>(recorder: &R, topics: &[&'static str]) -> Subscription<R> {
-    let topics = topics.iter().map(|topic| Topic::from_static(topic));
+    let topics: Vec<_> = topics.iter().map(|topic| Topic::from_static(topic)).collect();
     recorder.subscribe(0, topics).poll_interval(NEVER)
 }
 

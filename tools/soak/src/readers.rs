@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, ensure};
 use es_core::{
     AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, EventRange, Notification,
-    NotificationSelection, Topic,
+    NotificationSelection,
 };
 use futures_util::TryStreamExt;
 use tokio::{
@@ -82,8 +82,9 @@ async fn subscribe(
     mut take: impl FnMut(&[Notification], i64),
 ) -> Result<()> {
     workload.meters.subscriptions.add(1);
-    let topics: Vec<Topic> = topic.map(ledger::topic).into_iter().collect();
-    let mut subscription = workload.recorder.subscribe(seen.position(), topics).page_size(page_size());
+    let topics = topic.map(ledger::topic);
+    let mut subscription =
+        workload.recorder.subscribe(seen.position(), topics.as_slice()).page_size(page_size());
     let mut stay = pin!(sleep(stay));
     let mut ended = pin!(workload.ended());
     let mut end = i64::MAX;

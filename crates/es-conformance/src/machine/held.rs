@@ -141,7 +141,7 @@ pub(super) fn subscribe(
     position: i64,
     topics: &[Topic],
 ) -> Subscription<Arc<dyn DynApplicationRecorder>> {
-    recorder.subscribe(position, topics.iter().cloned()).poll_interval(NEVER)
+    recorder.subscribe(position, topics).poll_interval(NEVER)
 }
 
 /// Reads the remaining pages. Returns true if the subscription has ended.

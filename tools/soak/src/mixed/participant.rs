@@ -382,7 +382,8 @@ async fn subscribe(
 ) -> Result<()> {
     let topics = number.map(topic).transpose()?;
     let page_size = NonZeroUsize::new(fastrand::usize(1..300)).context("a page has a size")?;
-    let mut subscription = recorder.subscribe(position.load(Ordering::Relaxed), topics).page_size(page_size);
+    let mut subscription =
+        recorder.subscribe(position.load(Ordering::Relaxed), topics.as_slice()).page_size(page_size);
     let mut stay = std::pin::pin!(sleep(Duration::from_millis(fastrand::u64(50..3_000))).fuse());
     loop {
         let page = tokio::select! {
