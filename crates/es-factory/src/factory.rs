@@ -144,7 +144,7 @@ impl InfrastructureFactory {
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
     /// let projector = factory.projector(sales).await?;
     /// Processor::with_consumer("sales", orders, projector)
-    ///     .topics(P::Event::TOPICS.iter().cloned())
+    ///     .topics(P::Event::TOPICS)
     ///     .run()
     ///     .await?;
     /// # Ok(())

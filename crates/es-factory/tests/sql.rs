@@ -137,7 +137,10 @@ async fn project<P: SqlProjection>(
     let mut processor = Processor::with_consumer(name, upstream, projector);
     tokio::select! {
         result = processor.run() => result,
-        reached = positions.wait(name, last, TOO_LONG) => Ok(reached.unwrap()),
+        reached = positions.wait(name, last, TOO_LONG) => {
+            reached.unwrap();
+            Ok(())
+        }
     }
 }
 
