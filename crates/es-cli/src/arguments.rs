@@ -14,7 +14,7 @@ use crate::{
     state::StateDecoder,
 };
 
-/// Inspects event stores
+/// Inspects and verifies event stores
 #[derive(Debug, Parser)]
 #[command(name = "es", bin_name = "es", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
@@ -39,6 +39,7 @@ pub(crate) enum Command {
     Show(Show),
     Topics(Topics),
     Trackers(Trackers),
+    Verify(Verify),
     Completions(Completions),
     Man(Man),
 }
@@ -201,6 +202,33 @@ pub(crate) struct Trackers {
     /// The largest distance, in notification ids, that is not a finding
     #[arg(long, value_name = "IDS")]
     pub(crate) max_lag: Option<i64>,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Check a database: rows, versions, ids, positions, snapshots and the database itself
+///
+/// Prints each finding, and at the end the digests of the log, by which copies are compared. The exit code is
+/// 4 if there are findings.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// The database whose log the consumers follow: a URL or a context; by default the same database
+    #[arg(long, value_name = "DATABASE", help_heading = "Database")]
+    pub(crate) upstream: Option<String>,
+    /// Do not check the positions of consumers
+    #[arg(long, conflicts_with = "upstream")]
+    pub(crate) no_trackers: bool,
+    /// Do not decode states; the digests are then those of the stored bytes
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// The version with which each aggregate begins
+    #[arg(long, value_name = "VERSION", default_value_t = 1)]
+    pub(crate) first_version: i64,
+    /// A digest of an earlier run, or of a copy; another digest is a finding
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) expect_digest: Option<String>,
     #[command(flatten)]
     pub(crate) formatting: Formatting,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use es_core::{DynApplicationRecorder, PersistenceError};
+use es_core::{DynAggregateRecorder, DynApplicationRecorder, PersistenceError};
 use es_factory::InfrastructureFactory;
 
 use crate::{
@@ -36,6 +36,11 @@ impl Database {
     /// Returns a recorder of the log.
     pub(crate) async fn log(&self) -> Result<Arc<dyn DynApplicationRecorder>, Failure> {
         Ok(self.factory.application_recorder().await?)
+    }
+
+    /// Returns a recorder of snapshots, whose table must exist.
+    pub(crate) async fn snapshots(&self) -> Result<Arc<dyn DynAggregateRecorder>, Failure> {
+        Ok(self.factory.aggregate_recorder("snapshots").await?)
     }
 
     pub(crate) fn state_decoder(&self) -> Result<StateDecoder, PersistenceError> {

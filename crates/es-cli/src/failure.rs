@@ -27,7 +27,7 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   1  the command failed
   2  an argument, a setting or a table is wrong
   3  the database cannot be reached or opened
-  4  there are findings: a state that cannot be decoded, or a consumer that is too far behind
+  4  there are findings: of verify, a state that cannot be decoded, or a consumer that is too far behind
   5  the aggregate or the consumer does not exist";
 
 impl From<Exit> for ExitCode {
@@ -71,9 +71,18 @@ impl Failure {
         Self { exit: Exit::Findings, ..Self::new(message) }
     }
 
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns whether the reader of a pipe has ended.
+    pub(crate) fn is_output(&self) -> bool {
+        self.message.is_empty()
+    }
+
     /// Prints the failure; a closed pipe is not reported.
     pub(crate) fn print(&self, color: Color) {
-        if self.message.is_empty() {
+        if self.is_output() {
             return;
         }
         eprintln!("{} {}", color.error("error:"), self.message);

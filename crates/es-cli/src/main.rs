@@ -13,9 +13,12 @@ mod color;
 mod commands;
 mod configuration;
 mod database;
+mod digest;
 mod failure;
 mod output;
+mod progress;
 mod record;
+mod salvage;
 mod state;
 mod template;
 

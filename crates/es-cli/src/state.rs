@@ -3,6 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use es_core::{Cipher, Compressor, PersistenceError, StoredEvent};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 /// Decodes the states of stored events.
@@ -36,8 +37,22 @@ impl StateDecoder {
         RawValue::from_string(text).map_err(not_json)
     }
 
+    /// Returns the decrypted and decompressed bytes of the state, after a check that they are a JSON object.
+    ///
+    /// # Errors
+    /// As [`json`](Self::json).
+    pub(crate) fn object<'e>(&self, event: &'e StoredEvent) -> Result<Cow<'e, [u8]>, PersistenceError> {
+        let bytes = self.plain(event)?;
+        let not_json = |error| PersistenceError::data("the state is not JSON").with_source(error);
+        serde_json::from_slice::<IgnoredAny>(&bytes).map_err(not_json)?;
+        match bytes.trim_ascii_start().first() {
+            Some(b'{') => Ok(bytes),
+            _ => Err(PersistenceError::data("the state is not a JSON object")),
+        }
+    }
+
     /// Returns the decrypted and decompressed bytes of the state.
-    fn plain<'e>(&self, event: &'e StoredEvent) -> Result<Cow<'e, [u8]>, PersistenceError> {
+    pub(crate) fn plain<'e>(&self, event: &'e StoredEvent) -> Result<Cow<'e, [u8]>, PersistenceError> {
         let mut bytes = Cow::Borrowed(&*event.state);
         if let Some(cipher) = &self.cipher {
             let mut decrypted = Vec::with_capacity(bytes.len());

@@ -62,6 +62,32 @@ pub(crate) struct TopicCount {
     pub(crate) bytes: i64,
 }
 
+/// The result of the database's own check.
+#[derive(Debug, Default)]
+pub(crate) struct Integrity {
+    pub(crate) damage: Vec<String>,
+    /// The part that could not be checked, with the reason.
+    pub(crate) not_checked: Option<String>,
+}
+
+/// A version of an aggregate that does not follow the one before it.
+#[derive(Debug)]
+pub(crate) struct Gap {
+    pub(crate) originator_id: String,
+    pub(crate) version: i64,
+    /// The version before it; `None` if it is the first.
+    pub(crate) previous: Option<i64>,
+}
+
+/// A snapshot of a version that its aggregate does not have.
+#[derive(Debug)]
+pub(crate) struct SnapshotFault {
+    pub(crate) originator_id: String,
+    pub(crate) version: i64,
+    /// The last version of the aggregate; `None` if it has no events.
+    pub(crate) last: Option<i64>,
+}
+
 impl Layout {
     pub(super) fn of_key_columns(columns: i64) -> Self {
         if columns > 1 { Self::RowPerRecord } else { Self::RowPerApplication }

@@ -8,9 +8,10 @@ mod sqlite;
 
 use es_factory::Environment;
 
-pub(crate) use self::facts::{Layout, Overview, TopicCount, Tracker};
-use self::{postgres::PostgresCatalog, sqlite::SqliteCatalog};
 use crate::failure::Failure;
+
+pub(crate) use self::facts::{Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker};
+use self::{postgres::PostgresCatalog, sqlite::SqliteCatalog};
 
 /// The tables of one database, of either backend.
 pub(crate) enum Catalog {
@@ -47,6 +48,57 @@ impl Catalog {
         match self {
             Self::Sqlite(catalog) => catalog.trackers(),
             Self::Postgres(catalog) => catalog.trackers().await,
+        }
+    }
+
+    /// Checks the database by its own means.
+    pub(crate) async fn integrity(&mut self) -> Result<Integrity, Failure> {
+        match self {
+            Self::Sqlite(catalog) => Ok(catalog.integrity()),
+            Self::Postgres(catalog) => catalog.integrity().await,
+        }
+    }
+
+    /// Calls `report` for each version that does not follow the one before it, or is first and not `first`.
+    pub(crate) async fn gaps(
+        &mut self,
+        first: i64,
+        report: impl FnMut(Gap) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(catalog) => catalog.gaps(first, report),
+            Self::Postgres(catalog) => catalog.gaps(first, report).await,
+        }
+    }
+
+    /// Returns whether there is a table of snapshots.
+    pub(crate) async fn has_snapshots(&mut self) -> Result<bool, Failure> {
+        match self {
+            Self::Sqlite(catalog) => catalog.has_snapshots(),
+            Self::Postgres(catalog) => catalog.has_snapshots().await,
+        }
+    }
+
+    /// Calls `report` for each snapshot of a version that its aggregate does not have.
+    pub(crate) async fn snapshot_faults(
+        &mut self,
+        report: impl FnMut(SnapshotFault) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(catalog) => catalog.snapshot_faults(report),
+            Self::Postgres(catalog) => catalog.snapshot_faults(report).await,
+        }
+    }
+
+    /// Returns the next aggregates with snapshots after `after`, in the order of their ids as text.
+    pub(crate) async fn snapshot_originators(
+        &mut self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, Failure> {
+        match self {
+            Self::Sqlite(catalog) => catalog.snapshot_originators(after, limit),
+            Self::Postgres(catalog) => catalog.snapshot_originators(after, limit).await,
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use es_core::Tracking;
 use es_factory::Environment;
+use futures_util::TryStreamExt;
 use sqlx::{
     AssertSqlSafe, Connection, PgConnection, Postgres, Row, Transaction,
     error::DatabaseError,
     postgres::{PgConnectOptions, PgRow, PgSslMode},
 };
 
-use super::facts::{EventCounts, Layout, Overview, TopicCount, Tracker};
+use super::facts::{EventCounts, Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker};
 use crate::failure::{Failure, chain};
 
 /// The tables of an application in a PostgreSQL database.
@@ -101,6 +102,136 @@ impl PostgresCatalog {
     pub(super) async fn trackers(&mut self) -> Result<Vec<Tracker>, Failure> {
         let mut read = begin(&mut self.connection).await?;
         trackers(&mut read, &self.tracking).await
+    }
+}
+
+impl PostgresCatalog {
+    /// Checks tables and indexes by the extension amcheck, where it is installed.
+    pub(super) async fn integrity(&mut self) -> Result<Integrity, Failure> {
+        let mut integrity = Integrity::default();
+        let schema = sqlx::query_scalar(
+            "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace \
+             WHERE extname = 'amcheck'",
+        );
+        let schema: Option<String> =
+            schema.fetch_optional(&mut self.connection).await.map_err(|error| failed(&error))?;
+        let Some(schema) = schema else {
+            integrity.not_checked =
+                Some("tables and indexes: the extension amcheck is not installed".to_owned());
+            return Ok(integrity);
+        };
+        for table in [&self.events, &self.snapshots, &self.tracking] {
+            let regclass = table.regclass();
+            // Each call is a statement of its own: damage of an index is an error of the statement.
+            let indexes = sqlx::query_scalar(AssertSqlSafe(format!(
+                "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class AS c ON c.oid = indexrelid \
+                 JOIN pg_am AS a ON a.oid = c.relam WHERE amname = 'btree' AND indisvalid AND indrelid = {regclass}"
+            )));
+            let indexes: Vec<String> =
+                indexes.fetch_all(&mut self.connection).await.map_err(|error| failed(&error))?;
+            for index in indexes {
+                let check = format!("SELECT {schema}.bt_index_check($1::regclass, true)");
+                let checked =
+                    sqlx::query(AssertSqlSafe(check)).bind(&index).execute(&mut self.connection).await;
+                integrity.add(&format!("index {index}"), checked.map(drop))?;
+            }
+            let check =
+                format!("SELECT {schema}.verify_heapam({regclass})::text WHERE {regclass} IS NOT NULL");
+            let rows = sqlx::query_scalar(AssertSqlSafe(check)).fetch_all(&mut self.connection).await;
+            let rows: Result<Vec<String>, _> = rows;
+            if let Ok(rows) = &rows {
+                integrity.damage.extend(rows.iter().map(|row| format!("table {}: {row}", table.name)));
+            }
+            integrity.add(&format!("table {}", table.name), rows.map(drop))?;
+        }
+        Ok(integrity)
+    }
+
+    pub(super) async fn gaps(
+        &mut self,
+        first: i64,
+        report: impl FnMut(Gap) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let sql = format!(
+            "SELECT originator_id::text, originator_version, previous FROM \
+             (SELECT originator_id, originator_version, lag(originator_version) OVER \
+             (PARTITION BY originator_id ORDER BY originator_version) AS previous FROM {}) AS versions \
+             WHERE CASE WHEN previous IS NULL THEN originator_version <> {first} \
+             ELSE originator_version <> previous + 1 END",
+            self.events.quoted
+        );
+        let gap = |row: &PgRow| {
+            Ok(Gap { originator_id: row.try_get(0)?, version: row.try_get(1)?, previous: row.try_get(2)? })
+        };
+        self.each(&sql, gap, report).await
+    }
+
+    pub(super) async fn has_snapshots(&mut self) -> Result<bool, Failure> {
+        let mut read = begin(&mut self.connection).await?;
+        exists(&mut read, &self.snapshots).await
+    }
+
+    pub(super) async fn snapshot_faults(
+        &mut self,
+        report: impl FnMut(SnapshotFault) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let sql = format!(
+            "SELECT s.originator_id::text, s.originator_version, e.last FROM {} AS s LEFT JOIN LATERAL \
+             (SELECT max(originator_version) AS last FROM {} AS e WHERE e.originator_id = s.originator_id) AS e \
+             ON true WHERE e.last IS NULL OR s.originator_version > e.last",
+            self.snapshots.quoted, self.events.quoted
+        );
+        let fault = |row: &PgRow| {
+            Ok(SnapshotFault {
+                originator_id: row.try_get(0)?,
+                version: row.try_get(1)?,
+                last: row.try_get(2)?,
+            })
+        };
+        self.each(&sql, fault, report).await
+    }
+
+    pub(super) async fn snapshot_originators(
+        &mut self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, Failure> {
+        // The order of UUIDs is that of their texts.
+        let after =
+            if after.is_empty() { String::new() } else { format!(" WHERE originator_id > '{after}'") };
+        let sql = format!(
+            "SELECT DISTINCT originator_id::text FROM {}{after} ORDER BY 1 LIMIT {limit}",
+            self.snapshots.quoted
+        );
+        let mut read = begin(&mut self.connection).await?;
+        rows(&mut read, &sql, |row| row.try_get(0)).await
+    }
+
+    /// Calls `report` for each row of a query, as the rows arrive.
+    async fn each<T>(
+        &mut self,
+        sql: &str,
+        parse: impl Fn(&PgRow) -> Result<T, sqlx::Error>,
+        mut report: impl FnMut(T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut self.connection);
+        while let Some(row) = rows.try_next().await.map_err(|error| failed(&error))? {
+            report(parse(&row).map_err(|error| failed(&error))?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Integrity {
+    /// Adds the outcome of a check: an error of the server is damage, unless the role may not check.
+    fn add(&mut self, checked: &str, outcome: Result<(), sqlx::Error>) -> Result<(), Failure> {
+        let Err(error) = outcome else { return Ok(()) };
+        match error.as_database_error().and_then(<dyn DatabaseError>::code).as_deref() {
+            Some("42501") => self.not_checked = Some(format!("{checked}: {}", chain(&error))),
+            Some(_) => self.damage.push(format!("{checked}: {}", chain(&error))),
+            None => return Err(failed(&error)),
+        }
+        Ok(())
     }
 }
 

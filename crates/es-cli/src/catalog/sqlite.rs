@@ -1,9 +1,9 @@
 //! The catalog of a file of SQLite.
 
 use es_core::Tracking;
-use es_sqlite::rusqlite::{self, Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
+use es_sqlite::rusqlite::{self, Connection, OpenFlags, OptionalExtension, Params, Row, Transaction, params};
 
-use super::facts::{EventCounts, Layout, Overview, TopicCount, Tracker};
+use super::facts::{EventCounts, Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker};
 use crate::failure::Failure;
 
 const EVENTS: &str = "stored_events";
@@ -76,6 +76,95 @@ impl SqliteCatalog {
 
     pub(super) fn trackers(&mut self) -> Result<Vec<Tracker>, Failure> {
         self.read(trackers)
+    }
+
+    pub(super) fn integrity(&mut self) -> Integrity {
+        let mut damage = Vec::new();
+        let mut check = || {
+            let mut check = self.connection.prepare("PRAGMA integrity_check(1000)")?;
+            let mut rows = check.query(())?;
+            while let Some(row) = rows.next()? {
+                damage.push(row.get(0)?);
+            }
+            Ok(())
+        };
+        let checked: rusqlite::Result<()> = check();
+        damage.retain(|line: &String| line != "ok");
+        if let Err(error) = checked {
+            damage.push(format!("the check of the database failed: {error}"));
+        }
+        Integrity { damage, not_checked: None }
+    }
+
+    pub(super) fn gaps(
+        &mut self,
+        first: i64,
+        mut report: impl FnMut(Gap) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let gap = |row: &Row<'_>| {
+            Ok(Gap { originator_id: row.get(0)?, version: row.get(1)?, previous: row.get(2)? })
+        };
+        self.each(
+            "SELECT CAST(originator_id AS TEXT), originator_version, previous FROM \
+             (SELECT originator_id, originator_version, lag(originator_version) OVER \
+             (PARTITION BY originator_id ORDER BY originator_version) AS previous FROM stored_events \
+             WHERE typeof(originator_version) = 'integer') \
+             WHERE CASE WHEN previous IS NULL THEN originator_version <> ?1 \
+             ELSE originator_version <> previous + 1 END",
+            params![first],
+            gap,
+            &mut report,
+        )
+    }
+
+    pub(super) fn has_snapshots(&mut self) -> Result<bool, Failure> {
+        self.read(|transaction| exists(transaction, SNAPSHOTS))
+    }
+
+    pub(super) fn snapshot_faults(
+        &mut self,
+        mut report: impl FnMut(SnapshotFault) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let fault = |row: &Row<'_>| {
+            Ok(SnapshotFault { originator_id: row.get(0)?, version: row.get(1)?, last: row.get(2)? })
+        };
+        self.each(
+            "SELECT CAST(originator_id AS TEXT), originator_version, last FROM \
+             (SELECT originator_id, originator_version, (SELECT max(originator_version) FROM stored_events AS e \
+             WHERE e.originator_id = s.originator_id) AS last FROM stored_snapshots AS s) \
+             WHERE last IS NULL OR originator_version > last",
+            (),
+            fault,
+            &mut report,
+        )
+    }
+
+    pub(super) fn snapshot_originators(&mut self, after: &str, limit: usize) -> Result<Vec<String>, Failure> {
+        self.read(|transaction| {
+            let mut select = transaction.prepare_cached(
+                "SELECT DISTINCT CAST(originator_id AS TEXT) FROM stored_snapshots WHERE originator_id > ?1 \
+                 ORDER BY originator_id LIMIT ?2",
+            )?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            select.query_map(params![after, limit], |row| row.get(0))?.collect()
+        })
+    }
+
+    /// Calls `report` for each row of a query.
+    fn each<T>(
+        &mut self,
+        sql: &str,
+        parameters: impl Params,
+        parse: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+        report: &mut impl FnMut(T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let failure = |error| failed(&self.name, error);
+        let mut select = self.connection.prepare(sql).map_err(failure)?;
+        let mut rows = select.query(parameters).map_err(failure)?;
+        while let Some(row) = rows.next().map_err(failure)? {
+            report(parse(row).map_err(failure)?)?;
+        }
+        Ok(())
     }
 
     fn pragma(&self, name: &str) -> Result<String, Failure> {

@@ -6,6 +6,7 @@ mod log;
 mod show;
 mod topics;
 mod trackers;
+mod verify;
 
 use crate::{
     arguments::{Arguments, Command},
@@ -20,6 +21,7 @@ pub(crate) async fn run(arguments: Arguments, color: Color) -> Result<Exit, Fail
         Command::Show(arguments) => show::run(&arguments, color).await,
         Command::Topics(arguments) => topics::run(&arguments, color).await,
         Command::Trackers(arguments) => trackers::run(&arguments, color).await,
+        Command::Verify(arguments) => verify::run(&arguments, color).await,
         Command::Completions(arguments) => generate::completions(&arguments),
         Command::Man(arguments) => generate::man(&arguments),
     }

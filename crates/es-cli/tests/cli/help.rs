@@ -8,7 +8,7 @@ use crate::support::{Sandbox, assert_snapshot};
 fn help_of_every_command() {
     let sandbox = Sandbox::new();
     assert_snapshot("help", sandbox.run(&["--help"]).output());
-    let commands = ["info", "log", "show", "topics", "trackers", "completions", "man"];
+    let commands = ["info", "log", "show", "topics", "trackers", "verify", "completions", "man"];
     for command in commands {
         assert_snapshot(&format!("help-{command}"), sandbox.run(&[command, "--help"]).output());
     }

@@ -11,3 +11,4 @@ mod help;
 mod inspecting;
 mod postgres;
 mod support;
+mod verifying;

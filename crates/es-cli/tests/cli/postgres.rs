@@ -6,7 +6,10 @@ use std::{
 };
 
 use es_core::uuid::Uuid;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection,
+    postgres::{PgConnectOptions, PgRow},
+};
 
 use crate::support::{Sandbox, assert_snapshot, python};
 
@@ -39,6 +42,11 @@ impl Schema {
     }
 
     pub(crate) fn execute(&self, sql: &str) {
+        self.query(sql);
+    }
+
+    /// Executes statements and returns a row, if there is one.
+    pub(crate) fn query(&self, sql: &str) -> Option<PgRow> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let options = PgConnectOptions::new_without_pgpass()
@@ -48,8 +56,9 @@ impl Schema {
                 .username(&setting("POSTGRES_USER"))
                 .password(&setting("POSTGRES_PASSWORD"));
             let mut connection = PgConnection::connect_with(&options).await.unwrap();
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-        });
+            let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
+            rows.into_iter().next()
+        })
     }
 
     /// A directory in which the tool finds the schema by its environment.
@@ -142,5 +151,53 @@ fn an_unreachable_server_and_a_missing_password() {
         let run = sandbox.run(&[&[command], &database[..]].concat());
         run.fails_with(3, "127.0.0.1:9");
         assert!(!run.stderr.contains("hunter2"), "{run:?}");
+    }
+}
+
+#[test]
+fn verify_finds_damage() {
+    let Some(schema) = Schema::with_python_database() else { return };
+    let sandbox = schema.sandbox();
+    let verify = || sandbox.run(&["verify", "--application", "bank"]);
+    let clean = verify();
+    assert!(clean.output().contains("findings         0"), "{clean:?}");
+    assert!(clean.stdout.contains("digest           "), "{clean:?}");
+    let name = &schema.name;
+    schema.execute(&format!(
+        "UPDATE {name}.bank_events SET state = '[]' WHERE notification_id = 2; \
+         UPDATE {name}.bank_events SET topic = NULL WHERE notification_id = 4; \
+         UPDATE {name}.bank_events SET notification_id = -1 WHERE notification_id = 6; \
+         UPDATE {name}.bank_events SET originator_version = 77 WHERE notification_id = 5; \
+         UPDATE {name}.bank_tracking SET notification_id = 999 WHERE application_name = 'other'; \
+         UPDATE {name}.bank_snapshots SET originator_id = gen_random_uuid(), state = '{{'"
+    ));
+    let damaged = verify();
+    assert_eq!((damaged.exit, damaged.stderr.as_str()), (4, ""), "{damaged:?}");
+    for (expected, times) in [
+        ("notification 2: version 2 of originator", 1),
+        ("notification 4: ", 1),
+        ("notification -1: it is not positive", 1),
+        ("has no version between", 2),
+        ("the position 999 of consumer other", 1),
+        ("has no events", 3),
+        ("the state is not JSON: ", 3),
+    ] {
+        assert_eq!(damaged.stdout.matches(expected).count(), times, "{expected}: {}", damaged.stdout);
+    }
+    assert!(damaged.stdout.contains("findings         12"), "{}", damaged.stdout);
+}
+
+#[test]
+fn verify_uses_amcheck_where_it_is_installed() {
+    let Some(schema) = Schema::with_python_database() else { return };
+    let sandbox = schema.sandbox();
+    let verify = || sandbox.run(&["verify", "--application", "bank"]).output().to_owned();
+    if !verify().contains("amcheck is not installed") {
+        return; // by another test of this server
+    }
+    let is_available = "SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'";
+    if schema.query(is_available).is_some() {
+        schema.execute(&format!("CREATE EXTENSION amcheck SCHEMA {}", schema.name));
+        assert!(!verify().contains("not checked"));
     }
 }

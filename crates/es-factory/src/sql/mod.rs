@@ -1,6 +1,8 @@
 //! SQL that runs on SQLite and on PostgreSQL: statements, projections made of them, and queries.
 
 mod consumer;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod error;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod projection;

@@ -12,7 +12,7 @@ use es_postgres::{
     },
 };
 
-use super::statement::{StatementError, highest_parameter};
+use super::{error::StatementError, statement::highest_parameter};
 use crate::{DynSqlProjection, Sql, SqlRow, SqlValue};
 
 /// Runs the statements of a projection.

@@ -2,8 +2,6 @@
 
 use std::{borrow::Cow, fmt};
 
-use es_core::HandlerError;
-
 use crate::SqlValue;
 
 /// A SQL statement, in one text for SQLite and PostgreSQL or in one for each, and the values of its
@@ -109,30 +107,6 @@ pub(crate) fn highest_parameter(text: &str) -> usize {
         part[..end].parse().ok()
     };
     parameters.filter_map(number).max().unwrap_or(0)
-}
-
-/// The error of a statement, which names its text.
-#[derive(thiserror::Error)]
-#[error("the statement {text:?} failed")]
-pub(crate) struct StatementError {
-    text: String,
-    source: HandlerError,
-}
-
-impl StatementError {
-    pub(crate) fn new(text: &str, source: HandlerError) -> Self {
-        Self { text: text.to_owned(), source }
-    }
-}
-
-impl fmt::Debug for StatementError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The `Debug` of the driver's error shows the values of the row.
-        f.debug_struct("StatementError")
-            .field("text", &self.text)
-            .field("source", &self.source.to_string())
-            .finish()
-    }
 }
 
 #[cfg(all(test, feature = "postgres"))]
