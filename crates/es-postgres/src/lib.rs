@@ -144,6 +144,7 @@ mod external_transaction;
 mod fault_hooks;
 mod follow;
 mod limits;
+mod maintenance;
 mod options;
 mod projection;
 mod quote;

@@ -191,7 +191,7 @@ impl<P: SqliteProjection> SqliteProjector<P> {
             reply,
             permit,
         };
-        datastore.submit(Command::Project(Box::new(move |committer| job.run(committer))))?;
+        datastore.submit(Command::Transact(Box::new(move |committer| job.run(committer))))?;
         outcome.await.unwrap_or_else(|_| Err(outcome_lost().into())).map_err(|error| match error {
             ConsumerError::Recording(error) => ConsumerError::Recording(datastore.with_name(error)),
             error => error,
