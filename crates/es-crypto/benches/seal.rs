@@ -1,4 +1,4 @@
-//! The cost of sealing and opening an event of 341 bytes, with a cipher and a key ring, and of the nonce alone.
+//! The cost of sealing and opening an event of 341 bytes, with a cipher and a key ring, and of a nonce alone.
 #![expect(clippy::print_stdout, reason = "the numbers are what a benchmark is for")]
 
 use std::{hint::black_box, time::Instant};
