@@ -55,6 +55,7 @@ mod popo;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod registry;
+mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod typos;
@@ -63,3 +64,4 @@ pub use backend::Backend;
 pub use environment::Environment;
 pub use factory::{FactoryBuilder, InfrastructureFactory};
 pub use registry::Registry;
+pub use sql::{BoxConsumer, DynSqlProjection, Sql, SqlProjection, SqlProjector, SqlRow, SqlValue};

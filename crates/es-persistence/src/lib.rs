@@ -75,6 +75,7 @@
 //! | `memory` | yes | recorders in memory: [`memory`]; also called [`popo`], as in the Python library |
 //! | `sqlite` | yes | recorders on SQLite, which is compiled in: [`sqlite`] |
 //! | `postgres` | | recorders on PostgreSQL: [`postgres`] |
+//! | `sqlx` | | appends inside your own `sqlx` transactions on SQLite too |
 //! | `tls` | | encrypted connections to PostgreSQL |
 //! | `json` | yes | the JSON transcoder: [`transcode`] |
 //! | `zlib` | yes | the zlib compressor: [`compress`] |
@@ -84,6 +85,7 @@
 //! | `factory` | yes | the infrastructure factory: [`factory`] |
 //! | `process` | yes | processors, for exactly-once processing: [`process`] |
 //! | `metrics` | | metrics of processors, by the `metrics` facade |
+//! | `opentelemetry` | | spans of consumers, linked to those of producers |
 //! | `aggregate` | | aggregates and repositories: [`aggregate`] |
 //!
 //! Each part is also a crate of its own (`es-core`, `es-sqlite`, …).
@@ -139,6 +141,10 @@ pub use es_sqlite as sqlite;
 #[cfg(feature = "json")]
 #[doc(inline)]
 pub use es_transcode as transcode;
+/// The library of your own transactions and of projections on PostgreSQL, with the features `postgres` and
+/// `sqlx`.
+#[cfg(any(feature = "postgres", feature = "sqlx"))]
+pub use sqlx;
 
 /// The examples of the README, compiled and run.
 #[cfg(all(

@@ -147,6 +147,7 @@ mod limits;
 mod maintenance;
 mod options;
 mod projection;
+mod quote;
 mod read;
 mod recorder;
 mod resources;
@@ -163,6 +164,8 @@ pub use projection::{PostgresProjection, PostgresProjector};
 pub use recorder::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder, PostgresTrackingRecorder,
 };
+/// The library that projections are written against.
+pub use sqlx;
 
 /// The examples of the README, compiled.
 #[cfg(doctest)]

@@ -97,6 +97,9 @@ pub use recorder::{
 };
 /// The SQLite library that projections are written against.
 pub use rusqlite;
+/// The library of the caller's own transactions.
+#[cfg(feature = "sqlx")]
+pub use sqlx;
 
 /// The examples of the README, compiled.
 #[cfg(doctest)]
