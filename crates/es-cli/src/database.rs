@@ -55,7 +55,15 @@ impl Database {
 
     /// Returns the function that converts states of this database to those of another.
     pub(crate) fn recoder(&self, target: &Self) -> Result<Recoder, PersistenceError> {
-        const CODECS: [&str; 3] = ["CIPHER_TOPIC", "CIPHER_KEY", "COMPRESSOR_TOPIC"];
+        const CODECS: [&str; 7] = [
+            "CIPHER_TOPIC",
+            "CIPHER_KEY",
+            "CIPHER_KEYS",
+            "CIPHER_KEYS_FILE",
+            "CIPHER_PRIMARY_KEY_ID",
+            "CIPHER_ALGORITHM",
+            "COMPRESSOR_TOPIC",
+        ];
         let (from, to) = (self.factory.environment(), target.factory.environment());
         if CODECS.iter().all(|name| from.get(name) == to.get(name)) {
             return Ok(Recoder::verbatim());
