@@ -86,5 +86,5 @@ fn another_topic_is_an_error() {
 #[should_panic = "two types have the same topic"]
 fn a_topic_of_two_types_is_an_error_of_the_constant() {
     // In a derived type it is found when the program is compiled.
-    let _: [Topic; 4] = Topic::concat(&[OrderEvent::TOPICS, &[OrderEvent::TOPICS[0].clone()]]);
+    let _: [Topic; 4] = Topic::concat(&[OrderEvent::TOPICS, std::slice::from_ref(&OrderEvent::TOPICS[0])]);
 }
