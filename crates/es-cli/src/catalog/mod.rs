@@ -3,15 +3,14 @@
 //! Each method reads in one transaction, and so one consistent state.
 
 mod facts;
-mod postgres;
-mod sqlite;
+pub(crate) mod postgres;
+pub(crate) mod sqlite;
 
 use es_factory::Environment;
 
-use crate::failure::Failure;
-
 pub(crate) use self::facts::{Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker};
 use self::{postgres::PostgresCatalog, sqlite::SqliteCatalog};
+use crate::failure::Failure;
 
 /// The tables of one database, of either backend.
 pub(crate) enum Catalog {
@@ -104,7 +103,7 @@ impl Catalog {
 }
 
 /// Returns whether the module of an environment is PostgreSQL's; it may have variables of both.
-fn is_postgres(environment: &Environment) -> bool {
+pub(crate) fn is_postgres(environment: &Environment) -> bool {
     let module = environment.get("PERSISTENCE_MODULE").or_else(|| environment.get("INFRASTRUCTURE_FACTORY"));
     module.is_some_and(|module| module.contains("postgres"))
 }
