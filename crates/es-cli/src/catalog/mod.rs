@@ -109,8 +109,8 @@ impl Catalog {
         }
     }
 
-    /// Returns the reasons why the library cannot work with the tables, in their order, where its recorders do
-    /// not check it.
+    /// Returns the reasons why the library cannot work with the tables, in their order, where its recorders
+    /// do not check it.
     pub(crate) fn problems(&mut self) -> Result<[Option<String>; 3], Failure> {
         match self {
             Self::Sqlite(catalog) => catalog.problems(),
