@@ -78,6 +78,7 @@
 //! | `postgres` | | recorders on PostgreSQL: [`postgres`] |
 //! | `tls` | | encrypted connections to PostgreSQL |
 //! | `json` | yes | the JSON transcoder: [`transcode`] |
+//! | `chrono`, `jiff`, `rust-decimal` | | types of these libraries in events: [`transcode`] |
 //! | `zlib` | yes | the zlib compressor: [`compress`] |
 //! | `zstd` | | the zstd compressor: [`compress`] |
 //! | `aes` | yes | the AES-GCM cipher: [`crypto`] |
