@@ -1,5 +1,5 @@
-//! The commands of the repository: `cargo xtask test | ci | fmt | lint | bench | coverage | faults | fuzz |
-//! interop | mutants | package | readme | sanitize | semver | soak | postgres | pgbouncer`.
+//! The commands of the repository: `cargo xtask test | ci | fmt | lint | bench | book | coverage | faults |
+//! fuzz | interop | mutants | package | readme | sanitize | semver | soak | postgres | pgbouncer`.
 //!
 //! People and CI run the same code. Commands that need a PostgreSQL server start one.
 
@@ -12,6 +12,7 @@ compile_error!(
 );
 
 mod bench;
+mod book;
 mod ci;
 mod coverage;
 mod faults;
@@ -51,6 +52,8 @@ enum Command {
     /// Format the whole workspace
     Fmt,
     Bench(bench::Arguments),
+    /// Build the guide as a book, into target/book/html
+    Book,
     Coverage(coverage::Arguments),
     Faults(faults::Arguments),
     Fuzz(fuzz::Arguments),
@@ -91,6 +94,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Fmt => process::check(&mut workspace::format(&[])),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Book => book::run(),
         Command::Coverage(arguments) => coverage::run(&arguments),
         Command::Faults(arguments) => faults::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),

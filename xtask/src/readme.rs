@@ -42,6 +42,10 @@ fn readmes() -> Result<Vec<Readme>> {
     for entry in fs::read_dir(workspace::root().join("crates"))? {
         let path = entry?.path().join("README.md");
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        // A program has no snippets, and a package without targets cannot be built.
+        if !text.contains("```rust") {
+            continue;
+        }
         let name = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
         readmes.push(Readme { package: format!("readme-of-{name}"), path, text });
     }

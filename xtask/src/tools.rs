@@ -1,4 +1,4 @@
-//! Cargo subcommands, each at one version, installed into `target/tools`.
+//! Cargo subcommands and other programs, each at one version, installed into `target/tools`.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -11,6 +11,8 @@ pub(crate) const HACK: Tool = Tool { package: "cargo-hack", version: "0.6.46" };
 /// Checks licences, bans, sources and advisories of dependencies.
 pub(crate) const DENY: Tool = Tool { package: "cargo-deny", version: "0.20.2" };
 
+/// Makes a book of HTML pages from Markdown.
+pub(crate) const MDBOOK: Tool = Tool { package: "mdbook", version: "0.5.4" };
 /// Compiles programs for libFuzzer and runs them.
 pub(crate) const FUZZ: Tool = Tool { package: "cargo-fuzz", version: "0.13.2" };
 /// Changes the code to see whether a test notices.
@@ -27,7 +29,7 @@ pub(crate) fn llvm_cov() -> Result<Command> {
     Ok(command)
 }
 
-/// A package with one program of the same name, `cargo-<subcommand>`.
+/// A package with one program of the same name: `cargo-<subcommand>`, or a program by itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tool {
     package: &'static str,
@@ -44,6 +46,12 @@ impl Tool {
         command.env("PATH", env::join_paths(directories).context("cannot extend PATH")?);
         command.arg(self.package.trim_start_matches("cargo-"));
         Ok(command)
+    }
+
+    /// The program, ready for arguments; installed first if it is missing.
+    pub(crate) fn program(self) -> Result<Command> {
+        self.install()?;
+        Ok(Command::new(self.root().join("bin").join(self.package)))
     }
 
     fn install(self) -> Result<()> {

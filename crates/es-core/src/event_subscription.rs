@@ -20,6 +20,13 @@ pub struct EventNotification<E> {
     pub event: DomainEvent<E>,
 }
 
+impl<E> EventNotification<E> {
+    /// A notification, as a test of a handler needs it.
+    pub fn new(id: i64, event: DomainEvent<E>) -> Self {
+        Self { id, event }
+    }
+}
+
 /// A [`Subscription`] to the topics of one event type, with decoded events. Made by
 /// [`EventStore::subscribe`].
 pub struct EventSubscription<R, T, E> {

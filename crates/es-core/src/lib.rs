@@ -64,6 +64,7 @@ mod domain;
 mod dynamic;
 mod error;
 mod event_subscription;
+mod maintenance;
 mod mapper;
 mod metadata;
 mod page_size;
@@ -92,6 +93,7 @@ pub use dynamic::{
 };
 pub use error::{Conflict, ErrorKind, PersistenceError};
 pub use event_subscription::{EventNotification, EventSubscription};
+pub use maintenance::{EventKey, StateMaintenance, StateReplacement};
 pub use mapper::Mapper;
 pub use metadata::Metadata;
 pub use page_size::{DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE};

@@ -2,18 +2,14 @@
 
 use std::fmt;
 
-use aes_gcm::{
-    AesGcm, KeyInit,
-    aead::{AeadInOut, consts::U12},
-    aes::Aes192,
-};
 use es_core::{Cipher, EventContext, PersistenceError};
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 
-use crate::{AesKey, key::fill_random};
+use crate::{
+    AesKey,
+    gcm::{Gcm, NONCE_LENGTH, TAG_LENGTH},
+    key::fill_random,
+};
 
-const NONCE_LENGTH: usize = 12;
-const TAG_LENGTH: usize = 16;
 const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
 
 /// Encrypts the state of events with AES-GCM, as the Python library does.
@@ -23,14 +19,14 @@ const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
 /// See the [crate's documentation](crate) for the layout, and for how many events one key may
 /// encrypt.
 pub struct AesCipher {
-    algorithm: Algorithm,
+    gcm: Gcm,
     key_bits: usize,
 }
 
 impl AesCipher {
     /// A cipher with this key.
     pub fn new(key: &AesKey) -> Self {
-        Self { algorithm: Algorithm::new(key), key_bits: key.bits() }
+        Self { gcm: Gcm::new(key), key_bits: key.bits() }
     }
 
     /// A cipher with the key that this base64 text holds: [`AesKey::from_base64`].
@@ -75,7 +71,7 @@ impl Cipher for AesCipher {
         out.extend_from_slice(plaintext);
         // In bounds: the bytes after `start` were appended above.
         let (head, text) = out[start..].split_at_mut(OVERHEAD);
-        let Some(tag) = self.algorithm.seal(nonce, text) else {
+        let Some(tag) = self.gcm.seal(nonce, &[], text) else {
             out.truncate(start);
             return Err(PersistenceError::data(format!(
                 "a state of {} bytes is longer than AES-GCM can encrypt",
@@ -101,7 +97,7 @@ impl Cipher for AesCipher {
         let start = out.len();
         out.extend_from_slice(text);
         // In bounds: the bytes after `start` were appended above.
-        if self.algorithm.open(*nonce, *tag, &mut out[start..]) {
+        if self.gcm.open(*nonce, &[], *tag, &mut out[start..]) {
             return Ok(());
         }
         out.truncate(start);
@@ -124,56 +120,6 @@ fn split(bytes: &[u8]) -> Option<(&[u8; NONCE_LENGTH], &[u8; TAG_LENGTH], &[u8])
     Some((nonce, tag, text))
 }
 
-/// The implementation: `ring`, twice as fast, and `aes-gcm` for the key size that `ring` lacks.
-enum Algorithm {
-    Ring(Box<LessSafeKey>),
-    Aes192(Box<AesGcm<Aes192, U12>>),
-}
-
-impl Algorithm {
-    #[expect(clippy::expect_used, reason = "an `AesKey` has 16, 24 or 32 bytes")]
-    fn new(key: &AesKey) -> Self {
-        let bytes = key.as_bytes();
-        let algorithm = match bytes.len() {
-            16 => &AES_128_GCM,
-            32 => &AES_256_GCM,
-            _ => {
-                let key = AesGcm::new_from_slice(bytes).expect("24 bytes make an AES-192 key");
-                return Self::Aes192(Box::new(key));
-            }
-        };
-        let key = UnboundKey::new(algorithm, bytes).expect("the algorithm was chosen by the key's length");
-        Self::Ring(Box::new(LessSafeKey::new(key)))
-    }
-
-    /// Encrypts `text` in place; returns `None` if it is too long.
-    fn seal(&self, nonce: [u8; NONCE_LENGTH], text: &mut [u8]) -> Option<[u8; TAG_LENGTH]> {
-        match self {
-            Self::Ring(key) => {
-                let nonce = Nonce::assume_unique_for_key(nonce);
-                let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), text).ok()?;
-                tag.as_ref().try_into().ok()
-            }
-            Self::Aes192(key) => {
-                key.encrypt_inout_detached(&nonce.into(), &[], text.into()).ok().map(Into::into)
-            }
-        }
-    }
-
-    /// Decrypts `text` in place; returns false if it was not encrypted with this key, or was changed.
-    fn open(&self, nonce: [u8; NONCE_LENGTH], tag: [u8; TAG_LENGTH], text: &mut [u8]) -> bool {
-        match self {
-            Self::Ring(key) => {
-                let nonce = Nonce::assume_unique_for_key(nonce);
-                key.open_in_place_separate_tag(nonce, Aad::empty(), Tag::from(tag), text, 0..).is_ok()
-            }
-            Self::Aes192(key) => {
-                key.decrypt_inout_detached(&nonce.into(), &[], text.into(), &tag.into()).is_ok()
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use base64::{Engine, engine::general_purpose::STANDARD};
@@ -194,11 +140,11 @@ mod tests {
         assert!(!vectors.is_empty());
         for vector in vectors {
             let key = STANDARD.decode(vector["key"].as_str().unwrap()).unwrap();
-            let algorithm = Algorithm::new(&AesKey::from_bytes(&key).unwrap());
+            let gcm = Gcm::new(&AesKey::from_bytes(&key).unwrap());
             let stored = bytes(&vector["ciphertext_hex"]);
             let nonce = *stored.first_chunk().unwrap();
             let mut text = bytes(&vector["plaintext_hex"]);
-            let tag = algorithm.seal(nonce, &mut text).unwrap();
+            let tag = gcm.seal(nonce, &[], &mut text).unwrap();
             assert_eq!([&nonce[..], &tag, &text].concat(), stored);
         }
     }

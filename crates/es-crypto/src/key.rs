@@ -47,8 +47,12 @@ impl AesKey {
         Self::from_bytes(&bytes)
     }
 
-    /// A random key.
-    pub(crate) fn random(num_bytes: usize) -> Result<Self, PersistenceError> {
+    /// A random key of 16, 24 or 32 bytes.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) for another number of bytes,
+    /// [`Operational`](es_core::ErrorKind::Operational) when the operating system has no randomness.
+    pub fn random(num_bytes: usize) -> Result<Self, PersistenceError> {
         check_length(num_bytes)?;
         let mut bytes = Zeroizing::new(vec![0; num_bytes].into_boxed_slice());
         fill_random(&mut bytes)?;

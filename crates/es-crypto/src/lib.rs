@@ -10,7 +10,8 @@
 //! | as many as the plaintext | ciphertext |
 //!
 //! There is no associated data: an encrypted state is not bound to its event's context. An attacker with
-//! write access to the database can move a state to another event, but cannot change one.
+//! write access to the database can move a state to another event, but cannot change one. A [`KeyRing`] binds
+//! states to their events, and can change its key.
 //!
 //! # Example
 //! ```
@@ -34,12 +35,36 @@
 //! ```
 //! Usually a cipher is passed to a mapper: `Mapper::new(transcoder).with_cipher(cipher)`.
 //!
+//! # Key rings
+//! A [`KeyRing`] has several keys of 256 bits. Its states have an envelope:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 4 | `89 45 53 01` |
+//! | 1 | algorithm: 1 AES-256-GCM, 2 [XAES-256-GCM](https://c2sp.org/XAES-256-GCM) |
+//! | 1 | flags, 0 |
+//! | 4 | key id, big-endian |
+//! | 12, or 24 for XAES-256-GCM | nonce, random |
+//! | 16 | authentication tag |
+//! | as many as the plaintext | ciphertext |
+//!
+//! The associated data is the first ten bytes, the originator id (16 bytes), the version (8 bytes, signed,
+//! big-endian), the length of the topic (2 bytes, big-endian) and the topic as stored (UTF-8).
+//!
+//! [`Reencryption`] encrypts a table again after the primary key has changed, while the table is in use, and
+//! [`KeyUsage`] counts the states that still need each key.
+//!
+//! Ciphers of the Python library are not given the event, and cannot read these states. If programs in Python
+//! read or write the events, use an [`AesCipher`].
+//!
 //! # How many events one key may encrypt
 //! Two states with the same key and nonce reveal each other, and allow forgeries. Nonces are 96
 //! random bits, so that two may fall together by chance: NIST SP 800-38D (section 8.3) therefore
 //! allows a key 2³² encryptions, about 4.3 billion, where the chance is below 2⁻³².
-//! An application that records more needs another key by then. The cipher does not count: the count
-//! goes over all processes that ever used the key, Python's included.
+//! An application that records more needs a key ring with another primary key by then, or XAES-256-GCM, whose
+//! nonces of 192 bits have no such limit. An [`AesCipher`] does not count: the count goes over all processes
+//! that ever used the key, Python's included. A [`KeyRing`] counts the states of its own process, and logs a
+//! warning (`tracing`) from a sixteenth of that number on.
 //!
 //! # Where nonces come from
 //! Each is drawn from the operating system. A generator inside the process would be faster, but
@@ -68,7 +93,15 @@
 //! [`create_key`](AesCipher::create_key) returns and [`from_base64`](AesCipher::from_base64) reads.
 
 mod cipher;
+mod envelope;
+mod gcm;
 mod key;
+mod key_ring;
+mod rotation;
+mod xaes;
 
 pub use cipher::AesCipher;
+pub use envelope::EnvelopeAlgorithm;
 pub use key::AesKey;
+pub use key_ring::{KeyProvider, KeyRing, KeyRingBuilder};
+pub use rotation::{KeyUsage, ReencryptedPage, Reencryption};

@@ -4,7 +4,10 @@ use std::{fmt::Debug, sync::Arc};
 
 use es_core::{
     BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
+    PersistenceError,
 };
+
+use crate::{BoxConsumer, DynSqlProjection, Sql, SqlRow};
 
 /// A source of recorders on one datastore, as an environment describes it.
 ///
@@ -25,6 +28,26 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// A recorder of the application's events and its tracking positions.
     fn process_recorder(&self) -> BoxFuture<'_, Arc<dyn DynProcessRecorder>>;
 
+    /// A consumer that runs the statements of a projection in the commit that records the position. By
+    /// default it is not supported.
+    fn projector(&self, projection: Box<dyn DynSqlProjection>) -> BoxFuture<'_, BoxConsumer> {
+        let _ = projection;
+        Box::pin(async { Err(no_sql()) })
+    }
+
+    /// Runs a query that only reads. By default it is not supported.
+    fn query(&self, query: Sql) -> BoxFuture<'_, Vec<SqlRow>> {
+        let _ = query;
+        Box::pin(async { Err(no_sql()) })
+    }
+
     /// Closes the datastore, and with it every recorder of this backend.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+fn no_sql() -> PersistenceError {
+    PersistenceError::not_supported(
+        "the datastore has no SQL: set PERSISTENCE_MODULE to sqlite (with SQLITE_DBNAME=:memory: if the data need \
+         not last) or to postgres",
+    )
 }

@@ -7,11 +7,11 @@ use std::sync::{
 
 use es_core::{
     Cipher, Compressor, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder,
-    DynTrackingRecorder, EventStore, Mapper, PersistenceError,
+    DynTrackingRecorder, EventStore, Mapper, PersistenceError, serde::de::DeserializeOwned,
 };
 use es_transcode::JsonTranscoder;
 
-use crate::{Backend, Environment, Registry, typos};
+use crate::{Backend, Environment, Registry, Sql, SqlProjection, SqlProjector, SqlRow, sql::Typed, typos};
 
 /// The purpose of the table of snapshots.
 const SNAPSHOTS: &str = "snapshots";
@@ -127,6 +127,75 @@ impl InfrastructureFactory {
     /// Cancel safe.
     pub async fn process_recorder(&self) -> Result<Arc<dyn DynProcessRecorder>, PersistenceError> {
         self.backend()?.process_recorder().await
+    }
+
+    /// [Sets up](SqlProjection::set_up) a projection and returns a projector, which records its position in
+    /// this datastore: SQLite or PostgreSQL, as the environment says.
+    ///
+    /// ```
+    /// # use es_core::{ApplicationRecorder, Event, TrackingRecorderExt};
+    /// # use es_factory::{InfrastructureFactory, SqlProjection};
+    /// use es_process::Processor;
+    ///
+    /// # async fn example<R: ApplicationRecorder + Clone, P: SqlProjection>(
+    /// #     factory: InfrastructureFactory,
+    /// #     orders: R,
+    /// #     sales: P,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let projector = factory.projector(sales).await?;
+    /// Processor::with_consumer("sales", orders, projector)
+    ///     .topics(P::Event::TOPICS)
+    ///     .run()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) if the projection cannot be set up, with the
+    /// statement's error as the source; [`NotSupported`](es_core::ErrorKind::NotSupported) if the datastore
+    /// has no SQL (`popo`); as [`mapper`](Self::mapper) and [`tracking_recorder`](Self::tracking_recorder).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: either the projection is set up or it is not.
+    pub async fn projector<P: SqlProjection>(
+        &self,
+        projection: P,
+    ) -> Result<SqlProjector<P>, PersistenceError> {
+        let typed = Typed { projection, mapper: self.mapper()? };
+        Ok(SqlProjector::new(self.backend()?.projector(Box::new(typed)).await?))
+    }
+
+    /// Runs a query in a read-only transaction, for example on the tables of a projection, and deserializes
+    /// its rows: to structs by the names of the columns, to tuples by their order, to other types from the
+    /// only column.
+    ///
+    /// ```
+    /// use es_factory::{InfrastructureFactory, Sql};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), es_core::PersistenceError> {
+    /// # let settings = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", ":memory:")];
+    /// # let factory = InfrastructureFactory::builder("Bank").environment(settings).build()?;
+    /// let sum = Sql::new("SELECT CAST($1 + 2 AS BIGINT) AS sum, 'EUR' AS currency").bind(40);
+    /// let sums: Vec<(i64, String)> = factory.query(sum).await?;
+    /// assert_eq!(sums, [(42, "EUR".to_owned())]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Columns of the types in the table of [`Sql`] can be read; on PostgreSQL also shorter integers and
+    /// other texts. Cast others, such as the sum of a `bigint` column (`numeric`).
+    ///
+    /// # Errors
+    /// Errors of the database, among them that the query writes; [`Data`](es_core::ErrorKind::Data) if a row
+    /// does not match `T`; [`NotSupported`](es_core::ErrorKind::NotSupported) for a column of another type,
+    /// or if the datastore has no SQL (`popo`).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn query<T: DeserializeOwned>(&self, query: Sql) -> Result<Vec<T>, PersistenceError> {
+        self.backend()?.query(query).await?.into_iter().map(SqlRow::deserialize).collect()
     }
 
     /// The cipher, if one is set.

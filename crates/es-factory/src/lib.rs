@@ -9,6 +9,9 @@
 //! | `PERSISTENCE_MODULE`, else `INFRASTRUCTURE_FACTORY` | `popo`, with a warning | the backend |
 //! | `COMPRESSOR_TOPIC` | none | the compressor |
 //! | `CIPHER_TOPIC`, `CIPHER_KEY` | none | the cipher; a key alone means AES |
+//! | `CIPHER_KEYS`, `CIPHER_KEYS_FILE` | none | a key ring: `ID:BASE64`, separated by commas; or a file |
+//! | `CIPHER_PRIMARY_KEY_ID` | the first | the key of the ring that encrypts |
+//! | `CIPHER_ALGORITHM` | `aes-256-gcm` | or `xaes-256-gcm`, for a key ring |
 //! | `IS_SNAPSHOTTING_ENABLED` | no | enables the [snapshot store](InfrastructureFactory::snapshot_store) |
 //! | `CREATE_TABLE` | yes | recorders create missing tables |
 //! | `ORIGINATOR_ID_TYPE` | `uuid` | nothing else is supported yet |
@@ -17,7 +20,8 @@
 //! - backends: `popo`, `sqlite`, `postgres`, and their Python topics (`eventsourcing.sqlite`, also with
 //!   `:Factory`);
 //! - compressors: `zlib`, `zstd`, `eventsourcing.compressor:ZlibCompressor`;
-//! - ciphers: `aes`, `eventsourcing.cipher:AESCipher`, `eventsourcing.cryptography:AESCipher`.
+//! - ciphers: `aes`, `eventsourcing.cipher:AESCipher`, `eventsourcing.cryptography:AESCipher`; `key-ring`,
+//!   whose legacy key is `CIPHER_KEY`.
 //!
 //! [`Environment`] lists the variables of the backends. Every name is looked up with the application's
 //! name first: for the application `Bank`, `BANK_CIPHER_KEY` before `CIPHER_KEY`.
@@ -44,11 +48,14 @@ mod backend;
 mod database_url;
 mod environment;
 mod factory;
+#[cfg(feature = "aes")]
+mod key_ring;
 #[cfg(feature = "popo")]
 mod popo;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod registry;
+mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod typos;
@@ -57,3 +64,4 @@ pub use backend::Backend;
 pub use environment::Environment;
 pub use factory::{FactoryBuilder, InfrastructureFactory};
 pub use registry::Registry;
+pub use sql::{BoxConsumer, DynSqlProjection, Sql, SqlProjection, SqlProjector, SqlRow, SqlValue};

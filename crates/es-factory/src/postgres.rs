@@ -9,7 +9,10 @@ use es_core::{
 use es_postgres::{PostgresDatastore, PostgresOptions};
 use tokio::sync::OnceCell;
 
-use crate::{Backend, Environment};
+use crate::{
+    Backend, BoxConsumer, DynSqlProjection, Environment, Sql, SqlRow,
+    sql::{PostgresStatements, fetch},
+};
 
 /// The default port of the hosts.
 const DEFAULT_PORT: &str = "5432";
@@ -125,6 +128,20 @@ impl Backend for Postgres {
         Box::pin(async {
             let datastore = self.datastore().await?;
             Ok(Arc::new(datastore.process_recorder(&self.application_name).await?) as _)
+        })
+    }
+
+    fn projector(&self, projection: Box<dyn DynSqlProjection>) -> BoxFuture<'_, BoxConsumer> {
+        Box::pin(async {
+            let recorder = self.datastore().await?.tracking_recorder(&self.application_name).await?;
+            Ok(BoxConsumer::new(recorder.projector(PostgresStatements(projection)).await?))
+        })
+    }
+
+    fn query(&self, query: Sql) -> BoxFuture<'_, Vec<SqlRow>> {
+        Box::pin(async move {
+            let rows = fetch(self.datastore().await?, &query).await;
+            rows.map_err(|error| error.with_context(format_args!("query {:?}", query.postgres_text())))
         })
     }
 

@@ -6,6 +6,9 @@ use es_core::{Cipher, Compressor, PersistenceError};
 
 use crate::{Backend, Environment};
 
+/// The cipher with several keys.
+const KEY_RING: &str = "key-ring";
+
 /// The names by which an environment selects backends, ciphers and compressors.
 ///
 /// A value like any other, without global state: a program that adds parts of its own makes a
@@ -107,10 +110,12 @@ impl Registry {
         &self,
         environment: &Environment,
     ) -> Result<Option<Arc<dyn Cipher>>, PersistenceError> {
-        let name = match (environment.get("CIPHER_TOPIC"), environment.get("CIPHER_KEY")) {
-            (None, None) => return Ok(None),
-            (Some(name), _) => name,
-            (None, Some(_)) => "aes",
+        let is_set = |key| environment.get(key).is_some();
+        let name = match environment.get("CIPHER_TOPIC") {
+            Some(name) => name,
+            None if is_set("CIPHER_KEYS") || is_set("CIPHER_KEYS_FILE") => KEY_RING,
+            None if is_set("CIPHER_KEY") => "aes",
+            None => return Ok(None),
         };
         self.ciphers.construct("CIPHER_TOPIC", name, environment).map(Some)
     }
@@ -154,8 +159,13 @@ impl Registry {
             let cipher = es_crypto::AesCipher::from_base64(key);
             Ok(Arc::new(cipher.map_err(|error| environment.unusable("CIPHER_KEY", &error))?))
         });
+        #[cfg(feature = "aes")]
+        self.ciphers.register(KEY_RING, |environment| Ok(Arc::new(crate::key_ring::key_ring(environment)?)));
         #[cfg(not(feature = "aes"))]
-        self.ciphers.lacks(AES, "aes");
+        {
+            self.ciphers.lacks(AES, "aes");
+            self.ciphers.lacks([KEY_RING], "aes");
+        }
         #[cfg(feature = "zlib")]
         self.compressors.register_all(ZLIB, |_| Ok(Arc::new(es_compress::ZlibCompressor::new())));
         #[cfg(not(feature = "zlib"))]

@@ -9,7 +9,10 @@ use es_core::{
 use es_sqlite::{SqliteDatastore, SqliteOptions};
 use tokio::sync::OnceCell;
 
-use crate::{Backend, Environment};
+use crate::{
+    Backend, BoxConsumer, DynSqlProjection, Environment, Sql, SqlRow,
+    sql::{SqliteStatements, select},
+};
 
 #[derive(Debug)]
 pub(crate) struct Sqlite {
@@ -47,6 +50,21 @@ impl Backend for Sqlite {
 
     fn process_recorder(&self) -> BoxFuture<'_, Arc<dyn DynProcessRecorder>> {
         Box::pin(async { Ok(Arc::new(self.datastore().await?.process_recorder().await?) as _) })
+    }
+
+    fn projector(&self, projection: Box<dyn DynSqlProjection>) -> BoxFuture<'_, BoxConsumer> {
+        Box::pin(async {
+            let recorder = self.datastore().await?.tracking_recorder().await?;
+            Ok(BoxConsumer::new(recorder.projector(SqliteStatements(projection)).await?))
+        })
+    }
+
+    fn query(&self, query: Sql) -> BoxFuture<'_, Vec<SqlRow>> {
+        Box::pin(async {
+            let text = query.sqlite_text().to_owned();
+            let rows = self.datastore().await?.read_with(move |connection| select(connection, &query)).await;
+            rows.map_err(|error| error.with_context(format_args!("query {text:?}")))
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

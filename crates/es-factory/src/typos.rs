@@ -8,13 +8,17 @@ use crate::Environment;
 const MAX_DISTANCE: usize = 2;
 
 /// All settings, with those of the Python library that have no effect here.
-const SETTINGS: [&str; 32] = [
+const SETTINGS: [&str; 36] = [
     "DATABASE_URL",
     "PERSISTENCE_MODULE",
     "INFRASTRUCTURE_FACTORY",
     "COMPRESSOR_TOPIC",
     "CIPHER_TOPIC",
     "CIPHER_KEY",
+    "CIPHER_KEYS",
+    "CIPHER_KEYS_FILE",
+    "CIPHER_PRIMARY_KEY_ID",
+    "CIPHER_ALGORITHM",
     "IS_SNAPSHOTTING_ENABLED",
     "CREATE_TABLE",
     "ORIGINATOR_ID_TYPE",

@@ -5,61 +5,9 @@ mod support;
 
 use std::env;
 
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, Tracking, TrackingRecorder, uuid::Uuid,
-};
+use es_core::{AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, Tracking, TrackingRecorder};
 use es_factory::InfrastructureFactory;
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use support::event;
-
-/// The settings of the test server, and a schema of the test's own.
-struct Server {
-    settings: Vec<(String, String)>,
-    schema: String,
-}
-
-impl Server {
-    /// Returns `None` if the tests are configured to run without PostgreSQL.
-    async fn with_schema() -> Option<Self> {
-        if env::var_os("ES_TEST_WITHOUT_POSTGRES").is_some() {
-            return None;
-        }
-        let schema = format!("factory_{}", Uuid::new_v4().simple());
-        let names =
-            ["POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DBNAME", "POSTGRES_USER", "POSTGRES_PASSWORD"];
-        let set = |name: &str| {
-            env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `cargo xtask test`"))
-        };
-        let mut settings: Vec<_> = names.iter().map(|name| (format!("BANK_{name}"), set(name))).collect();
-        settings.push(("PERSISTENCE_MODULE".to_owned(), "eventsourcing.postgres:Factory".to_owned()));
-        settings.push(("POSTGRES_SCHEMA".to_owned(), schema.clone()));
-        let server = Self { settings, schema };
-        server.execute(&format!("CREATE SCHEMA {}", server.schema)).await;
-        Some(server)
-    }
-
-    fn factory(&self, more: &[(&str, &str)]) -> InfrastructureFactory {
-        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let settings = self.settings.iter().cloned().chain(more);
-        InfrastructureFactory::builder("Bank").environment(settings).build().unwrap()
-    }
-
-    async fn drop_schema(self) {
-        self.execute(&format!("DROP SCHEMA {} CASCADE", self.schema)).await;
-    }
-
-    async fn execute(&self, statement: &str) {
-        let set = |name: &str| env::var(name).unwrap();
-        let options = PgConnectOptions::new_without_pgpass()
-            .host(&set("POSTGRES_HOST"))
-            .port(set("POSTGRES_PORT").parse().unwrap())
-            .database(&set("POSTGRES_DBNAME"))
-            .username(&set("POSTGRES_USER"))
-            .password(&set("POSTGRES_PASSWORD"));
-        let mut connection = PgConnection::connect_with(&options).await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
-    }
-}
+use support::{event, server::Server};
 
 #[tokio::test]
 async fn recorders_of_a_factory_share_their_datastore() {

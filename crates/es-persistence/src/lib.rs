@@ -54,10 +54,9 @@
 //! # }
 //! ```
 //!
-//! # Following the log
-//! The guide (module `guide`, with the features `process` and `sqlite`) has a chapter about each of these:
-//! streams and live subscriptions, processors that handle each event exactly once, projections into tables of
-//! your own, and, with the feature `aggregate`, aggregates and commands.
+//! # The guide
+//! The module `guide` is a book, from a new crate to deployment: events that change, aggregates and commands,
+//! the log and its consumers, errors, testing, and a how-to index. It is compiled with all features.
 //!
 //! # With the Python library
 //! Processes in Rust and in Python can share a database: append to the same aggregates, follow the same
@@ -76,6 +75,7 @@
 //! | `memory` | yes | recorders in memory: [`memory`]; also called [`popo`], as in the Python library |
 //! | `sqlite` | yes | recorders on SQLite, which is compiled in: [`sqlite`] |
 //! | `postgres` | | recorders on PostgreSQL: [`postgres`] |
+//! | `sqlx` | | appends inside your own `sqlx` transactions on SQLite too |
 //! | `tls` | | encrypted connections to PostgreSQL |
 //! | `json` | yes | the JSON transcoder: [`transcode`] |
 //! | `chrono`, `jiff`, `rust-decimal` | | types of these libraries in events: [`transcode`] |
@@ -86,11 +86,23 @@
 //! | `factory` | yes | the infrastructure factory: [`factory`] |
 //! | `process` | yes | processors, for exactly-once processing: [`process`] |
 //! | `metrics` | | metrics of processors, by the `metrics` facade |
+//! | `opentelemetry` | | spans of consumers, linked to those of producers |
 //! | `aggregate` | | aggregates and repositories: [`aggregate`] |
 //!
 //! Each part is also a crate of its own (`es-core`, `es-sqlite`, …).
 
-#[cfg(all(feature = "process", feature = "sqlite"))]
+// The features that its snippets need.
+#[cfg(all(
+    feature = "aes",
+    feature = "aggregate",
+    feature = "derive",
+    feature = "factory",
+    feature = "memory",
+    feature = "postgres",
+    feature = "process",
+    feature = "sqlite",
+    feature = "zlib"
+))]
 pub mod guide;
 pub mod prelude;
 
@@ -130,6 +142,10 @@ pub use es_sqlite as sqlite;
 #[cfg(feature = "json")]
 #[doc(inline)]
 pub use es_transcode as transcode;
+/// The library of your own transactions and of projections on PostgreSQL, with the features `postgres` and
+/// `sqlx`.
+#[cfg(any(feature = "postgres", feature = "sqlx"))]
+pub use sqlx;
 
 /// The examples of the README, compiled and run.
 #[cfg(all(

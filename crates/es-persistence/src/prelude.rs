@@ -14,7 +14,7 @@
 pub use crate::aggregate::{Aggregate, Repository, SnapshotPolicy};
 #[cfg(feature = "factory")]
 #[doc(no_inline)]
-pub use crate::factory::{Environment, InfrastructureFactory};
+pub use crate::factory::{Environment, InfrastructureFactory, Sql, SqlProjection};
 #[cfg(feature = "process")]
 #[doc(no_inline)]
 pub use crate::process::Processor;
@@ -24,7 +24,7 @@ pub use crate::transcode::JsonTranscoder;
 #[doc(no_inline)]
 pub use crate::{
     AggregateRecorder, AggregateRecorderExt, ApplicationRecorder, ApplicationRecorderExt, DomainEvent, Event,
-    EventRange, EventStore, Expected, Mapper, Notification, NotificationSelection, PersistenceError,
-    ProcessRecorder, Recorder, SnapshotState, StoredEvent, Topic, Tracking, TrackingRecorder,
-    TrackingRecorderExt, uuid::Uuid,
+    EventNotification, EventRange, EventStore, Expected, HandlerError, Mapper, Notification,
+    NotificationSelection, PersistenceError, ProcessRecorder, Recorder, SnapshotState, StoredEvent, Topic,
+    Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use es_core::PersistenceError;
+use sqlx::{
+    SqlSafeStr,
+    postgres::{PgArguments, PgRow},
+};
 
 use crate::{
-    connection::Database,
+    connection::{Database, Query},
     options::PostgresOptions,
     recorder::{
         PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder,
@@ -119,6 +123,25 @@ impl PostgresDatastore {
         let tracking = self.table(application_name, "tracking", "notification_tracking")?;
         let spec = TableSpec { tracking: Some(tracking), ..TableSpec::default() };
         Ok(PostgresTrackingRecorder(self.store(spec).await?))
+    }
+
+    /// Runs a query of the program's own, for example on the tables of a
+    /// [projection](crate::PostgresProjection), in a read-only transaction: with the settings of the role,
+    /// and the search path of projections. If the connection is lost, it is repeated on a new one.
+    ///
+    /// # Errors
+    /// Errors of the server, among them that the query writes; those of `decode`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn fetch<T: Send>(
+        &self,
+        query: impl SqlSafeStr,
+        arguments: PgArguments,
+        decode: impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send,
+    ) -> Result<Vec<T>, PersistenceError> {
+        self.0.check_open()?;
+        self.0.database.fetch(&Query::of_user(query.into_sql_str(), arguments), decode).await
     }
 
     /// Waits for accepted writes, then closes the connections, for all recorders that share them.

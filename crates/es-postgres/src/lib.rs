@@ -144,8 +144,10 @@ mod external_transaction;
 mod fault_hooks;
 mod follow;
 mod limits;
+mod maintenance;
 mod options;
 mod projection;
+mod quote;
 mod read;
 mod recorder;
 mod resources;
@@ -162,6 +164,8 @@ pub use projection::{PostgresProjection, PostgresProjector};
 pub use recorder::{
     PostgresAggregateRecorder, PostgresApplicationRecorder, PostgresProcessRecorder, PostgresTrackingRecorder,
 };
+/// The library that projections are written against.
+pub use sqlx;
 
 /// The examples of the README, compiled.
 #[cfg(doctest)]

@@ -17,6 +17,9 @@ use crate::{fault_hooks::InstalledHooks, limits::GroupLimits};
 
 const DEFAULT_PORT: u16 = 5432;
 
+/// The default schema of the tables.
+pub(crate) const DEFAULT_SCHEMA: &str = "public";
+
 /// An [`Instant`](std::time::Instant) cannot be arbitrarily far in the future.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3_600);
 
@@ -151,7 +154,7 @@ impl PostgresOptions {
             hosts: vec![("localhost".to_owned(), DEFAULT_PORT)],
             user: "postgres".to_owned(),
             password: Password::None,
-            schema: "public".to_owned(),
+            schema: DEFAULT_SCHEMA.to_owned(),
             create_table: true,
             ordering: NotificationOrdering::default(),
             writers: const { NonZeroUsize::new(2).unwrap() },

@@ -213,7 +213,7 @@ impl Store {
         if self.queue.is_closed() { Err(error::closed()) } else { Ok(()) }
     }
 
-    fn events(&self) -> Result<&TableName, PersistenceError> {
+    pub(crate) fn events(&self) -> Result<&TableName, PersistenceError> {
         self.check_open()?;
         let events = self.tables.events.as_ref();
         events.ok_or_else(|| PersistenceError::internal("a recorder without an events table"))

@@ -44,6 +44,10 @@ impl Resources {
         Ok(queue)
     }
 
+    pub(crate) fn check_open(&self) -> Result<(), PersistenceError> {
+        if self.queues.lock().is_closed { Err(error::datastore_closed()) } else { Ok(()) }
+    }
+
     /// Waits for accepted writes, then closes the connections.
     ///
     /// # Errors

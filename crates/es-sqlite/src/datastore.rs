@@ -16,10 +16,10 @@ use tokio::{
 };
 
 #[cfg(feature = "sqlx")]
-use crate::{connection::file_identity::FileIdentity, error::from_sqlite};
+use crate::connection::file_identity::FileIdentity;
 use crate::{
     connection::{Connections, Job, Session, Threads, job, retry_while_busy},
-    error::name_database,
+    error::{catch_panic, from_sqlite, name_database},
     follow::Signals,
     options::SqliteOptions,
     read::{InlineReader, ReadStats, pool},
@@ -176,6 +176,48 @@ impl SqliteDatastore {
         self.0.queue.0.close();
         self.0.threads.ended().await;
         Ok(())
+    }
+
+    /// Runs queries of the program's own, for example on the tables of a
+    /// [projection](crate::SqliteProjection), on the connection of a reader thread. They cannot write.
+    ///
+    /// ```
+    /// # use es_core::PersistenceError;
+    /// # use es_sqlite::SqliteOptions;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), PersistenceError> {
+    /// let datastore = SqliteOptions::new(":memory:").open().await?;
+    /// let answer: i64 =
+    ///     datastore.read_with(|connection| connection.query_row("SELECT 42", (), |row| row.get(0))).await?;
+    /// assert_eq!(answer, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// `read` may be called again if SQLite refuses a statement. Leave the settings of the connection
+    /// unchanged.
+    ///
+    /// # Errors
+    /// The error of `read`, or its panic; [`Interface`](ErrorKind::Interface) if the database is closed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: SQLite interrupts the query.
+    pub async fn read_with<T: Send + 'static>(
+        &self,
+        read: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, PersistenceError> {
+        let read = move |connection: &Connection| catch_panic(|| read(connection))?.map_err(from_sqlite);
+        if self.0.jobs.is_some() {
+            return self.read(move |session| read(&session.connection)).await;
+        }
+        // The writer's connection is the only one.
+        self.run_on_writer(move |Session { connection, .. }| {
+            connection.pragma_update(None, "query_only", true).map_err(from_sqlite)?;
+            let result = read(connection);
+            connection.pragma_update(None, "query_only", false).map_err(from_sqlite)?;
+            result
+        })
+        .await
     }
 
     /// Fails if the file of the database was moved, deleted or replaced.

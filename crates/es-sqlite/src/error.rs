@@ -1,6 +1,10 @@
 //! Translation of SQLite's errors into those of recorders.
 
-use std::path::Path;
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use es_core::{ErrorKind, PersistenceError};
 use rusqlite::{Error, ErrorCode, ffi};
@@ -11,6 +15,18 @@ pub(crate) fn from_sqlite(error: Error) -> PersistenceError {
     let converted = PersistenceError::new(kind, message);
     let converted = if is_busy(&error) { converted.transient() } else { converted };
     converted.with_source(error)
+}
+
+/// Calls the program's code and converts a panic into an error: it must not end a thread of the datastore.
+pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, PersistenceError> {
+    // The program's code is responsible for its own state after a panic.
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panic_error(&*panic))
+}
+
+fn panic_error(panic: &(dyn Any + Send)) -> PersistenceError {
+    let message = panic.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    PersistenceError::programming(format!("the program's code panicked: {}", message.unwrap_or("no message")))
 }
 
 /// Converts an error of opening the database `path`.

@@ -79,6 +79,7 @@ mod external_transaction;
 mod fault_hooks;
 mod follow;
 mod limits;
+mod maintenance;
 mod options;
 mod projection;
 mod read;
@@ -96,6 +97,9 @@ pub use recorder::{
 };
 /// The SQLite library that projections are written against.
 pub use rusqlite;
+/// The library of the caller's own transactions.
+#[cfg(feature = "sqlx")]
+pub use sqlx;
 
 /// The examples of the README, compiled.
 #[cfg(doctest)]

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Finding, names, read};
 
 /// The layer of each published crate. A crate depends on crates of lower layers only.
-const LAYERS: [(&str, u8); 13] = [
+const LAYERS: [(&str, u8); 14] = [
     ("es-core", 0),
     ("es-derive", 0),
     ("es-transcode", 1),
@@ -21,6 +21,7 @@ const LAYERS: [(&str, u8); 13] = [
     ("es-conformance", 1),
     ("es-factory", 2),
     ("es-persistence", 3),
+    ("es-cli", 3),
 ];
 
 pub(super) fn findings(root: &Path) -> Result<Vec<Finding>> {

@@ -1,5 +1,6 @@
 //! `cargo xtask lint`: the rules of this repository that neither rustfmt nor clippy knows.
 
+mod book;
 mod crates;
 mod language;
 mod modules;
@@ -14,7 +15,7 @@ use clap::{Args, ValueEnum};
 
 use crate::workspace;
 
-/// Check language, comment width, module cycles and the direction between crates
+/// Check language, comment width, module cycles, the direction between crates, and the guide
 ///
 /// Without arguments, every check runs.
 #[derive(Debug, Default, Args)]
@@ -38,6 +39,8 @@ pub(crate) enum Check {
     Modules,
     /// Dependencies between crates point one way
     Crates,
+    /// The guide's chapters are in its summary and module, and its anchors exist
+    Book,
 }
 
 /// A violation of a rule.
@@ -83,6 +86,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if checks.contains(&Check::Crates) {
         findings.extend(crates::findings(root)?);
     }
+    if checks.contains(&Check::Book) {
+        findings.extend(book::findings(root)?);
+    }
     findings.retain(|finding| finding.path.starts_with(under));
     for finding in &findings {
         eprintln!("{finding}");
@@ -91,12 +97,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The Rust and Markdown files beneath a directory, in order; without hidden and build directories.
+/// The Rust and Markdown files beneath a directory, in order; without links, hidden and build directories.
 fn files(root: &Path, directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for name in names(&root.join(directory))? {
         let path = directory.join(&name);
-        if name.starts_with('.') || name == "target" {
+        if name.starts_with('.') || name == "target" || root.join(&path).is_symlink() {
             continue;
         } else if root.join(&path).is_dir() {
             found.extend(files(root, &path)?);

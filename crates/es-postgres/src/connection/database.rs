@@ -89,11 +89,14 @@ impl Database {
         let backend = lease.backend();
         let connection: &mut PgConnection = lease;
         let fetching = async {
-            if !self.options.transaction_pooler {
-                return query::fetch(connection, query, true, decode).await;
-            }
-            session::run(connection, &session::begin(&self.options, Access::ReadOnly)).await?;
-            let rows = query::fetch(connection, query, false, decode).await?;
+            let is_persistent = !self.options.transaction_pooler;
+            let begin = match query.is_users {
+                true => session::begin_for_user(&self.options, Access::ReadOnly),
+                false if is_persistent => return query::fetch(connection, query, true, decode).await,
+                false => session::begin(&self.options, Access::ReadOnly),
+            };
+            session::run(connection, &begin).await?;
+            let rows = query::fetch(connection, query, is_persistent, decode).await?;
             if !rows.has_rest {
                 session::run(connection, "COMMIT").await?;
             }

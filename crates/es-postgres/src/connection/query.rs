@@ -16,8 +16,17 @@ pub(crate) struct Query {
     pub(crate) operation: &'static str,
     sql: SqlStr,
     arguments: PgArguments,
+    /// True if it runs as code of the user's, with the settings of the role.
+    pub(crate) is_users: bool,
     /// A number of bytes in a `bytea` column, given by its index, after which no further row is fetched.
     pub(crate) byte_limit: Option<(usize, usize)>,
+}
+
+impl Query {
+    /// A query of the user's code.
+    pub(crate) fn of_user(sql: SqlStr, arguments: PgArguments) -> Self {
+        Self { operation: "running a query", sql, arguments, is_users: true, byte_limit: None }
+    }
 }
 
 /// The reason why rows were not fetched.
@@ -120,6 +129,6 @@ impl Select {
 
     pub(crate) fn into_query(self, operation: &'static str) -> Query {
         let sql = AssertSqlSafe(self.text).into_sql_str();
-        Query { operation, sql, arguments: self.arguments, byte_limit: None }
+        Query { operation, sql, arguments: self.arguments, is_users: false, byte_limit: None }
     }
 }

@@ -11,7 +11,10 @@ use sqlx::{
     postgres::{PgConnection, PgRow},
 };
 
-use crate::options::PostgresOptions;
+use crate::{
+    options::{DEFAULT_SCHEMA, PostgresOptions},
+    quote::{quote_identifier, quote_literal},
+};
 
 /// Pins the search path to the system catalogue; a statement with its semicolon.
 ///
@@ -39,17 +42,22 @@ pub(crate) enum Access {
     ReadWrite,
 }
 
+impl Access {
+    const fn as_sql(self) -> &'static str {
+        match self {
+            Self::ReadOnly => " READ ONLY",
+            Self::ReadWrite => "",
+        }
+    }
+}
+
 /// Returns the statements that begin a transaction of the library's own.
 ///
 /// It is `READ COMMITTED` regardless of the role's default: a stricter one takes its snapshot before it has
 /// the lock of an append, and would check the append against a state from before the wait. Behind a pooler in
 /// transaction mode, the transaction also gets the settings that a session has otherwise.
 pub(crate) fn begin(options: &PostgresOptions, access: Access) -> String {
-    let access = match access {
-        Access::ReadOnly => " READ ONLY",
-        Access::ReadWrite => "",
-    };
-    let mut begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED{access};");
+    let mut begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED{};", access.as_sql());
     if options.transaction_pooler {
         let _ = write!(begin, " {PIN_SEARCH_PATH}");
         for (name, value) in PLANNER {
@@ -61,15 +69,25 @@ pub(crate) fn begin(options: &PostgresOptions, access: Access) -> String {
     begin
 }
 
-/// Returns the statements that begin a transaction for the user's code, with the settings of the role.
-pub(crate) fn begin_for_user(options: &PostgresOptions) -> String {
-    let mut begin = "BEGIN ISOLATION LEVEL READ COMMITTED;".to_owned();
+/// Returns the statements that begin a transaction for the user's code, with the settings of the role. Names
+/// without a schema are looked up in the datastore's schema first.
+pub(crate) fn begin_for_user(options: &PostgresOptions, access: Access) -> String {
+    let mut begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED{};", access.as_sql());
     if options.transaction_pooler {
         begin.push_str(&idle_timeout(options));
     } else {
         for name in PLANNER.iter().map(|(name, _)| *name).chain(["search_path", "lock_timeout"]) {
             let _ = write!(begin, " SET LOCAL {name} TO DEFAULT;");
         }
+    }
+    // The default schema is in the search path of the role, unless the role's owner has decided otherwise.
+    if options.schema != DEFAULT_SCHEMA {
+        let schema = quote_literal(&format!("{}, ", quote_identifier(&options.schema)));
+        let _ = write!(
+            begin,
+            " SELECT pg_catalog.set_config('search_path', {schema} OPERATOR(pg_catalog.||) \
+             pg_catalog.current_setting('search_path'), true);"
+        );
     }
     begin
 }

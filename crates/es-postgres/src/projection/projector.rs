@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection, Postgres, SqlSafeStr, SqlStr, Transaction}
 use crate::{
     connection::{
         Lease, LeaseKind,
-        session::{self, Backend},
+        session::{self, Access, Backend},
     },
     error,
     fault_hooks::FaultPoint,
@@ -25,8 +25,9 @@ const SET_UP: i64 = 0x6573_7072_6f6a;
 /// Handles notifications by writing tables of the program's own.
 ///
 /// The statements of a handler are committed together with the position, or rolled back. The transaction is
-/// `READ COMMITTED`, with the settings of the role. Use `SET LOCAL` to change settings: those of `SET` stay
-/// in the session after the commit, where statements of the library run.
+/// `READ COMMITTED`, with the settings of the role, and with the [schema](crate::PostgresOptions::schema) of
+/// the datastore, if it is another than `public`, first in its search path. Use `SET LOCAL` to change
+/// settings: those of `SET` stay in the session after the commit, where statements of the library run.
 ///
 /// If a handler leaves its transaction idle for the whole [response
 /// timeout](crate::PostgresOptions::response_timeout), its connection is considered lost: nothing is
@@ -254,7 +255,7 @@ async fn lease(store: &Store) -> Result<Lease<'_>, PersistenceError> {
 
 /// Returns the statements that begin a transaction for handlers.
 fn begin(store: &Store) -> SqlStr {
-    AssertSqlSafe(session::begin_for_user(&store.database.options)).into_sql_str()
+    AssertSqlSafe(session::begin_for_user(&store.database.options, Access::ReadWrite)).into_sql_str()
 }
 
 /// A transaction in which the position is recorded. If it is dropped, the lease is not reused.

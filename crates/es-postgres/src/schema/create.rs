@@ -5,11 +5,12 @@ use sqlx::postgres::PgConnection;
 
 use super::{
     inspect::{self, CatalogState, Inspection, TableSpec},
-    name::{TableName, quote_identifier, quote_literal},
+    name::TableName,
 };
 use crate::{
     connection::{Database, LeaseKind, session},
     error,
+    quote::{quote_identifier, quote_literal},
 };
 
 /// The number of attempts to create an object that another process creates at the same time.

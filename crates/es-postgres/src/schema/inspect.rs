@@ -6,8 +6,8 @@ use sqlx::{
     postgres::{PgConnection, PgRow},
 };
 
-use super::name::{TableName, quote_literal};
-use crate::{connection::session, error, options::NotificationOrdering};
+use super::name::TableName;
+use crate::{connection::session, error, options::NotificationOrdering, quote::quote_literal};
 
 /// The tables that a recorder needs.
 #[derive(Clone, Debug, Default)]

@@ -7,4 +7,4 @@ pub(crate) mod rows;
 
 pub(crate) use create::prepare;
 pub(crate) use inspect::{CatalogState, EventsTable, Layout, TableSpec, TrackingTable};
-pub(crate) use name::{TableName, quote_literal};
+pub(crate) use name::TableName;

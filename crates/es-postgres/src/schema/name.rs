@@ -1,7 +1,9 @@
-//! Names of tables, and quoting.
+//! Names of tables.
 
 use es_core::PersistenceError;
 use uuid::Uuid;
+
+use crate::quote::{quote_identifier, quote_literal};
 
 /// The longest identifier in bytes; the server truncates longer ones.
 const LARGEST_IDENTIFIER: usize = 63;
@@ -66,16 +68,6 @@ impl TableName {
         let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, self.name.as_bytes()).simple().to_string();
         format!("{}_{}{SUFFIX}", &self.name[..end], &digest[..DIGEST])
     }
-}
-
-/// Quotes an identifier.
-pub(crate) fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// Quotes a literal, independent of `standard_conforming_strings`.
-pub(crate) fn quote_literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 fn check_identifier(what: &str, name: &str) -> Result<(), PersistenceError> {

@@ -15,7 +15,10 @@
 //! The statements also run in transactions of the caller's, whose search path is the caller's. Therefore
 //! every function, operator and type cast in this file is qualified.
 
-use crate::schema::{CatalogState, EventsTable, Layout, TrackingTable, quote_literal};
+use crate::{
+    quote::quote_literal,
+    schema::{CatalogState, EventsTable, Layout, TrackingTable},
+};
 
 /// The first key of the advisory lock of an append; the second is the oid of the events table.
 const APPEND_CLASS: i32 = 0x6573_6c6b;

@@ -2,8 +2,6 @@
 //! position.
 
 use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +16,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
-    error::from_sqlite,
+    error::{catch_panic, from_sqlite},
     fault_hooks::FaultPoint,
     follow::data_version,
     schema::{EventTable, tables},
@@ -102,7 +100,9 @@ impl ProjectionJob {
         let guard = TransactionGuard::new(transaction).map_err(from_sqlite)?;
         let began = Instant::now();
         for (index, notification) in self.notifications.iter().enumerate() {
-            let result = catch_panic(|| (self.handler)(transaction, notification));
+            let result = catch_panic(|| (self.handler)(transaction, notification))
+                .map_err(HandlerError::from)
+                .flatten();
             guard.check(result).map_err(|error| ConsumerError::Handler { index, error })?;
             if began.elapsed() >= MAX_TRANSACTION_TIME {
                 return Ok(index + 1);
@@ -131,19 +131,6 @@ fn commit_error(error: PersistenceError, handled: usize) -> ConsumerError {
         }
         _ => ConsumerError::Recording(error),
     }
-}
-
-/// Calls the program's code and converts a panic into an error: it must not end the writer thread.
-pub(super) fn catch_panic(call: impl FnOnce() -> Result<(), HandlerError>) -> Result<(), HandlerError> {
-    // The program's code is responsible for its own state after a panic.
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(panic_error(&*panic)))
-}
-
-fn panic_error(panic: &(dyn Any + Send)) -> HandlerError {
-    let message = panic.downcast_ref::<&str>().copied();
-    let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    PersistenceError::programming(format!("the projection panicked: {}", message.unwrap_or("no message")))
-        .into()
 }
 
 /// Determines whether this job has recorded the position, that is, no other connection has committed since

@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::job::{Handler, ProjectionJob, catch_panic};
+use super::job::{Handler, ProjectionJob};
 use crate::{
     datastore::outcome_lost,
-    error::from_sqlite,
+    error::{catch_panic, from_sqlite},
     recorder::{SqliteProcessRecorder, SqliteTrackingRecorder, Store},
     write::{Command, queued_size},
 };
@@ -191,7 +191,7 @@ impl<P: SqliteProjection> SqliteProjector<P> {
             reply,
             permit,
         };
-        datastore.submit(Command::Project(Box::new(move |committer| job.run(committer))))?;
+        datastore.submit(Command::Transact(Box::new(move |committer| job.run(committer))))?;
         outcome.await.unwrap_or_else(|_| Err(outcome_lost().into())).map_err(|error| match error {
             ConsumerError::Recording(error) => ConsumerError::Recording(datastore.with_name(error)),
             error => error,
@@ -242,7 +242,8 @@ fn set_up(
 ) -> Result<(), PersistenceError> {
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
-    catch_panic(|| projection.set_up(&transaction).map_err(Into::into)).map_err(|error| {
+    let set_up = catch_panic(|| projection.set_up(&transaction).map_err(Into::into));
+    set_up.map_err(HandlerError::from).flatten().map_err(|error| {
         PersistenceError::programming("the projection cannot be set up").with_source(error)
     })?;
     transaction.commit().map_err(from_sqlite)

@@ -84,7 +84,7 @@ impl Session {
             && let Some(row) = rows.next().map_err(from_sqlite)?
         {
             let id = row.get(0).map_err(from_sqlite)?;
-            let originator_id = reader.originator_id(row, 1, id)?;
+            let originator_id = reader.originator_id(row, 1, format_args!("notification {id}"))?;
             let event = reader.event(row, 2, originator_id);
             let event = event.map_err(|error| error.with_notification(id))?;
             bytes = event.state.len().saturating_add(bytes);

@@ -1,6 +1,6 @@
 //! Conversion between rows and events. A row that is no valid event is an error that names it, never skipped.
 
-use std::{borrow::Cow, collections::HashSet};
+use std::{borrow::Cow, collections::HashSet, fmt::Display};
 
 use es_core::{Bytes, EventContext, PersistenceError, StoredEvent, Topic, uuid::Uuid};
 use rusqlite::{Row, types::ValueRef};
@@ -51,17 +51,17 @@ impl RowReader<'_> {
         Ok(StoredEvent { originator_id, originator_version, topic, state })
     }
 
-    /// Reads the originator from the row of notification `id`.
+    /// Reads the originator from a row, which an error names by `name`.
     pub(crate) fn originator_id(
         &self,
         row: &Row<'_>,
         column: usize,
-        id: i64,
+        name: impl Display,
     ) -> Result<Uuid, PersistenceError> {
         let stored = value(row, column)?;
         text(stored)
             .and_then(|text| Uuid::try_parse(text).ok())
-            .ok_or_else(|| self.invalid(&format!("notification {id}"), "originator_id", stored))
+            .ok_or_else(|| self.invalid(&name.to_string(), "originator_id", stored))
     }
 
     fn invalid(&self, row: &str, column: &str, found: ValueRef<'_>) -> PersistenceError {

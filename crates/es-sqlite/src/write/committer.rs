@@ -32,8 +32,8 @@ use crate::{
 /// Work for the writing connection.
 pub(crate) enum Command {
     Append(Request),
-    /// A transaction of a projection.
-    Project(Box<dyn FnOnce(&Committer) + Send>),
+    /// A transaction of a projection, or of maintenance.
+    Transact(Box<dyn FnOnce(&Committer) + Send>),
     /// Other work on the writing connection, between groups.
     Run(Job),
     /// Poll for commits of other connections.

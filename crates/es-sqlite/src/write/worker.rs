@@ -63,7 +63,7 @@ impl Worker {
     fn handle(&mut self, command: Command, committer: &mut Committer) {
         match command {
             Command::Append(request) => committer.write(request, committer.limits),
-            Command::Project(project) => project(committer),
+            Command::Transact(transact) => transact(committer),
             Command::Run(job) => return job(&mut committer.writing.session),
             Command::StartPolling => return self.poller.start(),
             Command::Checkpoint => return self.checkpoint(committer),

@@ -1,0 +1,249 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use es_core::uuid::Uuid;
+
+use crate::{
+    color::{Color, ColorOption},
+    failure::EXIT_CODES,
+    output::Format,
+    record::{EventFormat, EventWriter},
+    state::StateDecoder,
+};
+
+/// Inspects and verifies event stores
+#[derive(Debug, Parser)]
+#[command(name = "es", bin_name = "es", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// Use colors: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Output"
+    )]
+    pub(crate) color: ColorOption,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Info(Info),
+    Log(Log),
+    Show(Show),
+    Topics(Topics),
+    Trackers(Trackers),
+    Verify(Verify),
+    Completions(Completions),
+    Man(Man),
+}
+
+/// The database of a command.
+#[derive(Debug, Args)]
+pub(crate) struct Connection {
+    /// The database: a URL (sqlite:bank.db, postgres://user@host/bank) or a context of the configuration file
+    ///
+    /// Without it, the environment and the `.env` file name the database, by the variables of the library. A
+    /// URL has no password: set POSTGRES_PASSWORD instead.
+    #[arg(help_heading = "Database", long, short, value_name = "DATABASE")]
+    pub(crate) database: Option<String>,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+}
+
+/// The sources of settings.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Sources {
+    /// The name of the application, which is the prefix of its variables and of its PostgreSQL tables
+    #[arg(help_heading = "Database", long, short, value_name = "NAME")]
+    pub(crate) application: Option<String>,
+    /// Read variables from this file; by default from `.env`, if it exists
+    #[arg(help_heading = "Database", long, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+    /// The configuration file with named contexts; by default $ES_CONFIG, else es/config.toml in the
+    /// directory of the user's configuration
+    #[arg(help_heading = "Database", long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The format of results that are few lines.
+#[derive(Debug, Args)]
+pub(crate) struct Formatting {
+    /// The format of the output: text, or json (one object a line)
+    #[arg(
+        help_heading = "Output",
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    pub(crate) format: Format,
+}
+
+/// The format of events.
+#[derive(Debug, Args)]
+pub(crate) struct EventFormatting {
+    /// The format of events: text, json (one object a line), or a template
+    ///
+    /// A template is text with placeholders: {id}, {originator_id}, {originator_version}, {topic},
+    /// {timestamp}, {state}, and attributes of the state such as {state.owner} or {state.lines.0.price}. `{{`
+    /// and `}}` stand for braces, \n and \t for a line break and a tab.
+    #[arg(help_heading = "Output", long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) format: EventFormat,
+    /// Print the stored bytes in base64, neither decrypted nor decompressed
+    #[arg(help_heading = "Output", long)]
+    pub(crate) raw: bool,
+}
+
+impl EventFormatting {
+    /// Makes a writer of events of this format.
+    pub(crate) fn writer(&self, decoder: StateDecoder, color: Color) -> EventWriter {
+        EventWriter::new(self.format.clone(), (!self.raw).then_some(decoder), color)
+    }
+}
+
+/// Print the backend, the layout, counts, the size, the head and the consumers of a database
+#[derive(Debug, Args)]
+pub(crate) struct Info {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Print the log: the events in their total order
+///
+/// The log is read up to its end at the start of the command, in bounded memory. A state that cannot be
+/// decoded is printed as an error; the exit code is then 4.
+#[derive(Debug, Args)]
+pub(crate) struct Log {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Begin after this notification id; `end` is the end of the log
+    #[arg(long, value_name = "ID", default_value = "0")]
+    pub(crate) after: Position,
+    /// Stop after this notification id
+    #[arg(long, value_name = "ID", conflicts_with = "follow")]
+    pub(crate) until: Option<i64>,
+    /// Print only events of this topic; can be repeated
+    #[arg(long = "topic", value_name = "TOPIC")]
+    pub(crate) topics: Vec<String>,
+    /// Print at most this number of events
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    pub(crate) limit: Option<usize>,
+    /// Wait for further events
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) formatting: EventFormatting,
+}
+
+/// A position in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    Id(i64),
+    End,
+}
+
+impl std::str::FromStr for Position {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "end" => Ok(Self::End),
+            _ => text.parse().map(Self::Id).map_err(|_| "expected a notification id, or `end`".to_owned()),
+        }
+    }
+}
+
+/// Print the events of an aggregate
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// The id of the aggregate
+    #[arg(value_name = "ORIGINATOR")]
+    pub(crate) originator_id: Uuid,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Stop after this version
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) at: Option<i64>,
+    #[command(flatten)]
+    pub(crate) formatting: EventFormatting,
+}
+
+/// Print the topics of the log with the numbers and the sizes of their events
+#[derive(Debug, Args)]
+pub(crate) struct Topics {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Print the positions of consumers and their distances to the end of the log
+///
+/// The exit code is 4 if a consumer is further behind than --max-lag, or ahead of the log.
+#[derive(Debug, Args)]
+pub(crate) struct Trackers {
+    /// Only these consumers; the exit code is 5 if one of them has no position
+    #[arg(value_name = "CONSUMER")]
+    pub(crate) consumers: Vec<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// The database whose log the consumers follow: a URL or a context; by default the same database
+    #[arg(long, value_name = "DATABASE", help_heading = "Database")]
+    pub(crate) upstream: Option<String>,
+    /// The largest distance, in notification ids, that is not a finding
+    #[arg(long, value_name = "IDS")]
+    pub(crate) max_lag: Option<i64>,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Check a database: rows, versions, ids, positions, snapshots and the database itself
+///
+/// Prints each finding, and at the end the digests of the log, by which copies are compared. The exit code is
+/// 4 if there are findings.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// The database whose log the consumers follow: a URL or a context; by default the same database
+    #[arg(long, value_name = "DATABASE", help_heading = "Database")]
+    pub(crate) upstream: Option<String>,
+    /// Do not check the positions of consumers
+    #[arg(long, conflicts_with = "upstream")]
+    pub(crate) no_trackers: bool,
+    /// Do not decode states; the digests are then those of the stored bytes
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// The version with which each aggregate begins
+    #[arg(long, value_name = "VERSION", default_value_t = 1)]
+    pub(crate) first_version: i64,
+    /// A digest of an earlier run, or of a copy; another digest is a finding
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) expect_digest: Option<String>,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Print the completions for a shell
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}
+
+/// Write the manual pages, es.1 and one for each command
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// An existing directory
+    #[arg(value_name = "DIRECTORY")]
+    pub(crate) directory: PathBuf,
+}

@@ -1,0 +1,224 @@
+//! The catalog of a file of SQLite.
+
+use es_core::Tracking;
+use es_sqlite::rusqlite::{self, Connection, OpenFlags, OptionalExtension, Params, Row, Transaction, params};
+
+use super::facts::{EventCounts, Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker};
+use crate::failure::Failure;
+
+const EVENTS: &str = "stored_events";
+const SNAPSHOTS: &str = "stored_snapshots";
+const TRACKING: &str = "tracking";
+
+/// The tables of a file of SQLite.
+pub(crate) struct SqliteCatalog {
+    name: String,
+    connection: Connection,
+}
+
+impl SqliteCatalog {
+    pub(super) fn open(name: &str) -> Result<Self, Failure> {
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let failed = |error: rusqlite::Error| {
+            Failure::unavailable(format!("database {name:?}: {error}")).with_hint("check the path")
+        };
+        let connection = Connection::open_with_flags(name, flags).map_err(failed)?;
+        Ok(Self { name: name.to_owned(), connection })
+    }
+
+    pub(super) fn overview(&mut self) -> Result<Overview, Failure> {
+        let journal_mode = self.pragma("journal_mode")?;
+        let name = self.name.strip_suffix("?mode=ro").and_then(|name| name.strip_prefix("file:"));
+        let location = name.unwrap_or(&self.name).to_owned();
+        self.read(|transaction| {
+            let integer = |sql: &str| transaction.query_row(sql, (), |row| row.get::<_, i64>(0));
+            let tracking_layout = match exists(transaction, TRACKING)? {
+                true => Some(integer("SELECT count(*) FROM pragma_table_info('tracking') WHERE pk > 0")?),
+                false => None,
+            };
+            let snapshots = match exists(transaction, SNAPSHOTS)? {
+                true => Some(integer("SELECT count(*) FROM stored_snapshots")?),
+                false => None,
+            };
+            Ok(Overview {
+                backend: "sqlite",
+                version: rusqlite::version().to_owned(),
+                location: location.clone(),
+                bytes: integer("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")?,
+                journal_mode: Some(journal_mode.clone()),
+                events: event_counts(transaction)?,
+                snapshots,
+                tracking_layout: tracking_layout.map(Layout::of_key_columns),
+                trackers: trackers(transaction)?,
+            })
+        })
+    }
+
+    pub(super) fn topics(&mut self) -> Result<Vec<TopicCount>, Failure> {
+        self.read(|transaction| {
+            let mut select = transaction.prepare(
+                "SELECT topic, count(*), min(rowid), max(rowid), sum(length(CAST(state AS BLOB))) \
+                 FROM stored_events GROUP BY topic ORDER BY topic",
+            )?;
+            let topic = |row: &Row<'_>| {
+                Ok(TopicCount {
+                    topic: row.get::<_, Option<String>>(0)?.unwrap_or_default(),
+                    count: row.get(1)?,
+                    first_id: row.get(2)?,
+                    last_id: row.get(3)?,
+                    bytes: row.get::<_, Option<i64>>(4)?.unwrap_or(0),
+                })
+            };
+            select.query_map((), topic)?.collect()
+        })
+    }
+
+    pub(super) fn trackers(&mut self) -> Result<Vec<Tracker>, Failure> {
+        self.read(trackers)
+    }
+
+    pub(super) fn integrity(&mut self) -> Integrity {
+        let mut damage = Vec::new();
+        let mut check = || {
+            let mut check = self.connection.prepare("PRAGMA integrity_check(1000)")?;
+            let mut rows = check.query(())?;
+            while let Some(row) = rows.next()? {
+                damage.push(row.get(0)?);
+            }
+            Ok(())
+        };
+        let checked: rusqlite::Result<()> = check();
+        damage.retain(|line: &String| line != "ok");
+        if let Err(error) = checked {
+            damage.push(format!("the check of the database failed: {error}"));
+        }
+        Integrity { damage, not_checked: None }
+    }
+
+    pub(super) fn gaps(
+        &mut self,
+        first: i64,
+        mut report: impl FnMut(Gap) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let gap = |row: &Row<'_>| {
+            Ok(Gap { originator_id: row.get(0)?, version: row.get(1)?, previous: row.get(2)? })
+        };
+        self.each(
+            "SELECT CAST(originator_id AS TEXT), originator_version, previous FROM \
+             (SELECT originator_id, originator_version, lag(originator_version) OVER \
+             (PARTITION BY originator_id ORDER BY originator_version) AS previous FROM stored_events \
+             WHERE typeof(originator_version) = 'integer') \
+             WHERE CASE WHEN previous IS NULL THEN originator_version <> ?1 \
+             ELSE originator_version <> previous + 1 END",
+            params![first],
+            gap,
+            &mut report,
+        )
+    }
+
+    pub(super) fn has_snapshots(&mut self) -> Result<bool, Failure> {
+        self.read(|transaction| exists(transaction, SNAPSHOTS))
+    }
+
+    pub(super) fn snapshot_faults(
+        &mut self,
+        mut report: impl FnMut(SnapshotFault) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let fault = |row: &Row<'_>| {
+            Ok(SnapshotFault { originator_id: row.get(0)?, version: row.get(1)?, last: row.get(2)? })
+        };
+        self.each(
+            "SELECT CAST(originator_id AS TEXT), originator_version, last FROM \
+             (SELECT originator_id, originator_version, (SELECT max(originator_version) FROM stored_events AS e \
+             WHERE e.originator_id = s.originator_id) AS last FROM stored_snapshots AS s) \
+             WHERE last IS NULL OR originator_version > last",
+            (),
+            fault,
+            &mut report,
+        )
+    }
+
+    pub(super) fn snapshot_originators(&mut self, after: &str, limit: usize) -> Result<Vec<String>, Failure> {
+        self.read(|transaction| {
+            let mut select = transaction.prepare_cached(
+                "SELECT DISTINCT CAST(originator_id AS TEXT) FROM stored_snapshots WHERE originator_id > ?1 \
+                 ORDER BY originator_id LIMIT ?2",
+            )?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            select.query_map(params![after, limit], |row| row.get(0))?.collect()
+        })
+    }
+
+    /// Calls `report` for each row of a query.
+    fn each<T>(
+        &mut self,
+        sql: &str,
+        parameters: impl Params,
+        parse: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+        report: &mut impl FnMut(T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let failure = |error| failed(&self.name, error);
+        let mut select = self.connection.prepare(sql).map_err(failure)?;
+        let mut rows = select.query(parameters).map_err(failure)?;
+        while let Some(row) = rows.next().map_err(failure)? {
+            report(parse(row).map_err(failure)?)?;
+        }
+        Ok(())
+    }
+
+    fn pragma(&self, name: &str) -> Result<String, Failure> {
+        let value = self.connection.pragma_query_value(None, name, |row| row.get(0));
+        value.map_err(|error| failed(&self.name, error))
+    }
+
+    /// Reads in one transaction.
+    fn read<T>(&mut self, read: impl Fn(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, Failure> {
+        let outcome = self.connection.transaction().and_then(|transaction| read(&transaction));
+        outcome.map_err(|error| failed(&self.name, error))
+    }
+}
+
+fn failed(name: &str, error: rusqlite::Error) -> Failure {
+    let message = format!("database {name:?}: {error}");
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::CannotOpen) => Failure::unavailable(message)
+            .with_hint("check the path; on a read-only file system, add `?immutable=1` to the URL"),
+        _ if message.contains("no such table") => {
+            Failure::usage(message).with_hint("is this the database of an event store?")
+        }
+        _ => Failure::new(message),
+    }
+}
+
+fn exists(transaction: &Transaction<'_>, table: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    Ok(transaction.query_row(sql, [table], |_| Ok(())).optional()?.is_some())
+}
+
+fn event_counts(transaction: &Transaction<'_>) -> rusqlite::Result<EventCounts> {
+    let sql = "SELECT count(*), min(rowid), max(rowid), count(DISTINCT originator_id), count(DISTINCT topic) \
+         FROM stored_events";
+    transaction.query_row(sql, (), |row| {
+        Ok(EventCounts {
+            table: EVENTS.to_owned(),
+            count: row.get(0)?,
+            first_id: row.get(1)?,
+            last_id: row.get(2)?,
+            aggregates: row.get(3)?,
+            topics: row.get(4)?,
+        })
+    })
+}
+
+fn trackers(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<Tracker>> {
+    if !exists(transaction, TRACKING)? {
+        return Ok(Vec::new());
+    }
+    let mut select = transaction.prepare(
+        "SELECT application_name, max(notification_id) FROM tracking WHERE application_name <> ?1 \
+         GROUP BY application_name ORDER BY application_name",
+    )?;
+    let tracker = |row: &Row<'_>| Ok(Tracker { name: row.get(0)?, position: row.get(1)? });
+    select.query_map(params![Tracking::RESERVED_NAME], tracker)?.collect()
+}

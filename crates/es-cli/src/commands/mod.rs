@@ -1,0 +1,28 @@
+//! The commands, each in a file of its own.
+
+mod generate;
+mod info;
+mod log;
+mod show;
+mod topics;
+mod trackers;
+mod verify;
+
+use crate::{
+    arguments::{Arguments, Command},
+    color::Color,
+    failure::{Exit, Failure},
+};
+
+pub(crate) async fn run(arguments: Arguments, color: Color) -> Result<Exit, Failure> {
+    match arguments.command {
+        Command::Info(arguments) => info::run(&arguments, color).await,
+        Command::Log(arguments) => log::run(&arguments, color).await,
+        Command::Show(arguments) => show::run(&arguments, color).await,
+        Command::Topics(arguments) => topics::run(&arguments, color).await,
+        Command::Trackers(arguments) => trackers::run(&arguments, color).await,
+        Command::Verify(arguments) => verify::run(&arguments, color).await,
+        Command::Completions(arguments) => generate::completions(&arguments),
+        Command::Man(arguments) => generate::man(&arguments),
+    }
+}

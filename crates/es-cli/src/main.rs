@@ -1,0 +1,54 @@
+//! `es`: the command-line tool for operators of event stores.
+//!
+//! Each command opens the databases that it is given, through the factory and its recorders, and writes its
+//! results to standard output. Only the catalog reads tables by SQL of its own: names of consumers, counts
+//! and sizes, which no recorder returns.
+
+// A command-line program prints.
+#![allow(clippy::print_stderr, reason = "errors are printed to standard error")]
+
+mod arguments;
+mod catalog;
+mod color;
+mod commands;
+mod configuration;
+mod database;
+mod digest;
+mod failure;
+mod output;
+mod progress;
+mod record;
+mod salvage;
+mod state;
+mod template;
+
+use std::process::ExitCode;
+
+use clap::{ColorChoice, CommandFactory, FromArgMatches};
+
+use crate::{arguments::Arguments, color::Color, failure::Failure};
+
+fn main() -> ExitCode {
+    // The color of the help follows `--color`, which is not parsed yet, and `NO_COLOR`.
+    let is_plain = std::env::args_os().any(|argument| argument == "--color=never");
+    let color = if is_plain { ColorChoice::Never } else { ColorChoice::Auto };
+    let matches = Arguments::command().color(color).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let color = Color::new(arguments.color);
+    match run(arguments, color) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.print(color);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(arguments: Arguments, color: Color) -> Result<failure::Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start the threads of the program: {error}")))?;
+    runtime.block_on(commands::run(arguments, color))
+}

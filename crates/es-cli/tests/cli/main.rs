@@ -1,0 +1,14 @@
+//! Tests of the tool `es` as a process: its output, its errors and its exit codes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test unwraps the values that it expects"
+)]
+
+mod connecting;
+mod help;
+mod inspecting;
+mod postgres;
+mod support;
+mod verifying;
