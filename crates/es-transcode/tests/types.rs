@@ -93,6 +93,7 @@ const NO_TIMES: &[&str] = &[
     "23:59:5",
 ];
 
+#[cfg(any(feature = "chrono", feature = "jiff"))]
 const NO_DATETIMES: &[&str] = &[
     "",
     "2021-12-31T24:00:00+00:00",
