@@ -1,8 +1,8 @@
 //! `es`: the command-line tool for operators of event stores.
 //!
 //! Each command opens the databases that it is given, through the factory and its recorders, and writes its
-//! results to standard output. Only the catalog reads tables by SQL of its own: names of consumers, counts
-//! and sizes, which no recorder returns.
+//! results to standard output. Only two modules have SQL of their own: `catalog` reads names, counts and
+//! sizes, which no recorder returns, and `keeping` writes events with given ids, which no recorder accepts.
 
 // A command-line program prints.
 #![allow(clippy::print_stderr, reason = "errors are printed to standard error")]
@@ -12,14 +12,18 @@ mod catalog;
 mod color;
 mod commands;
 mod configuration;
+mod confirmation;
 mod database;
 mod digest;
 mod failure;
+mod interchange;
+mod keeping;
 mod output;
 mod progress;
 mod record;
 mod salvage;
 mod state;
+mod target;
 mod template;
 
 use std::process::ExitCode;

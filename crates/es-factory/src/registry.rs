@@ -106,17 +106,27 @@ impl Registry {
         Ok(backend)
     }
 
+    /// Returns the name of the cipher that an environment selects.
+    fn cipher_name(environment: &Environment) -> Option<&str> {
+        let is_set = |key| environment.get(key).is_some();
+        match environment.get("CIPHER_TOPIC") {
+            Some(name) => Some(name),
+            None if is_set("CIPHER_KEYS") || is_set("CIPHER_KEYS_FILE") => Some(KEY_RING),
+            None => is_set("CIPHER_KEY").then_some("aes"),
+        }
+    }
+
+    /// Returns whether an environment selects a key ring.
+    #[cfg(feature = "aes")]
+    pub(crate) fn is_key_ring(environment: &Environment) -> bool {
+        Self::cipher_name(environment) == Some(KEY_RING)
+    }
+
     pub(crate) fn cipher(
         &self,
         environment: &Environment,
     ) -> Result<Option<Arc<dyn Cipher>>, PersistenceError> {
-        let is_set = |key| environment.get(key).is_some();
-        let name = match environment.get("CIPHER_TOPIC") {
-            Some(name) => name,
-            None if is_set("CIPHER_KEYS") || is_set("CIPHER_KEYS_FILE") => KEY_RING,
-            None if is_set("CIPHER_KEY") => "aes",
-            None => return Ok(None),
-        };
+        let Some(name) = Self::cipher_name(environment) else { return Ok(None) };
         self.ciphers.construct("CIPHER_TOPIC", name, environment).map(Some)
     }
 

@@ -3,8 +3,8 @@
 //! Each method reads in one transaction, and so one consistent state.
 
 mod facts;
-mod postgres;
-mod sqlite;
+pub(crate) mod postgres;
+pub(crate) mod sqlite;
 
 use es_factory::Environment;
 
@@ -103,7 +103,7 @@ impl Catalog {
 }
 
 /// Returns whether the module of an environment is PostgreSQL's; it may have variables of both.
-fn is_postgres(environment: &Environment) -> bool {
+pub(crate) fn is_postgres(environment: &Environment) -> bool {
     let module = environment.get("PERSISTENCE_MODULE").or_else(|| environment.get("INFRASTRUCTURE_FACTORY"));
     module.is_some_and(|module| module.contains("postgres"))
 }

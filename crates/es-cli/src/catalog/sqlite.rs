@@ -179,7 +179,7 @@ impl SqliteCatalog {
     }
 }
 
-fn failed(name: &str, error: rusqlite::Error) -> Failure {
+pub(crate) fn failed(name: &str, error: rusqlite::Error) -> Failure {
     let message = format!("database {name:?}: {error}");
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::CannotOpen) => Failure::unavailable(message)

@@ -1,6 +1,9 @@
 //! The commands, each in a file of its own.
 
+mod copy;
+mod export;
 mod generate;
+mod import;
 mod info;
 mod log;
 mod show;
@@ -22,6 +25,9 @@ pub(crate) async fn run(arguments: Arguments, color: Color) -> Result<Exit, Fail
         Command::Topics(arguments) => topics::run(&arguments, color).await,
         Command::Trackers(arguments) => trackers::run(&arguments, color).await,
         Command::Verify(arguments) => verify::run(&arguments, color).await,
+        Command::Copy(arguments) => copy::run(&arguments).await,
+        Command::Export(arguments) => export::run(&arguments).await,
+        Command::Import(arguments) => import::run(&arguments).await,
         Command::Completions(arguments) => generate::completions(&arguments),
         Command::Man(arguments) => generate::man(&arguments),
     }

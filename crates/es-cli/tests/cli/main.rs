@@ -7,6 +7,7 @@
 )]
 
 mod connecting;
+mod copying;
 mod help;
 mod inspecting;
 mod postgres;
