@@ -9,8 +9,8 @@ use crate::{Iter, Recorder, Runtime};
 
 /// An event store whose operations wait. Made by [`Runtime::event_store`].
 ///
-/// Each method is that of the same name of [`es_core::EventStore`], with its errors, and with an error of kind
-/// [`Interface`](es_core::ErrorKind::Interface) inside of a tokio runtime.
+/// Each method is that of the same name of [`es_core::EventStore`], with its errors, and with an error of
+/// kind [`Interface`](es_core::ErrorKind::Interface) inside of a tokio runtime.
 #[derive(Clone, Debug)]
 pub struct EventStore<R, T> {
     runtime: Runtime,

@@ -1,9 +1,9 @@
 //! Streams as iterators.
 
-use std::{fmt, pin::Pin};
+use std::fmt;
 
 use es_core::PersistenceError;
-use futures_core::Stream;
+use futures_core::{Stream, stream::BoxStream};
 use futures_util::TryStreamExt;
 
 use crate::Runtime;
@@ -12,7 +12,7 @@ use crate::Runtime;
 pub struct Iter<'a, T> {
     runtime: Runtime,
     /// `None` after the end.
-    items: Option<Pin<Box<dyn Stream<Item = Result<T, PersistenceError>> + Send + 'a>>>,
+    items: Option<BoxStream<'a, Result<T, PersistenceError>>>,
 }
 
 impl Runtime {

@@ -1,8 +1,8 @@
 //! An event store for synchronous callers, on a tokio runtime of its own.
 //!
 //! A [`Runtime`] waits for calls: [`run`](Runtime::run) for any future of the library (opening a datastore,
-//! constructing by a factory, running a processor), [`iter`](Runtime::iter) for a stream. An [`EventStore`] and
-//! a [`Recorder`] are those of `es-core` whose methods wait by themselves.
+//! constructing by a factory, running a processor), [`iter`](Runtime::iter) for a stream. An [`EventStore`]
+//! and a [`Recorder`] are those of `es-core` whose methods wait by themselves.
 //!
 //! Cloning any of these is cheap, and the clones may be used in several threads at the same time.
 //!
@@ -33,8 +33,8 @@
 //! ```
 //!
 //! # Following
-//! Subscriptions are iterators. They wait for the next notification, and end when the recorder is closed. For a
-//! stop handle or other settings, iterate over a subscription of the asynchronous API:
+//! Subscriptions are iterators. They wait for the next notification, and end when the recorder is closed. For
+//! a stop handle or other settings, iterate over a subscription of the asynchronous API:
 //! ```
 //! # use es_core::{ApplicationRecorder, ApplicationRecorderExt, PersistenceError, StopHandle};
 //! # use es_blocking::Runtime;

@@ -46,8 +46,8 @@ impl Runtime {
     /// ```
     ///
     /// # Errors
-    /// Those of the call; of kind [`Interface`](es_core::ErrorKind::Interface) inside of a tokio runtime, where
-    /// the call is not begun.
+    /// Those of the call; of kind [`Interface`](es_core::ErrorKind::Interface) inside of a tokio runtime,
+    /// where the call is not begun.
     pub fn run<T, E: From<PersistenceError>>(
         &self,
         call: impl Future<Output = Result<T, E>>,

@@ -43,7 +43,7 @@ fn all_operations<R: ProcessRecorder + Clone + 'static>(runtime: &Runtime, recor
     let metadata = Metadata::new().with_actor("teller");
     store.append_with_metadata(A, Expected::Version(1), &metadata, [credited(5)]).unwrap();
     let third = es_core::DomainEvent::new(A, 3, credited(7));
-    store.put(&[third.clone()]).unwrap();
+    store.put(std::slice::from_ref(&third)).unwrap();
     let conflict = store.append(A, Expected::Version(2), [credited(9)]).unwrap_err();
     assert_eq!(conflict.event_context().unwrap().originator_version, Some(3));
 
