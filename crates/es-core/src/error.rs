@@ -33,6 +33,7 @@ struct Inner {
     /// The event that the error is about.
     event: Option<String>,
     conflict: Option<Conflict>,
+    is_unloaded: bool,
     cause: Cause,
 }
 
@@ -112,6 +113,7 @@ impl PersistenceError {
             message: message.into(),
             event: None,
             conflict: None,
+            is_unloaded: false,
             cause: Cause::default(),
         }))
     }
@@ -181,6 +183,13 @@ impl PersistenceError {
         self
     }
 
+    /// Marks the failure as [unloaded](Self::is_unloaded).
+    #[must_use]
+    pub fn unloaded(mut self) -> Self {
+        self.0.is_unloaded = true;
+        self
+    }
+
     /// Returns the kind.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -200,6 +209,17 @@ impl PersistenceError {
     /// ```
     pub fn is_conflict(&self) -> bool {
         self.0.conflict.is_some()
+    }
+
+    /// Returns whether a synchronous call lacked something that is loaded asynchronously, such as the key of a
+    /// personal value. The asynchronous methods of [`Mapper`](crate::Mapper) load it and repeat the call.
+    ///
+    /// ```
+    /// # use es_core::PersistenceError;
+    /// assert!(PersistenceError::operational("the key is not in memory").unloaded().is_unloaded());
+    /// ```
+    pub fn is_unloaded(&self) -> bool {
+        self.0.is_unloaded
     }
 
     /// Returns whether the same call may succeed later: nothing was recorded, and the cause (a lock, a lost

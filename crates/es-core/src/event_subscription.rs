@@ -103,7 +103,8 @@ impl<R: ApplicationRecorder, T: Transcoder, E: Event> EventSubscription<R, T, E>
                 return Ok(None);
             }
             if let Some(Notification { id, event }) = self.page.front() {
-                let (id, event) = (*id, self.mapper.to_domain_event(event)?);
+                let following = self.page.iter().skip(1).map(|notification| &notification.event);
+                let (id, event) = (*id, self.mapper.read_first(event, following).await?);
                 self.page.pop_front();
                 self.position = if self.page.is_empty() { self.subscription.position() } else { id };
                 return Ok(Some(EventNotification { id, event }));

@@ -98,6 +98,7 @@ mod gcm;
 mod key;
 mod key_ring;
 mod rotation;
+mod sealer;
 mod xaes;
 
 pub use cipher::AesCipher;
@@ -105,3 +106,4 @@ pub use envelope::EnvelopeAlgorithm;
 pub use key::AesKey;
 pub use key_ring::{KeyProvider, KeyRing, KeyRingBuilder};
 pub use rotation::{KeyUsage, ReencryptedPage, Reencryption};
+pub use sealer::Sealer;

@@ -245,6 +245,7 @@ pub use bigdecimal;
 pub use datetime::{DatetimeAsIso, NaiveDatetimeAsIso};
 pub use decimal::DecimalAsStr;
 pub use registered::Registered;
+pub use scope::fail_later;
 /// The library that puts [`Registered`] on fields.
 pub use serde_with;
 /// The library whose dates with times have standard transcodings.
