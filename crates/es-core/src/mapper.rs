@@ -151,6 +151,21 @@ impl<T: Transcoder> Mapper<T> {
         Ok(read)
     }
 
+    /// Loads what the transcoder lacks for stored events, so that they can be decoded synchronously soon after.
+    ///
+    /// # Errors
+    /// Any error of loading. Errors of decoding are left to the decoding.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn preload<'a, E: Event>(
+        &self,
+        events: impl IntoIterator<Item = &'a StoredEvent>,
+    ) -> Result<(), PersistenceError> {
+        events.into_iter().for_each(|event| drop(self.to_domain_event::<E>(event)));
+        self.transcoder.load_missing().await
+    }
+
     /// Converts a stored event to a domain event. If it lacks something, what the following ones lack is loaded
     /// at the same time.
     pub(crate) async fn read_first<'a, E: Event>(

@@ -9,12 +9,16 @@ use std::{
     time::Duration,
 };
 
-use es_core::{AggregateRecorder, DomainEvent, EventRange, Expected, PersistenceError, uuid::Uuid};
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, DomainEvent, EventNotification, EventRange, Expected, HandlerError,
+    NotificationBatch, NotificationConsumer, NotificationSelection, PersistenceError, uuid::Uuid,
+};
+use es_factory::{InfrastructureFactory, Sql, SqlProjection};
 use es_personal::{Erasure, KeyRecord, KeyStore, MemoryKeyStore, Subject, SubjectKeys, WrappedKey};
 use es_popo::PopoApplicationRecorder;
 use futures_util::TryStreamExt;
 
-use crate::{OrderEvent, keys, name, orders, placed, ring};
+use crate::{OrderEvent, keys, name, orders, placed, ring, transcoder};
 
 const ID: Uuid = Uuid::from_u128(1);
 const EVENTS: u128 = 300;
@@ -144,4 +148,45 @@ async fn a_synchronous_call_fails_until_the_keys_are_loaded() {
     assert!(error.is_unloaded());
     let read = orders.mapper().read_event::<OrderEvent>(&stored[0]).await.unwrap();
     assert_eq!(orders.mapper().to_domain_event::<OrderEvent>(&stored[0]).unwrap(), read);
+}
+
+/// Keeps a table of the last names.
+struct Names;
+
+impl SqlProjection for Names {
+    type Event = OrderEvent;
+
+    fn set_up(&self) -> Vec<Sql> {
+        vec![Sql::new("CREATE TABLE IF NOT EXISTS names (name TEXT)")]
+    }
+
+    fn project(&self, notification: EventNotification<OrderEvent>) -> Result<Vec<Sql>, HandlerError> {
+        let OrderEvent::Renamed { last, .. } = notification.event.payload else { return Ok(Vec::new()) };
+        Ok(vec![Sql::new("INSERT INTO names VALUES ($1)").bind(last.into_value())])
+    }
+}
+
+#[tokio::test]
+async fn keys_are_loaded_once_for_a_batch_of_a_projection() {
+    let memory = MemoryKeyStore::new();
+    let log = recorded(&keys(memory.clone())).await;
+    let store = Counting::new(&memory);
+    let factory = InfrastructureFactory::builder("shop")
+        .transcoder(transcoder(&keys(store.clone())))
+        .environment([("PERSISTENCE_MODULE", "eventsourcing.sqlite"), ("SQLITE_DBNAME", ":memory:")])
+        .build()
+        .unwrap();
+    let mut projector = factory.projector(Names).await.unwrap();
+    let notifications = log.select_notifications(NotificationSelection::new(100)).await.unwrap();
+    let batch = NotificationBatch {
+        application_name: "names",
+        notifications: &notifications,
+        position: 100,
+        expected_position: None,
+    };
+    let handled = projector.process(batch).await.unwrap();
+    assert!(handled > 0);
+    let names: Vec<String> = factory.query(Sql::new("SELECT name FROM names")).await.unwrap();
+    assert_eq!(names, vec!["Smith"; handled]);
+    assert_eq!(store.counts(), (1, 0));
 }
