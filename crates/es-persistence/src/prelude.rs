@@ -11,7 +11,7 @@
 
 #[cfg(feature = "aggregate")]
 #[doc(no_inline)]
-pub use crate::aggregate::{Aggregate, Repository, SnapshotPolicy};
+pub use crate::aggregate::{Aggregate, CommandError, Repository, SnapshotPolicy};
 #[cfg(feature = "factory")]
 #[doc(no_inline)]
 pub use crate::factory::{Environment, InfrastructureFactory, Sql, SqlProjection};
@@ -24,7 +24,7 @@ pub use crate::transcode::JsonTranscoder;
 #[doc(no_inline)]
 pub use crate::{
     AggregateRecorder, AggregateRecorderExt, ApplicationRecorder, ApplicationRecorderExt, DomainEvent, Event,
-    EventNotification, EventRange, EventStore, Expected, HandlerError, Mapper, Notification,
+    EventNotification, EventRange, EventStore, Expected, HandlerError, Mapper, Metadata, Notification,
     NotificationSelection, PersistenceError, ProcessRecorder, Recorder, SnapshotState, StoredEvent, Topic,
     Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
