@@ -17,7 +17,7 @@ pub use crate::aggregate::{Aggregate, CommandError, Repository, SnapshotPolicy};
 pub use crate::factory::{Environment, InfrastructureFactory, Sql, SqlProjection};
 #[cfg(feature = "process")]
 #[doc(no_inline)]
-pub use crate::process::Processor;
+pub use crate::process::{NewEvents, Processor};
 #[cfg(feature = "json")]
 #[doc(no_inline)]
 pub use crate::transcode::JsonTranscoder;

@@ -55,7 +55,8 @@ use crate::{Handler, HandlerConsumer, Processor, span::ConsumerSpan};
 /// # accepted(handler);
 /// ```
 ///
-/// Implement it for a type of your own to keep state in it, or to [park](Self::park) notifications.
+/// Implement it for a type of your own to keep state in it, or to [park](Self::park) notifications. For
+/// several event types, `E` is an enum that wraps them: see `transparent` of `derive(Event)`.
 ///
 /// It is called for one notification at a time, and for some more than once, after a crash or a conflict for
 /// example: the events that it returns are recorded once.

@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
-use std::{convert::Infallible, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::ready,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, Bytes, DomainEvent, DynProcessRecorder, EventNotification,
@@ -83,6 +89,34 @@ async fn a_handler_gets_the_events_of_its_type_and_returns_events_of_several_typ
     let invoiced = stock.get::<Invoiced>(order(1), EventRange::all()).await.unwrap();
     assert_eq!(invoiced[0].payload, Invoiced { pieces: 2 });
     assert_eq!(stock.recorder().max_notification_id().await.unwrap(), Some(2));
+}
+
+#[derive(Clone, Debug, PartialEq, Event)]
+#[event(transparent)]
+enum ShopEvent {
+    Order(OrderEvent),
+    Stock(StockEvent),
+}
+
+#[tokio::test]
+async fn a_handler_of_several_event_types_gets_them_in_the_order_of_the_log() {
+    let (shop, invoices) = (store(), store());
+    shop.append(order(1), Expected::New, [OrderEvent::Placed { pieces: 2 }]).await.unwrap();
+    shop.append(order(9), Expected::New, [Invoiced { pieces: 9 }]).await.unwrap();
+    shop.append(STOCK, Expected::New, [StockEvent::Released]).await.unwrap();
+    shop.append(order(1), Expected::Version(1), [OrderEvent::Cancelled]).await.unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let handler = {
+        let seen = Arc::clone(&seen);
+        move |EventNotification { event, .. }: EventNotification<ShopEvent>| {
+            seen.lock().unwrap().push(event.payload);
+            ready(Ok::<_, Infallible>(NewEvents::new()))
+        }
+    };
+    run_until(Processor::for_events("fulfilment", &shop, &invoices, handler), invoices.recorder(), 4).await;
+    let placed = ShopEvent::Order(OrderEvent::Placed { pieces: 2 });
+    let rest = [ShopEvent::Stock(StockEvent::Released), ShopEvent::Order(OrderEvent::Cancelled)];
+    assert_eq!(*seen.lock().unwrap(), [[placed].as_slice(), &rest].concat());
 }
 
 /// Reserves for each order, in an aggregate of its own, with the metadata.
