@@ -1,6 +1,6 @@
 //! Consumers of notifications, as a processor uses them.
 
-use std::{error::Error, fmt, future::Future, iter::successors, marker::PhantomData};
+use std::{error::Error, fmt, future::Future, marker::PhantomData};
 
 use crate::{Event, Mapper, Notification, PersistenceError, Tracking, TrackingRecorder, Transcoder};
 
@@ -146,7 +146,7 @@ impl<C: NotificationConsumer, T: Transcoder, E: Event> NotificationConsumer for 
         let mut result = self.consumer.process(batch).await;
         for _ in 0..MAX_LOADS {
             let Err(ConsumerError::Handler { index, error }) = &result else { break };
-            if !is_unloaded(&**error) {
+            if !PersistenceError::is_unloaded_in(&**error) {
                 break;
             }
             let rest = batch.notifications.get(*index..).unwrap_or_default();
@@ -163,11 +163,6 @@ impl<C: NotificationConsumer, T: Transcoder, E: Event> NotificationConsumer for 
     ) -> Result<(), ConsumerError> {
         self.consumer.park(batch, failure).await
     }
-}
-
-fn is_unloaded(error: &(dyn Error + 'static)) -> bool {
-    let errors = successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
-    errors.filter_map(|error| error.downcast_ref::<PersistenceError>()).any(PersistenceError::is_unloaded)
 }
 
 impl<C: fmt::Debug, T, E> fmt::Debug for LoadingConsumer<C, T, E> {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use es_transcode::{
-    Registered,
+    RegisteredOnly,
     serde_with::{DeserializeAs, SerializeAs},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -77,14 +77,14 @@ impl<T> Personal<T> {
 /// Succeeds only within a transcoder with the transcoding of the type.
 impl<T: 'static> Serialize for Personal<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Registered::serialize_as(self, serializer)
+        RegisteredOnly::serialize_as(self, serializer)
     }
 }
 
 /// Succeeds only within a transcoder with the transcoding of the type.
 impl<'de, T: 'static> Deserialize<'de> for Personal<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Registered::deserialize_as(deserializer)
+        RegisteredOnly::deserialize_as(deserializer)
     }
 }
 
