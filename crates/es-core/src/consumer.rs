@@ -116,8 +116,8 @@ pub enum ConsumerError {
     Recording(#[from] PersistenceError),
 }
 
-/// Loads what a consumer lacks whose handlers decode events synchronously, such as a projection of events with
-/// personal values.
+/// Loads what a consumer lacks whose handlers decode events synchronously, such as a projection of events
+/// with personal values.
 ///
 /// If a handler fails with an [unloaded](PersistenceError::is_unloaded) error, which may be the source of its
 /// own error, the mapper loads what the events of the batch lack, and the batch is repeated.
@@ -128,8 +128,8 @@ pub struct LoadingConsumer<C, T, E> {
 }
 
 impl<C, T, E> LoadingConsumer<C, T, E> {
-    /// Wraps a consumer of events of type `E`. The mapper shares its transcodings with that of the handlers: it
-    /// is a clone.
+    /// Wraps a consumer of events of type `E`. The mapper shares its transcodings with that of the handlers:
+    /// it is a clone.
     pub fn new(consumer: C, mapper: Mapper<T>) -> Self {
         Self { consumer, mapper, events: PhantomData }
     }

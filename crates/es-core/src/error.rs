@@ -112,8 +112,13 @@ pub enum Conflict {
 impl PersistenceError {
     /// An error of a kind. The message names the thing that it is about, and never contains a secret.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let note =
-            Note { kind, is_transient: false, is_unloaded: false, context: ErrorContext::default(), cause: None };
+        let note = Note {
+            kind,
+            is_transient: false,
+            is_unloaded: false,
+            context: ErrorContext::default(),
+            cause: None,
+        };
         Self(Box::new(Inner { message: message.into(), conflict: None, note }))
     }
 
@@ -267,8 +272,8 @@ impl PersistenceError {
         self.0.conflict.is_some()
     }
 
-    /// Returns whether a synchronous call lacked something that is loaded asynchronously, such as the key of a
-    /// personal value. The asynchronous methods of [`Mapper`](crate::Mapper) load it and repeat the call.
+    /// Returns whether a synchronous call lacked something that is loaded asynchronously, such as the key of
+    /// a personal value. The asynchronous methods of [`Mapper`](crate::Mapper) load it and repeat the call.
     ///
     /// ```
     /// # use es_core::PersistenceError;

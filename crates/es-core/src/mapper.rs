@@ -20,9 +20,9 @@ const MAX_LOADS: usize = 8;
 
 /// Converts domain events to stored events and back: transcoder, then compressor, then cipher.
 ///
-/// The synchronous methods fail with an [unloaded](PersistenceError::is_unloaded) error if the transcoder lacks
-/// something that is loaded asynchronously, such as the key of a personal value. The asynchronous ones load it,
-/// for all events of a call at once.
+/// The synchronous methods fail with an [unloaded](PersistenceError::is_unloaded) error if the transcoder
+/// lacks something that is loaded asynchronously, such as the key of a personal value. The asynchronous ones
+/// load it, for all events of a call at once.
 ///
 /// Cloning is cheap; compressor and cipher are shared.
 ///
@@ -151,7 +151,8 @@ impl<T: Transcoder> Mapper<T> {
         Ok(read)
     }
 
-    /// Loads what the transcoder lacks for stored events, so that they can be decoded synchronously soon after.
+    /// Loads what the transcoder lacks for stored events, so that they can be decoded synchronously soon
+    /// after.
     ///
     /// # Errors
     /// Any error of loading. Errors of decoding are left to the decoding.
@@ -166,8 +167,8 @@ impl<T: Transcoder> Mapper<T> {
         self.transcoder.load_missing().await
     }
 
-    /// Converts a stored event to a domain event. If it lacks something, what the following ones lack is loaded
-    /// at the same time.
+    /// Converts a stored event to a domain event. If it lacks something, what the following ones lack is
+    /// loaded at the same time.
     pub(crate) async fn read_first<'a, E: Event>(
         &self,
         event: &StoredEvent,
@@ -177,8 +178,8 @@ impl<T: Transcoder> Mapper<T> {
         self.loading(|| self.to_domain_event(event), note).await
     }
 
-    /// Repeats a conversion after loading what it lacked. The first time, `note` tries other conversions before, so
-    /// that the transcoder notes what they lack.
+    /// Repeats a conversion after loading what it lacked. The first time, `note` tries other conversions
+    /// before, so that the transcoder notes what they lack.
     async fn loading<V>(
         &self,
         convert: impl Fn() -> Result<V, PersistenceError>,

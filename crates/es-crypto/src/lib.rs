@@ -57,7 +57,8 @@
 //! Ciphers of the Python library are not given the event, and cannot read these states. The module
 //! `python/es_key_ring.py` of this crate has a mapper and a cipher for that library that can.
 //!
-//! A [`Sealer`] encrypts byte strings that are not states, in the layout of [`AesCipher`], with associated data.
+//! A [`Sealer`] encrypts byte strings that are not states, in the layout of [`AesCipher`], with associated
+//! data.
 //!
 //! # How many events one key may encrypt
 //! Two states with the same key and nonce reveal each other, and allow forgeries. Nonces are 96

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::Subject;
 
-/// What the key store has for a subject.
+/// The content of the key store for a subject.
 pub(crate) enum SubjectState {
     Key(Sealer),
     Erased,
@@ -23,7 +23,7 @@ pub(crate) enum SubjectState {
     Failed(PersistenceError),
 }
 
-/// What a value needs of its subject.
+/// The need of a value for its subject.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lookup {
     Existing,

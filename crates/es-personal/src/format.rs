@@ -18,9 +18,8 @@ pub(crate) fn seal(sealer: &Sealer, subject: &Subject, plaintext: &[u8]) -> Resu
 
 /// Returns the plaintext of a sealed value's base64 text.
 pub(crate) fn open(sealer: &Sealer, subject: &Subject, sealed: &str) -> Result<Vec<u8>, PersistenceError> {
-    let fail = |reason| {
-        PersistenceError::data(format!("a personal value of data subject {subject:?} {reason}"))
-    };
+    let fail =
+        |reason| PersistenceError::data(format!("a personal value of data subject {subject:?} {reason}"));
     let sealed = STANDARD.decode(sealed).map_err(|error| fail("is not base64 text").with_source(error))?;
     let Some(sealed) = sealed.strip_prefix(&[AES_256_GCM]) else {
         return Err(fail("has a format that is not known to this program"));

@@ -10,13 +10,10 @@ use std::{
 
 use es_core::{BoxFuture, PersistenceError, time::OffsetDateTime};
 use es_crypto::{AesKey, Sealer};
-use es_transcode::JsonTranscoder;
-use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Erasure, KeyRecord, KeyStore, KeyWrapper, Subject, WrappedKey,
     cache::{KeyCache, Lookup, SubjectState},
-    transcoding::PersonalTranscoding,
 };
 
 const KEY_BYTES: usize = 32;
@@ -46,9 +43,9 @@ impl SubjectKeys {
         Self::with_cache(store, wrapper, Self::DEFAULT_CAPACITY, Self::DEFAULT_LIFETIME)
     }
 
-    /// The same with other limits of the cache: the number of keys in memory, at least the number of subjects of
-    /// one event, and the time after which they expire. That is the longest time for which another process can
-    /// read values after an erasure.
+    /// The same with other limits of the cache: the number of keys in memory, at least the number of subjects
+    /// of one event, and the time after which they expire. That is the longest time for which another process
+    /// can read values after an erasure.
     pub fn with_cache(
         store: impl KeyStore,
         wrapper: impl KeyWrapper,
@@ -59,19 +56,8 @@ impl SubjectKeys {
         Self(Arc::new(Inner { cache, lifetime, source: Box::new(StoreSource { store, wrapper }) }))
     }
 
-    /// Registers the transcoding of `Personal<T>`.
-    ///
-    /// The values are written by the transcodings that are registered at this time.
-    pub fn register<T>(&self, transcoder: &mut JsonTranscoder)
-    where
-        T: Serialize + DeserializeOwned + 'static,
-    {
-        let plaintext = transcoder.clone();
-        transcoder.register(PersonalTranscoding::<T>::new(self.clone(), plaintext));
-    }
-
-    /// Erases a subject: records the erasure and destroys the key. Returns the recorded erasure: this one, or an
-    /// earlier one.
+    /// Erases a subject: records the erasure and destroys the key. Returns the recorded erasure: this one, or
+    /// an earlier one.
     ///
     /// `erased_by` is the person or program that orders the erasure, for the audit record.
     ///
@@ -180,7 +166,8 @@ impl<S: KeyStore, W: KeyWrapper> StoreSource<S, W> {
         Ok(states)
     }
 
-    /// Creates keys; returns the records of the subjects, which another process may have made at the same time.
+    /// Creates keys; returns the records of the subjects, which another process may have made at the same
+    /// time.
     async fn create(&self, subjects: Vec<Subject>) -> Result<Vec<KeyRecord>, PersistenceError> {
         let create = |subject: &Subject| Ok((subject.clone(), AesKey::random(KEY_BYTES)?));
         let keys: Vec<_> = subjects.iter().map(create).collect::<Result<_, PersistenceError>>()?;
@@ -188,7 +175,10 @@ impl<S: KeyStore, W: KeyWrapper> StoreSource<S, W> {
         self.store.select(&subjects).await
     }
 
-    async fn unwrap(&self, records: Vec<KeyRecord>) -> Result<Vec<(Subject, SubjectState)>, PersistenceError> {
+    async fn unwrap(
+        &self,
+        records: Vec<KeyRecord>,
+    ) -> Result<Vec<(Subject, SubjectState)>, PersistenceError> {
         let mut states = Vec::with_capacity(records.len());
         let mut wrapped: Vec<WrappedKey> = Vec::with_capacity(records.len());
         for record in records {

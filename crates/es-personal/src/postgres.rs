@@ -23,10 +23,12 @@ const CREATE: &str = r#"CREATE TABLE IF NOT EXISTS subject_keys (
     CHECK ((wrapped_key IS NULL) = (erased_at IS NOT NULL) AND (erased_at IS NULL) = (erased_by IS NULL))
 )"#;
 
-const SELECT: &str = "SELECT subject, wrapped_key, (extract(epoch FROM erased_at) * 1000000)::bigint, erased_by
+const SELECT: &str =
+    "SELECT subject, wrapped_key, (extract(epoch FROM erased_at) * 1000000)::bigint, erased_by
     FROM subject_keys WHERE subject = ANY ($1)";
 
-const INSERT: &str = "INSERT INTO subject_keys (subject, wrapped_key) SELECT * FROM unnest($1::text[], $2::bytea[])
+const INSERT: &str =
+    "INSERT INTO subject_keys (subject, wrapped_key) SELECT * FROM unnest($1::text[], $2::bytea[])
     ON CONFLICT (subject) DO NOTHING";
 
 const ERASE: &str = "INSERT INTO subject_keys (subject, erased_at, erased_by)
@@ -42,8 +44,8 @@ const SELECT_ERASURES: &str =
 /// A key store in the table `subject_keys` of a PostgreSQL database, which several processes can use.
 ///
 /// Take another database than that of the events, so that their backups have no keys. An erasure leaves the
-/// wrapped key in a dead row until the table is rewritten (`VACUUM FULL subject_keys`), and in the write-ahead log
-/// until it is recycled and its archive is deleted.
+/// wrapped key in a dead row until the table is rewritten (`VACUUM FULL subject_keys`), and in the
+/// write-ahead log until it is recycled and its archive is deleted.
 ///
 /// A handle: its clones share the pool.
 #[derive(Clone)]
@@ -91,7 +93,8 @@ impl KeyStore for PostgresKeyStore {
 
     async fn erase(&self, erasure: Erasure) -> Result<Erasure, PersistenceError> {
         let subject = erasure.subject.as_str();
-        let erase = sqlx::query(ERASE).bind(subject).bind(unix_microseconds(&erasure)).bind(&erasure.erased_by);
+        let erase =
+            sqlx::query(ERASE).bind(subject).bind(unix_microseconds(&erasure)).bind(&erasure.erased_by);
         erase.execute(&self.pool).await.map_err(from_sqlx)?;
         let recorded = erasures(self.select(std::slice::from_ref(&erasure.subject)).await?).pop();
         recorded.ok_or_else(|| PersistenceError::internal("an erasure was not recorded"))
@@ -135,7 +138,8 @@ fn from_sqlx(error: sqlx::Error) -> PersistenceError {
             unavailable.transient().with_source(error)
         }
         sqlx::Error::PoolClosed => PersistenceError::interface("key store: its pool is closed"),
-        error => PersistenceError::new(ErrorKind::Database, "key store: PostgreSQL cannot be used").with_source(error),
+        error => PersistenceError::new(ErrorKind::Database, "key store: PostgreSQL cannot be used")
+            .with_source(error),
     }
 }
 

@@ -32,8 +32,7 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS subject_keys (
     CHECK ((wrapped_key IS NULL) = (erased_at IS NOT NULL) AND (erased_at IS NULL) = (erased_by IS NULL))
 ) STRICT, WITHOUT ROWID";
 
-const SELECT: &str =
-    "SELECT subject, wrapped_key, erased_at, erased_by FROM subject_keys WHERE subject = ?1";
+const SELECT: &str = "SELECT subject, wrapped_key, erased_at, erased_by FROM subject_keys WHERE subject = ?1";
 
 const INSERT: &str =
     "INSERT INTO subject_keys (subject, wrapped_key) VALUES (?1, ?2) ON CONFLICT (subject) DO NOTHING";
@@ -48,9 +47,9 @@ const SELECT_ERASURES: &str = "SELECT subject, wrapped_key, erased_at, erased_by
 
 /// A key store in the table `subject_keys` of an SQLite database of its own, which several processes can use.
 ///
-/// The database has a rollback journal and no write-ahead log, so that after an erasure no copy of the wrapped
-/// key remains in another file. The bytes in the file are overwritten with zeros; [`vacuum`](Self::vacuum)
-/// also removes copies in the unused parts of pages.
+/// The database has a rollback journal and no write-ahead log, so that after an erasure no copy of the
+/// wrapped key remains in another file. The bytes in the file are overwritten with zeros;
+/// [`vacuum`](Self::vacuum) also removes copies in the unused parts of pages.
 ///
 /// A handle: its clones share one connection, which is used on a thread of its own.
 #[derive(Clone)]
@@ -215,9 +214,9 @@ fn from_sqlite(error: rusqlite::Error) -> PersistenceError {
             let locked = PersistenceError::operational("it is locked by another connection");
             return locked.transient().with_source(error);
         }
-        Some(ErrorCode::CannotOpen | ErrorCode::DiskFull | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => {
-            (ErrorKind::Operational, "it cannot be read or written")
-        }
+        Some(
+            ErrorCode::CannotOpen | ErrorCode::DiskFull | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure,
+        ) => (ErrorKind::Operational, "it cannot be read or written"),
         _ => (ErrorKind::Database, "SQLite reported an error"),
     };
     PersistenceError::new(kind, message).with_source(error)

@@ -12,6 +12,19 @@ use crate::{
     format,
 };
 
+impl SubjectKeys {
+    /// Registers the transcoding of `Personal<T>`.
+    ///
+    /// The values are written by the transcodings that are registered at this time.
+    pub fn register<T>(&self, transcoder: &mut JsonTranscoder)
+    where
+        T: Serialize + DeserializeOwned + 'static,
+    {
+        let plaintext = transcoder.clone();
+        transcoder.register(PersonalTranscoding::<T>::new(self.clone(), plaintext));
+    }
+}
+
 /// The transcoding of `Personal<T>`: an object of the subject, and of the sealed value or `null`.
 pub(crate) struct PersonalTranscoding<T> {
     keys: SubjectKeys,
@@ -106,11 +119,15 @@ fn unloaded(subject: &Subject) -> PersistenceError {
 }
 
 fn not_erased(subject: &Subject) -> PersistenceError {
-    PersistenceError::data(format!("a personal value is marked as erased, but data subject {subject:?} is not"))
+    PersistenceError::data(format!(
+        "a personal value is marked as erased, but data subject {subject:?} is not"
+    ))
 }
 
 fn absent(subject: &Subject) -> PersistenceError {
-    PersistenceError::data(format!("the key store has neither a key nor an erasure of data subject {subject:?}"))
+    PersistenceError::data(format!(
+        "the key store has neither a key nor an erasure of data subject {subject:?}"
+    ))
 }
 
 impl<T> fmt::Debug for PersonalTranscoding<T> {

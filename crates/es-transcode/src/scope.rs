@@ -82,8 +82,8 @@ pub(crate) struct Entered {
 }
 
 impl Entered {
-    /// Returns the result of the call. Its error is the one for the end of the call, or that of a transcoding,
-    /// or else serde's.
+    /// Returns the result of the call. Its error is the one for the end of the call, or that of a
+    /// transcoding, or else serde's.
     pub(crate) fn finish<V>(
         &self,
         result: Result<V, serde_json::Error>,

@@ -3,8 +3,8 @@
 use std::{fmt, marker::PhantomData, sync::Arc};
 
 use es_core::{
-    ConsumerError, DynTrackingRecorder, Event, EventNotification, HandlerError, LoadingConsumer, Mapper, Notification,
-    NotificationBatch, NotificationConsumer,
+    ConsumerError, DynTrackingRecorder, Event, EventNotification, HandlerError, LoadingConsumer, Mapper,
+    Notification, NotificationBatch, NotificationConsumer,
 };
 use es_transcode::JsonTranscoder;
 

@@ -10,8 +10,9 @@ use std::{
 };
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, DomainEvent, EventNotification, EventRange, Expected, HandlerError,
-    NotificationBatch, NotificationConsumer, NotificationSelection, PersistenceError, uuid::Uuid,
+    AggregateRecorder, ApplicationRecorder, DomainEvent, EventNotification, EventRange, Expected,
+    HandlerError, NotificationBatch, NotificationConsumer, NotificationSelection, PersistenceError,
+    uuid::Uuid,
 };
 use es_factory::{InfrastructureFactory, Sql, SqlProjection};
 use es_personal::{Erasure, KeyRecord, KeyStore, MemoryKeyStore, Subject, SubjectKeys, WrappedKey};
@@ -119,8 +120,7 @@ async fn keys_are_loaded_once_for_a_page() {
 async fn pages_of_more_subjects_than_the_cache_holds_are_read() {
     let memory = MemoryKeyStore::new();
     let capacity = NonZeroUsize::new(3).unwrap();
-    let bounded =
-        || SubjectKeys::with_cache(memory.clone(), ring(), capacity, SubjectKeys::DEFAULT_LIFETIME);
+    let bounded = || SubjectKeys::with_cache(memory.clone(), ring(), capacity, SubjectKeys::DEFAULT_LIFETIME);
     let log = recorded(&bounded()).await;
     let read = orders(&log, &bounded()).get::<OrderEvent>(ID, EventRange::all()).await.unwrap();
     assert!(read.into_iter().map(|event| event.payload).eq((1..=EVENTS).map(event)));
@@ -144,7 +144,8 @@ async fn a_synchronous_call_fails_until_the_keys_are_loaded() {
     let stored = log.select_events(ID, EventRange::all().limit(1)).await.unwrap();
     let error = orders.mapper().to_domain_event::<OrderEvent>(&stored[0]).unwrap_err();
     assert!(error.is_unloaded());
-    let error = orders.mapper().to_stored_event(&DomainEvent::new(ID, 1, placed(name(1, "Bob")))).unwrap_err();
+    let error =
+        orders.mapper().to_stored_event(&DomainEvent::new(ID, 1, placed(name(1, "Bob")))).unwrap_err();
     assert!(error.is_unloaded());
     let read = orders.mapper().read_event::<OrderEvent>(&stored[0]).await.unwrap();
     assert_eq!(orders.mapper().to_domain_event::<OrderEvent>(&stored[0]).unwrap(), read);

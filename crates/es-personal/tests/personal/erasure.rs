@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use es_aggregate::{Aggregate, Repository, SnapshotPolicy};
 use es_core::{
-    ErrorKind, EventRange, EventStore, Expected, Mapper, Metadata, SnapshotState, time::OffsetDateTime, uuid::Uuid,
+    ErrorKind, EventRange, EventStore, Expected, Mapper, Metadata, SnapshotState, time::OffsetDateTime,
+    uuid::Uuid,
 };
 use es_personal::{Erasure, KeyStore, Personal};
 use es_popo::{PopoAggregateRecorder, PopoApplicationRecorder};
@@ -158,7 +159,8 @@ async fn an_aggregate_with_erased_values_folds_and_has_snapshots(place: impl Pla
         let snapshots = EventStore::new(Arc::clone(&snapshots), Mapper::new(transcoder(&keys)));
         Repository::<Order, _, _>::new(orders(&log, &keys)).snapshots(snapshots, SnapshotPolicy::every(2))
     };
-    let buy = |number| move |_: &Order| Ok::<_, std::convert::Infallible>(vec![placed(name(number, "Alice"))]);
+    let buy =
+        |number| move |_: &Order| Ok::<_, std::convert::Infallible>(vec![placed(name(number, "Alice"))]);
     let first = repository(eraser.clone());
     for number in [1, 2, 3] {
         first.execute(ID, Metadata::new(), buy(number)).await.unwrap();
@@ -175,7 +177,10 @@ async fn an_aggregate_with_erased_values_folds_and_has_snapshots(place: impl Pla
     eraser.erase(subject(1), "test").await.unwrap();
     let second = repository(keys(place.open().await));
     let loaded = second.load(ID).await.unwrap();
-    assert_eq!((loaded.version, loaded.state.buyers), (3, vec![erased(1), name(2, "Alice"), name(3, "Alice")]));
+    assert_eq!(
+        (loaded.version, loaded.state.buyers),
+        (3, vec![erased(1), name(2, "Alice"), name(3, "Alice")])
+    );
     // The next snapshot has an erased value.
     second.execute(ID, Metadata::new(), buy(4)).await.unwrap();
     timeout(Duration::from_secs(60), async {

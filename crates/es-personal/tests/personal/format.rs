@@ -35,7 +35,10 @@ async fn values_and_keys_of_another_implementation_are_read() {
             "_data_": {"subject": subject.as_str(), "sealed": vector["sealed"]},
         });
         let read = mapper.read_event::<OrderEvent>(&stored(&personal)).await.unwrap();
-        assert_eq!(read.payload, placed(Personal::new(subject, vector["value"].as_str().unwrap().to_owned())));
+        assert_eq!(
+            read.payload,
+            placed(Personal::new(subject, vector["value"].as_str().unwrap().to_owned()))
+        );
     }
 }
 

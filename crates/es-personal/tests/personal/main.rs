@@ -36,7 +36,10 @@ enum OrderEvent {
         watchers: Vec<Personal<String>>,
     },
     #[event(version = 2, upcast(1 = RenamedV1))]
-    Renamed { first: Personal<String>, last: Personal<String> },
+    Renamed {
+        first: Personal<String>,
+        last: Personal<String>,
+    },
     Shipped,
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, fs, path::Path};
 
 use es_core::{Bytes, ErrorKind, EventRange, EventStore, Expected, Mapper, Recorder, uuid::Uuid};
-use es_personal::{KeyRecord, KeyStore, Subject, SqliteKeyStore};
+use es_personal::{KeyRecord, KeyStore, SqliteKeyStore, Subject};
 use es_sqlite::{SqliteDatastore, SqliteOptions};
 
 use crate::{
@@ -21,7 +21,11 @@ fn plaintext(number: u128) -> String {
 }
 
 /// Writes an event for each subject, and returns their wrapped keys.
-async fn recorded(datastore: &SqliteDatastore, store: &impl KeyStore, keys: &es_personal::SubjectKeys) -> Vec<Bytes> {
+async fn recorded(
+    datastore: &SqliteDatastore,
+    store: &impl KeyStore,
+    keys: &es_personal::SubjectKeys,
+) -> Vec<Bytes> {
     let recorder = datastore.application_recorder().await.unwrap();
     let orders = EventStore::new(recorder, Mapper::new(transcoder(keys)));
     let events = (1..=SUBJECTS).map(|number| placed(name(number, &plaintext(number))));
