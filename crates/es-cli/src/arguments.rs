@@ -14,7 +14,7 @@ use crate::{
     state::StateDecoder,
 };
 
-/// Inspects, verifies and copies event stores
+/// Inspects, verifies, copies and repairs event stores
 #[derive(Debug, Parser)]
 #[command(name = "es", bin_name = "es", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
@@ -43,6 +43,10 @@ pub(crate) enum Command {
     Copy(Copy),
     Export(Export),
     Import(Import),
+    #[command(subcommand)]
+    Track(Track),
+    #[command(subcommand)]
+    Schema(Schema),
     Completions(Completions),
     Man(Man),
 }
@@ -301,6 +305,85 @@ pub(crate) struct Import {
     pub(crate) connection: Connection,
     #[command(flatten)]
     pub(crate) writing: Writing,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Change the positions of consumers
+///
+/// Stop the consumer first: a running one keeps its position in memory. A consumer whose position is moved
+/// back processes the notifications in between again.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Track {
+    Set(TrackSet),
+    Reset(TrackReset),
+}
+
+/// Set the position of a consumer, forward or back
+#[derive(Debug, Args)]
+pub(crate) struct TrackSet {
+    #[arg(value_name = "CONSUMER")]
+    pub(crate) consumer: String,
+    /// The id up to which notifications count as processed
+    #[arg(value_name = "POSITION")]
+    pub(crate) position: i64,
+    /// Also for a consumer that has no position
+    #[arg(long)]
+    pub(crate) create: bool,
+    /// The database whose log the consumer follows: a URL or a context; by default the same database
+    #[arg(help_heading = "Database", long, value_name = "DATABASE")]
+    pub(crate) upstream: Option<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) change: Change,
+}
+
+/// Delete the positions of consumers, which then begin before the first notification
+#[derive(Debug, Args)]
+pub(crate) struct TrackReset {
+    #[arg(value_name = "CONSUMER", required = true)]
+    pub(crate) consumers: Vec<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) change: Change,
+}
+
+/// The options of a change.
+#[derive(Debug, Args)]
+pub(crate) struct Change {
+    /// Print the difference and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Print or check the tables
+#[derive(Debug, Subcommand)]
+pub(crate) enum Schema {
+    Print(SchemaPrint),
+    Check(SchemaCheck),
+}
+
+/// Print the statements that create the tables, for a migration tool; without connecting
+#[derive(Debug, Args)]
+pub(crate) struct SchemaPrint {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Check that the tables have the columns and keys that the library needs
+///
+/// The exit code is 4 if they have not, or if the table of events is missing.
+#[derive(Debug, Args)]
+pub(crate) struct SchemaCheck {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
     #[command(flatten)]
     pub(crate) formatting: Formatting,
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use es_core::{DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, PersistenceError};
-use es_factory::InfrastructureFactory;
+use es_factory::{Environment, InfrastructureFactory};
 
 use crate::{
     arguments::Connection,
     catalog::Catalog,
     configuration::Settings,
     failure::Failure,
-    keeping::IdKeeper,
+    sql_writer::SqlWriter,
     state::{Recoder, StateDecoder, StateEncoder},
 };
 
@@ -43,14 +43,29 @@ impl Database {
         Ok(Self { factory: build(settings)? })
     }
 
+    /// Returns the settings, as they are resolved.
+    pub(crate) fn environment(&self) -> &Environment {
+        self.factory.environment()
+    }
+
+    /// Verifies the tables by the recorders, which refuse those that they cannot work with: of the log, of
+    /// positions and of snapshots.
+    pub(crate) async fn open_tables(&self) -> [Result<(), PersistenceError>; 3] {
+        [
+            self.factory.application_recorder().await.map(drop),
+            self.factory.tracking_recorder().await.map(drop),
+            self.factory.aggregate_recorder("snapshots").await.map(drop),
+        ]
+    }
+
     /// Returns a recorder of the log and of positions.
     pub(crate) async fn process(&self) -> Result<Arc<dyn DynProcessRecorder>, Failure> {
         Ok(self.factory.process_recorder().await?)
     }
 
-    /// Returns a writer of events with ids of another log.
-    pub(crate) async fn id_keeper(&self) -> Result<IdKeeper, Failure> {
-        IdKeeper::open(self.factory.environment()).await
+    /// Returns a writer by SQL.
+    pub(crate) async fn sql_writer(&self) -> Result<SqlWriter, Failure> {
+        SqlWriter::open(self.factory.environment()).await
     }
 
     /// Returns the function that converts states of this database to those of another.

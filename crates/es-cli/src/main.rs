@@ -2,7 +2,8 @@
 //!
 //! Each command opens the databases that it is given, through the factory and its recorders, and writes its
 //! results to standard output. Only two modules have SQL of their own: `catalog` reads names, counts and
-//! sizes, which no recorder returns, and `keeping` writes events with given ids, which no recorder accepts.
+//! sizes, which no recorder returns, and `sql_writer` writes events with given ids and moves positions
+//! back, which no recorder does.
 
 // A command-line program prints.
 #![allow(clippy::print_stderr, reason = "errors are printed to standard error")]
@@ -17,11 +18,12 @@ mod database;
 mod digest;
 mod failure;
 mod interchange;
-mod keeping;
 mod output;
 mod progress;
 mod record;
 mod salvage;
+mod schema;
+mod sql_writer;
 mod state;
 mod target;
 mod template;

@@ -7,7 +7,7 @@ use es_core::{
     TrackingRecorder, uuid::Uuid,
 };
 
-use crate::{database::Database, failure::Failure, keeping::IdKeeper};
+use crate::{database::Database, failure::Failure, sql_writer::SqlWriter};
 
 /// The name under which a copy records its position, which is one of the source's log.
 pub(crate) const COPY: &str = "es-copy";
@@ -23,7 +23,7 @@ pub(crate) fn is_position_elsewhere(consumer: &str) -> bool {
 pub(crate) struct Target {
     recorder: Arc<dyn DynProcessRecorder>,
     /// `None` if events are numbered anew.
-    keeper: Option<IdKeeper>,
+    writer: Option<SqlWriter>,
     consumer: &'static str,
     position: i64,
 }
@@ -41,7 +41,13 @@ impl Target {
         let recorder = database.process().await?;
         let position = recorder.max_tracking_id(consumer).await?.unwrap_or(0);
         let head = recorder.max_notification_id().await?.unwrap_or(0);
-        let keeper = if renumber { None } else { Some(database.id_keeper().await?) };
+        let writer = if renumber {
+            None
+        } else {
+            let mut writer = database.sql_writer().await?;
+            writer.verify_ids().await?;
+            Some(writer)
+        };
         if !renumber && head != position {
             let message = match position {
                 0 => "the target has events already".to_owned(),
@@ -51,7 +57,7 @@ impl Target {
             };
             return Err(Failure::usage(message).with_hint("--renumber appends to other events"));
         }
-        Ok(Self { recorder, keeper, consumer, position })
+        Ok(Self { recorder, writer, consumer, position })
     }
 
     /// Returns the id of the source up to which events are recorded; 0 before the first.
@@ -65,7 +71,7 @@ impl Target {
 
     /// Returns aggregate and version of the last event, if ids are kept.
     pub(crate) async fn last_event(&self) -> Result<Option<(Uuid, i64)>, Failure> {
-        if self.position == 0 || self.keeper.is_none() {
+        if self.position == 0 || self.writer.is_none() {
             return Ok(None);
         }
         let last = NotificationSelection::new(1).start(self.position).stop(self.position);
@@ -95,8 +101,8 @@ impl Target {
         let (first, last) = (first.id, last.id);
         // Before the first id there is no position: a source with such ids is damaged.
         let tracking = Tracking::spanning(self.consumer, first, last)?.after(self.position)?;
-        match &mut self.keeper {
-            Some(keeper) => keeper.append(&notifications, self.consumer, self.position).await?,
+        match &mut self.writer {
+            Some(writer) => writer.append(&notifications, self.consumer, self.position).await?,
             None => {
                 let events = notifications.into_iter().map(|notification| notification.event).collect();
                 self.recorder.insert_events_with_tracking(events, tracking).await?;

@@ -100,6 +100,23 @@ impl Catalog {
             Self::Postgres(catalog) => catalog.snapshot_originators(after, limit).await,
         }
     }
+
+    /// Returns whether the tables of events, positions and snapshots exist, by their names.
+    pub(crate) async fn tables(&mut self) -> Result<[(String, bool); 3], Failure> {
+        match self {
+            Self::Sqlite(catalog) => catalog.tables(),
+            Self::Postgres(catalog) => catalog.tables().await,
+        }
+    }
+
+    /// Returns the reasons why the library cannot work with the tables, in their order, where its recorders
+    /// do not check it.
+    pub(crate) fn problems(&mut self) -> Result<[Option<String>; 3], Failure> {
+        match self {
+            Self::Sqlite(catalog) => catalog.problems(),
+            Self::Postgres(_) => Ok([None, None, None]),
+        }
+    }
 }
 
 /// Returns whether the module of an environment is PostgreSQL's; it may have variables of both.

@@ -23,14 +23,14 @@ pub(crate) struct PostgresCatalog {
 
 /// The name of a table, as text and quoted.
 pub(crate) struct Table {
-    name: String,
+    pub(crate) name: String,
     pub(crate) quoted: String,
 }
 
 /// The tables of an application.
 pub(crate) struct Tables {
     pub(crate) events: Table,
-    snapshots: Table,
+    pub(crate) snapshots: Table,
     pub(crate) tracking: Table,
 }
 
@@ -163,6 +163,16 @@ impl PostgresCatalog {
             Ok(Gap { originator_id: row.try_get(0)?, version: row.try_get(1)?, previous: row.try_get(2)? })
         };
         self.each(&sql, gap, report).await
+    }
+
+    pub(super) async fn tables(&mut self) -> Result<[(String, bool); 3], Failure> {
+        let mut read = begin(&mut self.connection).await?;
+        let mut found = Vec::new();
+        for table in [&self.events, &self.tracking, &self.snapshots] {
+            found.push(exists(&mut read, table).await?);
+        }
+        let table = |table: &Table, index: usize| (table.name.clone(), found[index]);
+        Ok([table(&self.events, 0), table(&self.tracking, 1), table(&self.snapshots, 2)])
     }
 
     pub(super) async fn has_snapshots(&mut self) -> Result<bool, Failure> {

@@ -6,8 +6,10 @@ mod generate;
 mod import;
 mod info;
 mod log;
+mod schema;
 mod show;
 mod topics;
+mod track;
 mod trackers;
 mod verify;
 
@@ -28,6 +30,8 @@ pub(crate) async fn run(arguments: Arguments, color: Color) -> Result<Exit, Fail
         Command::Copy(arguments) => copy::run(&arguments).await,
         Command::Export(arguments) => export::run(&arguments).await,
         Command::Import(arguments) => import::run(&arguments).await,
+        Command::Track(command) => track::run(&command, color).await,
+        Command::Schema(command) => schema::run(&command).await,
         Command::Completions(arguments) => generate::completions(&arguments),
         Command::Man(arguments) => generate::man(&arguments),
     }

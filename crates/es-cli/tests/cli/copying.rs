@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    postgres::{Schema, setting},
+    postgres::Schema,
     support::{Sandbox, python},
 };
 
@@ -35,24 +35,17 @@ impl Copying {
         let (sandbox, mut schemas) = (Sandbox::with_python_database(PLAIN), Vec::new());
         let mut configuration = String::new();
         for (context, backend) in [("from", from), ("to", to)] {
-            let settings = match (backend, context) {
-                (Backend::Sqlite, "from") => "DATABASE_URL = \"sqlite:bank.db\"".to_owned(),
-                (Backend::Sqlite, _) => "DATABASE_URL = \"sqlite:copy.db\"".to_owned(),
+            configuration += &match (backend, context) {
+                (Backend::Sqlite, "from") => "[contexts.from]\ndatabase = \"sqlite:bank.db\"\n".to_owned(),
+                (Backend::Sqlite, _) => "[contexts.to]\ndatabase = \"sqlite:copy.db\"\n".to_owned(),
                 (Backend::Postgres, _) => {
                     let schema =
                         if context == "from" { Schema::with_python_database()? } else { Schema::new()? };
-                    let names =
-                        ["HOST", "PORT", "DBNAME", "USER", "PASSWORD"].map(|name| format!("POSTGRES_{name}"));
-                    let settings = names.iter().map(|name| format!("{name} = {:?}\n", setting(name)));
-                    let settings = settings.collect::<String>()
-                        + &format!("PERSISTENCE_MODULE = \"postgres\"\nPOSTGRES_SCHEMA = {:?}", schema.name);
+                    let settings = schema.context(context);
                     schemas.push(schema);
-                    settings
+                    format!("[contexts.{context}]\napplication = \"bank\"\n{settings}")
                 }
             };
-            configuration += &format!(
-                "[contexts.{context}]\napplication = \"bank\"\n[contexts.{context}.settings]\n{settings}\n"
-            );
         }
         fs::create_dir_all(sandbox.path("es")).unwrap();
         sandbox.write("es/config.toml", &configuration);

@@ -11,5 +11,6 @@ mod copying;
 mod help;
 mod inspecting;
 mod postgres;
+mod repairing;
 mod support;
 mod verifying;

@@ -1,4 +1,4 @@
-//! Writes events with ids to a file of SQLite.
+//! Writes to a file of SQLite.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use es_sqlite::rusqlite::{self, Connection, OpenFlags, TransactionBehavior, para
 use super::moved::moved;
 use crate::{catalog::sqlite::failed, failure::Failure};
 
-pub(crate) struct SqliteKeeper {
+pub(crate) struct SqliteWriter {
     name: String,
     connection: Connection,
 }
 
-impl SqliteKeeper {
+impl SqliteWriter {
     pub(super) fn open(name: &str) -> Result<Self, Failure> {
         let flags =
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -60,5 +60,31 @@ impl SqliteKeeper {
         };
         let recorded = write(&mut self.connection).map_err(|error| failed(&self.name, error))?;
         if recorded == expected { Ok(()) } else { Err(moved(consumer, expected, recorded)) }
+    }
+
+    pub(super) fn set_position(
+        &mut self,
+        consumer: &str,
+        expected: Option<i64>,
+        position: Option<i64>,
+    ) -> Result<(), Failure> {
+        let write = |connection: &mut Connection| -> rusqlite::Result<Option<i64>> {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let select = "SELECT max(notification_id) FROM tracking WHERE application_name = ?1";
+            let recorded = transaction.query_row(select, [consumer], |row| row.get(0))?;
+            if recorded != expected {
+                return Ok(recorded);
+            }
+            transaction.execute("DELETE FROM tracking WHERE application_name = ?1", [consumer])?;
+            if let Some(position) = position {
+                let insert = "INSERT INTO tracking (application_name, notification_id) VALUES (?1, ?2)";
+                transaction.execute(insert, params![consumer, position])?;
+            }
+            transaction.commit()?;
+            Ok(expected)
+        };
+        let recorded = write(&mut self.connection).map_err(|error| failed(&self.name, error))?;
+        let is_moved = recorded != expected;
+        if is_moved { Err(moved(consumer, expected.unwrap_or(0), recorded.unwrap_or(0))) } else { Ok(()) }
     }
 }

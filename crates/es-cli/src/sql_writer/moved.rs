@@ -1,4 +1,4 @@
-//! The failure of a concurrent copy.
+//! The failure of concurrent writes of a position.
 
 use crate::failure::Failure;
 

@@ -1,4 +1,4 @@
-//! Writes events with ids to a PostgreSQL database.
+//! Writes to a PostgreSQL database.
 
 use es_core::{Notification, uuid::Uuid};
 use es_factory::Environment;
@@ -10,29 +10,78 @@ use crate::{
     failure::Failure,
 };
 
-pub(crate) struct PostgresKeeper {
+pub(crate) struct PostgresWriter {
     connection: PgConnection,
     tables: Tables,
     /// True if the tracking table has one row for each consumer.
     is_row_per_application: bool,
 }
 
-impl PostgresKeeper {
+impl PostgresWriter {
     pub(super) async fn open(environment: &Environment) -> Result<Self, Failure> {
         let (mut connection, _) = connect(environment).await?;
         let tables = Tables::of(environment);
         let columns = sqlx::query_scalar(AssertSqlSafe(key_columns(&tables.tracking)));
         let columns: i64 = columns.fetch_one(&mut connection).await.map_err(|error| failed(&error))?;
-        let sequence = format!("SELECT {}", sequence(&tables));
-        let sequence = sqlx::query_scalar(AssertSqlSafe(sequence));
-        let sequence: Option<String> =
-            sequence.fetch_one(&mut connection).await.map_err(|error| failed(&error))?;
-        if sequence.is_none() {
-            let message =
-                format!("notification_id of table {} has no sequence of its own", tables.events.quoted);
-            return Err(Failure::usage(message).with_hint("--renumber uses the ids that the table gives out"));
-        }
         Ok(Self { connection, tables, is_row_per_application: columns == 1 })
+    }
+
+    /// Verifies that the ids come from a sequence of the column, which then continues after the given ids.
+    pub(super) async fn verify_ids(&mut self) -> Result<(), Failure> {
+        let select = format!("SELECT {}", sequence(&self.tables));
+        let select = sqlx::query_scalar(AssertSqlSafe(select));
+        let sequence: Option<String> =
+            select.fetch_one(&mut self.connection).await.map_err(|error| failed(&error))?;
+        if sequence.is_some() {
+            return Ok(());
+        }
+        let table = &self.tables.events.quoted;
+        Err(Failure::usage(format!("notification_id of table {table} has no sequence of its own"))
+            .with_hint("--renumber uses the ids that the table gives out"))
+    }
+
+    pub(super) async fn set_position(
+        &mut self,
+        consumer: &str,
+        expected: Option<i64>,
+        position: Option<i64>,
+    ) -> Result<(), Failure> {
+        let recorded = self.replace(consumer, expected, position).await.map_err(|error| failed(&error))?;
+        let is_moved = recorded != expected;
+        if is_moved { Err(moved(consumer, expected.unwrap_or(0), recorded.unwrap_or(0))) } else { Ok(()) }
+    }
+
+    /// Replaces a position in one transaction, unless another one is recorded; returns the recorded one.
+    async fn replace(
+        &mut self,
+        consumer: &str,
+        expected: Option<i64>,
+        position: Option<i64>,
+    ) -> Result<Option<i64>, sqlx::Error> {
+        let tracking = &self.tables.tracking.quoted;
+        let mut transaction = self.connection.begin().await?;
+        // Excludes other writers of positions, also of a consumer without a row.
+        let lock = format!("LOCK TABLE {tracking} IN SHARE ROW EXCLUSIVE MODE");
+        sqlx::query(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
+        let select = format!("SELECT max(notification_id) FROM {tracking} WHERE application_name = $1");
+        let select = sqlx::query_scalar(AssertSqlSafe(select)).bind(consumer);
+        let recorded: Option<i64> = select.fetch_one(&mut *transaction).await?;
+        if recorded != expected {
+            return Ok(recorded);
+        }
+        let delete = format!("DELETE FROM {tracking} WHERE application_name = $1");
+        sqlx::query(AssertSqlSafe(delete)).bind(consumer).execute(&mut *transaction).await?;
+        if let Some(position) = position {
+            let insert =
+                format!("INSERT INTO {tracking} (application_name, notification_id) VALUES ($1, $2)");
+            sqlx::query(AssertSqlSafe(insert))
+                .bind(consumer)
+                .bind(position)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(expected)
     }
 
     pub(super) async fn append(
