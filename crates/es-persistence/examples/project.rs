@@ -12,7 +12,7 @@
 use std::{env, error::Error, time::Duration};
 
 use es_persistence::{
-    DomainEvent, Event, EventStore, HandlerError, Mapper, Notification, Recorder, TrackingRecorderExt,
+    DomainEvent, Event, EventStore, HandlerError, Mapper, Notification, TrackingRecorderExt,
     process::Processor,
     sqlite::{
         SqliteApplicationRecorder, SqliteOptions, SqliteProjection,

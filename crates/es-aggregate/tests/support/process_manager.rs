@@ -26,8 +26,8 @@ type Accounts<R> = Repository<Account, R, JsonTranscoder>;
 /// The number of decisions before which another writer is faster.
 const LOST: i64 = 12;
 
-/// Credits a fee for each event. During the first calls, another writer credits one after the decision, so that
-/// its version is taken.
+/// Credits a fee for each event. During the first calls, another writer credits one after the decision, so
+/// that its version is taken.
 fn fee_for_each<R: AggregateRecorder + Clone + 'static>(
     store: &EventStore<R, JsonTranscoder>,
     calls: &Arc<AtomicI64>,
