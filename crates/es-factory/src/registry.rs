@@ -133,7 +133,7 @@ impl Registry {
         const SQLITE: [&str; 3] = ["sqlite", "eventsourcing.sqlite", "eventsourcing.sqlite:Factory"];
         const POSTGRES: [&str; 3] = ["postgres", "eventsourcing.postgres", "eventsourcing.postgres:Factory"];
         #[cfg(feature = "popo")]
-        self.backends.register_all(POPO, |_| Ok(Arc::new(crate::popo::Popo::default())));
+        self.backends.register_all(POPO, |_| Ok(Arc::new(es_popo::PopoDatastore::new())));
         #[cfg(not(feature = "popo"))]
         self.backends.lacks(POPO, "popo");
         #[cfg(feature = "sqlite")]

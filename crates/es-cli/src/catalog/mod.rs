@@ -8,10 +8,9 @@ mod sqlite;
 
 use es_factory::Environment;
 
-use crate::failure::Failure;
-
 pub(crate) use self::facts::{Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker};
 use self::{postgres::PostgresCatalog, sqlite::SqliteCatalog};
+use crate::failure::Failure;
 
 /// The tables of one database, of either backend.
 pub(crate) enum Catalog {
