@@ -16,6 +16,9 @@ pub(crate) struct Arguments {
     /// The seed of the first database; each further one has the next seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Instead of the rounds, kill `es copy` this number of times between each pair of backends
+    #[arg(long, value_name = "KILLS", conflicts_with = "rounds")]
+    copy_kills: Option<u32>,
     /// Skip everything that needs a PostgreSQL server
     #[arg(long)]
     without_postgres: bool,
@@ -24,7 +27,24 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let (rounds, seed) = (arguments.rounds.to_string(), arguments.seed.to_string());
     let mut command = workspace::cargo();
-    command.args(["run", "--package", "es-faults", "--", "--rounds", &rounds, "--seed", &seed]);
+    match arguments.copy_kills {
+        Some(kills) => {
+            let test = "copying::a_killed_copy_continues_without_a_duplicate";
+            command.args([
+                "test",
+                "--package",
+                "es-cli",
+                "--test",
+                "cli",
+                "--",
+                "--exact",
+                test,
+                "--nocapture",
+            ]);
+            command.env("ES_COPY_KILLS", kills.to_string())
+        }
+        None => command.args(["run", "--package", "es-faults", "--", "--rounds", &rounds, "--seed", &seed]),
+    };
     // Lives until the last process has ended.
     let server = if arguments.without_postgres { None } else { Some(Server::provide(None)?) };
     match &server {

@@ -50,6 +50,62 @@ where
         execute_together(self.aggregate(id), metadata, decide).await
     }
 
+    /// Loads the aggregate and decides, as [`execute`](Self::execute) does, and returns the events of the
+    /// decision with their versions, without recording them: for a process manager, whose processor records
+    /// them together with its position.
+    ///
+    /// If other writers are faster, the recording conflicts. A processor then calls its handler again, which
+    /// decides again. No lock and no snapshot is taken. Decide once for each aggregate: a second decision
+    /// does not see the events of the first.
+    ///
+    /// ```
+    /// use es_aggregate::{Aggregate, CommandError, Repository};
+    /// use es_core::{AggregateRecorder, DomainEvent, Transcoder, uuid::Uuid};
+    /// # #[derive(es_derive::Event)]
+    /// # #[event(topic = "shop:Reserved")]
+    /// # struct StockEvent;
+    /// # #[derive(Default)]
+    /// # struct Stock;
+    /// # impl Aggregate for Stock {
+    /// #     type Event = StockEvent;
+    /// #     fn apply(&mut self, _: &StockEvent) {}
+    /// # }
+    /// # struct OutOfStock;
+    /// # impl Stock {
+    /// #     fn reserve(&self, _: u32) -> Result<[StockEvent; 1], OutOfStock> {
+    /// #         Ok([StockEvent])
+    /// #     }
+    /// # }
+    ///
+    /// async fn reserve<R: AggregateRecorder + 'static, T: Transcoder>(
+    ///     stock: &Repository<Stock, R, T>,
+    ///     item: Uuid,
+    /// ) -> Result<Vec<DomainEvent<StockEvent>>, CommandError<OutOfStock>> {
+    ///     stock.decide(item, |stock| stock.reserve(2)).await
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CommandError::Rejected`] with the error of the decision; [`CommandError::Persistence`] with any
+    /// error of loading.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn decide<I, E>(
+        &self,
+        id: Uuid,
+        decide: impl FnOnce(&A) -> Result<I, E>,
+    ) -> Result<Vec<DomainEvent<A::Event>>, CommandError<E>>
+    where
+        I: IntoIterator<Item = A::Event>,
+    {
+        let mut aggregate = self.aggregate(id);
+        aggregate.load().await?;
+        let events = decide(&aggregate.loaded.state).map_err(CommandError::Rejected)?;
+        aggregate.number(events.into_iter().collect(), &Metadata::new())?;
+        Ok(aggregate.events)
+    }
+
     /// Returns a reference to an aggregate, for [`execute_together`].
     pub fn aggregate(&self, id: Uuid) -> AggregateRef<A, R, T> {
         AggregateRef::new(self.clone(), id)

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -14,7 +14,7 @@ use crate::{
     state::StateDecoder,
 };
 
-/// Inspects and verifies event stores
+/// Inspects, verifies, copies and repairs event stores
 #[derive(Debug, Parser)]
 #[command(name = "es", bin_name = "es", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
@@ -40,6 +40,13 @@ pub(crate) enum Command {
     Topics(Topics),
     Trackers(Trackers),
     Verify(Verify),
+    Copy(Copy),
+    Export(Export),
+    Import(Import),
+    #[command(subcommand)]
+    Track(Track),
+    #[command(subcommand)]
+    Schema(Schema),
     Completions(Completions),
     Man(Man),
 }
@@ -229,6 +236,154 @@ pub(crate) struct Verify {
     /// A digest of an earlier run, or of a copy; another digest is a finding
     #[arg(long, value_name = "DIGEST")]
     pub(crate) expect_digest: Option<String>,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Copy events, snapshots and positions to another database
+///
+/// Each commit of events also records the position in the source, as the consumer `es-copy` of the target. A
+/// copy that was interrupted continues there without a duplicate, and a later run copies the events since.
+/// Ids are kept, unless --renumber is given. States are encrypted and compressed anew if the settings of the
+/// target differ.
+#[derive(Debug, Args)]
+pub(crate) struct Copy {
+    /// The source: a URL or a context
+    #[arg(value_name = "FROM")]
+    pub(crate) from: String,
+    /// The target: a URL or a context
+    #[arg(value_name = "TO")]
+    pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+    /// The name of the application in the target; by default that of the source
+    #[arg(help_heading = "Database", long, value_name = "NAME")]
+    pub(crate) to_application: Option<String>,
+    /// Read the variables of the target from this file, such as its CIPHER_KEY
+    #[arg(help_heading = "Database", long, value_name = "FILE")]
+    pub(crate) to_env_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// The options of commands that write events.
+#[derive(Debug, Args)]
+pub(crate) struct Writing {
+    /// Number the events anew, after those of the target; positions of consumers are not copied then
+    #[arg(long)]
+    pub(crate) renumber: bool,
+    /// The number of events of one commit
+    #[arg(long, value_name = "EVENTS", default_value = "1000")]
+    pub(crate) batch: NonZeroUsize,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+/// Write the log to standard output: JSON lines, compressed by zstd, with a checksum of each record
+///
+/// The exported states are decrypted and decompressed. Redirect the output to a file.
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Begin after this notification id
+    #[arg(long, value_name = "ID", default_value_t = 0)]
+    pub(crate) after: i64,
+}
+
+/// Read an exported log from standard input and record its events
+///
+/// Checks each record before it is written. An import that was interrupted continues without a duplicate. Ids
+/// are kept, unless --renumber is given. States are encrypted and compressed by the settings of the
+/// database.
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Change the positions of consumers
+///
+/// Stop the consumer first: a running one keeps its position in memory. A consumer whose position is moved
+/// back processes the notifications in between again.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Track {
+    Set(TrackSet),
+    Reset(TrackReset),
+}
+
+/// Set the position of a consumer, forward or back
+#[derive(Debug, Args)]
+pub(crate) struct TrackSet {
+    #[arg(value_name = "CONSUMER")]
+    pub(crate) consumer: String,
+    /// The id up to which notifications count as processed
+    #[arg(value_name = "POSITION")]
+    pub(crate) position: i64,
+    /// Also for a consumer that has no position
+    #[arg(long)]
+    pub(crate) create: bool,
+    /// The database whose log the consumer follows: a URL or a context; by default the same database
+    #[arg(help_heading = "Database", long, value_name = "DATABASE")]
+    pub(crate) upstream: Option<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) change: Change,
+}
+
+/// Delete the positions of consumers, which then begin before the first notification
+#[derive(Debug, Args)]
+pub(crate) struct TrackReset {
+    #[arg(value_name = "CONSUMER", required = true)]
+    pub(crate) consumers: Vec<String>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) change: Change,
+}
+
+/// The options of a change.
+#[derive(Debug, Args)]
+pub(crate) struct Change {
+    /// Print the difference and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Print or check the tables
+#[derive(Debug, Subcommand)]
+pub(crate) enum Schema {
+    Print(SchemaPrint),
+    Check(SchemaCheck),
+}
+
+/// Print the statements that create the tables, for a migration tool; without connecting
+#[derive(Debug, Args)]
+pub(crate) struct SchemaPrint {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// Check that the tables have the columns and keys that the library needs
+///
+/// The exit code is 4 if they have not, or if the table of events is missing.
+#[derive(Debug, Args)]
+pub(crate) struct SchemaCheck {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
     #[command(flatten)]
     pub(crate) formatting: Formatting,
 }

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use es_core::{DynAggregateRecorder, DynApplicationRecorder, PersistenceError};
-use es_factory::InfrastructureFactory;
+use es_core::{DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, PersistenceError};
+use es_factory::{Environment, InfrastructureFactory};
 
 use crate::{
-    arguments::Connection, catalog::Catalog, configuration::Settings, failure::Failure, state::StateDecoder,
+    arguments::Connection,
+    catalog::Catalog,
+    configuration::Settings,
+    failure::Failure,
+    sql_writer::SqlWriter,
+    state::{Recoder, StateDecoder, StateEncoder},
 };
 
-/// A database that is opened for reading.
-///
-/// Nothing is created or changed: a file of SQLite is opened with `mode=ro`, and tables of PostgreSQL must
-/// exist.
+/// A database, opened for reading or for writing.
 pub(crate) struct Database {
     factory: InfrastructureFactory,
 }
@@ -24,6 +26,9 @@ impl Database {
     }
 
     /// Opens the database of settings for reading.
+    ///
+    /// Nothing is created or changed: a file of SQLite is opened with `mode=ro`, and tables of PostgreSQL
+    /// must exist.
     pub(crate) fn open(mut settings: Settings) -> Result<Self, Failure> {
         let resolved = build(&settings)?;
         settings.set("CREATE_TABLE", "no");
@@ -31,6 +36,54 @@ impl Database {
             settings.set("SQLITE_DBNAME", read_only(name));
         }
         Ok(Self { factory: build(&settings)? })
+    }
+
+    /// Opens the database of settings for writing; what is missing is created.
+    pub(crate) fn open_for_writing(settings: &Settings) -> Result<Self, Failure> {
+        Ok(Self { factory: build(settings)? })
+    }
+
+    /// Returns the settings, as they are resolved.
+    pub(crate) fn environment(&self) -> &Environment {
+        self.factory.environment()
+    }
+
+    /// Verifies the tables by the recorders, which refuse those that they cannot work with: of the log, of
+    /// positions and of snapshots.
+    pub(crate) async fn open_tables(&self) -> [Result<(), PersistenceError>; 3] {
+        [
+            self.factory.application_recorder().await.map(drop),
+            self.factory.tracking_recorder().await.map(drop),
+            self.factory.aggregate_recorder("snapshots").await.map(drop),
+        ]
+    }
+
+    /// Returns a recorder of the log and of positions.
+    pub(crate) async fn process(&self) -> Result<Arc<dyn DynProcessRecorder>, Failure> {
+        Ok(self.factory.process_recorder().await?)
+    }
+
+    /// Returns a writer by SQL.
+    pub(crate) async fn sql_writer(&self) -> Result<SqlWriter, Failure> {
+        SqlWriter::open(self.factory.environment()).await
+    }
+
+    /// Returns the function that converts states of this database to those of another.
+    pub(crate) fn recoder(&self, target: &Self) -> Result<Recoder, PersistenceError> {
+        const CODECS: [&str; 7] = [
+            "CIPHER_TOPIC",
+            "CIPHER_KEY",
+            "CIPHER_KEYS",
+            "CIPHER_KEYS_FILE",
+            "CIPHER_PRIMARY_KEY_ID",
+            "CIPHER_ALGORITHM",
+            "COMPRESSOR_TOPIC",
+        ];
+        let (from, to) = (self.factory.environment(), target.factory.environment());
+        if CODECS.iter().all(|name| from.get(name) == to.get(name)) {
+            return Ok(Recoder::verbatim());
+        }
+        Ok(Recoder::new(self.state_decoder()?, target.state_encoder()?))
     }
 
     /// Returns a recorder of the log.
@@ -45,6 +98,10 @@ impl Database {
 
     pub(crate) fn state_decoder(&self) -> Result<StateDecoder, PersistenceError> {
         Ok(StateDecoder::new(self.factory.cipher()?, self.factory.compressor()?))
+    }
+
+    pub(crate) fn state_encoder(&self) -> Result<StateEncoder, PersistenceError> {
+        Ok(StateEncoder::new(self.factory.cipher()?, self.factory.compressor()?))
     }
 
     pub(crate) async fn catalog(&self) -> Result<Catalog, Failure> {

@@ -1,8 +1,9 @@
 //! `es`: the command-line tool for operators of event stores.
 //!
 //! Each command opens the databases that it is given, through the factory and its recorders, and writes its
-//! results to standard output. Only the catalog reads tables by SQL of its own: names of consumers, counts
-//! and sizes, which no recorder returns.
+//! results to standard output. Only two modules have SQL of their own: `catalog` reads names, counts and
+//! sizes, which no recorder returns, and `sql_writer` writes events with given ids and moves positions
+//! back, which no recorder does.
 
 // A command-line program prints.
 #![allow(clippy::print_stderr, reason = "errors are printed to standard error")]
@@ -12,14 +13,19 @@ mod catalog;
 mod color;
 mod commands;
 mod configuration;
+mod confirmation;
 mod database;
 mod digest;
 mod failure;
+mod interchange;
 mod output;
 mod progress;
 mod record;
 mod salvage;
+mod schema;
+mod sql_writer;
 mod state;
+mod target;
 mod template;
 
 use std::process::ExitCode;

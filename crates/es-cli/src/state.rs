@@ -1,8 +1,8 @@
-//! States as JSON: decrypted and decompressed, without knowledge of the event types.
+//! States: decrypted and decompressed to JSON, without knowledge of the event types, and encoded again.
 
 use std::{borrow::Cow, sync::Arc};
 
-use es_core::{Cipher, Compressor, PersistenceError, StoredEvent};
+use es_core::{Bytes, Cipher, Compressor, EventContext, PersistenceError, StoredEvent};
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
@@ -65,5 +65,68 @@ impl StateDecoder {
             bytes = Cow::Owned(decompressed);
         }
         Ok(bytes)
+    }
+}
+
+/// Encodes states: compresses and encrypts them.
+#[derive(Debug)]
+pub(crate) struct StateEncoder {
+    cipher: Option<Arc<dyn Cipher>>,
+    compressor: Option<Arc<dyn Compressor>>,
+}
+
+impl StateEncoder {
+    pub(crate) fn new(cipher: Option<Arc<dyn Cipher>>, compressor: Option<Arc<dyn Compressor>>) -> Self {
+        Self { cipher, compressor }
+    }
+
+    /// Returns the encoded form of a plain state.
+    pub(crate) fn encode(&self, context: &EventContext<'_>, state: Bytes) -> Result<Bytes, PersistenceError> {
+        let mut bytes = state;
+        if let Some(compressor) = &self.compressor {
+            let mut compressed = Vec::with_capacity(bytes.len());
+            compressor.compress(&bytes, &mut compressed)?;
+            bytes = compressed.into();
+        }
+        if let Some(cipher) = &self.cipher {
+            let mut encrypted = Vec::with_capacity(bytes.len() + 64);
+            cipher.encrypt(context, &bytes, &mut encrypted)?;
+            bytes = encrypted.into();
+        }
+        Ok(bytes)
+    }
+}
+
+/// Converts the states of one database to those of another.
+#[derive(Debug)]
+pub(crate) struct Recoder(Option<(StateDecoder, StateEncoder)>);
+
+impl Recoder {
+    /// The recoder between databases with the same codecs: stored bytes are not changed.
+    pub(crate) fn verbatim() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn new(from: StateDecoder, to: StateEncoder) -> Self {
+        Self(Some((from, to)))
+    }
+
+    pub(crate) fn is_verbatim(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Converts the state of an event.
+    ///
+    /// # Errors
+    /// If the state cannot be decoded or encoded; the error names the event.
+    pub(crate) fn recode(&self, event: &mut StoredEvent) -> Result<(), PersistenceError> {
+        let Some((from, to)) = &self.0 else { return Ok(()) };
+        let plain = from.plain(event).map(|plain| Bytes::copy_from_slice(&plain));
+        let encoded = plain.and_then(|plain| to.encode(&event.context(), plain));
+        event.state = encoded.map_err(|error| {
+            let StoredEvent { originator_id, originator_version, .. } = event;
+            error.with_context(format_args!("version {originator_version} of originator {originator_id}"))
+        })?;
+        Ok(())
     }
 }

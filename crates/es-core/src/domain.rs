@@ -45,6 +45,32 @@ impl<E> DomainEvent<E> {
         self.metadata = metadata;
         self
     }
+
+    /// Returns the id of the event, for causation ids and idempotency keys: the id of the aggregate, a
+    /// slash and the version, such as `0190a5c4-7b1e-7cc3-98c4-dc0c0c07398f/3`.
+    pub fn event_id(&self) -> String {
+        format!("{}/{}", self.originator_id, self.originator_version)
+    }
+}
+
+impl Metadata {
+    /// The metadata of what follows from an event: its correlation id, or its [id](DomainEvent::event_id) if
+    /// it has none, and its id as the causation id.
+    ///
+    /// ```
+    /// use es_core::{DomainEvent, Metadata, uuid::Uuid};
+    ///
+    /// let placed = DomainEvent::new(Uuid::nil(), 1, "placed");
+    /// let reserved = DomainEvent::new(Uuid::nil(), 2, "reserved").with_metadata(Metadata::caused_by(&placed));
+    /// let shipped = Metadata::caused_by(&reserved);
+    /// assert_eq!(shipped.correlation_id(), Some("00000000-0000-0000-0000-000000000000/1"));
+    /// assert_eq!(shipped.causation_id(), Some("00000000-0000-0000-0000-000000000000/2"));
+    /// ```
+    pub fn caused_by<E>(event: &DomainEvent<E>) -> Self {
+        let id = event.event_id();
+        let correlation_id = event.metadata.correlation_id().map_or_else(|| id.clone(), str::to_owned);
+        Self::new().with_correlation_id(correlation_id).with_causation_id(id)
+    }
 }
 
 /// Returns the version after `version`.

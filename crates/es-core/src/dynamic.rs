@@ -8,8 +8,9 @@ use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
 use uuid::Uuid;
 
 use crate::{
-    AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
-    PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder,
+    AggregateRecorder, ApplicationRecorder, EventKey, EventRange, Notification, NotificationSelection,
+    PersistenceError, ProcessRecorder, Recorder, Signal, StateMaintenance, StateReplacement, StoredEvent,
+    Tracking, TrackingRecorder,
 };
 
 /// A boxed future.
@@ -63,6 +64,14 @@ pub trait DynProcessRecorder: DynApplicationRecorder + DynTrackingRecorder {
         events: Vec<StoredEvent>,
         tracking: Tracking,
     ) -> BoxFuture<'_, Vec<i64>>;
+}
+
+/// The object-safe version of [`StateMaintenance`].
+pub trait DynStateMaintenance: DynAggregateRecorder {
+    /// See [`StateMaintenance::select_by_key`].
+    fn select_by_key_dyn(&self, after: Option<EventKey>, limit: usize) -> BoxFuture<'_, Vec<StoredEvent>>;
+    /// See [`StateMaintenance::replace_states`].
+    fn replace_states_dyn(&self, replacements: Vec<StateReplacement>) -> BoxFuture<'_, usize>;
 }
 
 impl<R: Recorder> DynRecorder for R {
@@ -124,6 +133,16 @@ impl<R: ProcessRecorder> DynProcessRecorder for R {
         tracking: Tracking,
     ) -> BoxFuture<'_, Vec<i64>> {
         Box::pin(self.insert_events_with_tracking(events, tracking))
+    }
+}
+
+impl<R: StateMaintenance> DynStateMaintenance for R {
+    fn select_by_key_dyn(&self, after: Option<EventKey>, limit: usize) -> BoxFuture<'_, Vec<StoredEvent>> {
+        Box::pin(self.select_by_key(after, limit))
+    }
+
+    fn replace_states_dyn(&self, replacements: Vec<StateReplacement>) -> BoxFuture<'_, usize> {
+        Box::pin(self.replace_states(replacements))
     }
 }
 
@@ -196,5 +215,19 @@ impl<R: DynProcessRecorder + ?Sized> ProcessRecorder for Arc<R> {
         tracking: Tracking,
     ) -> Result<Vec<i64>, PersistenceError> {
         self.as_ref().insert_events_with_tracking_dyn(events, tracking).await
+    }
+}
+
+impl<R: DynStateMaintenance + ?Sized> StateMaintenance for Arc<R> {
+    async fn select_by_key(
+        &self,
+        after: Option<EventKey>,
+        limit: usize,
+    ) -> Result<Vec<StoredEvent>, PersistenceError> {
+        self.as_ref().select_by_key_dyn(after, limit).await
+    }
+
+    async fn replace_states(&self, replacements: Vec<StateReplacement>) -> Result<usize, PersistenceError> {
+        self.as_ref().replace_states_dyn(replacements).await
     }
 }

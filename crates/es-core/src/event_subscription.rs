@@ -21,7 +21,7 @@ pub struct EventNotification<E> {
 }
 
 impl<E> EventNotification<E> {
-    /// A notification of an event.
+    /// A notification, as a test of a handler needs it.
     pub fn new(id: i64, event: DomainEvent<E>) -> Self {
         Self { id, event }
     }

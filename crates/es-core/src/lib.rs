@@ -88,7 +88,7 @@ pub use context::EventContext;
 pub use domain::{DomainEvent, Event, next_version};
 pub use dynamic::{
     BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynRecorder,
-    DynTrackingRecorder,
+    DynStateMaintenance, DynTrackingRecorder,
 };
 pub use error::{Conflict, ErrorKind, PersistenceError};
 pub use event_subscription::{EventNotification, EventSubscription};

@@ -51,6 +51,17 @@ impl Metadata {
         self
     }
 
+    /// Adds the texts of those names of `defaults` that are not set.
+    #[must_use]
+    pub fn with_defaults(mut self, defaults: &Self) -> Self {
+        for (name, text) in defaults.iter() {
+            if self.get(name).is_none() {
+                self = self.with(name, text);
+            }
+        }
+        self
+    }
+
     /// Returns the text of a name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.as_ref()?.get(name).map(String::as_str)

@@ -64,20 +64,40 @@ pub struct Subscription<R> {
     is_in_log: bool,
     /// True if a read has failed since the last page.
     is_interrupted: bool,
-    /// The signal that a stop handle closes, if there is such a handle.
-    stop: Option<Signal>,
+    /// The handle that stops the subscription, if there is one.
+    stop: Option<StopHandle>,
 }
 
-/// Stops a [`Subscription`] from another task or thread; made by [`Subscription::stop_handle`].
+/// Stops a [`Subscription`], or a processor of the crate `es-process`, from another task or thread.
 ///
-/// Dropping it does not stop the subscription.
-#[derive(Clone, Debug)]
+/// [`Subscription::stop_handle`] returns the handle of one subscription. One handle can stop several, by
+/// [`Subscription::stopped_by`]. Dropping it stops nothing.
+#[derive(Clone, Debug, Default)]
 pub struct StopHandle(Signal);
 
 impl StopHandle {
+    /// A handle that stops nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Ends the wait of the subscription, and all later ones.
     pub fn stop(&self) {
         self.0.close();
+    }
+
+    /// Returns whether [`stop`](Self::stop) was called.
+    pub fn is_stopped(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    /// Waits until [`stop`](Self::stop) is called.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn stopped(&self) {
+        let mut listener = self.0.listen::<&str>([]);
+        while listener.notified().await {}
     }
 }
 
@@ -147,11 +167,18 @@ impl<R: ApplicationRecorder> Subscription<R> {
 
     /// Returns a handle that stops the subscription from another task or thread.
     pub fn stop_handle(&mut self) -> StopHandle {
-        StopHandle(self.stop.get_or_insert_default().clone())
+        self.stop.get_or_insert_default().clone()
+    }
+
+    /// Has the subscription stopped by this handle, in place of an earlier one.
+    #[must_use]
+    pub fn stopped_by(mut self, handle: StopHandle) -> Self {
+        self.stop = Some(handle);
+        self
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stop.as_ref().is_some_and(Signal::is_closed)
+        self.stop.as_ref().is_some_and(StopHandle::is_stopped)
     }
 
     /// Waits for the next page; returns `None` when the recorder is closed or the subscription stopped.
@@ -168,9 +195,8 @@ impl<R: ApplicationRecorder> Subscription<R> {
     /// Cancel safe: the position moves when a page is returned.
     pub async fn next_page(&mut self) -> Result<Option<NotificationPage>, PersistenceError> {
         let Some(stop) = self.stop.clone() else { return self.wait_for_page().await };
-        let mut stopped = stop.listen::<&str>([]);
         // Polled first: a stopped subscription returns no further page.
-        match select(pin!(stopped.notified()), pin!(self.wait_for_page())).await {
+        match select(pin!(stop.stopped()), pin!(self.wait_for_page())).await {
             Either::Left(_) => Ok(None),
             Either::Right((page, _)) => page,
         }

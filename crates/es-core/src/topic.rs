@@ -70,6 +70,46 @@ impl Topic {
         Self(Text::Static(text))
     }
 
+    /// Concatenates lists of literals, for the [`TOPICS`](crate::Event::TOPICS) of a type that wraps other
+    /// event types: `derive(Event)` calls it.
+    ///
+    /// ```
+    /// use es_core::Topic;
+    ///
+    /// const ORDER: &[Topic] = &[Topic::from_static("shop:Order.Placed")];
+    /// const STOCK: &[Topic] = &[Topic::from_static("shop:Stock.Reserved")];
+    /// const BOTH: &[Topic] = &Topic::concat::<2>(&[ORDER, STOCK]);
+    /// assert_eq!(BOTH[1], "shop:Stock.Reserved");
+    /// ```
+    ///
+    /// # Panics
+    /// If `N` is not the number of topics, or a topic is not a literal or is in the lists twice; at compile
+    /// time if the result is a constant.
+    #[expect(clippy::panic, reason = "a mistake in a constant, found when the program is compiled")]
+    pub const fn concat<const N: usize>(lists: &[&[Self]]) -> [Self; N] {
+        let mut all = [const { Self::from_static("-") }; N];
+        let (mut length, mut list) = (0, 0);
+        while list < lists.len() {
+            let mut at = 0;
+            while at < lists[list].len() {
+                let Text::Static(text) = lists[list][at].0 else { panic!("a topic is not a literal") };
+                let mut earlier = 0;
+                while earlier < length {
+                    let Text::Static(other) = all[earlier].0 else { panic!("a topic is not a literal") };
+                    assert!(!is_equal(text, other), "two types have the same topic");
+                    earlier += 1;
+                }
+                // The replaced one has nothing to drop, which a constant function cannot know.
+                std::mem::forget(std::mem::replace(&mut all[length], Self(Text::Static(text))));
+                length += 1;
+                at += 1;
+            }
+            list += 1;
+        }
+        assert!(length == N, "the lists have another number of topics");
+        all
+    }
+
     /// Returns the text of the topic.
     pub fn as_str(&self) -> &str {
         match &self.0 {
@@ -77,6 +117,15 @@ impl Topic {
             Text::Shared(text) => text,
         }
     }
+}
+
+const fn is_equal(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
 }
 
 /// Returns the reason why a text is not a valid topic.

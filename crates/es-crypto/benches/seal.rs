@@ -1,10 +1,10 @@
-//! The cost of sealing and opening an event of 341 bytes, and of the nonce alone.
+//! The cost of sealing and opening an event of 341 bytes, with a cipher and a key ring, and of a nonce alone.
 #![expect(clippy::print_stdout, reason = "the numbers are what a benchmark is for")]
 
 use std::{hint::black_box, time::Instant};
 
 use es_core::{Cipher, EventContext, PersistenceError, Topic, uuid::Uuid};
-use es_crypto::AesCipher;
+use es_crypto::{AesCipher, AesKey, EnvelopeAlgorithm, KeyRing};
 
 const ROUNDS: usize = 31;
 const CALLS_PER_ROUND: u32 = 2_000;
@@ -14,22 +14,34 @@ fn main() -> Result<(), PersistenceError> {
     let context = EventContext { originator_id: Uuid::nil(), originator_version: 1, topic: &topic };
     let plaintext = [b'x'; 341];
     for num_bytes in [16, 24, 32] {
-        let cipher = AesCipher::from_base64(&AesCipher::create_key(num_bytes)?)?;
-        let mut encrypted = Vec::new();
-        report(&format!("seal, AES-{}", num_bytes * 8), || {
-            encrypted.clear();
-            cipher.encrypt(&context, &plaintext, &mut encrypted)
-        })?;
-        let mut decrypted = Vec::new();
-        report(&format!("open, AES-{}", num_bytes * 8), || {
-            decrypted.clear();
-            cipher.decrypt(&context, &encrypted, &mut decrypted)
-        })?;
+        let cipher = AesCipher::new(&AesKey::random(num_bytes)?);
+        seal_and_open(&format!("AES-{}", num_bytes * 8), &cipher, &context, &plaintext)?;
+    }
+    for algorithm in [EnvelopeAlgorithm::Aes256Gcm, EnvelopeAlgorithm::Xaes256Gcm] {
+        let ring = KeyRing::builder().key(1, AesKey::random(32)?).algorithm(algorithm).build()?;
+        seal_and_open(&format!("key ring, {algorithm:?}"), &ring, &context, &plaintext)?;
     }
     let mut nonce = [0_u8; 12];
     report("nonce", || {
         getrandom::fill(black_box(&mut nonce))
             .map_err(|error| PersistenceError::operational("no random bytes").with_source(error))
+    })
+}
+
+fn seal_and_open(
+    name: &str,
+    cipher: &impl Cipher,
+    context: &EventContext<'_>,
+    plaintext: &[u8],
+) -> Result<(), PersistenceError> {
+    let (mut encrypted, mut decrypted) = (Vec::new(), Vec::new());
+    report(&format!("seal, {name}"), || {
+        encrypted.clear();
+        cipher.encrypt(context, plaintext, &mut encrypted)
+    })?;
+    report(&format!("open, {name}"), || {
+        decrypted.clear();
+        cipher.decrypt(context, &encrypted, &mut decrypted)
     })
 }
 

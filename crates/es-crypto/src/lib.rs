@@ -54,8 +54,8 @@
 //! [`Reencryption`] encrypts a table again after the primary key has changed, while the table is in use, and
 //! [`KeyUsage`] counts the states that still need each key.
 //!
-//! Ciphers of the Python library are not given the event, and cannot read these states. If programs in Python
-//! read or write the events, use an [`AesCipher`].
+//! Ciphers of the Python library are not given the event, and cannot read these states. The module
+//! `python/es_key_ring.py` of this crate has a mapper and a cipher for that library that can.
 //!
 //! # How many events one key may encrypt
 //! Two states with the same key and nonce reveal each other, and allow forgeries. Nonces are 96

@@ -21,9 +21,11 @@ pub(crate) struct Place {
 
 pub(crate) const STRUCT: Place =
     Place { name: "a struct", keys: &["topic", "alias", "version", "upcast", "const", "crate"] };
-pub(crate) const ENUM: Place = Place { name: "an enum", keys: &["topic", "alias", "crate"] };
+pub(crate) const ENUM: Place = Place { name: "an enum", keys: &["topic", "alias", "transparent", "crate"] };
 pub(crate) const VARIANT: Place =
     Place { name: "a variant", keys: &["topic", "alias", "version", "upcast", "const"] };
+pub(crate) const WRAPPER: Place = Place { name: "a transparent enum", keys: &["transparent", "crate"] };
+pub(crate) const WRAPPED: Place = Place { name: "a variant of a transparent enum", keys: &[] };
 pub(crate) const FIELD: Place = Place { name: "a field", keys: &["registered", "as"] };
 
 /// The `#[event(…)]` attributes of one place.
@@ -34,6 +36,7 @@ pub(crate) struct EventAttributes {
     pub(crate) version: Option<LitInt>,
     pub(crate) upcast: Option<Upcast>,
     pub(crate) constant: Option<Constant>,
+    pub(crate) transparent: Option<()>,
     pub(crate) crate_path: Option<Path>,
     pub(crate) adapter: Option<Type>,
 }
@@ -79,6 +82,7 @@ impl EventAttributes {
             "version" => set(&mut self.version, meta, version(meta.value()?)?),
             "upcast" => set(&mut self.upcast, meta, upcast(meta)?),
             "const" => set(&mut self.constant, meta, constant(meta.value()?)?),
+            "transparent" => set(&mut self.transparent, meta, ()),
             "crate" => set(&mut self.crate_path, meta, crate_path(meta.value()?)?),
             "as" => set(&mut self.adapter, meta, unquoted_type(meta.value()?, "as = Vec<Registered>")?),
             _ => set(&mut self.adapter, meta, registered(meta)?),
@@ -89,7 +93,8 @@ impl EventAttributes {
 fn unknown_key(path: &Path, place: Place) -> String {
     let segments: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
     let expected: Vec<_> = place.keys.iter().map(|key| format!("`{key}`")).collect();
-    format!("`{}` is no attribute of {}; expected {}", segments.join("::"), place.name, expected.join(", "))
+    let expected = if expected.is_empty() { "none".to_owned() } else { expected.join(", ") };
+    format!("`{}` is no attribute of {}; expected {expected}", segments.join("::"), place.name)
 }
 
 fn set<T>(slot: &mut Option<T>, meta: &ParseNestedMeta<'_>, value: T) -> Result<()> {

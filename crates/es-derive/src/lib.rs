@@ -68,6 +68,7 @@
 //! | struct, variant | `topic = "…"` | The topic. Required, but for the variants of an enum that has one. |
 //! | enum | `topic = "…"` | Variants without a topic of their own have this one, a dot, and their name. |
 //! | struct, variant | `alias = "…"` | One more topic that is read, never written; may be repeated. |
+//! | enum | `transparent` | The variants wrap other event types. See [below](#several-event-types). |
 //! | enum | `alias = "…"` | The same for all variants without a topic of their own: the enum's old name. |
 //! | struct, variant | `version = 2` | The written class version; 1 by default. See [below](#versions). |
 //! | struct, variant | `upcast(1 = …)` | How states of older class versions are read. |
@@ -114,6 +115,33 @@
 //! Attributes in a state that the type does not have are ignored, unless `deny_unknown_fields` is
 //! set: another process may write newer events. Those that are missing are an error that names
 //! them, unless they are an `Option` or have a `default`.
+//!
+//! # Several event types
+//! A consumer of several event types, such as a process manager, follows an enum that wraps them. It has
+//! their topics, and its events are stored as theirs are:
+//! ```
+//! # use es_core::Event as _;
+//! # use es_derive::Event;
+//! # #[derive(Event)]
+//! # #[event(topic = "shop:Order")]
+//! # enum OrderEvent {
+//! #     Placed,
+//! #     Cancelled,
+//! # }
+//! # #[derive(Event)]
+//! # #[event(topic = "shop:Payment")]
+//! # enum PaymentEvent {
+//! #     Received,
+//! # }
+//! #[derive(Event)]
+//! #[event(transparent)]
+//! enum ShopEvent {
+//!     Order(OrderEvent),
+//!     Payment(PaymentEvent),
+//! }
+//!
+//! assert_eq!(ShopEvent::TOPICS, ["shop:Order.Placed", "shop:Order.Cancelled", "shop:Payment.Received"]);
+//! ```
 //!
 //! # Values that the format lacks
 //! JSON has no UUIDs, dates or decimals: the transcoder's registry defines how their types are written.
@@ -173,11 +201,12 @@ mod event_type;
 mod expand;
 mod layout;
 mod serde_attributes;
+mod transparent;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, Error, parse_macro_input};
 
-use crate::event_type::EventType;
+use crate::{event_type::EventType, transparent::Transparent};
 
 /// Implements `Event` for a struct or an enum: topics, class versions and flat state.
 ///
@@ -193,7 +222,11 @@ use crate::event_type::EventType;
 #[proc_macro_derive(Event, attributes(event, serde))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    let expanded = EventType::of(input).map(|event| expand::expand(&event));
+    let expanded = match Transparent::of(&input) {
+        Ok(Some(wrapper)) => Ok(wrapper.expand()),
+        Ok(None) => EventType::of(input).map(|event| expand::expand(&event)),
+        Err(error) => Err(error),
+    };
     expanded.unwrap_or_else(Error::into_compile_error).into()
 }
 

@@ -3,8 +3,8 @@
 use std::{fmt::Debug, sync::Arc};
 
 use es_core::{
-    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
-    PersistenceError,
+    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance,
+    DynTrackingRecorder, PersistenceError,
 };
 
 use crate::{BoxConsumer, DynSqlProjection, Sql, SqlRow};
@@ -39,6 +39,18 @@ pub trait Backend: Debug + Send + Sync + 'static {
     fn query(&self, query: Sql) -> BoxFuture<'_, Vec<SqlRow>> {
         let _ = query;
         Box::pin(async { Err(no_sql()) })
+    }
+
+    /// A recorder that reads and replaces the states of the application's events, or of a purpose. By default
+    /// it is not supported.
+    fn state_maintenance<'a>(
+        &'a self,
+        purpose: Option<&'a str>,
+    ) -> BoxFuture<'a, Arc<dyn DynStateMaintenance>> {
+        let _ = purpose;
+        Box::pin(async {
+            Err(PersistenceError::not_supported("the datastore cannot replace the states of recorded events"))
+        })
     }
 
     /// Closes the datastore, and with it every recorder of this backend.

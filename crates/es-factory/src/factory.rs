@@ -7,7 +7,8 @@ use std::sync::{
 
 use es_core::{
     Cipher, Compressor, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder,
-    DynTrackingRecorder, EventStore, Mapper, PersistenceError, serde::de::DeserializeOwned,
+    DynStateMaintenance, DynTrackingRecorder, EventStore, Mapper, PersistenceError,
+    serde::de::DeserializeOwned,
 };
 use es_transcode::JsonTranscoder;
 
@@ -196,6 +197,31 @@ impl InfrastructureFactory {
     /// Cancel safe.
     pub async fn query<T: DeserializeOwned>(&self, query: Sql) -> Result<Vec<T>, PersistenceError> {
         self.backend()?.query(query).await?.into_iter().map(SqlRow::deserialize).collect()
+    }
+
+    /// A recorder that reads and replaces the states of recorded events: those of the application, or of a
+    /// purpose, such as `snapshots`. A re-encryption uses it.
+    ///
+    /// # Errors
+    /// If the datastore cannot be opened; [`NotSupported`](es_core::ErrorKind::NotSupported) in memory.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn state_maintenance(
+        &self,
+        purpose: Option<&str>,
+    ) -> Result<Arc<dyn DynStateMaintenance>, PersistenceError> {
+        self.backend()?.state_maintenance(purpose).await
+    }
+
+    /// The key ring, if one is set: a ring of its own, with the keys of the [`cipher`](Self::cipher).
+    ///
+    /// # Errors
+    /// If its settings are missing or unusable.
+    #[cfg(feature = "aes")]
+    pub fn key_ring(&self) -> Result<Option<es_crypto::KeyRing>, PersistenceError> {
+        let read = || crate::key_ring::key_ring(&self.environment);
+        Registry::is_key_ring(&self.environment).then(read).transpose()
     }
 
     /// The cipher, if one is set.

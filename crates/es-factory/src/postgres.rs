@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use es_core::{
-    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
-    PersistenceError,
+    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance,
+    DynTrackingRecorder, PersistenceError,
 };
 use es_postgres::{PostgresDatastore, PostgresOptions};
 use tokio::sync::OnceCell;
@@ -142,6 +142,21 @@ impl Backend for Postgres {
         Box::pin(async move {
             let rows = fetch(self.datastore().await?, &query).await;
             rows.map_err(|error| error.with_context(format_args!("query {:?}", query.postgres_text())))
+        })
+    }
+
+    fn state_maintenance<'a>(
+        &'a self,
+        purpose: Option<&'a str>,
+    ) -> BoxFuture<'a, Arc<dyn DynStateMaintenance>> {
+        Box::pin(async move {
+            let datastore = self.datastore().await?;
+            Ok(match purpose {
+                Some(purpose) => {
+                    Arc::new(datastore.aggregate_recorder(&self.application_name, purpose).await?) as _
+                }
+                None => Arc::new(datastore.application_recorder(&self.application_name).await?) as _,
+            })
         })
     }
 

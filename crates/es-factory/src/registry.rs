@@ -6,8 +6,8 @@ use es_core::{Cipher, Compressor, PersistenceError};
 
 use crate::{Backend, Environment};
 
-/// The cipher with several keys.
-const KEY_RING: &str = "key-ring";
+/// The cipher with several keys, and its class in Python.
+const KEY_RING: [&str; 2] = ["key-ring", "es_key_ring:KeyRingCipher"];
 
 /// The names by which an environment selects backends, ciphers and compressors.
 ///
@@ -106,17 +106,27 @@ impl Registry {
         Ok(backend)
     }
 
+    /// Returns the name of the cipher that an environment selects.
+    fn cipher_name(environment: &Environment) -> Option<&str> {
+        let is_set = |key| environment.get(key).is_some();
+        match environment.get("CIPHER_TOPIC") {
+            Some(name) => Some(name),
+            None if is_set("CIPHER_KEYS") || is_set("CIPHER_KEYS_FILE") => Some(KEY_RING[0]),
+            None => is_set("CIPHER_KEY").then_some("aes"),
+        }
+    }
+
+    /// Returns whether an environment selects a key ring.
+    #[cfg(feature = "aes")]
+    pub(crate) fn is_key_ring(environment: &Environment) -> bool {
+        Self::cipher_name(environment).is_some_and(|name| KEY_RING.contains(&name))
+    }
+
     pub(crate) fn cipher(
         &self,
         environment: &Environment,
     ) -> Result<Option<Arc<dyn Cipher>>, PersistenceError> {
-        let is_set = |key| environment.get(key).is_some();
-        let name = match environment.get("CIPHER_TOPIC") {
-            Some(name) => name,
-            None if is_set("CIPHER_KEYS") || is_set("CIPHER_KEYS_FILE") => KEY_RING,
-            None if is_set("CIPHER_KEY") => "aes",
-            None => return Ok(None),
-        };
+        let Some(name) = Self::cipher_name(environment) else { return Ok(None) };
         self.ciphers.construct("CIPHER_TOPIC", name, environment).map(Some)
     }
 
@@ -160,11 +170,12 @@ impl Registry {
             Ok(Arc::new(cipher.map_err(|error| environment.unusable("CIPHER_KEY", &error))?))
         });
         #[cfg(feature = "aes")]
-        self.ciphers.register(KEY_RING, |environment| Ok(Arc::new(crate::key_ring::key_ring(environment)?)));
+        self.ciphers
+            .register_all(KEY_RING, |environment| Ok(Arc::new(crate::key_ring::key_ring(environment)?)));
         #[cfg(not(feature = "aes"))]
         {
             self.ciphers.lacks(AES, "aes");
-            self.ciphers.lacks([KEY_RING], "aes");
+            self.ciphers.lacks(KEY_RING, "aes");
         }
         #[cfg(feature = "zlib")]
         self.compressors.register_all(ZLIB, |_| Ok(Arc::new(es_compress::ZlibCompressor::new())));

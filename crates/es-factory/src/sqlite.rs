@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use es_core::{
-    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
-    PersistenceError,
+    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance,
+    DynTrackingRecorder, PersistenceError,
 };
 use es_sqlite::{SqliteDatastore, SqliteOptions};
 use tokio::sync::OnceCell;
@@ -64,6 +64,19 @@ impl Backend for Sqlite {
             let text = query.sqlite_text().to_owned();
             let rows = self.datastore().await?.read_with(move |connection| select(connection, &query)).await;
             rows.map_err(|error| error.with_context(format_args!("query {text:?}")))
+        })
+    }
+
+    fn state_maintenance<'a>(
+        &'a self,
+        purpose: Option<&'a str>,
+    ) -> BoxFuture<'a, Arc<dyn DynStateMaintenance>> {
+        Box::pin(async move {
+            let datastore = self.datastore().await?;
+            Ok(match purpose {
+                Some(purpose) => Arc::new(datastore.aggregate_recorder(purpose).await?) as _,
+                None => Arc::new(datastore.application_recorder().await?) as _,
+            })
         })
     }
 

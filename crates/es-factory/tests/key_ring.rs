@@ -1,12 +1,17 @@
 //! Tests of key rings that are built from an environment.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by unwrapping it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    unused_imports,
+    reason = "a test says what it expects by unwrapping it"
+)]
 
 mod support;
 
 use std::fs;
 
-use es_core::{ErrorKind, PersistenceError};
-use es_crypto::KeyRing;
+use es_core::{AggregateRecorder, ErrorKind, PersistenceError, StoredEvent};
+use es_crypto::{KeyRing, KeyUsage, Reencryption};
 use es_factory::InfrastructureFactory;
 use support::event;
 
@@ -75,4 +80,30 @@ fn settings_of_a_key_ring_that_cannot_be_used_are_named_and_not_shown() {
         assert!(refused.to_string().contains(named), "{refused}");
         assert!(!format!("{refused} {refused:?}").contains(&one[..20]), "{refused}");
     }
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn the_table_of_an_environment_is_encrypted_again() {
+    let [one, two] = RING_KEYS;
+    let keys = format!("2:{two},1:{one}");
+    let memory = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", ":memory:"), ("CIPHER_KEYS", &keys)];
+    let factory = build(&memory).unwrap();
+    let ring = factory.key_ring().unwrap().unwrap();
+    let old = encrypt(&[("CIPHER_KEYS", &keys), ("CIPHER_PRIMARY_KEY_ID", "1")]);
+    for purpose in [None, Some("snapshots")] {
+        let recorder = factory.state_maintenance(purpose).await.unwrap();
+        recorder.insert_events(vec![StoredEvent { state: old.clone().into(), ..event(1) }]).await.unwrap();
+        let mut reencryption = Reencryption::new(&recorder, &ring);
+        assert_eq!(reencryption.next_page().await.unwrap().unwrap().replaced, 1);
+        assert_eq!(KeyUsage::of(&recorder).await.unwrap().states(Some(2)), 1);
+    }
+    assert!(build(&[("CIPHER_KEY", "SuvoWcmz3Tg+KemGGGirdQ==")]).unwrap().key_ring().unwrap().is_none());
+}
+
+#[cfg(feature = "popo")]
+#[tokio::test]
+async fn states_in_memory_are_not_replaced() {
+    let refused = build(&[]).unwrap().state_maintenance(None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotSupported);
 }

@@ -85,6 +85,7 @@
 //! | `factory` | yes | the infrastructure factory: [`factory`] |
 //! | `process` | yes | processors, for exactly-once processing: [`process`] |
 //! | `metrics` | | metrics of processors, by the `metrics` facade |
+//! | `opentelemetry` | | spans of consumers, linked to those of producers |
 //! | `aggregate` | | aggregates and repositories: [`aggregate`] |
 //!
 //! Each part is also a crate of its own (`es-core`, `es-sqlite`, …).

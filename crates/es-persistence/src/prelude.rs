@@ -17,14 +17,14 @@ pub use crate::aggregate::{Aggregate, Repository, SnapshotPolicy};
 pub use crate::factory::{Environment, InfrastructureFactory, Sql, SqlProjection};
 #[cfg(feature = "process")]
 #[doc(no_inline)]
-pub use crate::process::Processor;
+pub use crate::process::{NewEvents, Processor};
 #[cfg(feature = "json")]
 #[doc(no_inline)]
 pub use crate::transcode::JsonTranscoder;
 #[doc(no_inline)]
 pub use crate::{
     AggregateRecorder, AggregateRecorderExt, ApplicationRecorder, ApplicationRecorderExt, DomainEvent, Event,
-    EventNotification, EventRange, EventStore, Expected, HandlerError, Mapper, Notification,
+    EventNotification, EventRange, EventStore, Expected, HandlerError, Mapper, Metadata, Notification,
     NotificationSelection, PersistenceError, ProcessRecorder, Recorder, SnapshotState, StoredEvent, Topic,
     Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };

@@ -24,6 +24,14 @@ pub enum ProcessorError {
         /// The handler's error.
         source: HandlerError,
     },
+    /// The task of a [spawned](crate::Processor::spawn) processor panicked, or its runtime was shut down.
+    #[error("consumer {consumer_name:?} was aborted")]
+    Aborted {
+        /// The name of the consumer.
+        consumer_name: String,
+        /// The error of the task.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The upstream could not be read, or the consumer could not record.
     #[error("consumer {consumer_name:?} could not process its notifications")]
     Persistence {

@@ -11,7 +11,7 @@ use es_core::{
     StoredEvent, uuid::Uuid,
 };
 
-/// The number of events after which a commit takes no more notifications.
+/// The default number of events after which a commit takes no more notifications.
 const EVENTS_PER_COMMIT: usize = 10_000;
 
 /// Converts a notification to new events.
@@ -99,6 +99,7 @@ where
 pub struct HandlerConsumer<R, H> {
     recorder: R,
     handler: H,
+    events_per_commit: usize,
     /// The notification that failed after others of its batch, whose events are recorded first.
     failed: Option<(i64, HandlerError)>,
 }
@@ -106,7 +107,13 @@ pub struct HandlerConsumer<R, H> {
 impl<R: ProcessRecorder, H: Handler> HandlerConsumer<R, H> {
     /// Returns a consumer that records with `recorder` the events that `handler` returns.
     pub fn new(recorder: R, handler: H) -> Self {
-        Self { recorder, handler, failed: None }
+        Self { recorder, handler, events_per_commit: EVENTS_PER_COMMIT, failed: None }
+    }
+
+    /// Sets the number of new events after which a commit takes no more notifications.
+    pub(crate) fn events_per_commit(mut self, events: usize) -> Self {
+        self.events_per_commit = events;
+        self
     }
 
     async fn handle(&mut self, notifications: &[Notification]) -> Result<PendingEvents, ConsumerError> {
@@ -120,7 +127,7 @@ impl<R: ProcessRecorder, H: Handler> HandlerConsumer<R, H> {
             let handled = self.handler.handle(notification.clone()).await.map_err(Into::into);
             match handled.and_then(verified) {
                 Ok(events) => {
-                    if !pending.add(events) || pending.events.len() >= EVENTS_PER_COMMIT {
+                    if !pending.add(events) || pending.events.len() >= self.events_per_commit {
                         break;
                     }
                 }

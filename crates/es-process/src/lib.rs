@@ -2,8 +2,10 @@
 //!
 //! A [`Processor`] follows an upstream recorder and passes its notifications to a
 //! [`NotificationConsumer`](es_core::NotificationConsumer), which commits their effects together with the
-//! position. There are two kinds of consumer:
-//! - An asynchronous [`Handler`] returns new events, which a process recorder records: [`Processor::new`].
+//! position. There are three kinds of consumer:
+//! - An asynchronous [`EventHandler`] gets domain events and returns new ones, which a store records:
+//!   [`Processor::for_events`].
+//! - A [`Handler`] does the same with stored events: [`Processor::new`].
 //! - A projector of `es-popo`, `es-sqlite` or `es-postgres` writes into tables of your own, in the
 //!   transaction that records the position: [`Processor::with_consumer`].
 //!
@@ -23,59 +25,78 @@
 //!
 //! # Example
 //! ```
-//! use es_core::{AggregateRecorder, ApplicationRecorder, Notification, PersistenceError, StoredEvent};
-//! use es_core::{Topic, TrackingRecorderExt, uuid::Uuid};
+//! use es_core::{DomainEvent, EventNotification, EventStore, Expected, Mapper, PersistenceError};
+//! use es_core::{TrackingRecorderExt, uuid::Uuid};
+//! use es_derive::Event;
 //! use es_popo::{PopoApplicationRecorder, PopoProcessRecorder};
-//! use es_process::Processor;
+//! use es_process::{NewEvents, Processor};
+//! use es_transcode::JsonTranscoder;
 //! use std::time::Duration;
+//!
+//! #[derive(Event)]
+//! #[event(topic = "bank:Account")]
+//! enum AccountEvent {
+//!     Opened,
+//!     Credited { cents: i64 },
+//! }
+//!
+//! #[derive(Event)]
+//! #[event(topic = "audit:Noticed")]
+//! struct Noticed {
+//!     cents: i64,
+//! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let (bank, audit) = (PopoApplicationRecorder::new(), PopoProcessRecorder::new());
+//! let mapper = Mapper::new(JsonTranscoder::new());
+//! let bank = EventStore::new(PopoApplicationRecorder::new(), mapper.clone());
+//! let audit = EventStore::new(PopoProcessRecorder::new(), mapper);
 //!
-//! // For each event of the bank, one of the audit.
-//! let handler = async |notification: Notification| -> Result<Vec<StoredEvent>, PersistenceError> {
-//!     let noticed = StoredEvent {
-//!         originator_id: Uuid::new_v5(&notification.event.originator_id, b"audit"),
-//!         originator_version: notification.event.originator_version,
-//!         topic: Topic::from_static("audit:Noticed"),
-//!         state: notification.event.state.clone(),
-//!     };
-//!     Ok(vec![noticed])
+//! // For each credit, an event of the audit.
+//! let handler = async |notification: EventNotification<AccountEvent>| {
+//!     let event = notification.event;
+//!     let mut new = NewEvents::new();
+//!     if let AccountEvent::Credited { cents } = event.payload {
+//!         let id = Uuid::new_v5(&event.originator_id, b"audit");
+//!         new.push(DomainEvent::new(id, event.originator_version, Noticed { cents }));
+//!     }
+//!     Ok::<_, PersistenceError>(new)
 //! };
-//! let mut processor = Processor::new("audit", bank.clone(), audit.clone(), handler);
-//! let progress = processor.progress();
-//! let processing = tokio::spawn(async move { processor.run().await });
+//! let mut running = Processor::for_events("audit", &bank, &audit, handler).spawn()?;
 //!
-//! # let event = StoredEvent {
-//! #     originator_id: Uuid::new_v4(),
-//! #     originator_version: 1,
-//! #     topic: Topic::from_static("bank:Account.Opened"),
-//! #     state: "{}".into(),
-//! # };
-//! let ids = bank.insert_events(vec![event]).await?;
-//! audit.wait("audit", ids[0], Duration::from_secs(5)).await?; // read your writes
-//! assert_eq!(audit.max_notification_id().await?, Some(1));
-//! assert_eq!(progress.processed(), 1);
-//! # es_core::Recorder::close(&bank).await?;
-//! # processing.await??;
+//! let events = [AccountEvent::Opened, AccountEvent::Credited { cents: 500 }];
+//! let ids = bank.append(Uuid::now_v7(), Expected::New, events).await?;
+//! audit.recorder().wait("audit", ids[1], Duration::from_secs(5)).await?; // read your writes
+//! assert_eq!(running.progress().processed(), 2);
+//!
+//! running.stop(); // after the batch in progress
+//! running.join().await?;
 //! # Ok(())
 //! # }
 //! ```
 
 mod error;
+mod events;
 mod handler;
 mod metrics;
 mod names;
 mod processor;
 mod progress;
 mod retry_policy;
+mod running;
+mod span;
+#[cfg(feature = "opentelemetry")]
+mod trace_context;
 
 pub use error::ProcessorError;
+pub use events::{DecodingHandler, EventHandler, NewEvents};
 pub use handler::{Handler, HandlerConsumer};
 pub use processor::{DEFAULT_BATCH_SIZE, Processor};
 pub use progress::{ProcessorState, Progress};
 pub use retry_policy::RetryPolicy;
+pub use running::Running;
+#[cfg(feature = "opentelemetry")]
+pub use trace_context::MetadataTraceExt;
 
 /// The example of the README, compiled.
 #[cfg(doctest)]

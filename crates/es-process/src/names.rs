@@ -19,21 +19,17 @@ struct Consumer {
     name: String,
     /// The signal of the recorder that has the position.
     positions: Signal,
-    identity: Identity,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Identity {
-    consumer: TypeId,
     upstream: Signal,
+    consumer: TypeId,
     topics: Vec<Topic>,
 }
 
 impl NameClaim {
-    /// Claims a name for a consumer of type `C`.
+    /// Claims a name for a consumer of type `C`. Logs a warning if the upstream of an instance is another
+    /// recorder: that may have the same log, opened separately.
     ///
     /// # Errors
-    /// If a different consumer runs under the same name.
+    /// If a consumer of another type, or with other topics, runs under the same name.
     pub(crate) fn new<C>(
         name: &str,
         positions: &Signal,
@@ -43,18 +39,31 @@ impl NameClaim {
         let mut topics = topics.to_vec();
         topics.sort_unstable();
         topics.dedup();
-        let identity = Identity { consumer: typeid::of::<C>(), upstream: upstream.clone(), topics };
-        let claimed = Consumer { name: name.to_owned(), positions: positions.clone(), identity };
+        let (positions, upstream) = (positions.clone(), upstream.clone());
+        let claimed =
+            Consumer { name: name.to_owned(), positions, upstream, consumer: typeid::of::<C>(), topics };
         let mut running = RUNNING.lock();
-        let mut same_name =
-            running.iter().filter(|other| other.name == name && other.positions == claimed.positions);
-        if same_name.any(|other| other.identity != claimed.identity) {
+        let same_name = || running.iter().filter(|other| claimed.shares_position(other));
+        if same_name().any(|other| (other.consumer, &other.topics) != (claimed.consumer, &claimed.topics)) {
             let message = "a different consumer is running under this name: give each one a name of its own, the key \
                            of its position";
             return Err(PersistenceError::programming(message));
         }
+        if same_name().any(|other| other.upstream != claimed.upstream) {
+            tracing::warn!(
+                consumer = name,
+                "another instance of this consumer has an upstream that was opened separately; if that is \
+                 another database, give each consumer a name of its own"
+            );
+        }
         running.push(claimed.clone());
         Ok(Self(claimed))
+    }
+}
+
+impl Consumer {
+    fn shares_position(&self, other: &Self) -> bool {
+        self.name == other.name && self.positions == other.positions
     }
 }
 

@@ -1,12 +1,13 @@
 //! The processor: follows an upstream and commits the effects of its notifications once each.
 
-use std::{fmt, num::NonZeroUsize, time::Duration};
+use std::{collections::HashMap, fmt, num::NonZeroUsize, pin::pin, time::Duration};
 
 use es_core::{
     ApplicationRecorder, ApplicationRecorderExt, Conflict, ConsumerError, DEFAULT_PAGE_SIZE, HandlerError,
     Notification, NotificationBatch, NotificationConsumer, NotificationPage, PersistenceError,
-    ProcessRecorder, Subscription, Topic, TrackingRecorder, TrackingRecorderExt,
+    ProcessRecorder, StopHandle, Subscription, Topic, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
+use futures_util::future::{Either, select};
 
 use crate::{
     Handler, HandlerConsumer, ProcessorError, Progress, RetryPolicy, metrics::Metrics, names::NameClaim,
@@ -61,6 +62,7 @@ struct Settings<R> {
     standby_pause: Duration,
     retries: RetryPolicy,
     progress: Progress,
+    stop: StopHandle,
 }
 
 impl<U, R, H> Processor<U, HandlerConsumer<R, H>>
@@ -73,6 +75,17 @@ where
     /// `recorder`, together with the position of the consumer `name`.
     pub fn new(name: impl Into<String>, upstream: U, recorder: R, handler: H) -> Self {
         Self::with_consumer(name, upstream, HandlerConsumer::new(recorder, handler))
+    }
+
+    /// The number of new events after which a commit takes no more notifications: 10,000 by default, 1 for
+    /// [`for_events`](Self::for_events).
+    ///
+    /// A call of the handler does not see the events of earlier calls for the same commit; see
+    /// [`batch_size`](Self::batch_size).
+    #[must_use]
+    pub fn events_per_commit(mut self, events: NonZeroUsize) -> Self {
+        self.consumer = self.consumer.events_per_commit(events.get());
+        self
     }
 }
 
@@ -90,6 +103,7 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
             standby_pause: STANDBY_PAUSE,
             retries: RetryPolicy::NONE,
             progress: Progress::default(),
+            stop: StopHandle::new(),
         };
         Self { settings, consumer }
     }
@@ -148,21 +162,31 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
         self
     }
 
+    /// Returns a handle that stops the processor from another task or thread: the batch in progress is
+    /// committed, then [`run`](Self::run) returns. A stopped processor does not run again.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.settings.stop.clone()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
     /// Returns a handle on the processor's progress, to be read while it runs.
     pub fn progress(&self) -> Progress {
         self.settings.progress.clone()
     }
 
     /// Processes all notifications, first recorded and then live ones, until the upstream recorder is
-    /// closed.
+    /// closed or the processor is [stopped](Self::stop_handle). [`spawn`](Self::spawn) does so in a task.
     ///
     /// # Errors
     /// [`ProcessorError::Handler`] for a notification that cannot be handled;
     /// [`ProcessorError::Persistence`] for failures that are not transient, among them an upstream log or a
     /// recorded position that was [rolled back](PersistenceError::is_rolled_back); of kind
     /// [`Programming`](es_core::ErrorKind::Programming) if a different consumer of this process (with another
-    /// type, upstream or topics) records its position under the same name, with a clone of the same recorder
-    /// or with a recorder that shares its signal. It can be run again.
+    /// type or other topics) records its position under the same name, with a clone of the same recorder or
+    /// with a recorder that shares its signal. It can be run again.
     ///
     /// # Cancel safety
     /// Cancel safe: dropping the future stops the processor. Either a batch is recorded or not, and a new
@@ -206,6 +230,23 @@ struct Failures {
     of_handler: u32,
     of_conflict: u32,
     transient: u32,
+    /// The highest version that was in conflict, by aggregate.
+    conflicts: HashMap<Uuid, i64>,
+}
+
+impl Failures {
+    /// Counts a conflict. The count starts again if the version is later than at earlier conflicts: the
+    /// handler has read the events of another writer, who was faster again.
+    fn count_conflict(&mut self, conflict: &Conflict) {
+        if let Conflict::Version { originator_id, originator_version: version } = conflict {
+            let highest = self.conflicts.entry(*originator_id).or_insert(*version);
+            if version > highest {
+                *highest = *version;
+                self.of_conflict = 0;
+            }
+        }
+        self.of_conflict += 1;
+    }
 }
 
 impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
@@ -227,7 +268,7 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
         Ok(())
     }
 
-    /// Returns the recorded position, or `None` if the upstream is closed before it can be read.
+    /// Returns the recorded position, or `None` if the run ends before it can be read.
     async fn first_position(&mut self) -> Result<Option<i64>, ProcessorError> {
         let (settings, recorder) = (self.settings, self.consumer.recorder());
         let read = || recorder.validated_position(&settings.name, &settings.upstream);
@@ -238,13 +279,13 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
     }
 
     /// Processes a page. Returns the position that is recorded then (the page's, or a later one if another
-    /// instance is ahead), or `None` if the upstream is closed before the end of the page.
+    /// instance is ahead), or `None` if the run ends before the end of the page.
     async fn process_page(&mut self, page: &NotificationPage) -> Result<Option<i64>, ProcessorError> {
         let settings = self.settings;
         let end = page.position.saturating_add(page.lag);
         let mut rest = page.notifications.as_slice();
         let mut failures = Failures::default();
-        while !settings.is_closed() {
+        while !settings.is_ended() {
             let batch = self.batch(&settings.name, rest, page.position);
             let outcome = match self.consumer.process(batch).await {
                 Ok(handled) if is_valid_count(handled, batch) => BatchOutcome::Handled(handled),
@@ -335,8 +376,8 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
             }
             Some(_) if self.shrink_batch(batch.notifications.len() / 2) => Ok(BatchOutcome::Retry),
             // The handler has not read the events that conflict; the next call does.
-            Some(_) => {
-                failures.of_conflict += 1;
+            Some(conflict) => {
+                failures.count_conflict(conflict);
                 match RetryPolicy::CONFLICT.pause_after(failures.of_conflict) {
                     Some(pause) => self.settings.wait(pause).await,
                     None => return self.after_handler(0, error.into(), batch, failures).await,
@@ -443,7 +484,7 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
             let BatchOutcome::Recorded(position) = self.recorded().await? else {
                 return Ok(BatchOutcome::Retry);
             };
-            if known.is_some_and(|known| position <= known) || settings.is_closed() {
+            if known.is_some_and(|known| position <= known) || settings.is_ended() {
                 return Ok(BatchOutcome::Recorded(position));
             }
             tracing::info!(
@@ -472,23 +513,27 @@ impl<R: ApplicationRecorder + Clone> Settings<R> {
     }
 
     fn subscribe(&self, position: i64) -> Subscription<R> {
-        let Self { upstream, topics, page_size, poll_interval, .. } = self;
-        let subscription = upstream.subscribe(position, topics).page_size(*page_size);
+        let Self { upstream, topics, page_size, poll_interval, stop, .. } = self;
+        let subscription =
+            upstream.subscribe(position, topics).page_size(*page_size).stopped_by(stop.clone());
         match poll_interval {
             Some(poll_interval) => subscription.poll_interval(*poll_interval),
             None => subscription,
         }
     }
 
-    /// Reads, with retries after transient failures. Returns `None` if the upstream is closed meanwhile.
+    /// Reads, with retries after transient failures. Returns `None` if the run ends meanwhile.
     async fn read_with_retry<T, F>(&self, read: impl Fn() -> F) -> Result<Option<T>, ProcessorError>
     where
         F: Future<Output = Result<T, PersistenceError>>,
     {
         let mut failures = Failures::default();
         loop {
-            match read().await {
-                Err(_) if self.is_closed() => return Ok(None),
+            let Either::Right((result, _)) = select(pin!(self.stop.stopped()), pin!(read())).await else {
+                return Ok(None);
+            };
+            match result {
+                Err(_) if self.is_ended() => return Ok(None),
                 Err(error) if error.is_transient() => self.pause(&error, &mut failures).await,
                 result => return result.map(Some).map_err(|error| self.error(error)),
             }
@@ -502,13 +547,15 @@ impl<R: ApplicationRecorder + Clone> Settings<R> {
         self.wait(RetryPolicy::TRANSIENT.pause_after(failures.transient).unwrap_or_default()).await;
     }
 
-    /// Waits for `pause`, or until the upstream is closed.
+    /// Waits for `pause`, or until the run ends.
     async fn wait(&self, pause: Duration) {
-        self.upstream.commit_signal().closed_timeout(pause).await;
+        let closed = self.upstream.commit_signal().closed_timeout(pause);
+        select(pin!(self.stop.stopped()), pin!(closed)).await;
     }
 
-    fn is_closed(&self) -> bool {
-        self.upstream.commit_signal().is_closed()
+    /// Returns whether the upstream is closed or the processor is stopped.
+    fn is_ended(&self) -> bool {
+        self.upstream.commit_signal().is_closed() || self.stop.is_stopped()
     }
 
     fn error(&self, source: PersistenceError) -> ProcessorError {

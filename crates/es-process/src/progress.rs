@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,9 @@ use crate::{ProcessorError, metrics::Metrics};
 
 /// The time constant of the moving average.
 const RATE_MEMORY: Duration = Duration::from_secs(10);
+
+/// The reason of a stop by a panic, in the metrics.
+const PANICKED: &str = "panicked";
 
 /// The progress of a processor. Cheap to clone; it may outlive the processor.
 ///
@@ -43,11 +47,11 @@ pub enum ProcessorState {
     NotStarted,
     /// It is running.
     Running,
-    /// It ended because the upstream recorder was closed.
+    /// It ended: it was [stopped](crate::Processor::stop_handle), or the upstream recorder was closed.
     Ended,
-    /// It was stopped: the future of its run was dropped.
+    /// It was cancelled: the future of its run was dropped.
     Cancelled,
-    /// It failed. The text has the messages of the error and of its sources.
+    /// It failed, or panicked. The text has the messages of the error and of its sources.
     Failed(Arc<str>),
 }
 
@@ -129,6 +133,7 @@ impl<'a> RunGuard<'a> {
                 let reason = match error {
                     ProcessorError::Handler { .. } => "handler",
                     ProcessorError::Persistence { .. } => "persistence",
+                    ProcessorError::Aborted { .. } => PANICKED,
                 };
                 (ProcessorState::Failed(messages(error).into()), reason)
             }
@@ -138,7 +143,10 @@ impl<'a> RunGuard<'a> {
 
 impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
-        let (state, reason) = std::mem::take(&mut self.end);
+        let (mut state, mut reason) = std::mem::take(&mut self.end);
+        if state == ProcessorState::Cancelled && thread::panicking() {
+            (state, reason) = (ProcessorState::Failed("the processor panicked".into()), PANICKED);
+        }
         self.progress.set_state(state);
         self.metrics.stopped(reason);
     }

@@ -33,7 +33,8 @@ impl RetryPolicy {
         longest_pause: Duration::from_secs(5),
     };
 
-    /// For events that conflict with a concurrent writer's: the next call of the handler reads those.
+    /// For events that conflict with a concurrent writer's: the next call of the handler reads those. The
+    /// limit is for conflicts at the same version, as of a handler that does not read.
     pub(crate) const CONFLICT: Self = Self {
         max_retries: 10,
         first_pause: Duration::from_millis(1),

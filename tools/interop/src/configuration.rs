@@ -29,6 +29,8 @@ pub(crate) enum Codecs {
     Pycryptodome,
     /// zlib, then AES of 256 bits, in Python by cryptography, which 9.5 has.
     Cryptography,
+    /// zlib, then a key ring whose second key encrypts, in Python by the cipher of es-crypto.
+    KeyRing,
 }
 
 /// One of them each.
@@ -97,7 +99,7 @@ impl PythonVersion {
     fn codecs(self) -> &'static [Codecs] {
         match self {
             Self::V9_1 => &[Codecs::Plain, Codecs::Pycryptodome],
-            Self::V9_5 => &[Codecs::Plain, Codecs::Pycryptodome, Codecs::Cryptography],
+            Self::V9_5 => &[Codecs::Plain, Codecs::Pycryptodome, Codecs::Cryptography, Codecs::KeyRing],
         }
     }
 }
@@ -116,6 +118,17 @@ impl Codecs {
                 ZLIB,
                 ("CIPHER_TOPIC", "eventsourcing.cryptography:AESCipher"),
                 ("CIPHER_KEY", "S7dWXcSV2xZeweJ0QSsbXuJxSvvS9SN+L6rBY9rcy0Q="),
+            ],
+            Self::KeyRing => &[
+                ZLIB,
+                ("MAPPER_TOPIC", "es_key_ring:KeyRingMapper"),
+                ("CIPHER_TOPIC", "es_key_ring:KeyRingCipher"),
+                (
+                    "CIPHER_KEYS",
+                    "1:S7dWXcSV2xZeweJ0QSsbXuJxSvvS9SN+L6rBY9rcy0Q=,2:5wdic04TK5JqIJwzovogEQfdBVpOPpHBSVaczFBDkqU=",
+                ),
+                ("CIPHER_PRIMARY_KEY_ID", "2"),
+                ("CIPHER_ALGORITHM", "xaes-256-gcm"),
             ],
         }
     }
@@ -161,6 +174,7 @@ impl fmt::Display for Codecs {
             Self::Plain => "plain",
             Self::Pycryptodome => "zlib and AES-128 of PyCryptodome",
             Self::Cryptography => "zlib and AES-256 of cryptography",
+            Self::KeyRing => "zlib and a key ring",
         })
     }
 }

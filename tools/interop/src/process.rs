@@ -105,7 +105,8 @@ pub(crate) fn python(environments: &Path, version: PythonVersion, script: &str) 
     let environment = environments.join(format!("python-{version}"));
     let mut command = Command::new(environment.join("bin").join("python"));
     command.env_clear().arg(format!("{SOURCE}/python/{script}"));
-    command.env("PYTHONPATH", format!("{SOURCE}/../../testdata/python"));
+    let modules = ["testdata/python", "crates/es-crypto/python"].map(|path| format!("{SOURCE}/../../{path}"));
+    command.env("PYTHONPATH", modules.join(":"));
     // No files beside the sources, and UTF-8 whatever the locale.
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUTF8", "1");
     command

@@ -3,6 +3,8 @@
 // Each test binary compiles this module and uses some of it.
 #![allow(dead_code)]
 
+pub(crate) mod process_manager;
+
 use std::{
     convert::Infallible,
     sync::{

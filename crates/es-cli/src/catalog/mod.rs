@@ -3,8 +3,8 @@
 //! Each method reads in one transaction, and so one consistent state.
 
 mod facts;
-mod postgres;
-mod sqlite;
+pub(crate) mod postgres;
+pub(crate) mod sqlite;
 
 use es_factory::Environment;
 
@@ -100,10 +100,27 @@ impl Catalog {
             Self::Postgres(catalog) => catalog.snapshot_originators(after, limit).await,
         }
     }
+
+    /// Returns whether the tables of events, positions and snapshots exist, by their names.
+    pub(crate) async fn tables(&mut self) -> Result<[(String, bool); 3], Failure> {
+        match self {
+            Self::Sqlite(catalog) => catalog.tables(),
+            Self::Postgres(catalog) => catalog.tables().await,
+        }
+    }
+
+    /// Returns the reasons why the library cannot work with the tables, in their order, where its recorders
+    /// do not check it.
+    pub(crate) fn problems(&mut self) -> Result<[Option<String>; 3], Failure> {
+        match self {
+            Self::Sqlite(catalog) => catalog.problems(),
+            Self::Postgres(_) => Ok([None, None, None]),
+        }
+    }
 }
 
 /// Returns whether the module of an environment is PostgreSQL's; it may have variables of both.
-fn is_postgres(environment: &Environment) -> bool {
+pub(crate) fn is_postgres(environment: &Environment) -> bool {
     let module = environment.get("PERSISTENCE_MODULE").or_else(|| environment.get("INFRASTRUCTURE_FACTORY"));
     module.is_some_and(|module| module.contains("postgres"))
 }

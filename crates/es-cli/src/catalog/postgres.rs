@@ -22,28 +22,27 @@ pub(crate) struct PostgresCatalog {
 }
 
 /// The name of a table, as text and quoted.
-struct Table {
-    name: String,
-    quoted: String,
+pub(crate) struct Table {
+    pub(crate) name: String,
+    pub(crate) quoted: String,
+}
+
+/// The tables of an application.
+pub(crate) struct Tables {
+    pub(crate) events: Table,
+    pub(crate) snapshots: Table,
+    pub(crate) tracking: Table,
 }
 
 type Read<'c> = Transaction<'c, Postgres>;
 
 impl PostgresCatalog {
     pub(super) async fn open(environment: &Environment) -> Result<Self, Failure> {
-        let schema = environment.get("POSTGRES_SCHEMA").unwrap_or("public");
-        let table = |suffix: &str, unnamed: &str| match environment.application_name() {
-            "" => Table::new(schema, unnamed),
-            application => Table::new(schema, &format!("{}_{suffix}", application.to_lowercase())),
-        };
+        let Tables { events, snapshots, tracking } = Tables::of(environment);
         let (connection, host) = connect(environment).await?;
-        Ok(Self {
-            connection,
-            location: format!("{host}/{}, schema {schema}", environment.required("POSTGRES_DBNAME")?),
-            events: table("events", "stored_events"),
-            snapshots: table("snapshots", "stored_snapshots"),
-            tracking: table("tracking", "notification_tracking"),
-        })
+        let schema = schema(environment);
+        let location = format!("{host}/{}, schema {schema}", environment.required("POSTGRES_DBNAME")?);
+        Ok(Self { connection, location, events, snapshots, tracking })
     }
 
     pub(super) async fn overview(&mut self) -> Result<Overview, Failure> {
@@ -166,6 +165,16 @@ impl PostgresCatalog {
         self.each(&sql, gap, report).await
     }
 
+    pub(super) async fn tables(&mut self) -> Result<[(String, bool); 3], Failure> {
+        let mut read = begin(&mut self.connection).await?;
+        let mut found = Vec::new();
+        for table in [&self.events, &self.tracking, &self.snapshots] {
+            found.push(exists(&mut read, table).await?);
+        }
+        let table = |table: &Table, index: usize| (table.name.clone(), found[index]);
+        Ok([table(&self.events, 0), table(&self.tracking, 1), table(&self.snapshots, 2)])
+    }
+
     pub(super) async fn has_snapshots(&mut self) -> Result<bool, Failure> {
         let mut read = begin(&mut self.connection).await?;
         exists(&mut read, &self.snapshots).await
@@ -242,13 +251,33 @@ impl Table {
     }
 
     /// Returns the table as an expression, which is null if there is no such table.
-    fn regclass(&self) -> String {
+    pub(crate) fn regclass(&self) -> String {
         format!("to_regclass(E'{}')", self.quoted.replace('\\', "\\\\").replace('\'', "''"))
     }
 }
 
+impl Tables {
+    /// Returns the tables of the application of an environment.
+    pub(crate) fn of(environment: &Environment) -> Self {
+        let schema = schema(environment);
+        let table = |suffix: &str, unnamed: &str| match environment.application_name() {
+            "" => Table::new(schema, unnamed),
+            application => Table::new(schema, &format!("{}_{suffix}", application.to_lowercase())),
+        };
+        Self {
+            events: table("events", "stored_events"),
+            snapshots: table("snapshots", "stored_snapshots"),
+            tracking: table("tracking", "notification_tracking"),
+        }
+    }
+}
+
+fn schema(environment: &Environment) -> &str {
+    environment.get("POSTGRES_SCHEMA").unwrap_or("public")
+}
+
 /// Connects to the first host that answers; returns its name and port.
-async fn connect(environment: &Environment) -> Result<(PgConnection, String), Failure> {
+pub(crate) async fn connect(environment: &Environment) -> Result<(PgConnection, String), Failure> {
     let mut options = PgConnectOptions::new_without_pgpass()
         .username(environment.required("POSTGRES_USER")?)
         .password(environment.required("POSTGRES_PASSWORD")?)
@@ -288,7 +317,7 @@ async fn begin(connection: &mut PgConnection) -> Result<Read<'_>, Failure> {
     connection.begin_with(begin).await.map_err(|error| failed(&error))
 }
 
-fn failed(error: &sqlx::Error) -> Failure {
+pub(crate) fn failed(error: &sqlx::Error) -> Failure {
     let failure = Failure::new(chain(error));
     match error.as_database_error().and_then(<dyn DatabaseError>::code).as_deref() {
         Some("42P01") => Failure::usage(chain(error))
@@ -323,7 +352,7 @@ async fn exists(read: &mut Read<'_>, table: &Table) -> Result<bool, Failure> {
 }
 
 /// Returns the query for the number of columns of a primary key.
-fn key_columns(table: &Table) -> String {
+pub(crate) fn key_columns(table: &Table) -> String {
     format!(
         "SELECT coalesce(max(indnkeyatts), 0)::bigint FROM pg_index WHERE indisprimary AND indrelid = {}",
         table.regclass()

@@ -150,6 +150,28 @@ impl SqliteCatalog {
         })
     }
 
+    pub(super) fn tables(&mut self) -> Result<[(String, bool); 3], Failure> {
+        self.read(|transaction| {
+            let table = |name: &str| exists(transaction, name).map(|exists| (name.to_owned(), exists));
+            Ok([table(EVENTS)?, table(TRACKING)?, table(SNAPSHOTS)?])
+        })
+    }
+
+    /// Returns the columns and keys that the tables lack, which the recorders of SQLite do not check.
+    pub(super) fn problems(&mut self) -> Result<[Option<String>; 3], Failure> {
+        const EVENT: &[&str] = &["originator_id", "originator_version", "topic", "state"];
+        const POSITION: &[&str] = &["application_name", "notification_id"];
+        self.read(|transaction| {
+            let events = problem(transaction, EVENTS, EVENT, &[&EVENT[..2]])?;
+            let events = events.or_else(|| {
+                let has_ids = transaction.prepare("SELECT rowid FROM stored_events").is_ok();
+                (!has_ids).then(|| "has no notification ids: it was created WITHOUT ROWID".to_owned())
+            });
+            let tracking = problem(transaction, TRACKING, POSITION, &[&POSITION[..1], POSITION])?;
+            Ok([events, tracking, problem(transaction, SNAPSHOTS, EVENT, &[&EVENT[..2]])?])
+        })
+    }
+
     /// Calls `report` for each row of a query.
     fn each<T>(
         &mut self,
@@ -179,7 +201,7 @@ impl SqliteCatalog {
     }
 }
 
-fn failed(name: &str, error: rusqlite::Error) -> Failure {
+pub(crate) fn failed(name: &str, error: rusqlite::Error) -> Failure {
     let message = format!("database {name:?}: {error}");
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::CannotOpen) => Failure::unavailable(message)
@@ -194,6 +216,27 @@ fn failed(name: &str, error: rusqlite::Error) -> Failure {
 fn exists(transaction: &Transaction<'_>, table: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
     Ok(transaction.query_row(sql, [table], |_| Ok(())).optional()?.is_some())
+}
+
+/// Returns the reason why a table with other columns, or none of the keys, is unsuitable.
+fn problem(
+    transaction: &Transaction<'_>,
+    table: &str,
+    columns: &[&str],
+    keys: &[&[&str]],
+) -> rusqlite::Result<Option<String>> {
+    let mut select = transaction.prepare("SELECT name, pk FROM pragma_table_info(?1)")?;
+    let found = select.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found: Vec<(String, i64)> = found.collect::<Result<_, _>>()?;
+    let missing = columns.iter().find(|column| found.iter().all(|(name, _)| name != *column));
+    if let Some(column) = missing {
+        return Ok(Some(format!("has no column {column}")));
+    }
+    let mut key: Vec<_> = found.iter().filter(|(_, place)| *place > 0).collect();
+    key.sort_by_key(|(_, place)| *place);
+    let key: Vec<_> = key.into_iter().map(|(name, _)| name.as_str()).collect();
+    let is_suitable = keys.contains(&key.as_slice());
+    Ok((!is_suitable).then(|| format!("has the primary key ({})", key.join(", "))))
 }
 
 fn event_counts(transaction: &Transaction<'_>) -> rusqlite::Result<EventCounts> {

@@ -1,10 +1,15 @@
 //! The commands, each in a file of its own.
 
+mod copy;
+mod export;
 mod generate;
+mod import;
 mod info;
 mod log;
+mod schema;
 mod show;
 mod topics;
+mod track;
 mod trackers;
 mod verify;
 
@@ -22,6 +27,11 @@ pub(crate) async fn run(arguments: Arguments, color: Color) -> Result<Exit, Fail
         Command::Topics(arguments) => topics::run(&arguments, color).await,
         Command::Trackers(arguments) => trackers::run(&arguments, color).await,
         Command::Verify(arguments) => verify::run(&arguments, color).await,
+        Command::Copy(arguments) => copy::run(&arguments).await,
+        Command::Export(arguments) => export::run(&arguments).await,
+        Command::Import(arguments) => import::run(&arguments).await,
+        Command::Track(command) => track::run(&command, color).await,
+        Command::Schema(command) => schema::run(&command).await,
         Command::Completions(arguments) => generate::completions(&arguments),
         Command::Man(arguments) => generate::man(&arguments),
     }

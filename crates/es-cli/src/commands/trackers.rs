@@ -11,6 +11,7 @@ use crate::{
     database::Database,
     failure::{Exit, Failure},
     output::{Cell, Format, Output, table},
+    target::is_position_elsewhere,
 };
 
 /// The position of a consumer, and its distance to the end of the log.
@@ -38,7 +39,10 @@ pub(crate) async fn run(arguments: &Trackers, color: Color) -> Result<Exit, Fail
     if let Some(missing) = wanted.iter().find(|name| trackers.iter().all(|tracker| tracker.name != **name)) {
         return Err(Failure::not_found(format!("consumer {missing:?} has no position")));
     }
-    trackers.retain(|tracker| wanted.is_empty() || wanted.contains(&tracker.name));
+    // The positions of copies are those of another log.
+    let is_wanted =
+        |name: &String| wanted.contains(name) || wanted.is_empty() && !is_position_elsewhere(name);
+    trackers.retain(|tracker| is_wanted(&tracker.name));
     let status = |tracker| Status { tracker, head, lag: head.saturating_sub(tracker.position) };
     let statuses: Vec<_> = trackers.iter().map(status).collect();
     let is_bad =

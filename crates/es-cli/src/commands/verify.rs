@@ -18,6 +18,7 @@ use crate::{
     progress::Progress,
     salvage::{Part, SalvagingReader},
     state::StateDecoder,
+    target::is_position_elsewhere,
 };
 
 /// The number of aggregates whose snapshots are read by one query for their ids.
@@ -150,7 +151,7 @@ async fn verify_trackers(
         Err(failure) if failure.exit != Exit::Unavailable && arguments.upstream.is_none() => return Ok(0),
         Err(failure) => return Err(failure),
     };
-    for tracker in &trackers {
+    for tracker in trackers.iter().filter(|tracker| !is_position_elsewhere(&tracker.name)) {
         let problem = match tracker.position {
             position if position > head => format!("is after the end of the log, {head}"),
             ..0 => "is negative".to_owned(),

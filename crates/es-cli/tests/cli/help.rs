@@ -8,9 +8,26 @@ use crate::support::{Sandbox, assert_snapshot};
 fn help_of_every_command() {
     let sandbox = Sandbox::new();
     assert_snapshot("help", sandbox.run(&["--help"]).output());
-    let commands = ["info", "log", "show", "topics", "trackers", "verify", "completions", "man"];
+    let commands = [
+        "info",
+        "log",
+        "show",
+        "topics",
+        "trackers",
+        "verify",
+        "copy",
+        "export",
+        "import",
+        "track set",
+        "track reset",
+        "schema print",
+        "schema check",
+        "completions",
+        "man",
+    ];
     for command in commands {
-        assert_snapshot(&format!("help-{command}"), sandbox.run(&[command, "--help"]).output());
+        let words: Vec<_> = command.split(' ').chain(["--help"]).collect();
+        assert_snapshot(&format!("help-{}", command.replace(' ', "-")), sandbox.run(&words).output());
     }
 }
 

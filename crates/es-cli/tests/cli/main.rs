@@ -7,8 +7,10 @@
 )]
 
 mod connecting;
+mod copying;
 mod help;
 mod inspecting;
 mod postgres;
+mod repairing;
 mod support;
 mod verifying;

@@ -33,12 +33,27 @@ impl Schema {
 
     /// A schema with the tables `bank_events`, `bank_tracking` and `bank_snapshots` of the Python library.
     pub(crate) fn with_python_database() -> Option<Self> {
+        Self::of_python("9.5")
+    }
+
+    /// The same by a version of the Python library.
+    pub(crate) fn of_python(version: &str) -> Option<Self> {
         let schema = Self::new()?;
-        let dump = std::fs::read_to_string(python("postgres-9.5-plain.sql")).unwrap();
+        let dump = std::fs::read_to_string(python(&format!("postgres-{version}-plain.sql"))).unwrap();
         // `\restrict` is for psql.
         let dump: Vec<_> = dump.lines().filter(|line| !line.starts_with('\\')).collect();
         schema.execute(&dump.join("\n").replace("public.", &format!("{}.", schema.name)));
         Some(schema)
+    }
+
+    /// Returns a context for the configuration file.
+    pub(crate) fn context(&self, name: &str) -> String {
+        let names = SETTINGS.into_iter().chain(["POSTGRES_PASSWORD"]);
+        let settings: String = names.map(|name| format!("{name} = {:?}\n", setting(name))).collect();
+        format!(
+            "[contexts.{name}.settings]\nPERSISTENCE_MODULE = \"postgres\"\nPOSTGRES_SCHEMA = {:?}\n{settings}",
+            self.name
+        )
     }
 
     pub(crate) fn execute(&self, sql: &str) {
