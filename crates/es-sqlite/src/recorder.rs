@@ -63,7 +63,7 @@ impl Store {
         self.datastore.append(&self.table, &self.lifecycle, events, tracking).await
     }
 
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl Fn(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
     ) -> Result<T, PersistenceError> {
