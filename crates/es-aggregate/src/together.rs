@@ -37,17 +37,17 @@ where
     ///
     /// # Cancel safety
     /// Cancel safe: either all events are recorded or none.
-    pub async fn execute<I, E>(
+    pub fn execute<I, E>(
         &self,
         id: Uuid,
         metadata: Metadata,
-        mut decide: impl FnMut(&A) -> Result<I, E>,
-    ) -> Result<Vec<i64>, CommandError<E>>
+        mut decide: impl FnMut(&A) -> Result<I, E> + Send,
+    ) -> impl Future<Output = Result<Vec<i64>, CommandError<E>>> + Send
     where
         I: IntoIterator<Item = A::Event>,
     {
-        let decide = |state: &A| decide(state).map(|events| events.into_iter().collect());
-        execute_together(self.aggregate(id), metadata, decide).await
+        let decide = move |state: &A| decide(state).map(|events| events.into_iter().collect());
+        execute_together(self.aggregate(id), metadata, decide)
     }
 
     /// Loads the aggregate and decides, as [`execute`](Self::execute) does, and returns the events of the
@@ -91,19 +91,21 @@ where
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn decide<I, E>(
+    pub fn decide<I, E>(
         &self,
         id: Uuid,
-        decide: impl FnOnce(&A) -> Result<I, E>,
-    ) -> Result<Vec<DomainEvent<A::Event>>, CommandError<E>>
+        decide: impl FnOnce(&A) -> Result<I, E> + Send,
+    ) -> impl Future<Output = Result<Vec<DomainEvent<A::Event>>, CommandError<E>>> + Send
     where
         I: IntoIterator<Item = A::Event>,
     {
         let mut aggregate = self.aggregate(id);
-        aggregate.load().await?;
-        let events = decide(&aggregate.loaded.state).map_err(CommandError::Rejected)?;
-        aggregate.number(events.into_iter().collect(), &Metadata::new())?;
-        Ok(aggregate.events)
+        async move {
+            aggregate.load().await?;
+            let events = decide(&aggregate.loaded.state).map_err(CommandError::Rejected)?;
+            aggregate.number(events.into_iter().collect(), &Metadata::new())?;
+            Ok(aggregate.events)
+        }
     }
 
     /// Returns a reference to an aggregate, for [`execute_together`].
@@ -181,35 +183,38 @@ where
 ///
 /// # Cancel safety
 /// Cancel safe: either all events are recorded or none.
-pub async fn execute_together<P: Aggregates, E>(
+#[expect(clippy::manual_async_fn, reason = "callers with a recorder behind a `dyn` need the declared `Send`")]
+pub fn execute_together<P: Aggregates, E>(
     mut aggregates: P,
     metadata: Metadata,
-    mut decide: impl FnMut(P::States<'_>) -> Result<P::Events, E>,
-) -> Result<Vec<i64>, CommandError<E>> {
-    let mut participants = Vec::new();
-    aggregates.participants(&mut participants);
-    let Some(shared) = shared(&mut participants)? else { return Ok(Vec::new()) };
-    let ids = {
-        let _locks = lock_all(&shared, &participants).await;
-        let time_limit = participants.iter().map(|participant| participant.retry_for).min();
-        let mut backoff = Backoff::new(time_limit.unwrap_or_default());
-        loop {
-            aggregates.load().await?;
-            let events = decide(aggregates.states()).map_err(CommandError::Rejected)?;
-            aggregates.number(events, &metadata)?;
-            let batch = aggregates.add_to(shared.store.batch())?;
-            match batch.commit().await {
-                Ok(ids) => break ids,
-                Err(error) if error.is_conflict() => {
-                    let Some(pause) = backoff.next_pause() else { return Err(error.into()) };
-                    Delay::new(pause).await;
+    mut decide: impl FnMut(P::States<'_>) -> Result<P::Events, E> + Send,
+) -> impl Future<Output = Result<Vec<i64>, CommandError<E>>> + Send {
+    async move {
+        let mut participants = Vec::new();
+        aggregates.participants(&mut participants);
+        let Some(shared) = shared(&mut participants)? else { return Ok(Vec::new()) };
+        let ids = {
+            let _locks = lock_all(&shared, &participants).await;
+            let time_limit = participants.iter().map(|participant| participant.retry_for).min();
+            let mut backoff = Backoff::new(time_limit.unwrap_or_default());
+            loop {
+                aggregates.load().await?;
+                let events = decide(aggregates.states()).map_err(CommandError::Rejected)?;
+                aggregates.number(events, &metadata)?;
+                let batch = aggregates.add_to(shared.store.batch())?;
+                match batch.commit().await {
+                    Ok(ids) => break ids,
+                    Err(error) if error.is_conflict() => {
+                        let Some(pause) = backoff.next_pause() else { return Err(error.into()) };
+                        Delay::new(pause).await;
+                    }
+                    Err(error) => return Err(error.into()),
                 }
-                Err(error) => return Err(error.into()),
             }
-        }
-    };
-    aggregates.write_snapshots().await;
-    Ok(ids)
+        };
+        aggregates.write_snapshots().await;
+        Ok(ids)
+    }
 }
 
 /// A reference to an aggregate of a repository, for [`execute_together`].

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Track(Track),
     #[command(subcommand)]
     Schema(Schema),
+    #[command(subcommand)]
+    Keys(Keys),
     Completions(Completions),
     Man(Man),
 }
@@ -401,4 +403,64 @@ pub(crate) struct Man {
     /// An existing directory
     #[arg(value_name = "DIRECTORY")]
     pub(crate) directory: PathBuf,
+}
+
+/// List, count, rotate and replace the keys of a key ring
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    List(KeysList),
+    Usage(KeysUsage),
+    Rotate(KeysRotate),
+    Reencrypt(KeysReencrypt),
+}
+
+/// Print the ids of the keys, and which one encrypts
+#[derive(Debug, Args)]
+pub(crate) struct KeysList {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Count the states that need each key, in the log and the snapshots
+///
+/// A key can be removed from all rings when no database, and no backup that may be restored, needs it.
+#[derive(Debug, Args)]
+pub(crate) struct KeysUsage {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Add a new key to the file of CIPHER_KEYS_FILE, or let the newest key encrypt
+///
+/// A rotation takes two steps. `es keys rotate` adds a key that does not encrypt yet: distribute the file,
+/// and restart the programs. `es keys rotate --promote` moves it to the first place of the file, the key that
+/// encrypts: distribute the file again. Keys are not printed.
+#[derive(Debug, Args)]
+pub(crate) struct KeysRotate {
+    /// Let the key with the highest id encrypt
+    #[arg(long)]
+    pub(crate) promote: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+/// Encrypt the log and the snapshots again with the key that encrypts, while they are in use
+///
+/// All programs must have that key. It can be interrupted and repeated: every state has one of the keys.
+#[derive(Debug, Args)]
+pub(crate) struct KeysReencrypt {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
 }

@@ -138,7 +138,7 @@ impl Settings {
     }
 
     /// Returns a setting, the application's own before the common one.
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.candidates(name).iter().find_map(|name| self.variables.get(name));
         found.map(String::as_str).filter(|value| !value.is_empty())
     }

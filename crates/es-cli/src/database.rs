@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use es_core::{DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, PersistenceError};
+use es_core::{
+    DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance, PersistenceError,
+};
+use es_crypto::KeyRing;
 use es_factory::{Environment, InfrastructureFactory};
 
 use crate::{
@@ -94,6 +97,30 @@ impl Database {
     /// Returns a recorder of snapshots, whose table must exist.
     pub(crate) async fn snapshots(&self) -> Result<Arc<dyn DynAggregateRecorder>, Failure> {
         Ok(self.factory.aggregate_recorder("snapshots").await?)
+    }
+
+    /// Returns the key ring.
+    pub(crate) fn key_ring(&self) -> Result<KeyRing, Failure> {
+        self.factory.key_ring()?.ok_or_else(|| {
+            Failure::usage("no key ring is set").with_hint("set CIPHER_KEYS or CIPHER_KEYS_FILE")
+        })
+    }
+
+    /// Returns the recorders of the states of the log and, if their table exists, of the snapshots, with the
+    /// names of both.
+    pub(crate) async fn states(&self) -> Result<Vec<(&'static str, Arc<dyn DynStateMaintenance>)>, Failure> {
+        let mut states = vec![("events", self.factory.state_maintenance(None).await?)];
+        let has_snapshots = self
+            .catalog()
+            .await?
+            .tables()
+            .await?
+            .into_iter()
+            .any(|(table, exists)| exists && table.ends_with("snapshots"));
+        if has_snapshots {
+            states.push(("snapshots", self.factory.state_maintenance(Some("snapshots")).await?));
+        }
+        Ok(states)
     }
 
     pub(crate) fn state_decoder(&self) -> Result<StateDecoder, PersistenceError> {

@@ -124,11 +124,14 @@ impl From<serde_json::Error> for Failure {
 
 /// Returns the messages of an error and its sources, each once.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = String::new();
+    let (mut text, mut kind) = (String::new(), String::new());
     for error in successors(Some(error), |error| (*error).source()) {
         let message = error.to_string();
-        // The note of a transient failure is for programs.
-        if message == "the failure is transient" || text.contains(&message) {
+        if let Some(error) = error.downcast_ref::<PersistenceError>() {
+            kind = error.kind().to_string();
+        }
+        // The notes of a transient failure and of a kind are for programs.
+        if message == "the failure is transient" || message == kind || text.contains(&message) {
             continue;
         }
         if !text.is_empty() {

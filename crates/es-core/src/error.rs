@@ -4,10 +4,14 @@ use std::{error::Error, fmt, iter::successors, sync::Arc};
 
 use uuid::Uuid;
 
+use crate::{ErrorContext, EventContext};
+
 /// The error of all operations of the library.
 ///
-/// [`kind`](Self::kind) and the predicates classify it; [`source`](Error::source) is the cause. Cloning is
-/// cheap, so that one failed group commit can fail every caller with it.
+/// [`kind`](Self::kind) and the predicates classify it; [`event_context`](Self::event_context) is the event
+/// that it is about. Its [`source`](Error::source) is the cause, behind a note of the kind if the error is
+/// transient or about an event. Cloning is cheap, so that one failed group commit can fail every caller with
+/// it.
 ///
 /// ```
 /// use es_core::{Conflict, ErrorKind, PersistenceError, uuid::Uuid};
@@ -28,20 +32,20 @@ pub struct PersistenceError(Box<Inner>);
 
 #[derive(Clone)]
 struct Inner {
-    kind: ErrorKind,
     message: String,
-    /// The event that the error is about.
-    event: Option<String>,
     conflict: Option<Conflict>,
-    cause: Cause,
+    note: Note,
 }
 
-/// The cause of an error. It is the first source of a transient error, because `anyhow::Error` hides the
-/// error that it was made from when it is converted to a boxed error, but not its sources.
-#[derive(Clone, Default)]
-struct Cause {
+/// The classification of an error, and its cause. It is the first source of an error that has any, because
+/// errors that wrap it may hide it, but not its sources: `thiserror` with `transparent`, and `anyhow::Error`
+/// when it is converted to a boxed error.
+#[derive(Clone)]
+struct Note {
+    kind: ErrorKind,
     is_transient: bool,
-    error: Option<Arc<dyn Error + Send + Sync>>,
+    context: ErrorContext,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 /// The kind of a [`PersistenceError`].
@@ -107,13 +111,8 @@ pub enum Conflict {
 impl PersistenceError {
     /// An error of a kind. The message names the thing that it is about, and never contains a secret.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
-            kind,
-            message: message.into(),
-            event: None,
-            conflict: None,
-            cause: Cause::default(),
-        }))
+        let note = Note { kind, is_transient: false, context: ErrorContext::default(), cause: None };
+        Self(Box::new(Inner { message: message.into(), conflict: None, note }))
     }
 
     /// An error of kind [`ErrorKind::Interface`].
@@ -149,14 +148,38 @@ impl PersistenceError {
     /// Sets the cause. The message must not repeat the message of the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.0.cause.error = Some(Arc::from(source.into()));
+        self.0.note.cause = Some(Arc::from(source.into()));
         self
     }
 
-    /// Names the event that the error is about, unless one is named already.
+    /// Names the event that the error is about, in its message and as data, unless one is named already.
     #[must_use]
-    pub(crate) fn with_event_name(mut self, name: fmt::Arguments<'_>) -> Self {
-        self.0.event.get_or_insert_with(|| name.to_string());
+    pub fn with_event(mut self, event: &EventContext<'_>) -> Self {
+        self.0.note.context.set_event(event);
+        self
+    }
+
+    /// Names the notification that the error is about, in its message and as data, unless one is named
+    /// already.
+    ///
+    /// ```
+    /// # use es_core::PersistenceError;
+    /// let error = PersistenceError::data("the state is not JSON").with_notification(7);
+    /// assert_eq!(error.to_string(), "notification 7: the state is not JSON");
+    /// ```
+    #[must_use]
+    pub fn with_notification(self, id: i64) -> Self {
+        if self.0.note.context.notification_id.is_some() {
+            return self;
+        }
+        self.with_context(format_args!("notification {id}"))
+            .about(|context| context.notification_id = Some(id))
+    }
+
+    /// Sets what the error is about, as data.
+    #[must_use]
+    pub(crate) fn about(mut self, set: impl FnOnce(&mut ErrorContext)) -> Self {
+        set(&mut self.0.note.context);
         self
     }
 
@@ -177,13 +200,46 @@ impl PersistenceError {
     /// that, and the source of the note is the cause.
     #[must_use]
     pub fn transient(mut self) -> Self {
-        self.0.cause.is_transient = true;
+        self.0.note.is_transient = true;
         self
     }
 
     /// Returns the kind.
     pub fn kind(&self) -> ErrorKind {
-        self.0.kind
+        self.0.note.kind
+    }
+
+    /// Returns the event that the error is about, as far as it is known.
+    ///
+    /// ```
+    /// use es_core::{Conflict, PersistenceError, uuid::Uuid};
+    ///
+    /// let originator_id = Uuid::from_u128(1);
+    /// let error = PersistenceError::from(Conflict::Version { originator_id, originator_version: 3 });
+    /// let context = error.event_context().unwrap();
+    /// assert_eq!((context.originator_id, context.originator_version), (Some(originator_id), Some(3)));
+    /// assert_eq!((&context.topic, context.notification_id), (&None, None));
+    /// assert_eq!(PersistenceError::data("not JSON").event_context(), None);
+    /// ```
+    pub fn event_context(&self) -> Option<&ErrorContext> {
+        self.0.note.event_context()
+    }
+
+    /// Returns the event that an error of any type is about, if it is, or has as a source, a
+    /// `PersistenceError`. The first `PersistenceError` of the chain decides.
+    ///
+    /// ```
+    /// # use es_core::PersistenceError;
+    /// #[derive(Debug, thiserror::Error)]
+    /// #[error("the order cannot be read")]
+    /// struct ReadError(#[from] PersistenceError);
+    ///
+    /// let error = ReadError::from(PersistenceError::data("the state is not JSON").with_notification(7));
+    /// let context = PersistenceError::event_context_in(&error).unwrap();
+    /// assert_eq!(context.notification_id, Some(7));
+    /// ```
+    pub fn event_context_in<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e ErrorContext> {
+        Self::note_in(error)?.event_context()
     }
 
     /// Returns the conflict with stored data, if that was the failure.
@@ -212,7 +268,7 @@ impl PersistenceError {
     /// assert!(!PersistenceError::operational("the disk is full").is_transient());
     /// ```
     pub fn is_transient(&self) -> bool {
-        self.0.cause.is_transient
+        self.0.note.is_transient
     }
 
     /// Returns whether an error of any type is, or has as a source, a [transient](Self::is_transient)
@@ -229,11 +285,17 @@ impl PersistenceError {
     /// assert!(PersistenceError::is_transient_in(&*error));
     /// ```
     pub fn is_transient_in(error: &(dyn Error + 'static)) -> bool {
-        let is_transient = |error: &(dyn Error + 'static)| match error.downcast_ref::<Self>() {
-            Some(error) => Some(error.is_transient()),
-            None => error.downcast_ref::<Cause>().map(|cause| cause.is_transient),
-        };
-        successors(Some(error), |error| (*error).source()).find_map(is_transient).unwrap_or(false)
+        Self::note_in(error).is_some_and(|note| note.is_transient)
+    }
+
+    /// Returns the note of the first `PersistenceError` of a chain.
+    fn note_in<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Note> {
+        successors(Some(error), |error| (*error).source()).find_map(|error| {
+            match error.downcast_ref::<Self>() {
+                Some(error) => Some(&error.0.note),
+                None => error.downcast_ref(),
+            }
+        })
     }
 
     /// Returns whether it is unknown if the events were recorded. Read them back before a retry.
@@ -244,7 +306,7 @@ impl PersistenceError {
     /// assert!(lost.is_outcome_unknown());
     /// ```
     pub fn is_outcome_unknown(&self) -> bool {
-        self.0.kind == ErrorKind::OutcomeUnknown
+        self.kind() == ErrorKind::OutcomeUnknown
     }
 
     /// Returns whether the log or the tracking record is behind a position that was reached before. A retry
@@ -257,15 +319,31 @@ impl PersistenceError {
     /// # Ok::<_, PersistenceError>(())
     /// ```
     pub fn is_rolled_back(&self) -> bool {
-        self.0.kind == ErrorKind::RolledBack
+        self.kind() == ErrorKind::RolledBack
     }
 }
 
 impl From<Conflict> for PersistenceError {
     fn from(conflict: Conflict) -> Self {
         let mut error = Self::new(ErrorKind::Integrity, conflict.to_string());
+        error.0.note.context = conflict.context();
         error.0.conflict = Some(conflict);
         error
+    }
+}
+
+impl Conflict {
+    fn context(&self) -> ErrorContext {
+        let mut context = ErrorContext::default();
+        match *self {
+            Self::Version { originator_id, originator_version }
+            | Self::MissingVersion { originator_id, originator_version } => {
+                context.originator_id = Some(originator_id);
+                context.originator_version = Some(originator_version);
+            }
+            Self::Tracking { notification_id, .. } => context.notification_id = Some(notification_id),
+        }
+        context
     }
 }
 
@@ -309,7 +387,7 @@ impl fmt::Display for Conflict {
 
 impl fmt::Display for PersistenceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(event) = &self.0.event {
+        if let Some(event) = self.0.note.context.event() {
             write!(f, "{event}: ")?;
         }
         f.write_str(&self.0.message)
@@ -319,14 +397,15 @@ impl fmt::Display for PersistenceError {
 impl fmt::Debug for PersistenceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("PersistenceError");
-        debug.field("kind", &self.0.kind).field("message", &self.to_string());
+        let Note { kind, is_transient, context: _, cause } = &self.0.note;
+        debug.field("kind", kind).field("message", &self.to_string());
         if let Some(conflict) = &self.0.conflict {
             debug.field("conflict", conflict);
         }
-        if self.0.cause.is_transient {
+        if *is_transient {
             debug.field("transient", &true);
         }
-        if let Some(source) = &self.0.cause.error {
+        if let Some(source) = cause {
             debug.field("source", source);
         }
         debug.finish()
@@ -335,24 +414,31 @@ impl fmt::Debug for PersistenceError {
 
 impl Error for PersistenceError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        if self.0.cause.is_transient { Some(&self.0.cause) } else { self.0.cause.source() }
+        let note = &self.0.note;
+        if note.is_transient || note.event_context().is_some() { Some(note) } else { note.source() }
     }
 }
 
-impl fmt::Display for Cause {
+impl Note {
+    fn event_context(&self) -> Option<&ErrorContext> {
+        Some(&self.context).filter(|context| **context != ErrorContext::default())
+    }
+}
+
+impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the failure is transient")
+        if self.is_transient { f.write_str("the failure is transient") } else { self.kind.fmt(f) }
     }
 }
 
-impl fmt::Debug for Cause {
+impl fmt::Debug for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Cause").field(&self.error).finish()
+        f.debug_tuple("Note").field(&self.cause).finish()
     }
 }
 
-impl Error for Cause {
+impl Error for Note {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.error.as_deref().map(|error| error as &(dyn Error + 'static))
+        self.cause.as_deref().map(|error| error as &(dyn Error + 'static))
     }
 }

@@ -103,7 +103,8 @@ impl<R: ApplicationRecorder, T: Transcoder, E: Event> EventSubscription<R, T, E>
                 return Ok(None);
             }
             if let Some(Notification { id, event }) = self.page.front() {
-                let (id, event) = (*id, self.mapper.to_domain_event(event)?);
+                let event = self.mapper.to_domain_event(event);
+                let (id, event) = (*id, event.map_err(|error| error.with_notification(*id))?);
                 self.page.pop_front();
                 self.position = if self.page.is_empty() { self.subscription.position() } else { id };
                 return Ok(Some(EventNotification { id, event }));

@@ -78,13 +78,14 @@ mod stored;
 mod streams;
 mod subscription;
 mod topic;
+mod topic_from_text;
 mod tracking_ext;
 
 pub use attributes::encode_attributes;
 pub use bytes::Bytes;
 pub use codec::{Cipher, Compressor, Transcoder, Transcoding};
 pub use consumer::{ConsumerError, HandlerError, NotificationBatch, NotificationConsumer};
-pub use context::EventContext;
+pub use context::{ErrorContext, EventContext};
 pub use domain::{DomainEvent, Event, next_version};
 pub use dynamic::{
     BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynRecorder,

@@ -289,7 +289,11 @@ impl<R: ApplicationRecorder> Subscription<R> {
             "notification {id} is no longer version {originator_version} of originator {originator_id}: the log \
              has lost acknowledged events"
         );
-        Err(PersistenceError::new(ErrorKind::RolledBack, message))
+        Err(PersistenceError::new(ErrorKind::RolledBack, message).about(|context| {
+            context.notification_id = Some(id);
+            context.originator_id = Some(originator_id);
+            context.originator_version = Some(originator_version);
+        }))
     }
 
     /// Reads the subscribed topics and moves past others: a selection that stops at an id that was recorded

@@ -1,8 +1,6 @@
 //! The name under which an event type is stored.
 
-use std::{borrow::Borrow, cmp::Ordering, fmt, ops::Deref, str::FromStr, sync::Arc};
-
-use crate::PersistenceError;
+use std::{borrow::Borrow, cmp::Ordering, fmt, ops::Deref, sync::Arc};
 
 /// The name under which an event type is stored, such as `bank:Account.Opened`.
 ///
@@ -32,18 +30,6 @@ enum Text {
 }
 
 impl Topic {
-    /// A topic from text that is known at run time.
-    ///
-    /// # Errors
-    /// [`Data`](crate::ErrorKind::Data) if the text is empty or has a NUL character.
-    pub fn new(text: impl Into<Arc<str>>) -> Result<Self, PersistenceError> {
-        let text = text.into();
-        match invalid_reason(&text) {
-            None => Ok(Self(Text::Shared(text))),
-            Some(reason) => Err(PersistenceError::data(format!("topic {text:?} {reason}"))),
-        }
-    }
-
     /// The topic of a recorded event, with any text: for recorders.
     ///
     /// The Python library records any text, even an empty one. Readers that do not decode events can read
@@ -129,7 +115,7 @@ const fn is_equal(one: &str, other: &str) -> bool {
 }
 
 /// Returns the reason why a text is not a valid topic.
-const fn invalid_reason(text: &str) -> Option<&'static str> {
+pub(crate) const fn invalid_reason(text: &str) -> Option<&'static str> {
     let bytes = text.as_bytes();
     if bytes.is_empty() {
         return Some("is empty");
@@ -199,30 +185,6 @@ impl PartialOrd for Topic {
 impl Ord for Topic {
     fn cmp(&self, other: &Self) -> Ordering {
         self.as_str().cmp(other.as_str())
-    }
-}
-
-impl FromStr for Topic {
-    type Err = PersistenceError;
-
-    fn from_str(text: &str) -> Result<Self, PersistenceError> {
-        Self::new(text)
-    }
-}
-
-impl TryFrom<&str> for Topic {
-    type Error = PersistenceError;
-
-    fn try_from(text: &str) -> Result<Self, PersistenceError> {
-        Self::new(text)
-    }
-}
-
-impl TryFrom<String> for Topic {
-    type Error = PersistenceError;
-
-    fn try_from(text: String) -> Result<Self, PersistenceError> {
-        Self::new(text)
     }
 }
 

@@ -145,5 +145,7 @@ fn timed_out(application_name: &str, notification_id: i64, timeout: Duration) ->
     let message = format!(
         "notification {notification_id} was not processed by consumer {application_name:?} within {timeout:?}"
     );
-    PersistenceError::new(ErrorKind::TimedOut, message).transient()
+    PersistenceError::new(ErrorKind::TimedOut, message)
+        .transient()
+        .about(|context| context.notification_id = Some(notification_id))
 }

@@ -123,7 +123,7 @@ fn an_older_class_version_is_upcast() {
 #[test]
 fn the_error_names_a_newer_class_version_before_a_missing_attribute() {
     let newer = r#"{"timestamp":1700000000,"class_version":3}"#;
-    assert!(failure(newer).ends_with("class version 3 is not known to this program"), "{}", failure(newer));
+    assert!(failure(newer).contains("class version 3 is not known to this program"), "{}", failure(newer));
 
     let error = decode::<Closed>(newer, Closed::TOPIC).unwrap_err();
     assert!(error.to_string().ends_with("class version 3 is not known to this program"), "{error}");
@@ -217,7 +217,7 @@ fn an_event_that_decodes_nothing_still_has_its_timestamp() {
 #[test]
 fn a_missing_timestamp_is_an_error() {
     let failure = failure(r#"{"amount":5,"currency":"CHF","class_version":2}"#);
-    assert!(failure.ends_with("the state has no timestamp"), "{failure}");
+    assert!(failure.contains("the state has no timestamp"), "{failure}");
 }
 
 #[test]

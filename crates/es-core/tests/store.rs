@@ -120,6 +120,8 @@ fn a_subscription_does_not_skip_an_event_that_it_cannot_decode() {
     for _ in 0..2 {
         let error = now(events.next()).unwrap_err();
         assert_eq!((error.kind(), events.position()), (ErrorKind::Data, 0), "{error}");
+        let context = error.event_context().unwrap();
+        assert_eq!((context.notification_id, &context.topic), (Some(1), &Some(Credited::TOPIC)), "{error}");
     }
 }
 

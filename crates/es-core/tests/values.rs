@@ -215,6 +215,56 @@ fn an_error_is_about_the_event_that_was_named_first() {
     let named =
         "event \"bank:Opened\", version 4 of originator 00000000-0000-0000-0000-000000000000: not JSON";
     assert_eq!(error.to_string(), named);
+    let context = error.event_context().unwrap();
+    assert_eq!((context.originator_id, context.originator_version), (Some(Uuid::nil()), Some(4)));
+    assert_eq!(context.topic, Some(Topic::from_static("bank:Opened")));
+    assert_eq!(context.notification_id, None);
+}
+
+#[test]
+fn an_error_is_about_the_notification_that_was_named_first() {
+    let error = PersistenceError::data("not JSON").with_notification(7).with_notification(8);
+    assert_eq!(error.to_string(), "notification 7: not JSON");
+    assert_eq!(error.event_context().unwrap().notification_id, Some(7));
+}
+
+/// Wrappers hide the error itself: `transparent` passes its sources on, and so does a boxed `anyhow::Error`.
+#[test]
+fn the_context_of_an_error_is_found_through_errors_that_wrap_it() {
+    #[derive(Debug, thiserror::Error)]
+    #[error(transparent)]
+    struct Transparent(PersistenceError);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the order was not placed")]
+    struct Outer(#[source] Transparent);
+
+    let error = || PersistenceError::from(event(4).conflict());
+    let wrapped: [Box<dyn Error>; 5] = [
+        Box::new(error()),
+        Box::new(Transparent(error())),
+        Box::new(Outer(Transparent(error()))),
+        anyhow::Error::new(error()).into_boxed_dyn_error(),
+        anyhow::Error::new(Transparent(error())).context("placing an order").into_boxed_dyn_error(),
+    ];
+    for wrapped in wrapped {
+        let context = PersistenceError::event_context_in(&*wrapped).unwrap();
+        assert_eq!((context.originator_version, &context.topic), (Some(4), &None), "{wrapped:?}");
+    }
+    let unrelated = std::io::Error::other("the disk is full");
+    assert_eq!(PersistenceError::event_context_in(&unrelated), None);
+    // The first error decides: what it is about is unknown.
+    let outer = PersistenceError::internal("a request failed").with_source(error());
+    assert_eq!(PersistenceError::event_context_in(&outer), None);
+}
+
+#[test]
+fn the_source_of_an_error_about_an_event_is_its_kind() {
+    let cause = std::io::Error::other("expected a value");
+    let error = PersistenceError::data("not JSON").with_source(cause).with_event(&event(4).context());
+    let kind = error.source().unwrap();
+    assert_eq!(kind.to_string(), "data error");
+    assert_eq!(kind.source().unwrap().to_string(), "expected a value");
 }
 
 /// Numbers that are often equal.

@@ -86,6 +86,16 @@ impl KeyRing {
         KeyRingBuilder::default()
     }
 
+    /// Returns the ids of the keys, in ascending order, without those of a provider.
+    pub fn key_ids(&self) -> impl Iterator<Item = u32> {
+        self.0.keys.keys().copied()
+    }
+
+    /// Returns whether states without an envelope are decrypted.
+    pub fn has_legacy_key(&self) -> bool {
+        self.0.legacy.is_some()
+    }
+
     /// Returns the id of the primary key.
     pub fn primary_key_id(&self) -> u32 {
         self.0.primary.load(Ordering::Relaxed)

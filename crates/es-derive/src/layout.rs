@@ -183,7 +183,8 @@ fn is_option(ty: &Type) -> bool {
     path.segments.last().is_some_and(|segment| segment.ident == "Option")
 }
 
-/// Spells out the short names of adapters: `Registered`, and `_` for serde's own.
+/// Spells out the short names of adapters: `Registered`, which needs no serde form of the type as only a
+/// transcoder writes events, and `_` for serde's own.
 struct Adapters<'a> {
     transcode: &'a Path,
 }
@@ -194,7 +195,7 @@ impl VisitMut for Adapters<'_> {
         match ty {
             Type::Infer(_) => *ty = parse_quote!(#transcode::serde_with::Same),
             Type::Path(path) if path.path.is_ident("Registered") => {
-                *ty = parse_quote!(#transcode::Registered);
+                *ty = parse_quote!(#transcode::RegisteredOnly);
             }
             _ => visit_mut::visit_type_mut(self, ty),
         }

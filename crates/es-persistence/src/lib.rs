@@ -78,6 +78,7 @@
 //! | `sqlx` | | appends inside your own `sqlx` transactions on SQLite too |
 //! | `tls` | | encrypted connections to PostgreSQL |
 //! | `json` | yes | the JSON transcoder: [`transcode`] |
+//! | `chrono`, `jiff`, `rust-decimal` | | types of these libraries in events: [`transcode`] |
 //! | `zlib` | yes | the zlib compressor: [`compress`] |
 //! | `zstd` | | the zstd compressor: [`compress`] |
 //! | `aes` | yes | the AES-GCM cipher: [`crypto`] |
@@ -87,6 +88,7 @@
 //! | `metrics` | | metrics of processors, by the `metrics` facade |
 //! | `opentelemetry` | | spans of consumers, linked to those of producers |
 //! | `aggregate` | | aggregates and repositories: [`aggregate`] |
+//! | `blocking` | | an event store for synchronous callers: [`blocking`] |
 //!
 //! Each part is also a crate of its own (`es-core`, `es-sqlite`, …).
 
@@ -108,6 +110,9 @@ pub mod prelude;
 #[cfg(feature = "aggregate")]
 #[doc(inline)]
 pub use es_aggregate as aggregate;
+#[cfg(feature = "blocking")]
+#[doc(inline)]
+pub use es_blocking as blocking;
 #[cfg(any(feature = "zlib", feature = "zstd"))]
 #[doc(inline)]
 pub use es_compress as compress;

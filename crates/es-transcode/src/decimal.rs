@@ -109,7 +109,7 @@ fn parse_short(text: &str) -> Option<BigDecimal> {
 }
 
 /// The `to-scientific-string` of the General Decimal Arithmetic Specification.
-fn spell(sign: &str, digits: &str, exponent: i128) -> String {
+pub(crate) fn spell(sign: &str, digits: &str, exponent: i128) -> String {
     let adjusted = adjusted(digits.len(), exponent);
     if exponent > 0 || adjusted < -6 {
         let (first, rest) = digits.split_at(1);

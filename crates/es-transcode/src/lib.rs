@@ -36,15 +36,9 @@
 //! ```
 //!
 //! # Transcodings of one's own
-//! The counterparts of these Python transcodings, of which the second uses the first and `uuid_hex`,
-//! and the third uses the second:
+//! The counterparts of these Python transcodings, of which the first uses `uuid_hex` and `date_iso`, and the
+//! second uses the first:
 //! ```python
-//! class DateAsISO(Transcoding):
-//!     type = date
-//!     name = "date_iso"
-//!     def encode(self, obj): return obj.isoformat()
-//!     def decode(self, data): return date.fromisoformat(data)
-//!
 //! class SimpleCustomValueAsDict(Transcoding):
 //!     type = SimpleCustomValue
 //!     name = "simple_custom_value"
@@ -62,27 +56,7 @@
 //! use es_core::{PersistenceError, Transcoder, Transcoding, serde::{Deserialize, Serialize}};
 //! use es_transcode::{JsonTranscoder, Registered, serde_with::serde_as, uuid::Uuid};
 //! use std::marker::PhantomData;
-//! use time::{Date, macros::{date, format_description}};
-//!
-//! #[derive(Debug)]
-//! struct DateAsIso;
-//!
-//! impl Transcoding for DateAsIso {
-//!     type Value = Date;
-//!     type Encoded<'a> = String;
-//!     type Decoded = String;
-//!
-//!     fn name(&self) -> &str {
-//!         "date_iso"
-//!     }
-//!     fn encode(&self, date: &Date) -> Result<String, PersistenceError> {
-//!         Ok(date.to_string())
-//!     }
-//!     fn decode(&self, text: String) -> Result<Date, PersistenceError> {
-//!         Date::parse(&text, format_description!("[year]-[month]-[day]"))
-//!             .map_err(|error| PersistenceError::data("the text is not a date").with_source(error))
-//!     }
-//! }
+//! use time::{Date, macros::date};
 //!
 //! /// Its fields are its representation.
 //! #[serde_as(crate = "es_transcode::serde_with")]
@@ -156,7 +130,6 @@
 //! }
 //!
 //! let mut transcoder = JsonTranscoder::new();
-//! transcoder.register(DateAsIso);
 //! transcoder.register(SimpleCustomValueAsDict);
 //! transcoder.register(ComplexCustomValueAsDict);
 //!
@@ -187,10 +160,49 @@
 //! | `UUID` | `uuid_hex`: 32 hex digits | [`uuid::Uuid`] |
 //! | `datetime` with `tzinfo` | `datetime_iso` | [`time::OffsetDateTime`] |
 //! | `datetime` without | `datetime_iso` | [`time::PrimitiveDateTime`] |
+//! | `date` | `date_iso`: its `isoformat()` | [`time::Date`] |
+//! | `time` without `tzinfo` | `time_iso`: its `isoformat()` | [`time::Time`] |
 //! | `Decimal` | `decimal_str`: its `str` | [`bigdecimal::BigDecimal`] |
 //! | a type with a transcoding | its name | a type with a [`Transcoding`](es_core::Transcoding) |
 //! | anything of these | | [`Value`] |
 //!
+//! The features `chrono`, `jiff` and `rust-decimal` add the types of these libraries, which are stored alike;
+//! [`AsText`] lists them. A field of any such type is marked in the same way, and registered by
+//! [`JsonTranscoder::new`].
+//!
+//! The Python library has transcodings for UUIDs, date-times and decimals. One for dates or times of day is
+//! registered by the program, with the same names:
+//! ```python
+//! class DateAsISO(Transcoding):
+//!     type = date
+//!     name = "date_iso"
+//!     def encode(self, obj): return obj.isoformat()
+//!     def decode(self, data): return date.fromisoformat(data)
+//!
+//! class TimeAsISO(Transcoding):
+//!     type = time
+//!     name = "time_iso"
+//!     def encode(self, obj): return obj.isoformat()
+//!     def decode(self, data): return time.fromisoformat(data)
+//!
+//! class Bank(Application):
+//!     def register_transcodings(self, transcoder):
+//!         super().register_transcodings(transcoder)
+//!         transcoder.register(DateAsISO())
+//!         transcoder.register(TimeAsISO())
+//! ```
+//!
+//! # Where plain serde is enough
+//! A field that is not marked is written by serde, in the form of its type: a `chrono::DateTime` as text of
+//! RFC 3339, a `rust_decimal::Decimal` as text. That is shorter than the tagged object, and enough if only
+//! Rust reads the events. Mark the field if a Python program reads or writes the events too, or if stored
+//! events have the tagged object already. Some types have different forms by their features
+//! (`serde-human-readable` of `time`, `serde-float` of `rust_decimal`); a transcoding always has one.
+//!
+//! A marked field is written and read in the form of its type, too, where no transcoder is at work, as in an
+//! HTTP API: see [`Registered`].
+//!
+//! # Differences
 //! The bytes are those that version 9.5 of the Python library writes for the same values in the same
 //! order. The style of version 9.1, with blanks and escapes, is read as well. The differences:
 //!
@@ -226,10 +238,12 @@
 //! error of a transcoding is passed on as it is. Everything else is
 //! [`Data`](es_core::ErrorKind::Data), with serde_json's error and its position as the source.
 
+mod as_text;
 mod datetime;
 mod decimal;
 mod failure;
 mod finite_floats;
+mod iso;
 mod json_error;
 mod json_text;
 mod python_style;
@@ -237,14 +251,25 @@ mod registered;
 mod registry;
 mod scope;
 mod transcoder;
+mod types;
 mod uuid_hex;
 mod value;
 
+pub use as_text::AsText;
 /// The library whose decimals have a standard transcoding.
 pub use bigdecimal;
+/// The library whose dates and times have transcodings, with the feature `chrono`.
+#[cfg(feature = "chrono")]
+pub use chrono;
 pub use datetime::{DatetimeAsIso, NaiveDatetimeAsIso};
 pub use decimal::DecimalAsStr;
-pub use registered::Registered;
+/// The library whose dates and times have transcodings, with the feature `jiff`.
+#[cfg(feature = "jiff")]
+pub use jiff;
+pub use registered::{Registered, RegisteredOnly};
+/// The library whose decimals have a transcoding, with the feature `rust-decimal`.
+#[cfg(feature = "rust-decimal")]
+pub use rust_decimal;
 /// The library that puts [`Registered`] on fields.
 pub use serde_with;
 /// The library whose dates with times have standard transcodings.

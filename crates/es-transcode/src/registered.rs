@@ -20,6 +20,10 @@ use crate::{
 /// Marks a field whose type has a transcoding that is registered with the
 /// [`JsonTranscoder`](crate::JsonTranscoder).
 ///
+/// Where no transcoder is at work, as in an HTTP API with serde_json, the field is written and read in the
+/// form that its type itself has with serde: a UUID with dashes, say. Types without such a form are marked
+/// with [`RegisteredOnly`].
+///
 /// It goes where [`serde_with`] expects a type: `#[serde_as(as = "Registered")]`, and within other
 /// types, such as `Vec<Registered>`, `Option<Registered>`, `HashMap<_, Registered>`, `&Registered`.
 ///
@@ -39,6 +43,11 @@ use crate::{
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Registered;
+
+/// Marks a field as [`Registered`] does, and needs no serde form of its type: without a transcoder at work,
+/// writing and reading it are errors.
+#[derive(Clone, Copy, Debug)]
+pub struct RegisteredOnly;
 
 const NO_VALUE: &str = "the transcoding gave no value";
 
@@ -65,27 +74,53 @@ impl<D: Serialize + ?Sized> Tagged<'_, D> {
     }
 }
 
-impl<T: 'static> SerializeAs<T> for Registered {
+impl<T: Serialize + 'static> SerializeAs<T> for Registered {
     fn serialize_as<S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-        let scope = Scope::current().ok_or_else(|| S::Error::custom(Scope::MISSING))?;
-        let fail = |error| S::Error::custom(scope.failure.keep(error));
-        let transcoding = scope.registry.writer::<T>().map_err(fail)?;
-        let mut serializer = Some(serializer);
-        let mut written = None;
-        let mut write = |data: &dyn erased_serde::Serialize| {
-            let tagged = Tagged { name: transcoding.tag(), data };
-            written = serializer.take().map(|serializer| tagged.write(&scope, serializer));
-        };
-        transcoding.represent(value, &mut write).map_err(fail)?;
-        written.unwrap_or_else(|| Err(S::Error::custom("the transcoding gave no representation")))
+        match Scope::current() {
+            Some(scope) => write(value, &scope, serializer),
+            None => value.serialize(serializer),
+        }
     }
 }
 
-impl<'de, T: 'static> DeserializeAs<'de, T> for Registered {
+impl<'de, T: Deserialize<'de> + 'static> DeserializeAs<'de, T> for Registered {
+    fn deserialize_as<D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        match Scope::current() {
+            Some(scope) => read(&scope, deserializer),
+            None => T::deserialize(deserializer),
+        }
+    }
+}
+
+impl<T: 'static> SerializeAs<T> for RegisteredOnly {
+    fn serialize_as<S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        let scope = Scope::current().ok_or_else(|| S::Error::custom(Scope::MISSING))?;
+        write(value, &scope, serializer)
+    }
+}
+
+impl<'de, T: 'static> DeserializeAs<'de, T> for RegisteredOnly {
     fn deserialize_as<D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
         let scope = Scope::current().ok_or_else(|| D::Error::custom(Scope::MISSING))?;
-        deserializer.deserialize_map(TaggedVisitor { scope: &scope, value: PhantomData })
+        read(&scope, deserializer)
     }
+}
+
+fn write<T: 'static, S: Serializer>(value: &T, scope: &Rc<Scope>, serializer: S) -> Result<S::Ok, S::Error> {
+    let fail = |error| S::Error::custom(scope.failure.keep(error));
+    let transcoding = scope.registry.writer::<T>().map_err(fail)?;
+    let mut serializer = Some(serializer);
+    let mut written = None;
+    let mut write = |data: &dyn erased_serde::Serialize| {
+        let tagged = Tagged { name: transcoding.tag(), data };
+        written = serializer.take().map(|serializer| tagged.write(scope, serializer));
+    };
+    transcoding.represent(value, &mut write).map_err(fail)?;
+    written.unwrap_or_else(|| Err(S::Error::custom("the transcoding gave no representation")))
+}
+
+fn read<'de, T: 'static, D: Deserializer<'de>>(scope: &Rc<Scope>, deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_map(TaggedVisitor { scope, value: PhantomData })
 }
 
 /// Reads a tagged object, the name first or last, into the type that is expected.

@@ -8,8 +8,8 @@ use serde_with::{DeserializeAs, SerializeAs};
 use time::OffsetDateTime;
 
 use crate::{
-    DatetimeAsIso, DecimalAsStr, NaiveDatetimeAsIso, Registered, UuidAsHex, python_style, registry::Registry,
-    scope::Scope,
+    DatetimeAsIso, DecimalAsStr, NaiveDatetimeAsIso, RegisteredOnly, UuidAsHex, python_style,
+    registry::Registry, scope::Scope, types,
 };
 
 /// Writes and reads JSON as the Python `eventsourcing` library does.
@@ -23,14 +23,15 @@ pub struct JsonTranscoder {
 }
 
 impl JsonTranscoder {
-    /// A transcoder with the standard transcodings: [`UuidAsHex`], [`DatetimeAsIso`],
-    /// [`NaiveDatetimeAsIso`] and [`DecimalAsStr`].
+    /// A transcoder with the transcodings of the Python library ([`UuidAsHex`], [`DatetimeAsIso`],
+    /// [`NaiveDatetimeAsIso`], [`DecimalAsStr`]) and those of [`AsText`](crate::AsText).
     pub fn new() -> Self {
         let mut transcoder = Self::empty();
         transcoder.register(UuidAsHex);
         transcoder.register(DatetimeAsIso);
         transcoder.register(NaiveDatetimeAsIso);
         transcoder.register(DecimalAsStr);
+        types::register(Arc::make_mut(&mut transcoder.registry));
         transcoder
     }
 
@@ -99,13 +100,13 @@ impl Transcoder for JsonTranscoder {
         timestamp: &OffsetDateTime,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        Registered::serialize_as(timestamp, serializer)
+        RegisteredOnly::serialize_as(timestamp, serializer)
     }
 
     fn deserialize_timestamp<'de, D: Deserializer<'de>>(
         &self,
         deserializer: D,
     ) -> Result<OffsetDateTime, D::Error> {
-        Registered::deserialize_as(deserializer)
+        RegisteredOnly::deserialize_as(deserializer)
     }
 }

@@ -15,6 +15,8 @@ use uuid::Uuid;
 /// A value that was read is written with the same meaning, and with the bytes that the Python library
 /// writes for it: integers of any size, the order of keys, exponents of decimals are kept.
 ///
+/// Plain serde writes a value of a transcoding as [`Registered`](crate::Registered) does, and reads none.
+///
 /// It can be the type of a field, or be within one. Not through serde's `flatten`, `untagged` and
 /// `tag`, which lose large integers before this type reads them; that is an error, not a wrong value.
 ///

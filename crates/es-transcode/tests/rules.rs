@@ -9,10 +9,10 @@ mod custom;
 use std::{collections::BTreeMap, error::Error, panic};
 
 use alone::{Alone, decode, encode};
-use custom::{DateAsIso, SimpleCustomValue};
+use custom::SimpleCustomValue;
 use es_core::{ErrorKind, PersistenceError, Transcoder, Transcoding};
 use es_transcode::{
-    DatetimeAsIso, Integer, JsonTranscoder, Registered, UuidAsHex, Value, bigdecimal::BigDecimal,
+    AsText, DatetimeAsIso, Integer, JsonTranscoder, Registered, UuidAsHex, Value, bigdecimal::BigDecimal,
     serde_with::serde_as, uuid::Uuid,
 };
 use serde::{Deserialize, Serialize, Serializer};
@@ -548,7 +548,7 @@ fn a_transcoding_may_use_another_transcoder() {
         }
     }
     let mut inner = JsonTranscoder::empty();
-    inner.register(DateAsIso);
+    inner.register(AsText::<Date>::new());
     let mut outer = JsonTranscoder::empty();
     outer.register(UuidAsHex);
     outer.register(Wrapped(inner));
@@ -561,6 +561,51 @@ fn a_transcoding_may_use_another_transcoder() {
     );
     let Alone(read) = decode::<Alone<Birthday>>(&outer, json).unwrap();
     assert_eq!(read, Birthday(date!(2000 - 02 - 20)));
+}
+
+/// A type of an HTTP API that is stored, too.
+#[serde_as(crate = "es_transcode::serde_with")]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Payment {
+    #[serde_as(as = "Registered")]
+    id: Uuid,
+    #[serde_as(as = "Vec<Registered>")]
+    amounts: Vec<BigDecimal>,
+    #[serde_as(as = "Option<Registered>")]
+    details: Option<SimpleCustomValue>,
+}
+
+/// Plain serde once failed for such a field, so a type needed a second one for an API.
+#[test]
+fn plain_serde_uses_the_form_of_the_type_itself() {
+    let details = SimpleCustomValue { id: UUID, date: date!(2000 - 02 - 20) };
+    let date = serde_json::to_string(&details.date).unwrap();
+    let payment = Payment { id: UUID, amounts: vec!["1.50".parse().unwrap()], details: Some(details) };
+    let plain = serde_json::to_string(&payment).unwrap();
+    assert_eq!(
+        plain,
+        format!(r#"{{"id":"{UUID}","amounts":["1.50"],"details":{{"id":"{UUID}","date":{date}}}}}"#)
+    );
+    assert_eq!(serde_json::from_str::<Payment>(&plain).unwrap(), payment);
+
+    let stored = encode(&custom::transcoder(), &payment).unwrap();
+    assert!(
+        stored.starts_with(&format!(r#"{{"id":{UUID_JSON},"amounts":[{{"_type_":"decimal_str""#)),
+        "{stored}"
+    );
+    assert_eq!(decode::<Payment>(&custom::transcoder(), &stored).unwrap(), payment);
+    assert!(serde_json::from_str::<Payment>(&stored).is_err());
+    assert_data_error(decode::<Payment>(&custom::transcoder(), &plain), "an object of `_type_` and `_data_`");
+}
+
+#[test]
+fn plain_serde_writes_values_without_their_transcodings() {
+    let custom = Value::Custom { name: "date_iso".to_owned(), data: Box::new("2000-02-20".into()) };
+    let values = Value::List(vec![UUID.into(), BigDecimal::from(5).into(), custom]);
+    let plain = serde_json::to_string(&values).unwrap();
+    assert_eq!(plain, format!(r#"["{UUID}","5","2000-02-20"]"#));
+    let tagged = serde_json::from_str::<Value>(UUID_JSON).unwrap_err().to_string();
+    assert!(tagged.contains("known only while a JsonTranscoder works"), "{tagged}");
 }
 
 #[test]

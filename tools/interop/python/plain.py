@@ -3,7 +3,7 @@
 Not by the library's transcoder, which is under test. `src/plain.rs` is the same in Rust.
 """
 import struct
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
 
@@ -32,6 +32,8 @@ def plain(value):
         return plain_datetime(value)
     if isinstance(value, date):
         return {"date": str(value)}
+    if isinstance(value, time):
+        return {"time": value.isoformat()}
     if isinstance(value, SimpleCustomValue):
         return {"simple": [plain(value.id), plain(value.date)]}
     if isinstance(value, ComplexCustomValue):

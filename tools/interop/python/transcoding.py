@@ -5,13 +5,25 @@ the bytes that Python encodes it to, and what Python decodes from the bytes of R
 """
 import json
 import sys
-from datetime import date, timedelta, timezone
+from datetime import date, time, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
 
 from bank import CUSTOM
-from eventsourcing.persistence import DatetimeAsISO, DecimalAsStr, JSONTranscoder, UUIDAsHex
+from eventsourcing.persistence import DatetimeAsISO, DecimalAsStr, JSONTranscoder, Transcoding, UUIDAsHex
 from plain import EPOCH, plain, unpack_float
+
+
+class TimeAsISO(Transcoding):
+    """As the documentation of es-transcode has it; `bank` has the one for dates."""
+    type = time
+    name = "time_iso"
+
+    def encode(self, obj):
+        return obj.isoformat()
+
+    def decode(self, data):
+        return time.fromisoformat(data)
 
 
 def value_of(plain_value):
@@ -47,12 +59,13 @@ SORTS = {
     "datetime": datetime_of,
     "naive": naive_of,
     "date": date.fromisoformat,
+    "time": time.fromisoformat,
 }
 
 
 def main():
     transcoder = JSONTranscoder()
-    for transcoding in (UUIDAsHex(), DecimalAsStr(), DatetimeAsISO(), *(custom() for custom in CUSTOM)):
+    for transcoding in (UUIDAsHex(), DecimalAsStr(), DatetimeAsISO(), TimeAsISO(), *(custom() for custom in CUSTOM)):
         transcoder.register(transcoding)
     with open(sys.argv[1], encoding="utf-8") as lines:
         for line in lines:

@@ -81,6 +81,7 @@ pub(crate) fn value(value: &Value) -> Json {
         Value::Decimal(value) => decimal(value),
         Value::Custom { name, data } => match (name.as_str(), data.as_ref()) {
             ("date_iso", Value::Str(date)) => json!({ "date": date }),
+            ("time_iso", Value::Str(time)) => json!({ "time": time }),
             (name, data) => json!({ "custom": [name, self::value(data)] }),
         },
     }

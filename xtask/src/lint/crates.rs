@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Finding, names, read};
 
 /// The layer of each published crate. A crate depends on crates of lower layers only.
-const LAYERS: [(&str, u8); 14] = [
+const LAYERS: [(&str, u8); 15] = [
     ("es-core", 0),
     ("es-derive", 0),
     ("es-transcode", 1),
@@ -18,6 +18,7 @@ const LAYERS: [(&str, u8); 14] = [
     ("es-postgres", 1),
     ("es-process", 1),
     ("es-aggregate", 1),
+    ("es-blocking", 1),
     ("es-conformance", 1),
     ("es-factory", 2),
     ("es-persistence", 3),

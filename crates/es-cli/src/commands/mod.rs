@@ -5,6 +5,7 @@ mod export;
 mod generate;
 mod import;
 mod info;
+mod keys;
 mod log;
 mod schema;
 mod show;
@@ -32,6 +33,7 @@ pub(crate) async fn run(arguments: Arguments, color: Color) -> Result<Exit, Fail
         Command::Import(arguments) => import::run(&arguments).await,
         Command::Track(command) => track::run(&command, color).await,
         Command::Schema(command) => schema::run(&command).await,
+        Command::Keys(command) => keys::run(&command, color).await,
         Command::Completions(arguments) => generate::completions(&arguments),
         Command::Man(arguments) => generate::man(&arguments),
     }

@@ -22,6 +22,10 @@ fn help_of_every_command() {
         "track reset",
         "schema print",
         "schema check",
+        "keys list",
+        "keys usage",
+        "keys rotate",
+        "keys reencrypt",
         "completions",
         "man",
     ];

@@ -10,6 +10,7 @@ mod connecting;
 mod copying;
 mod help;
 mod inspecting;
+mod keys;
 mod postgres;
 mod repairing;
 mod support;

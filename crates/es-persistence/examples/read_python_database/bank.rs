@@ -12,7 +12,7 @@ use es_persistence::{
     },
 };
 use serde::{Deserialize, Serialize};
-use time::{Date, OffsetDateTime, macros::format_description};
+use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
 /// The events of an account.
@@ -158,32 +158,9 @@ pub(crate) struct ComplexCustomValue {
 /// A transcoder with the bank's own types besides the standard ones.
 pub(crate) fn transcoder() -> JsonTranscoder {
     let mut transcoder = JsonTranscoder::new();
-    transcoder.register(DateAsIso);
     transcoder.register(SimpleCustomValueAsDict);
     transcoder.register(ComplexCustomValueAsDict);
     transcoder
-}
-
-#[derive(Debug)]
-struct DateAsIso;
-
-impl Transcoding for DateAsIso {
-    type Value = Date;
-    type Encoded<'a> = String;
-    type Decoded = String;
-
-    fn name(&self) -> &str {
-        "date_iso"
-    }
-
-    fn encode<'a>(&'a self, date: &'a Date) -> Result<String, PersistenceError> {
-        Ok(date.to_string())
-    }
-
-    fn decode(&self, iso: String) -> Result<Date, PersistenceError> {
-        Date::parse(&iso, format_description!("[year]-[month]-[day]"))
-            .map_err(|error| PersistenceError::data(format!("{iso:?} is not a date")).with_source(error))
-    }
 }
 
 #[derive(Debug)]

@@ -39,7 +39,7 @@ impl Topics {
     /// Returns the notification of a row of [`EVENT_COLUMNS`] and `notification_id`.
     pub(crate) fn notification(&mut self, row: &PgRow) -> Result<Notification, PersistenceError> {
         let id: i64 = column(row, 4)?;
-        let event = self.event(row).map_err(|error| error.with_context(format_args!("notification {id}")))?;
+        let event = self.event(row).map_err(|error| error.with_notification(id))?;
         Ok(Notification { id, event })
     }
 

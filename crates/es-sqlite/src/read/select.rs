@@ -86,7 +86,7 @@ impl Session {
             let id = row.get(0).map_err(from_sqlite)?;
             let originator_id = reader.originator_id(row, 1, format_args!("notification {id}"))?;
             let event = reader.event(row, 2, originator_id);
-            let event = event.map_err(|error| error.with_context(format_args!("notification {id}")))?;
+            let event = event.map_err(|error| error.with_notification(id))?;
             bytes = event.state.len().saturating_add(bytes);
             notifications.push(Notification { id, event });
             if bytes >= max_bytes {

@@ -1,6 +1,6 @@
 //! The statements of one request, within a transaction that the caller commits.
 
-use std::error::Error as _;
+use std::{error::Error as _, iter::successors};
 
 use es_core::{ErrorKind, PersistenceError, StoredEvent, Tracking};
 use rusqlite::{CachedStatement, Connection};
@@ -155,8 +155,8 @@ fn skipped(table: &str, inserted: usize) -> PersistenceError {
 }
 
 fn is_skipped(error: &PersistenceError) -> bool {
-    let source = error.source().and_then(|source| source.downcast_ref());
-    matches!(source, Some(rusqlite::Error::StatementChangedRows(_)))
+    successors(error.source(), |source| (*source).source())
+        .any(|source| matches!(source.downcast_ref(), Some(rusqlite::Error::StatementChangedRows(_))))
 }
 
 /// Verifies that inserting an event inserted one row.

@@ -44,7 +44,7 @@ fn write_map<S: Serializer>(entries: &[(String, Value)], serializer: S) -> Resul
 }
 
 fn write_custom<S: Serializer>(name: &str, data: &Value, serializer: S) -> Result<S::Ok, S::Error> {
-    let scope = Scope::current().ok_or_else(|| S::Error::custom(Scope::MISSING))?;
+    let Some(scope) = Scope::current() else { return data.serialize(serializer) };
     let Ok(transcodings) = scope.registry.named(name) else {
         return Err(S::Error::custom(scope.failure.keep(unregistered_type(name))));
     };

@@ -1,13 +1,13 @@
 //! A value of a registered type, alone.
 
 use es_core::{PersistenceError, Transcoder};
-use es_transcode::{JsonTranscoder, Registered, serde_with::serde_as};
+use es_transcode::{JsonTranscoder, RegisteredOnly, serde_with::serde_as};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 #[serde_as(crate = "es_transcode::serde_with")]
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent, bound = "")]
-pub(crate) struct Alone<T: 'static>(#[serde_as(as = "Registered")] pub(crate) T);
+pub(crate) struct Alone<T: 'static>(#[serde_as(as = "RegisteredOnly")] pub(crate) T);
 
 pub(crate) fn encode<V: Serialize + ?Sized>(
     transcoder: &JsonTranscoder,

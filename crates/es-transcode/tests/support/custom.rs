@@ -3,29 +3,7 @@
 use es_core::{PersistenceError, Transcoding};
 use es_transcode::{JsonTranscoder, Registered, serde_with::serde_as, uuid::Uuid};
 use serde::{Deserialize, Serialize};
-use time::{Date, macros::format_description};
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DateAsIso;
-
-impl Transcoding for DateAsIso {
-    type Value = Date;
-    type Encoded<'a> = String;
-    type Decoded = String;
-
-    fn name(&self) -> &str {
-        "date_iso"
-    }
-
-    fn encode(&self, date: &Date) -> Result<String, PersistenceError> {
-        Ok(date.to_string())
-    }
-
-    fn decode(&self, text: String) -> Result<Date, PersistenceError> {
-        Date::parse(&text, format_description!("[year]-[month]-[day]"))
-            .map_err(|error| PersistenceError::data("the text is not a date").with_source(error))
-    }
-}
+use time::Date;
 
 #[serde_as(crate = "es_transcode::serde_with")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,7 +69,6 @@ impl Transcoding for ComplexCustomValueAsDict {
 
 pub(crate) fn transcoder() -> JsonTranscoder {
     let mut transcoder = JsonTranscoder::new();
-    transcoder.register(DateAsIso);
     transcoder.register(SimpleCustomValueAsDict);
     transcoder.register(ComplexCustomValueAsDict);
     transcoder

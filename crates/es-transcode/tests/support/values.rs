@@ -1,7 +1,8 @@
 //! Random values of all stored types.
 
+use es_core::Transcoding;
 use es_transcode::{
-    Value,
+    AsText, Value,
     bigdecimal::{BigDecimal, num_bigint::BigInt},
     uuid::Uuid,
 };
@@ -43,6 +44,15 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof![any::<String>(), vec(any::<char>(), 0..12).prop_map(String::from_iter)]
 }
 
+/// A value that is text under the name of a transcoding.
+fn as_text<T>(value: &T) -> Value
+where
+    AsText<T>: for<'a> Transcoding<Value = T, Encoded<'a> = String>,
+{
+    let (name, data) = (AsText::<T>::new().name().to_owned(), AsText::<T>::new().encode(value).unwrap());
+    Value::Custom { name, data: Box::new(data.into()) }
+}
+
 pub(crate) fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -55,6 +65,8 @@ pub(crate) fn value() -> impl Strategy<Value = Value> {
         datetime().prop_map(Value::from),
         naive_datetime().prop_map(Value::from),
         decimal().prop_map(Value::from),
+        naive_datetime().prop_map(|datetime| as_text(&datetime.date())),
+        naive_datetime().prop_map(|datetime| as_text(&datetime.time())),
     ];
     leaf.prop_recursive(6, 60, 6, |inner| {
         let key = prop_oneof![text(), Just("_type_".to_owned()), Just("_data_".to_owned())];

@@ -1,0 +1,214 @@
+//! `es keys`: the keys of a key ring, and their rotation.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+};
+
+use es_crypto::{AesCipher, KeyUsage, Reencryption};
+use serde::Serialize;
+
+use crate::{
+    arguments::{Keys, KeysList, KeysReencrypt, KeysRotate, KeysUsage},
+    color::Color,
+    configuration::Settings,
+    confirmation::confirm,
+    database::Database,
+    failure::{Exit, Failure},
+    output::{Cell, Format, Output, table},
+};
+
+pub(crate) async fn run(command: &Keys, color: Color) -> Result<Exit, Failure> {
+    match command {
+        Keys::List(arguments) => list(arguments, color),
+        Keys::Usage(arguments) => usage(arguments, color).await,
+        Keys::Rotate(arguments) => rotate(arguments),
+        Keys::Reencrypt(arguments) => reencrypt(arguments).await,
+    }
+}
+
+/// A key of the ring, as JSON; `null` is the key of states without an envelope.
+#[derive(Serialize)]
+struct Key {
+    key_id: Option<u32>,
+    is_primary: bool,
+}
+
+fn list(arguments: &KeysList, color: Color) -> Result<Exit, Failure> {
+    let ring = Database::of(&arguments.connection)?.key_ring()?;
+    let legacy = ring.has_legacy_key().then_some(None);
+    let keys = ring
+        .key_ids()
+        .map(Some)
+        .chain(legacy)
+        .map(|key_id| Key { key_id, is_primary: key_id == Some(ring.primary_key_id()) });
+    let mut output = Output::new();
+    match arguments.formatting.format {
+        Format::Json => keys.into_iter().try_for_each(|key| output.json(&key))?,
+        Format::Text => {
+            let row = |Key { key_id, is_primary }: Key| {
+                let purpose = match key_id {
+                    Some(_) if is_primary => "encrypts",
+                    Some(_) => "",
+                    None => "decrypts states without an envelope",
+                };
+                vec![Cell::text_of(&name(key_id)), Cell::text_of(purpose)]
+            };
+            table(&mut output, color, &["KEY", ""], &keys.map(row).collect::<Vec<_>>())?;
+        }
+    }
+    output.flush()?;
+    Ok(Exit::Success)
+}
+
+fn name(key_id: Option<u32>) -> String {
+    key_id.map_or_else(|| "none".to_owned(), |id| id.to_string())
+}
+
+/// The number of states of a table that need a key, as JSON; `null` is for states without an envelope.
+#[derive(Serialize)]
+struct Usage {
+    table: &'static str,
+    key_id: Option<u32>,
+    states: u64,
+}
+
+async fn usage(arguments: &KeysUsage, color: Color) -> Result<Exit, Failure> {
+    let database = Database::of(&arguments.connection)?;
+    let mut rows = Vec::new();
+    for (table, recorder) in database.states().await? {
+        let usage = KeyUsage::of(&recorder).await?;
+        rows.extend(usage.iter().map(|(key_id, states)| Usage { table, key_id, states }));
+    }
+    let mut output = Output::new();
+    match arguments.formatting.format {
+        Format::Json => rows.iter().try_for_each(|row| output.json(row))?,
+        Format::Text => {
+            let row = |row: &Usage| {
+                vec![Cell::text_of(row.table), Cell::text_of(&name(row.key_id)), Cell::number(row.states)]
+            };
+            table(
+                &mut output,
+                color,
+                &["TABLE", "KEY", "STATES"],
+                &rows.iter().map(row).collect::<Vec<_>>(),
+            )?;
+        }
+    }
+    output.flush()?;
+    Ok(Exit::Success)
+}
+
+/// The result of a re-encryption, as JSON.
+#[derive(Serialize)]
+struct Reencrypted {
+    table: &'static str,
+    read: usize,
+    reencrypted: usize,
+}
+
+async fn reencrypt(arguments: &KeysReencrypt) -> Result<Exit, Failure> {
+    let connection = &arguments.connection;
+    let mut settings = Settings::find(connection.database.as_deref(), &connection.sources)?;
+    settings.set("CREATE_TABLE", "no");
+    let database = Database::open_for_writing(&settings)?;
+    let ring = database.key_ring()?;
+    confirm(&format!("encrypt every state again with key {}", ring.primary_key_id()), arguments.yes)?;
+    for (table, recorder) in database.states().await? {
+        let mut reencryption = Reencryption::new(&recorder, &ring);
+        let mut total = Reencrypted { table, read: 0, reencrypted: 0 };
+        while let Some(page) = reencryption.next_page().await? {
+            total.read += page.read;
+            total.reencrypted += page.replaced;
+        }
+        let mut output = Output::new();
+        match arguments.formatting.format {
+            Format::Json => output.json(&total)?,
+            Format::Text => {
+                let Reencrypted { table, read, reencrypted } = total;
+                output.line(&format!("{table}: {reencrypted} of {read} states were encrypted again"))?;
+            }
+        }
+        output.flush()?;
+    }
+    database.close().await?;
+    Ok(Exit::Success)
+}
+
+fn rotate(arguments: &KeysRotate) -> Result<Exit, Failure> {
+    let connection = &arguments.connection;
+    let settings = Settings::find(connection.database.as_deref(), &connection.sources)?;
+    let path = settings.get("CIPHER_KEYS_FILE").map(PathBuf::from).ok_or_else(|| {
+        Failure::usage("CIPHER_KEYS_FILE is not set")
+            .with_hint("set it to a file of keys, or to the new file")
+    })?;
+    if settings.get("CIPHER_PRIMARY_KEY_ID").is_some() && arguments.promote {
+        let message = "CIPHER_PRIMARY_KEY_ID names the key that encrypts, whatever the order of the file";
+        return Err(Failure::usage(message).with_hint("change that variable, or remove it"));
+    }
+    let mut entries = entries(&path)?;
+    let newest = (0..entries.len()).max_by_key(|index| entries[*index].0);
+    let (question, done) = if arguments.promote {
+        let newest = newest.ok_or_else(|| Failure::usage(format!("{} has no key", path.display())))?;
+        let entry = entries.remove(newest);
+        let id = entry.0;
+        entries.insert(0, entry);
+        (format!("let key {id} encrypt"), format!("key {id} encrypts; distribute the file"))
+    } else {
+        let id = match newest {
+            Some(newest) => entries[newest].0.checked_add(1).ok_or_else(|| Failure::new("no id is left"))?,
+            None => 1,
+        };
+        entries.push((id, format!("{id}:{}", AesCipher::create_key(32)?)));
+        let done = format!("added key {id}; distribute the file, then run `es keys rotate --promote`");
+        (format!("add key {id} to {}", path.display()), done)
+    };
+    confirm(&question, arguments.yes)?;
+    write(&path, &entries)?;
+    let mut output = Output::new();
+    output.line(&done)?;
+    output.flush()?;
+    Ok(Exit::Success)
+}
+
+/// Reads the entries of a file of keys, with their ids; none if it does not exist.
+fn entries(path: &Path) -> Result<Vec<(u32, String)>, Failure> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text.map_err(|error| file_error("read", path, &error))?,
+    };
+    let entries = text.split([',', ' ', '\t', '\r', '\n']).filter(|entry| !entry.is_empty());
+    let entry = |(number, entry): (usize, &str)| {
+        let id = entry.split_once(':').and_then(|(id, _)| id.parse().ok());
+        id.map(|id| (id, entry.to_owned())).ok_or_else(|| {
+            Failure::usage(format!("entry {} of {} is not ID:BASE64", number + 1, path.display()))
+        })
+    };
+    entries.enumerate().map(entry).collect()
+}
+
+/// Replaces the file as a whole, so that no program reads a part of it. Only its owner can read it.
+fn write(path: &Path, entries: &[(u32, String)]) -> Result<(), Failure> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let written = create(&new).and_then(|mut file| {
+        entries.iter().try_for_each(|(_, entry)| writeln!(file, "{entry}"))?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    });
+    written.map_err(|error| file_error("write", path, &error))
+}
+
+fn create(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn file_error(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format!("cannot {verb} {}: {error}", path.display()))
+}

@@ -1,0 +1,102 @@
+//! `es keys`.
+
+use std::fs;
+
+use crate::{postgres::Schema, support::Sandbox};
+
+/// The key of the database `sqlite-9.5-aes256-zlib`, which the Python library wrote.
+fn python_key() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/python/sqlite-9.5-aes256-zlib.json");
+    let expected: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    expected["env"]["CIPHER_KEY"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_database_of_python_is_rotated_to_a_key_ring_and_then_to_a_new_key() {
+    let mut sandbox = Sandbox::with_python_database("sqlite-9.5-aes256-zlib");
+    sandbox.set("CIPHER_KEY", &python_key());
+    sandbox.set("COMPRESSOR_TOPIC", "zlib");
+    let digest = |sandbox: &Sandbox| {
+        let run = sandbox.on_bank(&["verify"]);
+        run.output().lines().find(|line| line.starts_with("digest ")).unwrap().to_owned()
+    };
+    let before = digest(&sandbox);
+    sandbox.on_bank(&["keys", "list"]).fails_with(2, "no key ring is set");
+
+    // The file does not exist yet.
+    sandbox.set("CIPHER_KEYS_FILE", "keys.txt");
+    let added = sandbox.on_bank(&["keys", "rotate", "--yes"]);
+    assert!(added.output().starts_with("added key 1; distribute"), "{added:?}");
+    let listed = sandbox.on_bank(&["keys", "list", "--format", "json"]);
+    let (first, legacy) = (r#"{"key_id":1,"is_primary":true}"#, r#"{"key_id":null,"is_primary":false}"#);
+    assert_eq!(listed.output(), format!("{first}\n{legacy}\n"));
+    let usage = |sandbox: &Sandbox| sandbox.on_bank(&["keys", "usage"]).output().to_owned();
+    assert_eq!(
+        usage(&sandbox),
+        "TABLE      KEY   STATES\nevents     none      48\nsnapshots  none       3\n"
+    );
+    sandbox.on_bank(&["keys", "reencrypt"]).fails_with(2, "hint: pass --yes");
+    let done = sandbox.on_bank(&["keys", "reencrypt", "--yes"]);
+    assert_eq!(
+        done.output(),
+        "events: 48 of 48 states were encrypted again\nsnapshots: 3 of 3 states were encrypted again\n"
+    );
+    assert_eq!(usage(&sandbox), "TABLE      KEY  STATES\nevents     1        48\nsnapshots  1         3\n");
+    assert_eq!(digest(&sandbox), before, "the same log");
+
+    // The next key is distributed, and then encrypts.
+    sandbox.on_bank(&["keys", "rotate", "--yes"]).output();
+    let keys = fs::read_to_string(sandbox.path("keys.txt")).unwrap();
+    assert_eq!(keys.lines().map(|line| &line[..2]).collect::<Vec<_>>(), ["1:", "2:"]);
+    assert_eq!(
+        sandbox.on_bank(&["keys", "list"]).output(),
+        "KEY\n1     encrypts\n2\nnone  decrypts states without an envelope\n"
+    );
+    let promoted = sandbox.on_bank(&["keys", "rotate", "--promote", "--yes"]);
+    assert_eq!(promoted.output(), "key 2 encrypts; distribute the file\n");
+    let json = sandbox.on_bank(&["keys", "reencrypt", "--yes", "--format", "json"]);
+    assert!(json.output().starts_with(r#"{"table":"events","read":48,"reencrypted":48}"#), "{json:?}");
+    assert_eq!(digest(&sandbox), before);
+    // No output has a key.
+    for run in [&added, &listed, &done, &promoted] {
+        assert!(keys.lines().all(|key| !run.stdout.contains(&key[2..])));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(sandbox.path("keys.txt")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    // With the new key alone.
+    sandbox.write("keys.txt", keys.lines().find(|line| line.starts_with("2:")).unwrap());
+    assert_eq!(digest(&sandbox), before);
+}
+
+#[test]
+fn a_schema_of_python_is_encrypted_again() {
+    let Some(schema) = Schema::of_python("9.5") else { return };
+    let mut sandbox = schema.sandbox();
+    sandbox.set("CIPHER_KEYS_FILE", "keys.txt");
+    let database = ["--application", "bank"];
+    let run = |arguments: &[&str]| sandbox.run(&[arguments, &database].concat());
+    run(&["keys", "rotate", "--yes"]).output();
+    assert!(run(&["keys", "usage"]).output().contains("events     none"));
+    // The states of that schema are not encrypted, and are not taken for encrypted ones.
+    run(&["keys", "reencrypt", "--yes"]).fails_with(1, "legacy key");
+    assert!(run(&["keys", "usage"]).output().contains("events     none"));
+}
+
+#[test]
+fn files_and_settings_that_cannot_be_used_are_named() {
+    let mut sandbox = Sandbox::with_python_database("sqlite-9.5-plain");
+    sandbox.on_bank(&["keys", "rotate", "--yes"]).fails_with(2, "CIPHER_KEYS_FILE is not set");
+    sandbox.set("CIPHER_KEYS_FILE", "keys.txt");
+    sandbox.on_bank(&["keys", "rotate", "--promote", "--yes"]).fails_with(2, "keys.txt has no key");
+    sandbox.write("keys.txt", "secret");
+    let refused = sandbox.on_bank(&["keys", "rotate", "--yes"]);
+    refused.fails_with(2, "entry 1 of");
+    assert!(!refused.stderr.contains("secret"));
+    sandbox.write("keys.txt", "1:secret");
+    sandbox.set("CIPHER_PRIMARY_KEY_ID", "1");
+    sandbox.on_bank(&["keys", "rotate", "--promote", "--yes"]).fails_with(2, "CIPHER_PRIMARY_KEY_ID");
+}
