@@ -96,6 +96,7 @@
 #[cfg(all(
     feature = "aes",
     feature = "aggregate",
+    feature = "blocking",
     feature = "derive",
     feature = "factory",
     feature = "memory",
