@@ -97,6 +97,7 @@
 #[cfg(all(
     feature = "aes",
     feature = "aggregate",
+    feature = "blocking",
     feature = "derive",
     feature = "factory",
     feature = "memory",
