@@ -89,6 +89,13 @@ impl<R: ApplicationRecorder, T: Transcoder, E: Event> EventSubscription<R, T, E>
         self.subscription.stop_handle()
     }
 
+    /// Has the subscription [stopped](Subscription::stopped_by) by this handle, in place of an earlier one.
+    #[must_use]
+    pub fn stopped_by(mut self, handle: StopHandle) -> Self {
+        self.subscription = self.subscription.stopped_by(handle);
+        self
+    }
+
     /// Waits for the next event; returns `None` when the recorder is closed or the subscription stopped.
     ///
     /// # Errors

@@ -7,8 +7,9 @@ mod support;
 use std::sync::Arc;
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, Conflict, DynProcessRecorder, ErrorKind, EventRange, EventStore,
-    Expected, Mapper, Metadata, NotificationSelection, Recorder, Topic, Tracking, TrackingRecorder,
+    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Conflict, DynProcessRecorder, ErrorKind,
+    EventRange, EventStore, Expected, Mapper, Metadata, NotificationSelection, Recorder, StopHandle, Topic,
+    Tracking, TrackingRecorder,
 };
 use es_popo::PopoProcessRecorder;
 use futures_util::{FutureExt, TryStreamExt};
@@ -142,6 +143,39 @@ fn a_stop_handle_ends_a_wait_and_what_is_left_of_a_page() {
     stop.stop();
     assert!(now(reading.next()).unwrap().is_none());
     assert_eq!(reading.position(), 1, "a later subscription continues with the event that was not returned");
+}
+
+#[test]
+fn one_handle_stops_several_subscriptions_and_later_ones() {
+    let store = EventStore::new(PopoProcessRecorder::new(), Mapper::new(Json));
+    let stop = StopHandle::new();
+    let mut events = store.subscribe::<Credited>().stopped_by(stop.clone());
+    let mut pages = store.recorder().subscribe(0, []).stopped_by(stop.clone());
+    assert!(events.next().now_or_never().is_none() && pages.next_page().now_or_never().is_none());
+    assert!(!stop.is_stopped() && stop.stopped().now_or_never().is_none());
+    stop.stop();
+    now(stop.stopped());
+    assert!(stop.is_stopped());
+    let mut later = store.subscribe::<Credited>().stopped_by(stop);
+    assert!(now(events.next()).unwrap().is_none() && now(later.next()).unwrap().is_none());
+    assert!(now(pages.next_page()).unwrap().is_none());
+}
+
+#[test]
+fn the_metadata_of_what_follows_names_the_event_and_its_correlation() {
+    let first = at(3, credited(1));
+    let id = format!("{ID}/3");
+    let follows = Metadata::caused_by(&first);
+    assert_eq!((follows.correlation_id(), follows.causation_id()), (Some(id.as_str()), Some(id.as_str())));
+    let request = Metadata::new().with_correlation_id("request").with_actor("alice");
+    let follows = Metadata::caused_by(&first.with_metadata(request.clone()));
+    assert_eq!((follows.correlation_id(), follows.causation_id()), (Some("request"), Some(id.as_str())));
+    assert_eq!(follows.actor(), None);
+    let both = follows.with_defaults(&request);
+    assert_eq!(
+        (both.correlation_id(), both.causation_id(), both.actor()),
+        (Some("request"), Some(id.as_str()), Some("alice"))
+    );
 }
 
 #[test]

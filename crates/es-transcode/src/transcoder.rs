@@ -14,9 +14,9 @@ use crate::{
 
 /// Writes and reads JSON as the Python `eventsourcing` library does.
 ///
-/// Values that JSON lacks are written by registered transcodings: see [`Registered`] for fields of
-/// such types and the [crate documentation](crate) for a transcoding of one's own. Cloning is cheap;
-/// a transcoding that is registered with a clone is not registered with the original.
+/// Values that JSON lacks are written by registered transcodings: see [`Registered`](crate::Registered) for
+/// fields of such types and the [crate documentation](crate) for a transcoding of one's own. Cloning is
+/// cheap; a transcoding that is registered with a clone is not registered with the original.
 #[derive(Clone, Debug)]
 pub struct JsonTranscoder {
     registry: Arc<Registry>,
