@@ -314,6 +314,8 @@ async fn a_closed_database_is_read_from_a_read_only_directory_as_an_immutable_on
     }
     let database = Database::create().await;
     database.forbid(&[DIRECTORY, FILE], 0o222);
+    let advised = try_open(&database.path).await.unwrap_err();
+    assert!(advised.to_string().contains("immutable=1"), "{advised}");
     let recorder = try_open(format!("file:{}?immutable=1", database.path)).await.unwrap();
     assert_eq!(read(&recorder).await.unwrap(), 3);
     let refused = recorder.insert_events(vec![event(2, 1)]).await.unwrap_err();

@@ -4,10 +4,7 @@
 
 use std::convert::Infallible;
 
-use es_persistence::{
-    prelude::*,
-    process::{EventHandler, NewEvents},
-};
+use es_persistence::{prelude::*, process::EventHandler};
 
 use crate::{
     http::Aggregates,

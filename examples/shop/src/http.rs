@@ -153,8 +153,8 @@ async fn follow_orders(
     headers: HeaderMap,
 ) -> Sse<impl Stream<Item = Result<sse::Event, PersistenceError>>> {
     let position = text(&headers, "last-event-id").and_then(|id| id.parse().ok()).unwrap_or(0);
-    let events = shop.orders.store().subscribe::<OrderEvent>().after(position).into_stream();
-    let messages = events.map(|notification| {
+    let events = shop.orders.store().subscribe::<OrderEvent>().after(position).stopped_by(shop.stop);
+    let messages = events.into_stream().map(|notification| {
         let notification = notification?;
         let message = OrderMessage {
             order: notification.event.originator_id,
@@ -164,8 +164,7 @@ async fn follow_orders(
         let event = sse::Event::default().id(notification.id.to_string());
         event.json_data(message).map_err(|error| PersistenceError::data("not JSON").with_source(error))
     });
-    let stopped = async move { shop.stop.stopped().await };
-    Sse::new(messages.take_until(stopped)).keep_alive(sse::KeepAlive::default())
+    Sse::new(messages).keep_alive(sse::KeepAlive::default())
 }
 
 async fn health(State(shop): State<Shop>) -> (StatusCode, String) {
