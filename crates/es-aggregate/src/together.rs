@@ -201,7 +201,7 @@ pub fn execute_together<P: Aggregates, E>(
                 aggregates.load().await?;
                 let events = decide(aggregates.states()).map_err(CommandError::Rejected)?;
                 aggregates.number(events, &metadata)?;
-                let batch = aggregates.add_to(shared.store.batch())?;
+                let batch = aggregates.add_to(shared.store.batch()).await?;
                 match batch.commit().await {
                     Ok(ids) => break ids,
                     Err(error) if error.is_conflict() => {
@@ -262,9 +262,9 @@ pub trait Aggregates: private::Sealed + Send + 'static {
 
     #[doc(hidden)]
     fn add_to<'s>(
-        &self,
+        &mut self,
         batch: EventBatch<'s, Self::Recorder, Self::Transcoder>,
-    ) -> Result<EventBatch<'s, Self::Recorder, Self::Transcoder>, PersistenceError>;
+    ) -> impl Future<Output = Result<EventBatch<'s, Self::Recorder, Self::Transcoder>, PersistenceError>> + Send;
 
     #[doc(hidden)]
     fn write_snapshots(self) -> impl Future<Output = ()> + Send;
@@ -313,8 +313,11 @@ where
         Ok(())
     }
 
-    fn add_to<'s>(&self, batch: EventBatch<'s, R, T>) -> Result<EventBatch<'s, R, T>, PersistenceError> {
-        batch.with(&self.events)
+    async fn add_to<'s>(
+        &mut self,
+        batch: EventBatch<'s, R, T>,
+    ) -> Result<EventBatch<'s, R, T>, PersistenceError> {
+        batch.with(&self.events).await
     }
 
     async fn write_snapshots(self) {
@@ -351,11 +354,14 @@ impl<P: Aggregates> Aggregates for Vec<P> {
         self.iter_mut().zip(events).try_for_each(|(aggregates, events)| aggregates.number(events, metadata))
     }
 
-    fn add_to<'s>(
-        &self,
-        batch: EventBatch<'s, P::Recorder, P::Transcoder>,
+    async fn add_to<'s>(
+        &mut self,
+        mut batch: EventBatch<'s, P::Recorder, P::Transcoder>,
     ) -> Result<EventBatch<'s, P::Recorder, P::Transcoder>, PersistenceError> {
-        self.iter().try_fold(batch, |batch, aggregates| aggregates.add_to(batch))
+        for aggregates in self {
+            batch = aggregates.add_to(batch).await?;
+        }
+        Ok(batch)
     }
 
     async fn write_snapshots(self) {
@@ -403,12 +409,12 @@ macro_rules! tuple {
                 Ok(())
             }
 
-            fn add_to<'s>(
-                &self,
+            async fn add_to<'s>(
+                &mut self,
                 batch: EventBatch<'s, Self::Recorder, Self::Transcoder>,
             ) -> Result<EventBatch<'s, Self::Recorder, Self::Transcoder>, PersistenceError> {
-                let batch = self.$first.add_to(batch)?;
-                $(let batch = self.$other.add_to(batch)?;)*
+                let batch = self.$first.add_to(batch).await?;
+                $(let batch = self.$other.add_to(batch).await?;)*
                 Ok(batch)
             }
 

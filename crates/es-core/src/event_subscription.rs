@@ -110,7 +110,8 @@ impl<R: ApplicationRecorder, T: Transcoder, E: Event> EventSubscription<R, T, E>
                 return Ok(None);
             }
             if let Some(Notification { id, event }) = self.page.front() {
-                let event = self.mapper.to_domain_event(event);
+                let following = self.page.iter().skip(1).map(|notification| &notification.event);
+                let event = self.mapper.read_first(event, following).await;
                 let (id, event) = (*id, event.map_err(|error| error.with_notification(*id))?);
                 self.page.pop_front();
                 self.position = if self.page.is_empty() { self.subscription.position() } else { id };

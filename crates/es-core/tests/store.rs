@@ -76,7 +76,8 @@ fn appended_events_have_the_metadata_of_the_append() {
 fn a_conflict_records_nothing_of_the_batch() {
     let store = store();
     now(store.put(&[at(1, credited(1))])).unwrap();
-    let batch = store.batch().with(&[at(2, credited(2))]).unwrap().with(&[at(1, Closed {})]).unwrap();
+    let batch = now(store.batch().with(&[at(2, credited(2))])).unwrap();
+    let batch = now(batch.with(&[at(1, Closed {})])).unwrap();
     assert!(now(batch.commit()).unwrap_err().is_conflict());
     assert_eq!(now(store.get::<Credited>(ID, EventRange::all())).unwrap().len(), 1);
 }
@@ -85,11 +86,12 @@ fn a_conflict_records_nothing_of_the_batch() {
 fn a_batch_contains_events_of_several_types_and_a_position() {
     let store = store();
     let tracking = Tracking::new("upstream", 7).unwrap();
-    let batch = store.batch().with(&[at(1, credited(1))]).unwrap().with(&[at(2, Closed {})]).unwrap();
+    let batch = now(store.batch().with(&[at(1, credited(1))])).unwrap();
+    let batch = now(batch.with(&[at(2, Closed {})])).unwrap();
     assert_eq!(now(batch.commit_with_tracking(tracking.clone())).unwrap(), [1, 2]);
     assert_eq!(now(store.recorder().max_tracking_id("upstream")).unwrap(), Some(7));
 
-    let again = store.batch().with(&[at(3, Closed {})]).unwrap();
+    let again = now(store.batch().with(&[at(3, Closed {})])).unwrap();
     assert!(now(again.commit_with_tracking(tracking)).unwrap_err().is_conflict());
     let topics = [Closed::TOPIC];
     let closings = now(store.recorder().select_notifications(NotificationSelection::new(9).topics(topics)));
@@ -99,8 +101,9 @@ fn a_batch_contains_events_of_several_types_and_a_position() {
 #[test]
 fn a_subscription_returns_decoded_events_of_its_type_from_a_position() {
     let store = EventStore::new(PopoProcessRecorder::new(), Mapper::new(Json));
-    let batch = store.batch().with(&[at(1, credited(1))]).unwrap().with(&[at(2, Closed {})]).unwrap();
-    now(batch.with(&[at(3, credited(3))]).unwrap().commit()).unwrap();
+    let batch = now(store.batch().with(&[at(1, credited(1))])).unwrap();
+    let batch = now(batch.with(&[at(2, Closed {})])).unwrap();
+    now(now(batch.with(&[at(3, credited(3))])).unwrap().commit()).unwrap();
     let mut events = store.subscribe::<Credited>().after(1);
     let next = now(events.next()).unwrap().unwrap();
     assert_eq!((next.id, next.event), (3, at(3, credited(3))));
@@ -203,7 +206,8 @@ fn tasks_share_a_store_whose_recorder_was_chosen_at_run_time() {
         let events = [at(1, credited(1))];
         store.put(&events).await.unwrap();
         let position = Tracking::new("upstream", 1).unwrap();
-        store.batch().with(&[at(2, credited(2))]).unwrap().commit_with_tracking(position).await.unwrap();
+        let batch = store.batch().with(&[at(2, credited(2))]).await.unwrap();
+        batch.commit_with_tracking(position).await.unwrap();
         assert_eq!(store.get::<Credited>(ID, EventRange::all().limit(1)).await.unwrap(), events);
         let streamed: Vec<_> = store.stream::<Credited>(ID, EventRange::all()).try_collect().await.unwrap();
         assert_eq!(streamed.len(), 2);

@@ -163,8 +163,9 @@ impl InfrastructureFactory {
         &self,
         projection: P,
     ) -> Result<SqlProjector<P>, PersistenceError> {
-        let typed = Typed { projection, mapper: self.mapper()? };
-        Ok(SqlProjector::new(self.backend()?.projector(Box::new(typed)).await?))
+        let mapper = self.mapper()?;
+        let typed = Typed { projection, mapper: mapper.clone() };
+        Ok(SqlProjector::new(self.backend()?.projector(Box::new(typed)).await?, mapper))
     }
 
     /// Runs a query in a read-only transaction, for example on the tables of a projection, and deserializes

@@ -96,7 +96,7 @@ async fn credit_three_accounts(
         let opened = DomainEvent::new(account, 1, AccountEvent::Opened { owner: owner.to_owned() });
         let credits =
             [2, 3].map(|version| DomainEvent::new(account, version, AccountEvent::Credited { cents }));
-        let ids = store.batch().with(&[opened])?.with(&credits)?.commit().await?;
+        let ids = store.batch().with(&[opened]).await?.with(&credits).await?.commit().await?;
         last = ids.last().copied().unwrap_or(last);
     }
     Ok(last)

@@ -35,7 +35,7 @@ async fn use_store(store: Store) -> Result<(), PersistenceError> {
     let id = Uuid::now_v7();
     let ids = store.append(id, Expected::New, [Credited { cents: 1 }]).await?;
     store.put(&[DomainEvent::new(id, 2, Credited { cents: 1 })]).await?;
-    store.batch().with(&[DomainEvent::new(id, 3, Credited { cents: 1 })])?.commit().await?;
+    store.batch().with(&[DomainEvent::new(id, 3, Credited { cents: 1 })]).await?.commit().await?;
     let tracking = Tracking::new("upstream", 1)?;
     store.batch().commit_with_tracking(tracking).await?;
     assert_eq!(store.get::<Credited>(id, EventRange::all()).await?.len(), 3);
