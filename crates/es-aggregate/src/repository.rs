@@ -1,6 +1,6 @@
 //! The repository of an aggregate type.
 
-use std::{fmt, pin::pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use es_core::{
     AggregateRecorder, DomainEvent, EventRange, EventStore, PersistenceError, SnapshotState, Transcoder,
@@ -103,13 +103,19 @@ where
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn load(&self, id: Uuid) -> Result<Loaded<A>, PersistenceError> {
-        if let Some(loaded) = self.load_from_snapshot(id).await? {
-            return Ok(loaded);
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "callers with a recorder behind a `dyn` need the declared `Send`"
+    )]
+    pub fn load(&self, id: Uuid) -> impl Future<Output = Result<Loaded<A>, PersistenceError>> + Send {
+        async move {
+            if let Some(loaded) = self.load_from_snapshot(id).await? {
+                return Ok(loaded);
+            }
+            let mut loaded = Loaded::empty(id);
+            self.catch_up(&mut loaded).await?;
+            Ok(loaded)
         }
-        let mut loaded = Loaded::empty(id);
-        self.catch_up(&mut loaded).await?;
-        Ok(loaded)
     }
 
     /// Applies the events since the loaded version.

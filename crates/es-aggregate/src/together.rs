@@ -37,17 +37,17 @@ where
     ///
     /// # Cancel safety
     /// Cancel safe: either all events are recorded or none.
-    pub async fn execute<I, E>(
+    pub fn execute<I, E>(
         &self,
         id: Uuid,
         metadata: Metadata,
-        mut decide: impl FnMut(&A) -> Result<I, E>,
-    ) -> Result<Vec<i64>, CommandError<E>>
+        mut decide: impl FnMut(&A) -> Result<I, E> + Send,
+    ) -> impl Future<Output = Result<Vec<i64>, CommandError<E>>> + Send
     where
         I: IntoIterator<Item = A::Event>,
     {
-        let decide = |state: &A| decide(state).map(|events| events.into_iter().collect());
-        execute_together(self.aggregate(id), metadata, decide).await
+        let decide = move |state: &A| decide(state).map(|events| events.into_iter().collect());
+        execute_together(self.aggregate(id), metadata, decide)
     }
 
     /// Loads the aggregate and decides, as [`execute`](Self::execute) does, and returns the events of the
@@ -91,19 +91,21 @@ where
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn decide<I, E>(
+    pub fn decide<I, E>(
         &self,
         id: Uuid,
-        decide: impl FnOnce(&A) -> Result<I, E>,
-    ) -> Result<Vec<DomainEvent<A::Event>>, CommandError<E>>
+        decide: impl FnOnce(&A) -> Result<I, E> + Send,
+    ) -> impl Future<Output = Result<Vec<DomainEvent<A::Event>>, CommandError<E>>> + Send
     where
         I: IntoIterator<Item = A::Event>,
     {
         let mut aggregate = self.aggregate(id);
-        aggregate.load().await?;
-        let events = decide(&aggregate.loaded.state).map_err(CommandError::Rejected)?;
-        aggregate.number(events.into_iter().collect(), &Metadata::new())?;
-        Ok(aggregate.events)
+        async move {
+            aggregate.load().await?;
+            let events = decide(&aggregate.loaded.state).map_err(CommandError::Rejected)?;
+            aggregate.number(events.into_iter().collect(), &Metadata::new())?;
+            Ok(aggregate.events)
+        }
     }
 
     /// Returns a reference to an aggregate, for [`execute_together`].
@@ -181,35 +183,38 @@ where
 ///
 /// # Cancel safety
 /// Cancel safe: either all events are recorded or none.
-pub async fn execute_together<P: Aggregates, E>(
+#[expect(clippy::manual_async_fn, reason = "callers with a recorder behind a `dyn` need the declared `Send`")]
+pub fn execute_together<P: Aggregates, E>(
     mut aggregates: P,
     metadata: Metadata,
-    mut decide: impl FnMut(P::States<'_>) -> Result<P::Events, E>,
-) -> Result<Vec<i64>, CommandError<E>> {
-    let mut participants = Vec::new();
-    aggregates.participants(&mut participants);
-    let Some(shared) = shared(&mut participants)? else { return Ok(Vec::new()) };
-    let ids = {
-        let _locks = lock_all(&shared, &participants).await;
-        let time_limit = participants.iter().map(|participant| participant.retry_for).min();
-        let mut backoff = Backoff::new(time_limit.unwrap_or_default());
-        loop {
-            aggregates.load().await?;
-            let events = decide(aggregates.states()).map_err(CommandError::Rejected)?;
-            aggregates.number(events, &metadata)?;
-            let batch = aggregates.add_to(shared.store.batch())?;
-            match batch.commit().await {
-                Ok(ids) => break ids,
-                Err(error) if error.is_conflict() => {
-                    let Some(pause) = backoff.next_pause() else { return Err(error.into()) };
-                    Delay::new(pause).await;
+    mut decide: impl FnMut(P::States<'_>) -> Result<P::Events, E> + Send,
+) -> impl Future<Output = Result<Vec<i64>, CommandError<E>>> + Send {
+    async move {
+        let mut participants = Vec::new();
+        aggregates.participants(&mut participants);
+        let Some(shared) = shared(&mut participants)? else { return Ok(Vec::new()) };
+        let ids = {
+            let _locks = lock_all(&shared, &participants).await;
+            let time_limit = participants.iter().map(|participant| participant.retry_for).min();
+            let mut backoff = Backoff::new(time_limit.unwrap_or_default());
+            loop {
+                aggregates.load().await?;
+                let events = decide(aggregates.states()).map_err(CommandError::Rejected)?;
+                aggregates.number(events, &metadata)?;
+                let batch = aggregates.add_to(shared.store.batch()).await?;
+                match batch.commit().await {
+                    Ok(ids) => break ids,
+                    Err(error) if error.is_conflict() => {
+                        let Some(pause) = backoff.next_pause() else { return Err(error.into()) };
+                        Delay::new(pause).await;
+                    }
+                    Err(error) => return Err(error.into()),
                 }
-                Err(error) => return Err(error.into()),
             }
-        }
-    };
-    aggregates.write_snapshots().await;
-    Ok(ids)
+        };
+        aggregates.write_snapshots().await;
+        Ok(ids)
+    }
 }
 
 /// A reference to an aggregate of a repository, for [`execute_together`].
@@ -257,9 +262,9 @@ pub trait Aggregates: private::Sealed + Send + 'static {
 
     #[doc(hidden)]
     fn add_to<'s>(
-        &self,
+        &mut self,
         batch: EventBatch<'s, Self::Recorder, Self::Transcoder>,
-    ) -> Result<EventBatch<'s, Self::Recorder, Self::Transcoder>, PersistenceError>;
+    ) -> impl Future<Output = Result<EventBatch<'s, Self::Recorder, Self::Transcoder>, PersistenceError>> + Send;
 
     #[doc(hidden)]
     fn write_snapshots(self) -> impl Future<Output = ()> + Send;
@@ -308,8 +313,11 @@ where
         Ok(())
     }
 
-    fn add_to<'s>(&self, batch: EventBatch<'s, R, T>) -> Result<EventBatch<'s, R, T>, PersistenceError> {
-        batch.with(&self.events)
+    async fn add_to<'s>(
+        &mut self,
+        batch: EventBatch<'s, R, T>,
+    ) -> Result<EventBatch<'s, R, T>, PersistenceError> {
+        batch.with(&self.events).await
     }
 
     async fn write_snapshots(self) {
@@ -346,11 +354,14 @@ impl<P: Aggregates> Aggregates for Vec<P> {
         self.iter_mut().zip(events).try_for_each(|(aggregates, events)| aggregates.number(events, metadata))
     }
 
-    fn add_to<'s>(
-        &self,
-        batch: EventBatch<'s, P::Recorder, P::Transcoder>,
+    async fn add_to<'s>(
+        &mut self,
+        mut batch: EventBatch<'s, P::Recorder, P::Transcoder>,
     ) -> Result<EventBatch<'s, P::Recorder, P::Transcoder>, PersistenceError> {
-        self.iter().try_fold(batch, |batch, aggregates| aggregates.add_to(batch))
+        for aggregates in self {
+            batch = aggregates.add_to(batch).await?;
+        }
+        Ok(batch)
     }
 
     async fn write_snapshots(self) {
@@ -398,12 +409,12 @@ macro_rules! tuple {
                 Ok(())
             }
 
-            fn add_to<'s>(
-                &self,
+            async fn add_to<'s>(
+                &mut self,
                 batch: EventBatch<'s, Self::Recorder, Self::Transcoder>,
             ) -> Result<EventBatch<'s, Self::Recorder, Self::Transcoder>, PersistenceError> {
-                let batch = self.$first.add_to(batch)?;
-                $(let batch = self.$other.add_to(batch)?;)*
+                let batch = self.$first.add_to(batch).await?;
+                $(let batch = self.$other.add_to(batch).await?;)*
                 Ok(batch)
             }
 

@@ -171,11 +171,13 @@ impl Configuration {
     fn read(path: &Path) -> Result<Self, Failure> {
         let text = fs::read_to_string(path)
             .map_err(|error| Failure::usage(format!("cannot read the configuration {path:?}: {error}")))?;
-        // The message has no excerpt, which could contain a secret.
+        // The message has no excerpt and no value, which could be a secret.
         toml::from_str(&text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
-            Failure::usage(format!("configuration {path:?}, line {line}: {}", error.message()))
+            let message = error.message();
+            let message = if message.starts_with("invalid") { "the value has another type" } else { message };
+            Failure::usage(format!("configuration {path:?}, line {line}: {message}"))
         })
     }
 }

@@ -144,12 +144,14 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 
 /// Returns the advice for a message of the library, where there is any.
 fn hint(message: &str) -> Option<&'static str> {
+    if message.contains("table ") && message.contains("does not exist") {
+        return Some("name the application with --application: its tables have that prefix");
+    }
     let hints = [
         (
             "POSTGRES_PASSWORD",
             "set it in the environment or in a `.env` file; any value if the server requires none",
         ),
-        ("does not exist", "name the application with --application: its tables have that prefix"),
         ("no such table", "is this the database of an event store?"),
         ("unable to open database file", "check the path"),
         ("is not a database", "is the file encrypted, or not of SQLite?"),

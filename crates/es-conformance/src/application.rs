@@ -226,9 +226,6 @@ pub async fn reading_notifications_fails_after_close(fixture: &impl Fixture<Reco
 
 /// New events follow the recorded ones when the datastore is opened again.
 pub async fn the_order_persists_after_close(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
-    if !fixture.outlives_recorders() {
-        return;
-    }
     let recorder = fixture.open().await;
     let id = Uuid::new_v4();
     insert(&recorder, events(id, [1, 2])).await;

@@ -111,11 +111,9 @@ pub async fn a_cancelled_insert_is_atomic(fixture: &impl Fixture<Recorder: Aggre
     for (polls, id) in ids.iter().enumerate() {
         poll_then_drop(recorder.insert_events(events(*id, [2, 3, 4, 5])), polls / 2).await;
     }
-    if fixture.outlives_recorders() {
-        // Closing waits for accepted writes: the state after it is final.
-        recorder.close().await.expect("closing should succeed");
-        recorder = fixture.open().await;
-    }
+    // Closing waits for accepted writes: the state after it is final.
+    recorder.close().await.expect("closing should succeed");
+    recorder = fixture.open().await;
     for id in ids {
         let count = select_all(&recorder, id).await.len();
         assert!(count == 1 || count == 5, "{} events of a batch of four are recorded", count - 1);
@@ -140,9 +138,6 @@ pub async fn dropped_futures_leave_the_recorder_usable(fixture: &impl Fixture<Re
 /// Insertions that are in progress during `close()` are recorded or refused, as their results say: none is
 /// acknowledged and lost, and none is refused and recorded.
 pub async fn close_waits_for_accepted_writes(fixture: &impl Fixture<Recorder: AggregateRecorder>) {
-    if !fixture.outlives_recorders() {
-        return;
-    }
     let recorder = fixture.open().await;
     let ids: Vec<Uuid> = (0..16).map(|_| Uuid::new_v4()).collect();
     insert(&recorder, ids.iter().map(|id| event(*id, 1)).collect()).await;

@@ -15,14 +15,13 @@ pub trait Fixture: Send + Sync + 'static {
     /// The recorder under test.
     type Recorder: Recorder;
 
-    /// Opens a recorder on the datastore. Each call returns a new one, as in another process; if recorders
-    /// cannot share a datastore, a clone of the first.
+    /// Opens a recorder on the datastore. Each call returns a new one, as in another process.
     fn open(&self) -> impl Future<Output = Self::Recorder> + Send;
 
-    /// Returns true if events persist after all recorders are closed. Otherwise the rules about reopening are
-    /// skipped.
-    fn outlives_recorders(&self) -> bool {
-        true
+    /// Opens two recorders that share an open datastore, such as its connections. Override it if those of
+    /// [`open`](Self::open) do not.
+    fn open_two(&self) -> impl Future<Output = [Self::Recorder; 2]> + Send {
+        async { [self.open().await, self.open().await] }
     }
 
     /// Returns true if a recorder detects the commits of other recorders of the datastore. Otherwise the
@@ -58,8 +57,8 @@ macro_rules! boxed {
                 Arc::new(self.0.open().await)
             }
 
-            fn outlives_recorders(&self) -> bool {
-                self.0.outlives_recorders()
+            async fn open_two(&self) -> [Self::Recorder; 2] {
+                self.0.open_two().await.map(|recorder| Arc::new(recorder) as _)
             }
 
             fn follows_others(&self) -> bool {

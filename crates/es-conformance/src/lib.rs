@@ -29,27 +29,23 @@
 //! In `tests/conformance.rs` of a backend, here the one in memory:
 //! ```
 //! use es_conformance::Fixture;
-//! use es_popo::PopoProcessRecorder;
+//! use es_popo::{PopoDatastore, PopoProcessRecorder};
 //!
-//! /// Recorders in memory have nothing behind them that could be opened twice: all are clones.
-//! struct InMemory(PopoProcessRecorder);
+//! /// An empty datastore, and recorders on it.
+//! struct InMemory(PopoDatastore);
 //!
 //! impl Fixture for InMemory {
 //!     type Recorder = PopoProcessRecorder;
 //!
 //!     async fn open(&self) -> PopoProcessRecorder {
-//!         self.0.clone()
-//!     }
-//!
-//!     fn outlives_recorders(&self) -> bool {
-//!         false
+//!         self.0.process_recorder().expect("it is open")
 //!     }
 //! }
 //!
 //! mod process_recorder {
-//!     use super::{InMemory, PopoProcessRecorder};
+//!     use super::{InMemory, PopoDatastore};
 //!
-//!     es_conformance::process_recorder_tests!(async || InMemory(PopoProcessRecorder::new()));
+//!     es_conformance::process_recorder_tests!(async || InMemory(PopoDatastore::new()));
 //! }
 //! # fn main() {}
 //! ```

@@ -52,6 +52,7 @@ macro_rules! __rules {
         the_recorder_is_usable_after_a_conflict
         calls_after_close_fail
         close_is_idempotent
+        close_leaves_other_recorders_open
         events_persist_after_close
         events_are_visible_to_other_recorders
     } };
@@ -118,6 +119,7 @@ macro_rules! __rules {
         a_subscription_can_be_resumed
         close_ends_a_waiting_subscription
         close_ends_an_active_subscription_in_order
+        close_leaves_other_subscriptions_open
     } };
     (commit_signal, $($then:tt)*) => { $crate::__each_rule! { commit_signal, $($then)*,
         a_commit_notifies_listeners
@@ -161,6 +163,7 @@ macro_rules! __rules {
         a_wait_times_out
         all_waiting_tasks_are_notified
         close_ends_a_wait
+        close_leaves_other_waits_open
         waiting_is_cancel_safe
         positions_of_other_recorders_notify
     } };

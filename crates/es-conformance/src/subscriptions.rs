@@ -219,6 +219,24 @@ pub async fn close_ends_an_active_subscription_in_order(
     }
 }
 
+/// Closing a recorder does not end the subscriptions of others.
+pub async fn close_leaves_other_subscriptions_open(fixture: &impl Fixture<Recorder: ApplicationRecorder>) {
+    let [recorder, other] = fixture.open_two().await;
+    let other = Arc::new(other);
+    let mut subscription = subscribe(&other, 0, []);
+    {
+        let mut waiting = pin!(maybe_done(subscription.next_page()));
+        assert!(!poll_once(waiting.as_mut()).await, "there is nothing to read");
+        recorder.close().await.expect("closing should succeed");
+        for _ in 0..50 {
+            assert!(!poll_once(waiting.as_mut()).await, "the subscription of another recorder has ended");
+            yield_now().await;
+        }
+    }
+    let ids = insert(&*other, events(Uuid::new_v4(), [1])).await;
+    assert_eq!(ids_of(&next_page(&mut subscription).await.notifications), ids);
+}
+
 /// Returns the ids that a subscription reads until its position is `last`.
 async fn read_to<R: ApplicationRecorder>(subscription: &mut Subscription<R>, last: i64) -> Vec<i64> {
     let mut read = Vec::new();

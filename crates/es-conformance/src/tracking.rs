@@ -321,9 +321,6 @@ pub async fn tracking_fails_after_close(fixture: &impl Fixture<Recorder: Trackin
 
 /// Positions recorded before `close()` are found when the datastore is opened again.
 pub async fn positions_persist_after_close(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
-    if !fixture.outlives_recorders() {
-        return;
-    }
     let recorder = fixture.open().await;
     track(&recorder, "upstream", 7).await;
     recorder.close().await.expect("closing should succeed");

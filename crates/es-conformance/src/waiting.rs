@@ -123,6 +123,17 @@ pub async fn close_ends_a_wait(fixture: &impl Fixture<Recorder: TrackingRecorder
     assert_eq!(kind(wait(&recorder, "upstream", 60, NEVER).await), Some(ErrorKind::Interface));
 }
 
+/// Closing a recorder does not end the waits of others.
+pub async fn close_leaves_other_waits_open(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
+    let [recorder, other] = fixture.open_two().await;
+    let mut waiting = pin!(maybe_done(wait(&other, "upstream", 65, NEVER)));
+    assert_waits(waiting.as_mut()).await;
+    recorder.close().await.expect("closing should succeed");
+    assert_waits(waiting.as_mut()).await;
+    let ((), ()) = join(track(&other, "upstream", 65), waiting.as_mut()).await;
+    assert_eq!(kind(waiting.take_output().expect("it is done")), None);
+}
+
 /// Dropping a wait at any point does not change the recorder.
 pub async fn waiting_is_cancel_safe(fixture: &impl Fixture<Recorder: TrackingRecorder>) {
     let recorder = fixture.open().await;

@@ -94,6 +94,7 @@ const DEFECTS: &[Defect] = &[
     Defect::ConflictStopsInsertions,
     Defect::ClosedStillSelects,
     Defect::ClosingAgainFails,
+    Defect::ClosingClosesOthers,
     Defect::LastEventIsLostOnClose,
     Defect::OtherRecorderIsStale,
     Defect::ClosedHasEmptyPagesOfEvents,

@@ -1,6 +1,10 @@
 //! The parts of a mapper: transcoder, compressor, cipher.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{
+    fmt::Debug,
+    future::{Future, ready},
+    sync::Arc,
+};
 
 use serde::{
     Deserializer, Serialize, Serializer,
@@ -8,7 +12,7 @@ use serde::{
 };
 use time::OffsetDateTime;
 
-use crate::{EventContext, PersistenceError};
+use crate::{BoxFuture, EventContext, PersistenceError};
 
 /// Encodes values to bytes and decodes them, by serde.
 ///
@@ -49,6 +53,20 @@ pub trait Transcoder: Debug + Send + Sync + 'static {
         &self,
         deserializer: D,
     ) -> Result<OffsetDateTime, D::Error>;
+
+    /// Loads what calls lacked that failed with an [unloaded](PersistenceError::is_unloaded) error, such as
+    /// keys. The calls may then be repeated.
+    ///
+    /// Called by the asynchronous methods of [`Mapper`](crate::Mapper). By default there is nothing to load.
+    ///
+    /// # Errors
+    /// If it cannot be loaded.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    fn load_missing(&self) -> impl Future<Output = Result<(), PersistenceError>> + Send {
+        ready(Ok(()))
+    }
 }
 
 /// The representation of a type that a transcoder's format lacks.
@@ -78,6 +96,17 @@ pub trait Transcoding: Debug + Send + Sync + 'static {
     /// # Errors
     /// If the representation is not valid.
     fn decode(&self, representation: Self::Decoded) -> Result<Self::Value, PersistenceError>;
+
+    /// Loads what this transcoding lacked: [`Transcoder::load_missing`].
+    ///
+    /// # Errors
+    /// If it cannot be loaded.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    fn load_missing(&self) -> BoxFuture<'_, ()> {
+        Box::pin(ready(Ok(())))
+    }
 }
 
 /// Encrypts the state of events.

@@ -1,8 +1,11 @@
 //! Consumers of notifications, as a processor uses them.
 
-use std::{error::Error, future::Future};
+use std::{error::Error, fmt, future::Future, marker::PhantomData};
 
-use crate::{Notification, PersistenceError, Tracking, TrackingRecorder};
+use crate::{Event, Mapper, Notification, PersistenceError, Tracking, TrackingRecorder, Transcoder};
+
+/// The number of times that one batch is repeated after loading what its handlers lacked.
+const MAX_LOADS: usize = 8;
 
 /// Handles notifications of an upstream application, and commits their effects together with the
 /// position.
@@ -111,4 +114,59 @@ pub enum ConsumerError {
     /// The effects could not be recorded.
     #[error("the effects of the batch could not be recorded")]
     Recording(#[from] PersistenceError),
+}
+
+/// Loads what a consumer lacks whose handlers decode events synchronously, such as a projection of events
+/// with personal values.
+///
+/// If a handler fails with an [unloaded](PersistenceError::is_unloaded) error, which may be the source of its
+/// own error, the mapper loads what the events of the batch lack, and the batch is repeated.
+pub struct LoadingConsumer<C, T, E> {
+    consumer: C,
+    mapper: Mapper<T>,
+    events: PhantomData<fn() -> E>,
+}
+
+impl<C, T, E> LoadingConsumer<C, T, E> {
+    /// Wraps a consumer of events of type `E`. The mapper shares its transcodings with that of the handlers:
+    /// it is a clone.
+    pub fn new(consumer: C, mapper: Mapper<T>) -> Self {
+        Self { consumer, mapper, events: PhantomData }
+    }
+}
+
+impl<C: NotificationConsumer, T: Transcoder, E: Event> NotificationConsumer for LoadingConsumer<C, T, E> {
+    type Recorder = C::Recorder;
+
+    fn recorder(&self) -> &C::Recorder {
+        self.consumer.recorder()
+    }
+
+    async fn process(&mut self, batch: NotificationBatch<'_>) -> Result<usize, ConsumerError> {
+        let mut result = self.consumer.process(batch).await;
+        for _ in 0..MAX_LOADS {
+            let Err(ConsumerError::Handler { index, error }) = &result else { break };
+            if !PersistenceError::is_unloaded_in(&**error) {
+                break;
+            }
+            let rest = batch.notifications.get(*index..).unwrap_or_default();
+            self.mapper.preload::<E>(rest.iter().map(|notification| &notification.event)).await?;
+            result = self.consumer.process(batch).await;
+        }
+        result
+    }
+
+    async fn park(
+        &mut self,
+        batch: NotificationBatch<'_>,
+        failure: HandlerError,
+    ) -> Result<(), ConsumerError> {
+        self.consumer.park(batch, failure).await
+    }
+}
+
+impl<C: fmt::Debug, T, E> fmt::Debug for LoadingConsumer<C, T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadingConsumer").field("consumer", &self.consumer).finish_non_exhaustive()
+    }
 }

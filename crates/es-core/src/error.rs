@@ -44,6 +44,7 @@ struct Inner {
 struct Note {
     kind: ErrorKind,
     is_transient: bool,
+    is_unloaded: bool,
     context: ErrorContext,
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -111,7 +112,13 @@ pub enum Conflict {
 impl PersistenceError {
     /// An error of a kind. The message names the thing that it is about, and never contains a secret.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let note = Note { kind, is_transient: false, context: ErrorContext::default(), cause: None };
+        let note = Note {
+            kind,
+            is_transient: false,
+            is_unloaded: false,
+            context: ErrorContext::default(),
+            cause: None,
+        };
         Self(Box::new(Inner { message: message.into(), conflict: None, note }))
     }
 
@@ -204,6 +211,13 @@ impl PersistenceError {
         self
     }
 
+    /// Marks the failure as [unloaded](Self::is_unloaded).
+    #[must_use]
+    pub fn unloaded(mut self) -> Self {
+        self.0.note.is_unloaded = true;
+        self
+    }
+
     /// Returns the kind.
     pub fn kind(&self) -> ErrorKind {
         self.0.note.kind
@@ -258,6 +272,17 @@ impl PersistenceError {
         self.0.conflict.is_some()
     }
 
+    /// Returns whether a synchronous call lacked something that is loaded asynchronously, such as the key of
+    /// a personal value. The asynchronous methods of [`Mapper`](crate::Mapper) load it and repeat the call.
+    ///
+    /// ```
+    /// # use es_core::PersistenceError;
+    /// assert!(PersistenceError::operational("the key is not in memory").unloaded().is_unloaded());
+    /// ```
+    pub fn is_unloaded(&self) -> bool {
+        self.0.note.is_unloaded
+    }
+
     /// Returns whether the same call may succeed later: nothing was recorded, and the cause (a lock, a lost
     /// connection, a restart) is temporary.
     ///
@@ -286,6 +311,12 @@ impl PersistenceError {
     /// ```
     pub fn is_transient_in(error: &(dyn Error + 'static)) -> bool {
         Self::note_in(error).is_some_and(|note| note.is_transient)
+    }
+
+    /// Returns whether an error of any type is, or has as a source, an [unloaded](Self::is_unloaded)
+    /// `PersistenceError`. The first `PersistenceError` of the chain decides.
+    pub fn is_unloaded_in(error: &(dyn Error + 'static)) -> bool {
+        Self::note_in(error).is_some_and(|note| note.is_unloaded)
     }
 
     /// Returns the note of the first `PersistenceError` of a chain.
@@ -397,13 +428,16 @@ impl fmt::Display for PersistenceError {
 impl fmt::Debug for PersistenceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("PersistenceError");
-        let Note { kind, is_transient, context: _, cause } = &self.0.note;
+        let Note { kind, is_transient, is_unloaded, context: _, cause } = &self.0.note;
         debug.field("kind", kind).field("message", &self.to_string());
         if let Some(conflict) = &self.0.conflict {
             debug.field("conflict", conflict);
         }
         if *is_transient {
             debug.field("transient", &true);
+        }
+        if *is_unloaded {
+            debug.field("unloaded", &true);
         }
         if let Some(source) = cause {
             debug.field("source", source);
@@ -415,7 +449,8 @@ impl fmt::Debug for PersistenceError {
 impl Error for PersistenceError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         let note = &self.0.note;
-        if note.is_transient || note.event_context().is_some() { Some(note) } else { note.source() }
+        let is_noted = note.is_transient || note.is_unloaded || note.event_context().is_some();
+        if is_noted { Some(note) } else { note.source() }
     }
 }
 

@@ -89,6 +89,13 @@ impl<R: ApplicationRecorder, T: Transcoder, E: Event> EventSubscription<R, T, E>
         self.subscription.stop_handle()
     }
 
+    /// Has the subscription [stopped](Subscription::stopped_by) by this handle, in place of an earlier one.
+    #[must_use]
+    pub fn stopped_by(mut self, handle: StopHandle) -> Self {
+        self.subscription = self.subscription.stopped_by(handle);
+        self
+    }
+
     /// Waits for the next event; returns `None` when the recorder is closed or the subscription stopped.
     ///
     /// # Errors
@@ -103,7 +110,8 @@ impl<R: ApplicationRecorder, T: Transcoder, E: Event> EventSubscription<R, T, E>
                 return Ok(None);
             }
             if let Some(Notification { id, event }) = self.page.front() {
-                let event = self.mapper.to_domain_event(event);
+                let following = self.page.iter().skip(1).map(|notification| &notification.event);
+                let event = self.mapper.read_first(event, following).await;
                 let (id, event) = (*id, event.map_err(|error| error.with_notification(*id))?);
                 self.page.pop_front();
                 self.position = if self.page.is_empty() { self.subscription.position() } else { id };

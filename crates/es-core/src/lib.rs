@@ -84,7 +84,7 @@ mod tracking_ext;
 pub use attributes::encode_attributes;
 pub use bytes::Bytes;
 pub use codec::{Cipher, Compressor, Transcoder, Transcoding};
-pub use consumer::{ConsumerError, HandlerError, NotificationBatch, NotificationConsumer};
+pub use consumer::{ConsumerError, HandlerError, LoadingConsumer, NotificationBatch, NotificationConsumer};
 pub use context::{ErrorContext, EventContext};
 pub use domain::{DomainEvent, Event, next_version};
 pub use dynamic::{

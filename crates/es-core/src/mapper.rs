@@ -14,7 +14,15 @@ use crate::{
 /// The initial capacity for an encoded state, so that the buffer rarely grows.
 const STATE_CAPACITY: usize = 512;
 
+/// The number of times that one conversion is repeated after loading what it lacked. The second time it lacks
+/// nothing, unless a bounded cache has dropped it in the meantime.
+const MAX_LOADS: usize = 8;
+
 /// Converts domain events to stored events and back: transcoder, then compressor, then cipher.
+///
+/// The synchronous methods fail with an [unloaded](PersistenceError::is_unloaded) error if the transcoder
+/// lacks something that is loaded asynchronously, such as the key of a personal value. The asynchronous ones
+/// load it, for all events of a call at once.
 ///
 /// Cloning is cheap; compressor and cipher are shared.
 ///
@@ -89,6 +97,106 @@ impl<T: Transcoder> Mapper<T> {
     /// in `E::TOPICS`, a state that does not match `E`.
     pub fn to_domain_event<E: Event>(&self, event: &StoredEvent) -> Result<DomainEvent<E>, PersistenceError> {
         self.read(event).map_err(|error| error.with_event(&event.context()))
+    }
+
+    /// Converts domain events to stored events, and loads what the transcoder lacks.
+    ///
+    /// # Errors
+    /// As [`to_stored_event`](Self::to_stored_event); any error of loading.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn write_events<E: Event>(
+        &self,
+        events: &[DomainEvent<E>],
+    ) -> Result<Vec<StoredEvent>, PersistenceError> {
+        let mut stored = Vec::with_capacity(events.len());
+        for (index, event) in events.iter().enumerate() {
+            let following = || events[index + 1..].iter().for_each(|event| drop(self.to_stored_event(event)));
+            stored.push(self.loading(|| self.to_stored_event(event), following).await?);
+        }
+        Ok(stored)
+    }
+
+    /// Converts a stored event to a domain event, and loads what the transcoder lacks.
+    ///
+    /// # Errors
+    /// As [`to_domain_event`](Self::to_domain_event); any error of loading.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn read_event<E: Event>(
+        &self,
+        event: &StoredEvent,
+    ) -> Result<DomainEvent<E>, PersistenceError> {
+        self.read_first(event, [].iter()).await
+    }
+
+    /// Converts stored events to domain events, and loads what the transcoder lacks.
+    ///
+    /// # Errors
+    /// As [`to_domain_event`](Self::to_domain_event); any error of loading.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn read_events<E: Event>(
+        &self,
+        events: &[StoredEvent],
+    ) -> Result<Vec<DomainEvent<E>>, PersistenceError> {
+        let mut read = Vec::with_capacity(events.len());
+        let mut rest = events.iter();
+        while let Some(event) = rest.next() {
+            read.push(self.read_first(event, rest.clone()).await?);
+        }
+        Ok(read)
+    }
+
+    /// Loads what the transcoder lacks for stored events, so that they can be decoded synchronously soon
+    /// after.
+    ///
+    /// # Errors
+    /// Any error of loading. Errors of decoding are left to the decoding.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn preload<'a, E: Event>(
+        &self,
+        events: impl IntoIterator<Item = &'a StoredEvent>,
+    ) -> Result<(), PersistenceError> {
+        events.into_iter().for_each(|event| drop(self.to_domain_event::<E>(event)));
+        self.transcoder.load_missing().await
+    }
+
+    /// Converts a stored event to a domain event. If it lacks something, what the following ones lack is
+    /// loaded at the same time.
+    pub(crate) async fn read_first<'a, E: Event>(
+        &self,
+        event: &StoredEvent,
+        following: impl Iterator<Item = &'a StoredEvent> + Clone,
+    ) -> Result<DomainEvent<E>, PersistenceError> {
+        let note = || following.clone().for_each(|event| drop(self.to_domain_event::<E>(event)));
+        self.loading(|| self.to_domain_event(event), note).await
+    }
+
+    /// Repeats a conversion after loading what it lacked. The first time, `note` tries other conversions
+    /// before, so that the transcoder notes what they lack.
+    async fn loading<V>(
+        &self,
+        convert: impl Fn() -> Result<V, PersistenceError>,
+        note: impl Fn(),
+    ) -> Result<V, PersistenceError> {
+        let mut result = convert();
+        for load in 0..MAX_LOADS {
+            if !result.as_ref().is_err_and(PersistenceError::is_unloaded) {
+                break;
+            }
+            if load == 0 {
+                note();
+            }
+            self.transcoder.load_missing().await?;
+            result = convert();
+        }
+        result
     }
 
     /// Decodes a state as the transcoder wrote it, neither compressed nor encrypted: for tests of upcasting,

@@ -12,14 +12,14 @@ use crate::{
 
 /// The common part of all recorders.
 pub trait Recorder: Debug + Send + Sync {
-    /// Closes the datastore, for all recorders that share it: waits for accepted writes, then releases
-    /// resources.
+    /// Closes this recorder and its clones: ends its subscriptions and waits, and waits for accepted writes.
     ///
-    /// Later calls of other methods fail with an [`Interface`](crate::ErrorKind::Interface) error.
-    /// Closing again succeeds. Dropping the last handle does the same without waiting.
+    /// The datastore stays open, and so do its other recorders, also those of the same table: to close all of
+    /// them and release the connections, close the datastore. Later calls of other methods fail with an
+    /// [`Interface`](crate::ErrorKind::Interface) error. Closing again succeeds.
     ///
     /// # Errors
-    /// When the datastore cannot be closed.
+    /// If the recorder cannot be closed.
     ///
     /// # Cancel safety
     /// A dropped future does not stop the closing.

@@ -28,9 +28,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// cost of a notification is proportional to the number of listeners of its keys: one atomic load without
 /// listeners, nothing for listeners of other keys.
 ///
-/// Cloning returns another handle on the same signal, and only such handles are equal. A notification is a
-/// hint: the listener reads, and may find nothing. It is never lost: a notification between two waits ends
-/// the second one at once.
+/// Cloning returns another handle on the same signal. Such handles, and their [children](Self::child), are
+/// equal, and no others. A notification is a hint: the listener reads, and may find nothing. It is never
+/// lost: a notification between two waits ends the second one at once.
 ///
 /// ```
 /// use es_core::Signal;
@@ -43,7 +43,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// # }).unwrap();
 /// ```
 #[derive(Clone, Default)]
-pub struct Signal(Arc<Shared>);
+pub struct Signal {
+    shared: Arc<Shared>,
+    /// True if the child is closed; the parent and its clones have none.
+    is_child_closed: Option<Arc<AtomicBool>>,
+}
 
 #[derive(Default)]
 struct Shared {
@@ -75,7 +79,7 @@ pub struct Listener {
 
 impl PartialEq for Signal {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 }
 
@@ -92,7 +96,27 @@ impl Signal {
     ///
     /// It is called by the task that listens, and must not block.
     pub fn on_first_listener(on_first_listener: impl Fn() + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Shared { on_first_listener: Some(Box::new(on_first_listener)), ..Shared::default() }))
+        let on_first_listener: Box<dyn Fn() + Send + Sync> = Box::new(on_first_listener);
+        let shared = Shared { on_first_listener: Some(on_first_listener), ..Shared::default() };
+        Self { shared: Arc::new(shared), is_child_closed: None }
+    }
+
+    /// Returns a signal that fires with this one, and can be closed by itself: that of a recorder whose
+    /// datastore has other recorders.
+    ///
+    /// ```
+    /// use es_core::Signal;
+    ///
+    /// let commits = Signal::new();
+    /// let (one, other) = (commits.child(), commits.child());
+    /// one.close();
+    /// assert!(one.is_closed() && !other.is_closed() && !commits.is_closed());
+    /// commits.close();
+    /// assert!(other.is_closed());
+    /// ```
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), is_child_closed: Some(Arc::default()) }
     }
 
     /// Listens for these keys, or for all keys if the list is empty. Listen first, then read, then wait:
@@ -111,9 +135,9 @@ impl Signal {
         }
         // Sequentially consistent, as the load in `wake` is: either `wake` sees this listener, or the
         // listener's first read, which comes after this, sees the commit.
-        let before = self.0.listeners.fetch_add(1, Ordering::SeqCst);
+        let before = self.shared.listeners.fetch_add(1, Ordering::SeqCst);
         if before == 0
-            && let Some(on_first_listener) = &self.0.on_first_listener
+            && let Some(on_first_listener) = &self.shared.on_first_listener
         {
             on_first_listener();
         }
@@ -147,18 +171,20 @@ impl Signal {
     /// Returns whether there are listeners. Call it after the commit, if determining the keys costs
     /// something.
     pub fn has_listeners(&self) -> bool {
-        self.0.listeners.load(Ordering::SeqCst) > 0
+        self.shared.listeners.load(Ordering::SeqCst) > 0
     }
 
-    /// Closes the signal: ends all waits, also later ones.
+    /// Closes the signal and its children: ends all waits, also later ones. A child closes only itself.
     pub fn close(&self) {
-        self.0.is_closed.store(true, Ordering::SeqCst);
+        self.is_child_closed.as_deref().unwrap_or(&self.shared.is_closed).store(true, Ordering::SeqCst);
         self.wake_all();
     }
 
     /// Returns whether the signal is closed.
     pub fn is_closed(&self) -> bool {
-        self.0.is_closed.load(Ordering::SeqCst)
+        let is_child_closed =
+            self.is_child_closed.as_ref().is_some_and(|closed| closed.load(Ordering::SeqCst));
+        is_child_closed || self.shared.is_closed.load(Ordering::SeqCst)
     }
 
     /// Waits until the signal is closed, at most for `timeout`. Returns whether it is closed.
@@ -191,7 +217,7 @@ impl Signal {
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // No code that can panic leaves the lists inconsistent.
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -226,7 +252,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.signal.0.listeners.fetch_sub(1, Ordering::SeqCst);
+        self.signal.shared.listeners.fetch_sub(1, Ordering::SeqCst);
         let mut waiting = self.signal.waiting();
         let is_other = |waiter: &Arc<Waiter>| !Arc::ptr_eq(waiter, &self.waiter);
         if self.keys.is_empty() {
@@ -259,7 +285,7 @@ fn timer(timeout: Duration) -> Delay {
 impl fmt::Debug for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signal")
-            .field("listeners", &self.0.listeners)
+            .field("listeners", &self.shared.listeners)
             .field("is_closed", &self.is_closed())
             .finish_non_exhaustive()
     }

@@ -1,12 +1,12 @@
 //! The event store: a mapper in front of a recorder.
 
 use futures_core::Stream;
-use futures_util::TryStreamExt;
+use futures_util::{TryStreamExt, stream::try_unfold};
 use uuid::Uuid;
 
 use crate::{
-    AggregateRecorder, AggregateRecorderExt, Conflict, DomainEvent, Event, EventRange, Mapper, Metadata,
-    PersistenceError, ProcessRecorder, StoredEvent, Tracking, Transcoder, next_version,
+    AggregateRecorder, Conflict, DEFAULT_PAGE_SIZE, DomainEvent, Event, EventRange, Mapper, Metadata,
+    PersistenceError, ProcessRecorder, StoredEvent, Tracking, Transcoder, next_version, streams::event_pages,
 };
 
 /// Stores and retrieves domain events: a [`Mapper`] in front of a recorder.
@@ -152,7 +152,7 @@ impl<R: AggregateRecorder, T: Transcoder> EventStore<R, T> {
     /// # Cancel safety
     /// Cancel safe: either all events are recorded or none.
     pub async fn put<E: Event>(&self, events: &[DomainEvent<E>]) -> Result<Vec<i64>, PersistenceError> {
-        self.batch().with(events)?.commit().await
+        self.batch().with(events).await?.commit().await
     }
 
     /// Begins a batch of events of several types, which are recorded atomically.
@@ -174,7 +174,7 @@ impl<R: AggregateRecorder, T: Transcoder> EventStore<R, T> {
         range: EventRange,
     ) -> Result<Vec<DomainEvent<E>>, PersistenceError> {
         let events = self.recorder.select_events(originator_id, range).await?;
-        events.iter().map(|event| self.mapper.to_domain_event(event)).collect()
+        self.mapper.read_events(&events).await
     }
 
     /// Streams the events of an aggregate within a range, in bounded memory. An error is the last item.
@@ -183,8 +183,16 @@ impl<R: AggregateRecorder, T: Transcoder> EventStore<R, T> {
         originator_id: Uuid,
         range: EventRange,
     ) -> impl Stream<Item = Result<DomainEvent<E>, PersistenceError>> + Send {
-        let stored = self.recorder.stream_events(originator_id, range);
-        stored.and_then(async |event| self.mapper.to_domain_event(&event))
+        let pages = event_pages(&self.recorder, DEFAULT_PAGE_SIZE, originator_id, range);
+        let decoded = |page: Vec<StoredEvent>| {
+            try_unfold(page.into_iter(), async |mut events| {
+                let Some((event, following)) = events.as_slice().split_first() else { return Ok(None) };
+                let event = self.mapper.read_first(event, following.iter()).await?;
+                events.next();
+                Ok(Some((event, events)))
+            })
+        };
+        pages.map_ok(decoded).try_flatten()
     }
 }
 
@@ -201,10 +209,15 @@ impl<R: AggregateRecorder, T: Transcoder> EventBatch<'_, R, T> {
     ///
     /// # Errors
     /// Any error of mapping, with the event's context.
-    pub fn with<E: Event>(mut self, events: &[DomainEvent<E>]) -> Result<Self, PersistenceError> {
-        self.events.reserve(events.len());
-        for event in events {
-            self.events.push(self.store.mapper.to_stored_event(event)?);
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the batch is dropped, and nothing is recorded.
+    pub async fn with<E: Event>(mut self, events: &[DomainEvent<E>]) -> Result<Self, PersistenceError> {
+        let mut events = self.store.mapper.write_events(events).await?;
+        if self.events.is_empty() {
+            self.events = events;
+        } else {
+            self.events.append(&mut events);
         }
         Ok(self)
     }

@@ -39,17 +39,7 @@ pub trait AggregateRecorderExt: AggregateRecorder {
         originator_id: Uuid,
         range: EventRange,
     ) -> impl Stream<Item = Result<StoredEvent, PersistenceError>> + Send {
-        let pages = Pages::new(range, range.limit, page_size);
-        let pages = try_unfold(pages, move |pages| async move {
-            let Some((range, limit)) = pages.next() else { return Ok(None) };
-            let range = range.limit(limit).max_bytes(DEFAULT_PAGE_BYTES.get());
-            let page = self.select_events(originator_id, range).await?;
-            let last = page.last().filter(|_| range.is_filled_by(&page));
-            let rest = last.and_then(|last| range_beyond(range, last.originator_version));
-            let pages = pages.after(page.len(), state_bytes(page.iter()), rest);
-            Ok(Some((page, pages)))
-        });
-        flatten(pages)
+        flatten(event_pages(self, page_size, originator_id, range))
     }
 }
 
@@ -130,6 +120,25 @@ pub trait ApplicationRecorderExt: ApplicationRecorder + Sized {
 }
 
 impl<R: ApplicationRecorder> ApplicationRecorderExt for R {}
+
+/// Streams the events of an aggregate within a range, a page at a time.
+pub(crate) fn event_pages<R: AggregateRecorder + ?Sized>(
+    recorder: &R,
+    page_size: NonZeroUsize,
+    originator_id: Uuid,
+    range: EventRange,
+) -> impl Stream<Item = Result<Vec<StoredEvent>, PersistenceError>> + Send {
+    let pages = Pages::new(range, range.limit, page_size);
+    try_unfold(pages, move |pages| async move {
+        let Some((range, limit)) = pages.next() else { return Ok(None) };
+        let range = range.limit(limit).max_bytes(DEFAULT_PAGE_BYTES.get());
+        let page = recorder.select_events(originator_id, range).await?;
+        let last = page.last().filter(|_| range.is_filled_by(&page));
+        let rest = last.and_then(|last| range_beyond(range, last.originator_version));
+        let pages = pages.after(page.len(), state_bytes(page.iter()), rest);
+        Ok(Some((page, pages)))
+    })
+}
 
 /// Returns the rest of `range` after a version, in the direction of the range, if there is any.
 fn range_beyond(range: EventRange, version: i64) -> Option<EventRange> {

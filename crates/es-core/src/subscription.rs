@@ -96,8 +96,7 @@ impl StopHandle {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn stopped(&self) {
-        let mut listener = self.0.listen::<&str>([]);
-        while listener.notified().await {}
+        self.0.listen::<&str>([]).notified().await;
     }
 }
 

@@ -7,8 +7,9 @@ mod support;
 use std::sync::Arc;
 
 use es_core::{
-    AggregateRecorder, ApplicationRecorder, Conflict, DynProcessRecorder, ErrorKind, EventRange, EventStore,
-    Expected, Mapper, Metadata, NotificationSelection, Recorder, Topic, Tracking, TrackingRecorder,
+    AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Conflict, DynProcessRecorder, ErrorKind,
+    EventRange, EventStore, Expected, Mapper, Metadata, NotificationSelection, Recorder, StopHandle, Topic,
+    Tracking, TrackingRecorder,
 };
 use es_popo::PopoProcessRecorder;
 use futures_util::{FutureExt, TryStreamExt};
@@ -75,7 +76,8 @@ fn appended_events_have_the_metadata_of_the_append() {
 fn a_conflict_records_nothing_of_the_batch() {
     let store = store();
     now(store.put(&[at(1, credited(1))])).unwrap();
-    let batch = store.batch().with(&[at(2, credited(2))]).unwrap().with(&[at(1, Closed {})]).unwrap();
+    let batch = now(store.batch().with(&[at(2, credited(2))])).unwrap();
+    let batch = now(batch.with(&[at(1, Closed {})])).unwrap();
     assert!(now(batch.commit()).unwrap_err().is_conflict());
     assert_eq!(now(store.get::<Credited>(ID, EventRange::all())).unwrap().len(), 1);
 }
@@ -84,11 +86,12 @@ fn a_conflict_records_nothing_of_the_batch() {
 fn a_batch_contains_events_of_several_types_and_a_position() {
     let store = store();
     let tracking = Tracking::new("upstream", 7).unwrap();
-    let batch = store.batch().with(&[at(1, credited(1))]).unwrap().with(&[at(2, Closed {})]).unwrap();
+    let batch = now(store.batch().with(&[at(1, credited(1))])).unwrap();
+    let batch = now(batch.with(&[at(2, Closed {})])).unwrap();
     assert_eq!(now(batch.commit_with_tracking(tracking.clone())).unwrap(), [1, 2]);
     assert_eq!(now(store.recorder().max_tracking_id("upstream")).unwrap(), Some(7));
 
-    let again = store.batch().with(&[at(3, Closed {})]).unwrap();
+    let again = now(store.batch().with(&[at(3, Closed {})])).unwrap();
     assert!(now(again.commit_with_tracking(tracking)).unwrap_err().is_conflict());
     let topics = [Closed::TOPIC];
     let closings = now(store.recorder().select_notifications(NotificationSelection::new(9).topics(topics)));
@@ -98,8 +101,9 @@ fn a_batch_contains_events_of_several_types_and_a_position() {
 #[test]
 fn a_subscription_returns_decoded_events_of_its_type_from_a_position() {
     let store = EventStore::new(PopoProcessRecorder::new(), Mapper::new(Json));
-    let batch = store.batch().with(&[at(1, credited(1))]).unwrap().with(&[at(2, Closed {})]).unwrap();
-    now(batch.with(&[at(3, credited(3))]).unwrap().commit()).unwrap();
+    let batch = now(store.batch().with(&[at(1, credited(1))])).unwrap();
+    let batch = now(batch.with(&[at(2, Closed {})])).unwrap();
+    now(now(batch.with(&[at(3, credited(3))])).unwrap().commit()).unwrap();
     let mut events = store.subscribe::<Credited>().after(1);
     let next = now(events.next()).unwrap().unwrap();
     assert_eq!((next.id, next.event), (3, at(3, credited(3))));
@@ -145,6 +149,39 @@ fn a_stop_handle_ends_a_wait_and_what_is_left_of_a_page() {
 }
 
 #[test]
+fn one_handle_stops_several_subscriptions_and_later_ones() {
+    let store = EventStore::new(PopoProcessRecorder::new(), Mapper::new(Json));
+    let stop = StopHandle::new();
+    let mut events = store.subscribe::<Credited>().stopped_by(stop.clone());
+    let mut pages = store.recorder().subscribe(0, []).stopped_by(stop.clone());
+    assert!(events.next().now_or_never().is_none() && pages.next_page().now_or_never().is_none());
+    assert!(!stop.is_stopped() && stop.stopped().now_or_never().is_none());
+    stop.stop();
+    now(stop.stopped());
+    assert!(stop.is_stopped());
+    let mut later = store.subscribe::<Credited>().stopped_by(stop);
+    assert!(now(events.next()).unwrap().is_none() && now(later.next()).unwrap().is_none());
+    assert!(now(pages.next_page()).unwrap().is_none());
+}
+
+#[test]
+fn the_metadata_of_what_follows_names_the_event_and_its_correlation() {
+    let first = at(3, credited(1));
+    let id = format!("{ID}/3");
+    let follows = Metadata::caused_by(&first);
+    assert_eq!((follows.correlation_id(), follows.causation_id()), (Some(id.as_str()), Some(id.as_str())));
+    let request = Metadata::new().with_correlation_id("request").with_actor("alice");
+    let follows = Metadata::caused_by(&first.with_metadata(request.clone()));
+    assert_eq!((follows.correlation_id(), follows.causation_id()), (Some("request"), Some(id.as_str())));
+    assert_eq!(follows.actor(), None);
+    let both = follows.with_defaults(&request);
+    assert_eq!(
+        (both.correlation_id(), both.causation_id(), both.actor()),
+        (Some("request"), Some(id.as_str()), Some("alice"))
+    );
+}
+
+#[test]
 fn a_row_that_cannot_be_decoded_is_an_error_that_names_it() {
     let store = store();
     now(store.put(&[at(1, credited(1))])).unwrap();
@@ -169,7 +206,8 @@ fn tasks_share_a_store_whose_recorder_was_chosen_at_run_time() {
         let events = [at(1, credited(1))];
         store.put(&events).await.unwrap();
         let position = Tracking::new("upstream", 1).unwrap();
-        store.batch().with(&[at(2, credited(2))]).unwrap().commit_with_tracking(position).await.unwrap();
+        let batch = store.batch().with(&[at(2, credited(2))]).await.unwrap();
+        batch.commit_with_tracking(position).await.unwrap();
         assert_eq!(store.get::<Credited>(ID, EventRange::all().limit(1)).await.unwrap(), events);
         let streamed: Vec<_> = store.stream::<Credited>(ID, EventRange::all()).try_collect().await.unwrap();
         assert_eq!(streamed.len(), 2);

@@ -4,13 +4,7 @@ use std::fmt;
 
 use es_core::{Cipher, EventContext, PersistenceError};
 
-use crate::{
-    AesKey,
-    gcm::{Gcm, NONCE_LENGTH, TAG_LENGTH},
-    key::fill_random,
-};
-
-const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
+use crate::{AesKey, Sealer};
 
 /// Encrypts the state of events with AES-GCM, as the Python library does.
 ///
@@ -19,14 +13,14 @@ const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
 /// See the [crate's documentation](crate) for the layout, and for how many events one key may
 /// encrypt.
 pub struct AesCipher {
-    gcm: Gcm,
+    sealer: Sealer,
     key_bits: usize,
 }
 
 impl AesCipher {
     /// A cipher with this key.
     pub fn new(key: &AesKey) -> Self {
-        Self { gcm: Gcm::new(key), key_bits: key.bits() }
+        Self { sealer: Sealer::new(key), key_bits: key.bits() }
     }
 
     /// A cipher with the key that this base64 text holds: [`AesKey::from_base64`].
@@ -62,24 +56,7 @@ impl Cipher for AesCipher {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), PersistenceError> {
-        let mut nonce = [0; NONCE_LENGTH];
-        fill_random(&mut nonce)?;
-        let start = out.len();
-        out.reserve(OVERHEAD + plaintext.len());
-        out.extend_from_slice(&nonce);
-        out.extend_from_slice(&[0; TAG_LENGTH]);
-        out.extend_from_slice(plaintext);
-        // In bounds: the bytes after `start` were appended above.
-        let (head, text) = out[start..].split_at_mut(OVERHEAD);
-        let Some(tag) = self.gcm.seal(nonce, &[], text) else {
-            out.truncate(start);
-            return Err(PersistenceError::data(format!(
-                "a state of {} bytes is longer than AES-GCM can encrypt",
-                plaintext.len()
-            )));
-        };
-        head[NONCE_LENGTH..].copy_from_slice(&tag);
-        Ok(())
+        self.sealer.seal(&[], plaintext, out)
     }
 
     fn decrypt(
@@ -88,22 +65,7 @@ impl Cipher for AesCipher {
         ciphertext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), PersistenceError> {
-        let Some((nonce, tag, text)) = split(ciphertext) else {
-            return Err(PersistenceError::data(format!(
-                "an encrypted state has at least {OVERHEAD} bytes, for nonce and tag; this one has {}",
-                ciphertext.len()
-            )));
-        };
-        let start = out.len();
-        out.extend_from_slice(text);
-        // In bounds: the bytes after `start` were appended above.
-        if self.gcm.open(*nonce, &[], *tag, &mut out[start..]) {
-            return Ok(());
-        }
-        out.truncate(start);
-        Err(PersistenceError::data(
-            "the state cannot be decrypted: it was encrypted with another key, or has changed since",
-        ))
+        self.sealer.open(&[], ciphertext, out)
     }
 }
 
@@ -113,18 +75,12 @@ impl fmt::Debug for AesCipher {
     }
 }
 
-/// Nonce, tag and ciphertext.
-fn split(bytes: &[u8]) -> Option<(&[u8; NONCE_LENGTH], &[u8; TAG_LENGTH], &[u8])> {
-    let (nonce, rest) = bytes.split_first_chunk()?;
-    let (tag, text) = rest.split_first_chunk()?;
-    Some((nonce, tag, text))
-}
-
 #[cfg(test)]
 mod tests {
     use base64::{Engine, engine::general_purpose::STANDARD};
 
     use super::*;
+    use crate::gcm::Gcm;
 
     fn bytes(hex: &serde_json::Value) -> Vec<u8> {
         let hex = hex.as_str().unwrap();

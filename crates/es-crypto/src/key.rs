@@ -63,7 +63,8 @@ impl AesKey {
         STANDARD.encode(self.as_bytes())
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    /// Returns the bytes of the key, for example to have them encrypted by a key management service.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 

@@ -57,6 +57,9 @@
 //! Ciphers of the Python library are not given the event, and cannot read these states. The module
 //! `python/es_key_ring.py` of this crate has a mapper and a cipher for that library that can.
 //!
+//! A [`Sealer`] encrypts byte strings that are not states, in the layout of [`AesCipher`], with associated
+//! data.
+//!
 //! # How many events one key may encrypt
 //! Two states with the same key and nonce reveal each other, and allow forgeries. Nonces are 96
 //! random bits, so that two may fall together by chance: NIST SP 800-38D (section 8.3) therefore
@@ -98,6 +101,7 @@ mod gcm;
 mod key;
 mod key_ring;
 mod rotation;
+mod sealer;
 mod xaes;
 
 pub use cipher::AesCipher;
@@ -105,3 +109,4 @@ pub use envelope::EnvelopeAlgorithm;
 pub use key::AesKey;
 pub use key_ring::{KeyProvider, KeyRing, KeyRingBuilder};
 pub use rotation::{KeyUsage, ReencryptedPage, Reencryption};
+pub use sealer::Sealer;

@@ -1,10 +1,10 @@
 //! Settings by name: an application's own before the common ones.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use es_core::PersistenceError;
 
-use crate::database_url;
+use crate::{PasswordProvider, database_url};
 
 /// The settings that an application reads, by name.
 ///
@@ -18,7 +18,9 @@ use crate::database_url;
 /// | `DATABASE_URL` | | `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/DBNAME`, see below |
 /// | `SQLITE_DBNAME` | required | path, `:memory:`, or a `file:` URI |
 /// | `SQLITE_LOCK_TIMEOUT` | 5 | seconds to wait for a lock of another process |
-/// | `POSTGRES_DBNAME`, `POSTGRES_USER`, `POSTGRES_PASSWORD` | required | |
+/// | `POSTGRES_DBNAME`, `POSTGRES_USER` | required | |
+/// | `POSTGRES_PASSWORD` | required, unless there is a provider | |
+/// | `POSTGRES_GET_PASSWORD_TOPIC` | none | the name of a [registered](crate::Registry) password provider |
 /// | `POSTGRES_HOST` | required | one host, or a list separated by commas |
 /// | `POSTGRES_PORT` | 5432 | one port, or a list separated by commas |
 /// | `POSTGRES_SCHEMA` | `public` | the schema of the tables |
@@ -40,13 +42,14 @@ use crate::database_url;
 ///
 /// Timeouts that the server enforces are at most 2147483 s, others 4294967295 s; a larger value is an error.
 ///
-/// The Python library's `SINGLE_ROW_TRACKING` and `POSTGRES_GET_PASSWORD_TOPIC` have no effect; a factory
+/// The Python library's `SINGLE_ROW_TRACKING` has no effect; a factory
 /// warns of them. libpq's variables, such as `PGPASSWORD` and `PGSSLMODE`, have none either; `PGOPTIONS`,
 /// `PGSSLCERT` and `PGSSLKEY` must not be set.
 #[derive(Clone, Default)]
 pub struct Environment {
     application_name: String,
     variables: HashMap<String, String>,
+    password_provider: Option<Result<Arc<dyn PasswordProvider>, PersistenceError>>,
 }
 
 impl Environment {
@@ -60,6 +63,7 @@ impl Environment {
         Self {
             application_name: application_name.into(),
             variables: std::env::vars_os().filter_map(unicode).collect(),
+            password_provider: None,
         }
     }
 
@@ -71,6 +75,7 @@ impl Environment {
         Self {
             application_name: application_name.into(),
             variables: variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            password_provider: None,
         }
     }
 
@@ -86,6 +91,24 @@ impl Environment {
             }
         }
         Ok(self)
+    }
+
+    /// Sets the selected password provider, or the reason why there is none of that name.
+    pub(crate) fn with_password_provider(
+        mut self,
+        provider: Option<Result<Arc<dyn PasswordProvider>, PersistenceError>>,
+    ) -> Self {
+        self.password_provider = provider;
+        self
+    }
+
+    /// Returns the password provider that `POSTGRES_GET_PASSWORD_TOPIC` selects, if that is set.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) if none is registered under that name; those of its
+    /// construction.
+    pub fn password_provider(&self) -> Result<Option<Arc<dyn PasswordProvider>>, PersistenceError> {
+        self.password_provider.clone().transpose()
     }
 
     /// The name of the application; empty when it has none.

@@ -163,8 +163,9 @@ impl InfrastructureFactory {
         &self,
         projection: P,
     ) -> Result<SqlProjector<P>, PersistenceError> {
-        let typed = Typed { projection, mapper: self.mapper()? };
-        Ok(SqlProjector::new(self.backend()?.projector(Box::new(typed)).await?))
+        let mapper = self.mapper()?;
+        let typed = Typed { projection, mapper: mapper.clone() };
+        Ok(SqlProjector::new(self.backend()?.projector(Box::new(typed)).await?, mapper))
     }
 
     /// Runs a query in a read-only transaction, for example on the tables of a projection, and deserializes
@@ -268,7 +269,9 @@ impl InfrastructureFactory {
     pub async fn event_store(
         &self,
     ) -> Result<EventStore<Arc<dyn DynApplicationRecorder>, JsonTranscoder>, PersistenceError> {
-        Ok(EventStore::new(self.application_recorder().await?, self.mapper()?))
+        // The settings first: without the mapper, the datastore is not opened.
+        let mapper = self.mapper()?;
+        Ok(EventStore::new(self.application_recorder().await?, mapper))
     }
 
     /// A store of the application's snapshots, if snapshotting is enabled.
@@ -285,7 +288,8 @@ impl InfrastructureFactory {
         if !self.is_snapshotting_enabled()? {
             return Ok(None);
         }
-        Ok(Some(EventStore::new(self.aggregate_recorder(SNAPSHOTS).await?, self.mapper()?)))
+        let mapper = self.mapper()?;
+        Ok(Some(EventStore::new(self.aggregate_recorder(SNAPSHOTS).await?, mapper)))
     }
 
     /// Returns the setting `IS_SNAPSHOTTING_ENABLED`; false by default.
@@ -351,6 +355,9 @@ impl FactoryBuilder {
 
     /// Builds the factory, without opening the datastore.
     ///
+    /// Cipher and compressor are made with the [mapper](InfrastructureFactory::mapper) of a store: a program
+    /// that needs recorders only needs no keys.
+    ///
     /// # Errors
     /// [`Programming`](es_core::ErrorKind::Programming) if a setting is missing or cannot be read;
     /// [`NotSupported`](es_core::ErrorKind::NotSupported) if a setting selects a part that is not compiled
@@ -360,6 +367,8 @@ impl FactoryBuilder {
             .environment
             .unwrap_or_else(|| Environment::of_process(self.application_name))
             .with_database_url()?;
+        let password_provider = self.registry.password_provider(&environment);
+        let environment = environment.with_password_provider(password_provider);
         require_uuid_ids(&environment)?;
         warn_of_ignored(&environment);
         typos::warn_of_typos(&environment);
@@ -371,28 +380,18 @@ impl FactoryBuilder {
             backend,
             is_closed: AtomicBool::new(false),
         };
-        // An invalid setting is an error here, not when the first event is put.
-        factory.mapper()?;
         factory.is_snapshotting_enabled()?;
         Ok(factory)
     }
 }
 
-/// Logs a warning for settings of the Python library that have no effect here.
+/// Logs a warning for a setting of the Python library that has no effect here.
 fn warn_of_ignored(environment: &Environment) {
-    for (setting, instead) in [
-        (
-            "SINGLE_ROW_TRACKING",
-            "a tracking table is used in the layout it has, and a new one has one row for each application",
-        ),
-        (
-            "POSTGRES_GET_PASSWORD_TOPIC",
-            "set POSTGRES_PASSWORD, or open the database with PostgresOptions::password_provider",
-        ),
-    ] {
-        if environment.get(setting).is_some() {
-            tracing::warn!(setting, instead, "a setting of the environment has no effect");
-        }
+    const SETTING: &str = "SINGLE_ROW_TRACKING";
+    if environment.get(SETTING).is_some() {
+        let instead =
+            "a tracking table is used in the layout it has, and a new one has one row for each application";
+        tracing::warn!(setting = SETTING, instead, "a setting of the environment has no effect");
     }
 }
 

@@ -17,8 +17,8 @@
 //! | `ORIGINATOR_ID_TYPE` | `uuid` | nothing else is supported yet |
 //!
 //! The accepted names are the [registered](Registry) ones and these:
-//! - backends: `popo`, `sqlite`, `postgres`, and their Python topics (`eventsourcing.sqlite`, also with
-//!   `:Factory`);
+//! - backends: `memory` or `popo`, `sqlite`, `postgres`, and their Python topics (`eventsourcing.sqlite`,
+//!   also with `:Factory`);
 //! - compressors: `zlib`, `zstd`, `eventsourcing.compressor:ZlibCompressor`;
 //! - ciphers: `aes`, `eventsourcing.cipher:AESCipher`, `eventsourcing.cryptography:AESCipher`; `key-ring`,
 //!   whose legacy key is `CIPHER_KEY`.
@@ -50,6 +50,7 @@ mod environment;
 mod factory;
 #[cfg(feature = "aes")]
 mod key_ring;
+mod password_provider;
 #[cfg(feature = "popo")]
 mod popo;
 #[cfg(feature = "postgres")]
@@ -63,5 +64,6 @@ mod typos;
 pub use backend::Backend;
 pub use environment::Environment;
 pub use factory::{FactoryBuilder, InfrastructureFactory};
+pub use password_provider::PasswordProvider;
 pub use registry::Registry;
 pub use sql::{BoxConsumer, DynSqlProjection, Sql, SqlProjection, SqlProjector, SqlRow, SqlValue};

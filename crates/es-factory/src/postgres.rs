@@ -44,11 +44,17 @@ fn options(environment: &Environment) -> Result<PostgresOptions, PersistenceErro
         .host_list(hosts, DEFAULT_PORT)
         .map_err(|error| environment.unusable("POSTGRES_HOST", &error))?
         .user(environment.required("POSTGRES_USER")?)
-        .password(environment.required("POSTGRES_PASSWORD")?)
         .create_table(environment.boolean("CREATE_TABLE", true)?)
         .pre_ping(environment.boolean("POSTGRES_PRE_PING", false)?)
         .notify(environment.boolean("POSTGRES_NOTIFY", false)?)
         .conn_max_age(environment.seconds("POSTGRES_CONN_MAX_AGE")?);
+    options = match environment.password_provider()? {
+        Some(provider) => options.password_provider(move || {
+            let provider = Arc::clone(&provider);
+            async move { provider.password().await }
+        }),
+        None => options.password(environment.required("POSTGRES_PASSWORD")?),
+    };
     if let Some(ports) = environment.get("POSTGRES_PORT") {
         options =
             options.host_list(hosts, ports).map_err(|error| environment.unusable("POSTGRES_PORT", &error))?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use es_core::{Cipher, Compressor, PersistenceError};
 
-use crate::{Backend, Environment};
+use crate::{Backend, Environment, PasswordProvider};
 
 /// The cipher with several keys, and its class in Python.
 const KEY_RING: [&str; 2] = ["key-ring", "es_key_ring:KeyRingCipher"];
@@ -48,6 +48,7 @@ pub struct Registry {
     backends: Names<dyn Backend>,
     ciphers: Names<dyn Cipher>,
     compressors: Names<dyn Compressor>,
+    password_providers: Names<dyn PasswordProvider>,
 }
 
 impl Registry {
@@ -58,6 +59,7 @@ impl Registry {
             backends: Names::new("backend"),
             ciphers: Names::new("cipher"),
             compressors: Names::new("compressor"),
+            password_providers: Names::new("password provider"),
         };
         registry.add_backends();
         registry.add_codecs();
@@ -92,10 +94,31 @@ impl Registry {
         self.compressors.register(name, construct);
     }
 
+    /// Makes a password provider available as `POSTGRES_GET_PASSWORD_TOPIC=name`. The function reads its
+    /// settings from the environment.
+    pub fn register_password_provider(
+        &mut self,
+        name: impl Into<String>,
+        construct: impl Fn(&Environment) -> Result<Arc<dyn PasswordProvider>, PersistenceError>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        self.password_providers.register(name, construct);
+    }
+
+    pub(crate) fn password_provider(
+        &self,
+        environment: &Environment,
+    ) -> Option<Result<Arc<dyn PasswordProvider>, PersistenceError>> {
+        const KEY: &str = "POSTGRES_GET_PASSWORD_TOPIC";
+        Some(self.password_providers.construct(KEY, environment.get(KEY)?, environment))
+    }
+
     pub(crate) fn backend(&self, environment: &Environment) -> Result<Arc<dyn Backend>, PersistenceError> {
         const KEYS: [&str; 2] = ["PERSISTENCE_MODULE", "INFRASTRUCTURE_FACTORY"];
         let chosen = KEYS.into_iter().find_map(|key| Some((key, environment.get(key)?)));
-        let (key, name) = chosen.unwrap_or((KEYS[0], "popo"));
+        let (key, name) = chosen.unwrap_or((KEYS[0], "memory"));
         let backend = self.backends.construct(key, name, environment)?;
         if chosen.is_none() {
             tracing::warn!(
@@ -139,11 +162,11 @@ impl Registry {
     }
 
     fn add_backends(&mut self) {
-        const POPO: [&str; 3] = ["popo", "eventsourcing.popo", "eventsourcing.popo:Factory"];
+        const POPO: [&str; 4] = ["memory", "popo", "eventsourcing.popo", "eventsourcing.popo:Factory"];
         const SQLITE: [&str; 3] = ["sqlite", "eventsourcing.sqlite", "eventsourcing.sqlite:Factory"];
         const POSTGRES: [&str; 3] = ["postgres", "eventsourcing.postgres", "eventsourcing.postgres:Factory"];
         #[cfg(feature = "popo")]
-        self.backends.register_all(POPO, |_| Ok(Arc::new(crate::popo::Popo::default())));
+        self.backends.register_all(POPO, |_| Ok(Arc::new(es_popo::PopoDatastore::new())));
         #[cfg(not(feature = "popo"))]
         self.backends.lacks(POPO, "popo");
         #[cfg(feature = "sqlite")]
@@ -261,7 +284,10 @@ impl<P: ?Sized> Names<P> {
         let available =
             |(name, entry): (&String, &Entry<P>)| matches!(entry, Entry::Available(_)).then(|| name.clone());
         let names: Vec<_> = self.entries.iter().filter_map(available).collect();
-        format!("the name of a {}: {}", self.sort, names.join(", "))
+        match names.is_empty() {
+            true => format!("the name of a {}, and none is registered", self.sort),
+            false => format!("the name of a {}: {}", self.sort, names.join(", ")),
+        }
     }
 }
 

@@ -82,6 +82,6 @@ fn secrets_are_not_displayed() {
     let builder = InfrastructureFactory::builder("Bank").environment(settings);
     assert!(!format!("{builder:?}").contains(secret));
     // The key is not valid for AES: the error contains its size, not the key.
-    let error = builder.build().unwrap_err();
+    let error = builder.build().unwrap().mapper().unwrap_err();
     assert!(!format!("{error} {error:?}").contains(secret), "{error}");
 }

@@ -3,10 +3,12 @@
 
 mod support;
 
-use std::env;
+use std::{env, sync::Arc};
 
-use es_core::{AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, Tracking, TrackingRecorder};
-use es_factory::InfrastructureFactory;
+use es_core::{
+    AggregateRecorder, ApplicationRecorder, BoxFuture, ErrorKind, EventRange, Tracking, TrackingRecorder,
+};
+use es_factory::{InfrastructureFactory, PasswordProvider, Registry};
 use support::{event, server::Server};
 
 #[tokio::test]
@@ -122,5 +124,43 @@ async fn a_database_url_names_server_user_and_database() {
     let unknown = [("DATABASE_URL", "postgres://me:secret@localhost/bank?options=-c")];
     let error = InfrastructureFactory::builder("Bank").environment(unknown).build().unwrap_err().to_string();
     assert!(error.contains("\"options\"") && !error.contains("secret"), "{error}");
+    server.drop_schema().await;
+}
+
+/// Returns the password of the test server, or another.
+#[derive(Debug)]
+struct Vault {
+    password: String,
+}
+
+impl PasswordProvider for Vault {
+    fn password(&self) -> BoxFuture<'_, String> {
+        Box::pin(async { Ok(self.password.clone()) })
+    }
+}
+
+#[tokio::test]
+async fn a_registered_password_provider_is_selected_by_its_name() {
+    let Some(server) = Server::with_schema().await else { return };
+    let mut registry = Registry::standard();
+    registry.register_password_provider("vault", |environment| {
+        Ok(Arc::new(Vault { password: environment.required("VAULT_PASSWORD")?.to_owned() }))
+    });
+    let build = |name: &str| {
+        let settings = server.settings().into_iter().filter(|(name, _)| name != "BANK_POSTGRES_PASSWORD");
+        let more = [
+            ("POSTGRES_GET_PASSWORD_TOPIC", name),
+            ("VAULT_PASSWORD", &env::var("POSTGRES_PASSWORD").unwrap()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let builder = InfrastructureFactory::builder("Bank").registry(registry.clone());
+        builder.environment(settings.chain(more)).build()
+    };
+    let factory = build("vault").unwrap();
+    assert_eq!(factory.application_recorder().await.unwrap().max_notification_id().await.unwrap(), None);
+    factory.close().await.unwrap();
+    let unknown = build("my.module:get_password").unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Programming);
+    assert!(unknown.to_string().contains("vault"), "{unknown}");
     server.drop_schema().await;
 }

@@ -12,7 +12,7 @@
 use std::{env, error::Error, time::Duration};
 
 use es_persistence::{
-    DomainEvent, Event, EventStore, HandlerError, Mapper, Notification, Recorder, TrackingRecorderExt,
+    DomainEvent, Event, EventStore, HandlerError, Mapper, Notification, TrackingRecorderExt,
     process::Processor,
     sqlite::{
         SqliteApplicationRecorder, SqliteOptions, SqliteProjection,
@@ -71,22 +71,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // under its own name. To rebuild it, give it a new name and a new table.
     let positions = datastore.tracking_recorder().await?;
     let projector = positions.projector(Balances(Mapper::new(JsonTranscoder::new()))).await?;
-    let mut processor =
-        Processor::with_consumer("balances", bank.clone(), projector).topics(AccountEvent::TOPICS);
-    let progress = processor.progress();
-    let processing = tokio::spawn(async move { processor.run().await });
+    let processor = Processor::with_consumer("balances", bank, projector).topics(AccountEvent::TOPICS);
+    let mut processing = processor.spawn()?;
 
     let last = credit_three_accounts(&store).await?;
     // Read your writes: the table contains them when the position is recorded.
     positions.wait("balances", last, Duration::from_secs(10)).await?;
-    println!("processed up to notification {}; the largest balances:", progress.position());
+    println!("processed up to notification {}; the largest balances:", processing.progress().position());
     for (owner, cents) in largest_balances(&file)? {
         println!("  {owner:<8} {:>6}.{:02}", cents / 100, cents % 100);
     }
 
-    bank.close().await?;
-    processing.await??;
-    Ok(())
+    processing.stop();
+    Ok(processing.join().await?)
 }
 
 /// Opens three accounts and credits each twice; returns the id of the last notification.
@@ -99,7 +96,7 @@ async fn credit_three_accounts(
         let opened = DomainEvent::new(account, 1, AccountEvent::Opened { owner: owner.to_owned() });
         let credits =
             [2, 3].map(|version| DomainEvent::new(account, version, AccountEvent::Credited { cents }));
-        let ids = store.batch().with(&[opened])?.with(&credits)?.commit().await?;
+        let ids = store.batch().with(&[opened]).await?.with(&credits).await?.commit().await?;
         last = ids.last().copied().unwrap_or(last);
     }
     Ok(last)

@@ -158,7 +158,8 @@ async fn process(
         DomainEvent::new(statement_of(event.originator_id), event.originator_version, LineWritten { text });
     statements
         .batch()
-        .with(&[line])?
+        .with(&[line])
+        .await?
         .commit_with_tracking(Tracking::new("statements", notification.id)?)
         .await?;
     Ok(())

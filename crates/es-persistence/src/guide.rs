@@ -15,6 +15,9 @@ pub mod snapshots {}
 #[doc = include_str!("guide/encryption.md")]
 pub mod encryption {}
 
+#[doc = include_str!("guide/keys.md")]
+pub mod keys {}
+
 #[doc = include_str!("guide/sqlite.md")]
 pub mod sqlite {}
 

@@ -82,6 +82,7 @@
 //! | `zlib` | yes | the zlib compressor: [`compress`] |
 //! | `zstd` | | the zstd compressor: [`compress`] |
 //! | `aes` | yes | the AES-GCM cipher: [`crypto`] |
+//! | `personal` | | personal values with a key per data subject: [`personal`] |
 //! | `derive` | yes | [`derive(Event)`](derive@Event) |
 //! | `factory` | yes | the infrastructure factory: [`factory`] |
 //! | `process` | yes | processors, for exactly-once processing: [`process`] |
@@ -96,9 +97,11 @@
 #[cfg(all(
     feature = "aes",
     feature = "aggregate",
+    feature = "blocking",
     feature = "derive",
     feature = "factory",
     feature = "memory",
+    feature = "personal",
     feature = "postgres",
     feature = "process",
     feature = "sqlite",
@@ -127,6 +130,9 @@ pub use es_derive::Event;
 #[cfg(feature = "factory")]
 #[doc(inline)]
 pub use es_factory as factory;
+#[cfg(feature = "personal")]
+#[doc(inline)]
+pub use es_personal as personal;
 #[cfg(feature = "memory")]
 #[doc(inline)]
 pub use es_popo as memory;

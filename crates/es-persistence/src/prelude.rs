@@ -11,7 +11,7 @@
 
 #[cfg(feature = "aggregate")]
 #[doc(no_inline)]
-pub use crate::aggregate::{Aggregate, Repository, SnapshotPolicy};
+pub use crate::aggregate::{Aggregate, CommandError, Repository, SnapshotPolicy};
 #[cfg(feature = "factory")]
 #[doc(no_inline)]
 pub use crate::factory::{Environment, InfrastructureFactory, Sql, SqlProjection};

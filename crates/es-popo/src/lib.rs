@@ -1,14 +1,14 @@
 //! Recorders on plain old objects in memory.
 //!
-//! They have the same guarantees as the recorders on databases, except that events are lost when they are
-//! closed or dropped. They are for tests and experiments, and are the reference implementation that other
-//! recorders are compared with.
+//! They have the same guarantees as the recorders on databases, except that events are lost when the last
+//! recorder and the datastore are dropped. They are for tests and experiments, and are the reference
+//! implementation that other recorders are compared with.
 //!
 //! - Readers do not block each other; a writer holds the lock only for its own batch.
 //! - Events are read without copying topic and state.
 //! - Notification ids are 1, 2, 3, …, without gaps.
 //! - A [`PopoProjection`] updates a view in memory exactly once for each notification.
-//! - A recorder is a handle: clones share the events, and closing one closes all.
+//! - A recorder has a datastore of its own, or shares the events with other recorders of a [`PopoDatastore`].
 //!
 //! # Example
 //! ```
@@ -41,8 +41,10 @@ mod datastore;
 mod log;
 mod projector;
 mod recorder;
+mod table;
 mod versions;
 
+pub use datastore::PopoDatastore;
 pub use projector::{PopoProjection, PopoProjector, PopoView};
 pub use recorder::{
     PopoAggregateRecorder, PopoApplicationRecorder, PopoProcessRecorder, PopoTrackingRecorder,

@@ -12,7 +12,7 @@ use es_core::{
     Tracking,
 };
 
-use crate::{PopoProcessRecorder, PopoTrackingRecorder, datastore::Datastore};
+use crate::{PopoProcessRecorder, PopoTrackingRecorder, recorder::Store};
 
 /// Builds a view from notifications.
 ///
@@ -69,7 +69,7 @@ pub trait PopoProjection: Send {
 /// A projection, its view, and the recorder of its positions.
 pub struct PopoProjector<R, P: PopoProjection> {
     recorder: R,
-    datastore: Arc<Datastore>,
+    store: Store,
     projection: P,
     view: PopoView<P::View>,
 }
@@ -101,7 +101,7 @@ macro_rules! projector {
             pub fn projector<P: PopoProjection>(&self, projection: P, view: P::View) -> PopoProjector<Self, P> {
                 PopoProjector {
                     recorder: self.clone(),
-                    datastore: Arc::clone(&self.datastore),
+                    store: self.0.clone(),
                     projection,
                     view: PopoView(Arc::new(RwLock::new(Arc::new(view)))),
                 }
@@ -120,7 +120,8 @@ impl<R, P: PopoProjection> PopoProjector<R, P> {
 
     fn commit(&self, view: P::View, tracking: Tracking) -> Result<(), PersistenceError> {
         let mut replaced = None;
-        self.datastore
+        self.store
+            .table()?
             .insert_with(Vec::new(), Some(tracking), || replaced = Some(self.view.replace(view)))?;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The recorders: handles on a datastore, one type per tier.
+//! The recorders: handles on a table, one type per tier.
 
 use std::sync::Arc;
 
@@ -7,22 +7,50 @@ use es_core::{
     PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
 };
 
-use crate::datastore::Datastore;
+use crate::table::{Table, closed};
+
+/// A table, and the signals of one recorder of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    table: Arc<Table>,
+    /// Closed with the recorder.
+    commits: Signal,
+    positions: Signal,
+}
+
+impl Store {
+    fn of(table: &Arc<Table>) -> Self {
+        Self { table: Arc::clone(table), commits: table.commits.child(), positions: table.positions.child() }
+    }
+
+    /// Returns the table, unless the recorder is closed.
+    pub(crate) fn table(&self) -> Result<&Table, PersistenceError> {
+        if self.commits.is_closed() { Err(closed()) } else { Ok(&self.table) }
+    }
+
+    fn close(&self) {
+        self.commits.close();
+        self.positions.close();
+    }
+}
 
 macro_rules! handle {
     ($(#[$doc:meta])* $Handle:ident) => {
         $(#[$doc])*
         ///
-        /// Cloning returns another handle on the same events.
+        /// Cloning returns another handle on the same recorder. Recorders of one
+        /// [`PopoDatastore`](crate::PopoDatastore) share their events.
         #[derive(Clone, Debug)]
-        pub struct $Handle {
-            pub(crate) datastore: Arc<Datastore>,
-        }
+        pub struct $Handle(pub(crate) Store);
 
         impl $Handle {
-            /// An empty recorder.
+            /// An empty recorder with a datastore of its own.
             pub fn new() -> Self {
-                Self { datastore: Arc::new(Datastore::new()) }
+                Self::of(&Arc::new(Table::new()))
+            }
+
+            pub(crate) fn of(table: &Arc<Table>) -> Self {
+                Self(Store::of(table))
             }
         }
 
@@ -33,9 +61,9 @@ macro_rules! handle {
         }
 
         impl Recorder for $Handle {
-            /// Closes the recorder for all its clones, and drops its contents.
             async fn close(&self) -> Result<(), PersistenceError> {
-                self.datastore.close()
+                self.0.close();
+                Ok(())
             }
         }
     };
@@ -60,7 +88,7 @@ handle! {
 
 impl AggregateRecorder for PopoAggregateRecorder {
     async fn insert_events(&self, events: Vec<StoredEvent>) -> Result<Vec<i64>, PersistenceError> {
-        self.datastore.insert(events, None)?;
+        self.0.table()?.insert(events, None)?;
         Ok(Vec::new())
     }
 
@@ -69,7 +97,7 @@ impl AggregateRecorder for PopoAggregateRecorder {
         originator_id: Uuid,
         range: EventRange,
     ) -> Result<Vec<StoredEvent>, PersistenceError> {
-        self.datastore.select_events(originator_id, range)
+        self.0.table()?.select_events(originator_id, range)
     }
 }
 
@@ -77,7 +105,7 @@ macro_rules! application_recorder {
     ($Handle:ident) => {
         impl AggregateRecorder for $Handle {
             async fn insert_events(&self, events: Vec<StoredEvent>) -> Result<Vec<i64>, PersistenceError> {
-                Ok(self.datastore.insert(events, None)?.collect())
+                Ok(self.0.table()?.insert(events, None)?.collect())
             }
 
             async fn select_events(
@@ -85,7 +113,7 @@ macro_rules! application_recorder {
                 originator_id: Uuid,
                 range: EventRange,
             ) -> Result<Vec<StoredEvent>, PersistenceError> {
-                self.datastore.select_events(originator_id, range)
+                self.0.table()?.select_events(originator_id, range)
             }
         }
 
@@ -94,15 +122,15 @@ macro_rules! application_recorder {
                 &self,
                 selection: NotificationSelection,
             ) -> Result<Vec<Notification>, PersistenceError> {
-                self.datastore.select_notifications(&selection)
+                self.0.table()?.select_notifications(&selection)
             }
 
             async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
-                self.datastore.max_notification_id()
+                self.0.table()?.max_notification_id()
             }
 
             fn commit_signal(&self) -> &Signal {
-                &self.datastore.commits
+                &self.0.commits
             }
         }
     };
@@ -115,15 +143,15 @@ macro_rules! tracking_recorder {
     ($Handle:ident) => {
         impl TrackingRecorder for $Handle {
             async fn insert_tracking(&self, tracking: Tracking) -> Result<(), PersistenceError> {
-                self.datastore.insert(Vec::new(), Some(tracking)).map(drop)
+                self.0.table()?.insert(Vec::new(), Some(tracking)).map(drop)
             }
 
             async fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
-                self.datastore.max_tracking_id(application_name)
+                self.0.table()?.max_tracking_id(application_name)
             }
 
             fn tracking_signal(&self) -> &Signal {
-                &self.datastore.positions
+                &self.0.positions
             }
         }
     };
@@ -138,6 +166,6 @@ impl ProcessRecorder for PopoProcessRecorder {
         events: Vec<StoredEvent>,
         tracking: Tracking,
     ) -> Result<Vec<i64>, PersistenceError> {
-        Ok(self.datastore.insert(events, Some(tracking))?.collect())
+        Ok(self.0.table()?.insert(events, Some(tracking))?.collect())
     }
 }

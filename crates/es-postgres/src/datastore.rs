@@ -144,7 +144,7 @@ impl PostgresDatastore {
         self.0.database.fetch(&Query::of_user(query.into_sql_str(), arguments), decode).await
     }
 
-    /// Waits for accepted writes, then closes the connections, for all recorders that share them.
+    /// Closes all recorders, after their accepted writes, and then the connections.
     ///
     /// Later calls of other methods, and of the recorders', fail with an
     /// [`Interface`](es_core::ErrorKind::Interface) error. Closing again succeeds.

@@ -23,7 +23,7 @@ use crate::{
 /// Keeps events, or snapshots, of aggregates in one table.
 ///
 /// Made by [`PostgresDatastore::aggregate_recorder`](crate::PostgresDatastore::aggregate_recorder).
-/// Cloning is cheap; closing closes the datastore.
+/// Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct PostgresAggregateRecorder(pub(crate) Arc<Store>);
 
@@ -31,21 +31,21 @@ pub struct PostgresAggregateRecorder(pub(crate) Arc<Store>);
 ///
 /// Made by
 /// [`PostgresDatastore::application_recorder`](crate::PostgresDatastore::application_recorder).
-/// Cloning is cheap; closing closes the datastore.
+/// Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct PostgresApplicationRecorder(pub(crate) Arc<Store>);
 
 /// Keeps events in one total order, and tracking records in the same commit.
 ///
 /// Made by [`PostgresDatastore::process_recorder`](crate::PostgresDatastore::process_recorder).
-/// Cloning is cheap; closing closes the datastore.
+/// Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct PostgresProcessRecorder(pub(crate) Arc<Store>);
 
 /// Keeps tracking records alone.
 ///
 /// Made by [`PostgresDatastore::tracking_recorder`](crate::PostgresDatastore::tracking_recorder).
-/// Cloning is cheap; closing closes the datastore.
+/// Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct PostgresTrackingRecorder(pub(crate) Arc<Store>);
 
@@ -53,7 +53,7 @@ macro_rules! recorder {
     ($($name:ident),+) => {$(
         impl Recorder for $name {
             async fn close(&self) -> Result<(), PersistenceError> {
-                self.0.resources.close().await
+                self.0.close().await
             }
         }
     )+};
@@ -147,7 +147,8 @@ pub(crate) struct Store {
     pub(crate) queue: Arc<Queue>,
     pub(crate) signals: Arc<Signals>,
     tables: TableSpec,
-    resources: Arc<Resources>,
+    /// The connections are open as long as a recorder is.
+    _resources: Arc<Resources>,
 }
 
 impl Store {
@@ -171,7 +172,7 @@ impl Store {
             let committer = Committer::new(Arc::clone(&appender), Arc::clone(&signals));
             Arc::new(Queue::start(committer, &database.options, writers))
         })?;
-        Ok(Self { database, appender, queue, signals, tables, resources })
+        Ok(Self { database, appender, queue, signals, tables, _resources: resources })
     }
 
     async fn select_events(
@@ -207,6 +208,15 @@ impl Store {
         let query = select::max_tracking_id(table, application_name)?;
         let positions = self.database.fetch(&query, |row| column::<Option<i64>>(row, 0)).await?;
         Ok(positions.into_iter().next().flatten())
+    }
+
+    async fn close(&self) -> Result<(), PersistenceError> {
+        runtime::current()?;
+        // First, so that subscriptions end in order, and not with the error of a closed recorder.
+        self.signals.close();
+        self.queue.close().await;
+        self.signals.wait_sent().await;
+        Ok(())
     }
 
     pub(crate) fn check_open(&self) -> Result<(), PersistenceError> {

@@ -46,6 +46,12 @@ struct Database<R> {
 }
 
 impl<R> Database<R> {
+    async fn datastore(&self) -> PostgresDatastore {
+        // Many tests run at once, on a server of 100 connections or so.
+        let options = self.schema.options().ordering(self.ordering).pool_size(2).max_overflow(2);
+        options.open().await.unwrap()
+    }
+
     async fn table_lock() -> Self {
         Self {
             schema: Schema::create().await,
@@ -67,9 +73,12 @@ impl<R: Tier> Fixture for Database<R> {
     type Recorder = R;
 
     async fn open(&self) -> R {
-        // Many tests run at once, on a server of 100 connections or so.
-        let options = self.schema.options().ordering(self.ordering).pool_size(2).max_overflow(2);
-        R::on(options.open().await.unwrap()).await
+        R::on(self.datastore().await).await
+    }
+
+    async fn open_two(&self) -> [R; 2] {
+        let datastore = self.datastore().await;
+        [R::on(datastore.clone()).await, R::on(datastore).await]
     }
 }
 

@@ -260,19 +260,6 @@ async fn closing_the_datastore_finishes_accepted_writes() {
     assert_eq!(late.kind(), ErrorKind::Interface, "a closed datastore gives no recorders");
 }
 
-/// Closing a recorder once left the other recorders of its datastore open, unlike on SQLite.
-#[tokio::test]
-async fn closing_a_recorder_closes_its_datastore() {
-    let schema = Schema::create().await;
-    let datastore = schema.open().await;
-    let recorder = datastore.application_recorder("bank").await.unwrap();
-    let snapshots = datastore.aggregate_recorder("bank", "snapshots").await.unwrap();
-    recorder.close().await.unwrap();
-    let closed = snapshots.insert_events(vec![first()]).await.unwrap_err();
-    assert_eq!(closed.kind(), ErrorKind::Interface);
-    assert_eq!(datastore.tracking_recorder("bank").await.unwrap_err().kind(), ErrorKind::Interface);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_the_last_handle_finishes_accepted_writes() {
     let schema = Schema::create().await;

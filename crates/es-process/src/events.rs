@@ -210,6 +210,7 @@ where
     ///   with the first notification for which it returns events. If its calls do not depend on each other's
     ///   events, raise [`events_per_commit`](Self::events_per_commit).
     /// - If the version of a new event is recorded meanwhile, the handler is called again.
+    /// - In one store, a handler also gets those events of type `E` that it has returned itself.
     /// - **Metadata:** a new event gets the correlation id of the event that it follows from, or that event's
     ///   [id](DomainEvent::event_id) if it has none, and its id as the causation id (see
     ///   [`Metadata::caused_by`]). With the feature `opentelemetry` it gets the span of the handler as its

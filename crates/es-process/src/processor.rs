@@ -26,8 +26,10 @@ const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// - **The name** of the consumer is the key of its position, and its name in errors, logs and metrics. Give
 ///   each consumer a name of its own: the second of two consumers with one name would find its notifications
 ///   processed already. [`run`](Self::run) refuses a name that is in use by a different consumer, where it
-///   can detect that. To repeat all notifications, choose a new name. To continue at the position of a
-///   program that uses the Python library, give the name of the upstream application, as that library does.
+///   can detect that: another type or other topics, in the same process. It logs a warning if only the
+///   upstream is another recorder, since that may be the same database, opened separately. To repeat all
+///   notifications, choose a new name. To continue at the position of a program that uses the Python library,
+///   give the name of the upstream application, as that library does.
 /// - **Catching up**, it handles several notifications per commit ([`batch_size`](Self::batch_size)).
 ///   Live, each is handled and committed as it arrives.
 /// - **Transient failures** (a lost connection, a locked database) are retried without a limit, and

@@ -5,6 +5,7 @@
 use std::{
     convert::Infallible,
     future::pending,
+    num::NonZeroUsize,
     pin::pin,
     sync::{
         Arc,
@@ -78,7 +79,7 @@ async fn it_processes_until_it_is_stopped() {
 
 #[tokio::test]
 async fn a_stop_commits_the_batch_in_progress_and_no_other() {
-    let (bank, audit) = (bank(1).await, PopoProcessRecorder::new());
+    let (bank, audit) = (bank(2).await, PopoProcessRecorder::new());
     let (entered, leave) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let handler = {
         let (entered, leave) = (Arc::clone(&entered), Arc::clone(&leave));
@@ -91,10 +92,9 @@ async fn a_stop_commits_the_batch_in_progress_and_no_other() {
             }
         }
     };
-    let mut running = Processor::new("audit", bank.clone(), audit.clone(), handler).spawn().unwrap();
+    let processor = Processor::new("audit", bank, audit.clone(), handler).batch_size(NonZeroUsize::MIN);
+    let mut running = processor.spawn().unwrap();
     timeout(TOO_LONG, entered.acquire()).await.unwrap().unwrap().forget();
-    // In the next batch.
-    credit(&bank, [2]).await;
     running.stop();
     leave.add_permits(2);
     timeout(TOO_LONG, running.join()).await.unwrap().unwrap();

@@ -21,6 +21,7 @@ use crate::{
     connection::{Connections, Job, Session, Threads, job, retry_while_busy},
     error::{catch_panic, from_sqlite, name_database},
     follow::Signals,
+    lifecycle::Lifecycle,
     options::SqliteOptions,
     read::{InlineReader, ReadStats, pool},
     schema::EventTable,
@@ -155,7 +156,7 @@ impl SqliteDatastore {
         &self.0.path
     }
 
-    /// Waits for accepted writes, then closes the database, for all recorders that share it.
+    /// Closes the database and all its recorders, after their accepted writes.
     ///
     /// Later calls of other methods, and of the recorders', fail with an [`Interface`](ErrorKind::Interface)
     /// error. A second close succeeds.
@@ -235,16 +236,19 @@ impl SqliteDatastore {
     pub(crate) async fn append(
         &self,
         table: &Arc<EventTable>,
+        lifecycle: &Arc<Lifecycle>,
         events: Vec<StoredEvent>,
         tracking: Option<Tracking>,
     ) -> Outcome {
+        lifecycle.check_open()?;
         let permit = self.acquire_permit(queued_size(&events)).await?;
         StoredEvent::verify_unique_versions(&events)?;
         if events.is_empty() && tracking.is_none() {
             return Ok(Vec::new());
         }
         let (reply, outcome) = oneshot::channel();
-        let request = Request { table: Arc::clone(table), events, tracking, reply, permit };
+        let pending = lifecycle.accept()?;
+        let request = Request { table: Arc::clone(table), events, tracking, reply, permit, pending };
         let inline_commits = self.0.inline_commits.as_ref().filter(|inline| inline.accepts(&request));
         self.push(Command::Append(request))?;
         // Also if this future is dropped: an accepted request does not depend on its polls.
@@ -315,8 +319,12 @@ impl SqliteDatastore {
     /// Queues a command and wakes the writer thread.
     pub(crate) fn submit(&self, command: Command) -> Result<(), PersistenceError> {
         self.push(command)?;
-        self.0.queue.0.wake_worker();
+        self.wake_worker();
         Ok(())
+    }
+
+    pub(crate) fn wake_worker(&self) {
+        self.0.queue.0.wake_worker();
     }
 
     fn push(&self, command: Command) -> Result<(), PersistenceError> {
@@ -332,7 +340,7 @@ impl SqliteDatastore {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.0.queue_bytes);
         if self.0.queue_budget.available_permits() < bytes as usize {
             // The queue must not wait for an inline commit whose future is not polled.
-            self.0.queue.0.wake_worker();
+            self.wake_worker();
         }
         Arc::clone(&self.0.queue_budget).acquire_many_owned(bytes).await.map_err(|_| self.closed())
     }
@@ -376,6 +384,7 @@ mod tests {
     async fn a_database_in_memory_is_read_inline() {
         let datastore = SqliteOptions::new(":memory:").inline_commits(false).open().await.unwrap();
         let (table, stats) = (Arc::new(EventTable::of_application()), Arc::default());
+        let lifecycle = Arc::new(Lifecycle::new(datastore.signals()));
         let created = Arc::clone(&table);
         datastore.create_table(move |connection| tables::create_events(connection, &created)).await.unwrap();
         let event = StoredEvent {
@@ -384,7 +393,7 @@ mod tests {
             topic: Topic::from_static("bank:Account.Opened"),
             state: Bytes::from_static(b"{}"),
         };
-        datastore.append(&table, vec![event.clone()], None).await.unwrap();
+        datastore.append(&table, &lifecycle, vec![event.clone()], None).await.unwrap();
         let (id, all) = (event.originator_id, EventRange::all());
         // Inline reads begin when the reads before were short, which may take long on a busy machine.
         for _ in 0..100_000 {

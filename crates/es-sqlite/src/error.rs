@@ -9,6 +9,9 @@ use std::{
 use es_core::{ErrorKind, PersistenceError};
 use rusqlite::{Error, ErrorCode, ffi};
 
+const CANNOT_OPEN: &str = "the database or its write-ahead log cannot be opened; in a directory that cannot be written, \
+                           a database that no process has open is opened as \"file:PATH?immutable=1\"";
+
 /// Converts an error of SQLite, which becomes the source.
 pub(crate) fn from_sqlite(error: Error) -> PersistenceError {
     let (kind, message) = describe(&error);
@@ -31,7 +34,12 @@ fn panic_error(panic: &(dyn Any + Send)) -> PersistenceError {
 
 /// Converts an error of opening the database `path`.
 pub(crate) fn from_opening(path: &Path, error: Error) -> PersistenceError {
-    from_sqlite(error).with_context(format_args!("database {path:?}"))
+    // Opening writes nothing but the files of the write-ahead log.
+    let converted = match is_read_only(&error) {
+        true => PersistenceError::operational(CANNOT_OPEN).with_source(error),
+        false => from_sqlite(error),
+    };
+    converted.with_context(format_args!("database {path:?}"))
 }
 
 /// Names the database in an error that concerns it as a whole rather than one request.
@@ -119,11 +127,7 @@ fn describe(error: &Error) -> (ErrorKind, String) {
             (ErrorKind::Operational, "the disk is full, or the database has its maximum size")
         }
         Some(ErrorCode::ReadOnly) => (ErrorKind::Operational, "the database cannot be written"),
-        Some(ErrorCode::CannotOpen) => (
-            ErrorKind::Operational,
-            "the database or its write-ahead log cannot be opened; in a directory that cannot be written, a \
-                 database that no process has open is opened as \"file:PATH?immutable=1\"",
-        ),
+        Some(ErrorCode::CannotOpen) => (ErrorKind::Operational, CANNOT_OPEN),
         Some(ErrorCode::PermissionDenied) => {
             (ErrorKind::Operational, "there is no permission to access the file of the database")
         }

@@ -98,10 +98,11 @@ impl SqliteProcessRecorder {
 
 async fn append_in(
     transaction: &mut Transaction<'_, Sqlite>,
-    Store { datastore, table, .. }: &Store,
+    Store { datastore, table, lifecycle, .. }: &Store,
     events: &[StoredEvent],
     tracking: Option<&Tracking>,
 ) -> Outcome {
+    lifecycle.check_open()?;
     StoredEvent::verify_unique_versions(events)?;
     datastore.verify_unchanged()?;
     verify_open(transaction).await?;

@@ -78,6 +78,7 @@ mod error;
 mod external_transaction;
 mod fault_hooks;
 mod follow;
+mod lifecycle;
 mod limits;
 mod maintenance;
 mod options;

@@ -25,7 +25,7 @@ macro_rules! maintain_states {
             ) -> Result<Vec<StoredEvent>, PersistenceError> {
                 let table = std::sync::Arc::clone(&self.0.table);
                 let read = move |session: &mut Session| session.select_by_key(&table, after, limit);
-                self.0.datastore.read(read).await
+                self.0.read(read).await
             }
 
             async fn replace_states(
@@ -78,17 +78,19 @@ async fn replace_states(
     store: &Store,
     replacements: Vec<StateReplacement>,
 ) -> Result<usize, PersistenceError> {
-    let Store { datastore, table, .. } = store;
+    let Store { datastore, table, lifecycle, .. } = store;
+    lifecycle.check_open()?;
     let bytes: usize = replacements.iter().map(|replacement| replacement.replacement.len()).sum();
     let permit = datastore.acquire_permit(bytes.saturating_add(queued_size([]))).await?;
     let (reply, outcome) = oneshot::channel();
-    let table = std::sync::Arc::clone(table);
+    let (table, pending) = (std::sync::Arc::clone(table), lifecycle.accept()?);
     let replace = move |committer: &Committer| {
         if !reply.is_closed() {
             let replaced = replace(&committer.writing, &table, &replacements);
             drop(permit);
             let _ = reply.send(replaced);
         }
+        drop(pending);
     };
     datastore.submit(Command::Transact(Box::new(replace)))?;
     outcome.await.unwrap_or_else(|_| Err(outcome_lost())).map_err(|error| datastore.with_name(error))

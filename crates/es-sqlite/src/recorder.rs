@@ -8,15 +8,18 @@ use es_core::{
 };
 
 use crate::{
+    connection::Session,
     datastore::SqliteDatastore,
     error::from_sqlite,
+    lifecycle::Lifecycle,
     read::ReadStats,
     schema::{EventTable, tables},
+    write::Outcome,
 };
 
 /// Stores the events, or snapshots, of aggregates by version.
 ///
-/// Made by [`SqliteDatastore::aggregate_recorder`]. Cloning is cheap; closing closes the datastore.
+/// Made by [`SqliteDatastore::aggregate_recorder`]. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct SqliteAggregateRecorder(pub(crate) Store);
 
@@ -30,28 +33,50 @@ pub struct SqliteAggregateRecorder(pub(crate) Store);
 /// itself since it was opened; this does not cover ids that other processes committed, or that were committed
 /// before.
 ///
-/// Made by [`SqliteDatastore::application_recorder`]. Cloning is cheap; closing closes the datastore.
+/// Made by [`SqliteDatastore::application_recorder`]. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct SqliteApplicationRecorder(pub(crate) Store);
 
 /// Stores the events of an application, and its positions in the events of other applications.
 ///
-/// Made by [`SqliteDatastore::process_recorder`]. Cloning is cheap; closing closes the datastore.
+/// Made by [`SqliteDatastore::process_recorder`]. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct SqliteProcessRecorder(pub(crate) Store);
 
 /// Stores positions in the events of other applications.
 ///
-/// Made by [`SqliteDatastore::tracking_recorder`]. Cloning is cheap; closing closes the datastore.
+/// Made by [`SqliteDatastore::tracking_recorder`]. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct SqliteTrackingRecorder(pub(crate) Store);
 
-/// A table of a datastore, and the measurements of its reads.
+/// A table of a datastore, the measurements of its reads, and the state of its recorder.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pub(crate) datastore: SqliteDatastore,
     pub(crate) table: Arc<EventTable>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
     reads: Arc<ReadStats>,
+}
+
+impl Store {
+    async fn append(&self, events: Vec<StoredEvent>, tracking: Option<Tracking>) -> Outcome {
+        self.datastore.append(&self.table, &self.lifecycle, events, tracking).await
+    }
+
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl Fn(&mut Session) -> Result<T, PersistenceError> + Send + 'static,
+    ) -> Result<T, PersistenceError> {
+        self.lifecycle.check_open()?;
+        self.datastore.read(read).await
+    }
+
+    async fn close(&self) {
+        self.lifecycle.close();
+        // An accepted write must not wait for an inline commit whose future is not polled.
+        self.datastore.wake_worker();
+        self.lifecycle.answered().await;
+    }
 }
 
 impl SqliteDatastore {
@@ -117,7 +142,8 @@ impl SqliteDatastore {
     }
 
     fn store(&self, table: Arc<EventTable>) -> Store {
-        Store { datastore: self.clone(), table, reads: Arc::default() }
+        let lifecycle = Arc::new(Lifecycle::new(self.signals()));
+        Store { datastore: self.clone(), table, lifecycle, reads: Arc::default() }
     }
 }
 
@@ -132,7 +158,8 @@ macro_rules! implement {
 
         impl Recorder for $recorder {
             async fn close(&self) -> Result<(), PersistenceError> {
-                self.0.datastore.close().await
+                self.0.close().await;
+                Ok(())
             }
         }
 
@@ -142,7 +169,7 @@ macro_rules! implement {
     (@AggregateRecorder $recorder:ident) => {
         impl AggregateRecorder for $recorder {
             async fn insert_events(&self, events: Vec<StoredEvent>) -> Result<Vec<i64>, PersistenceError> {
-                self.0.datastore.append(&self.0.table, events, None).await
+                self.0.append(events, None).await
             }
 
             async fn select_events(
@@ -150,7 +177,8 @@ macro_rules! implement {
                 originator_id: Uuid,
                 range: EventRange,
             ) -> Result<Vec<StoredEvent>, PersistenceError> {
-                let Store { datastore, table, reads } = &self.0;
+                let Store { datastore, table, lifecycle, reads } = &self.0;
+                lifecycle.check_open()?;
                 datastore.select_events(table, reads, originator_id, range).await
             }
         }
@@ -163,19 +191,18 @@ macro_rules! implement {
                 selection: NotificationSelection,
             ) -> Result<Vec<Notification>, PersistenceError> {
                 let table = Arc::clone(&self.0.table);
-                self.0.datastore.read(move |session| session.select_notifications(&table, &selection)).await
+                self.0.read(move |session| session.select_notifications(&table, &selection)).await
             }
 
             async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
                 let table = Arc::clone(&self.0.table);
                 self.0
-                    .datastore
                     .read(move |session| table.max_notification_id(&session.connection).map_err(from_sqlite))
                     .await
             }
 
             fn commit_signal(&self) -> &Signal {
-                &self.0.datastore.signals().commits
+                &self.0.lifecycle.commits
             }
         }
     };
@@ -183,16 +210,16 @@ macro_rules! implement {
     (@TrackingRecorder $recorder:ident) => {
         impl TrackingRecorder for $recorder {
             async fn insert_tracking(&self, tracking: Tracking) -> Result<(), PersistenceError> {
-                self.0.datastore.append(&self.0.table, Vec::new(), Some(tracking)).await.map(drop)
+                self.0.append(Vec::new(), Some(tracking)).await.map(drop)
             }
 
             async fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
                 let application_name = application_name.to_owned();
-                self.0.datastore.read(move |session| session.max_tracking_id(&application_name)).await
+                self.0.read(move |session| session.max_tracking_id(&application_name)).await
             }
 
             fn tracking_signal(&self) -> &Signal {
-                &self.0.datastore.signals().positions
+                &self.0.lifecycle.positions
             }
         }
     };
@@ -204,7 +231,7 @@ macro_rules! implement {
                 events: Vec<StoredEvent>,
                 tracking: Tracking,
             ) -> Result<Vec<i64>, PersistenceError> {
-                self.0.datastore.append(&self.0.table, events, Some(tracking)).await
+                self.0.append(events, Some(tracking)).await
             }
         }
     };

@@ -50,22 +50,31 @@ impl<R> File<R> {
     async fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), recorder: PhantomData }
     }
+
+    async fn datastore(&self) -> SqliteDatastore {
+        SqliteOptions::new(self.directory.path().join("events.db")).open().await.unwrap()
+    }
 }
 
 impl<R: Tier> Fixture for File<R> {
     type Recorder = R;
 
     async fn open(&self) -> R {
-        R::on(SqliteOptions::new(self.directory.path().join("events.db")).open().await.unwrap()).await
+        R::on(self.datastore().await).await
+    }
+
+    async fn open_two(&self) -> [R; 2] {
+        let datastore = self.datastore().await;
+        [R::on(datastore.clone()).await, R::on(datastore).await]
     }
 }
 
-/// A database in memory: recorders share it, and it ends with them.
-struct Memory<R>(R);
+/// A database in memory, which recorders share.
+struct Memory<R>(SqliteDatastore, PhantomData<fn() -> R>);
 
 impl<R: Tier> Memory<R> {
     async fn new() -> Self {
-        Self(R::on(SqliteOptions::new(":memory:").open().await.unwrap()).await)
+        Self(SqliteOptions::new(":memory:").open().await.unwrap(), PhantomData)
     }
 }
 
@@ -73,11 +82,7 @@ impl<R: Tier> Fixture for Memory<R> {
     type Recorder = R;
 
     async fn open(&self) -> R {
-        self.0.clone()
-    }
-
-    fn outlives_recorders(&self) -> bool {
-        false
+        R::on(self.0.clone()).await
     }
 }
 

@@ -9,7 +9,7 @@ use std::{fs, path::Path, time::Duration};
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, ErrorKind, EventRange,
-    NotificationSelection, Recorder,
+    NotificationSelection,
 };
 use es_sqlite::{Fault, FaultHooks, FaultPoint, SqliteOptions};
 use support::{TIMEOUT, application_recorder, database, events, id, open};
@@ -46,7 +46,7 @@ async fn nothing_is_acknowledged_in_a_file_that_is_no_longer_there() {
         let error = recorder.insert_events(events(1, 1..=2)).await.unwrap_err();
         assert!(error.to_string().contains("moved, deleted or replaced"), "{error}");
         assert_eq!(recorder.select_events(id(2), EventRange::all()).await.unwrap(), []);
-        recorder.close().await.unwrap();
+        recorder.datastore().close().await.unwrap();
     }
 }
 
@@ -65,7 +65,7 @@ async fn a_subscription_to_a_deleted_file_fails() {
         assert_eq!(error.kind(), ErrorKind::Operational, "{error:?}");
         assert!(error.to_string().contains("moved, deleted or replaced"), "{error}");
         assert!(error.to_string().contains(&path), "{error}");
-        recorder.close().await.unwrap();
+        recorder.datastore().close().await.unwrap();
     }
 }
 
@@ -99,7 +99,7 @@ async fn a_log_that_was_cut_off_or_damaged_leaves_a_beginning_of_whole_commits()
         recorder.insert_events(events(originator, 1..=3)).await.unwrap();
     }
     let (file, log) = (fs::read(&path).unwrap(), fs::read(format!("{path}-wal")).unwrap());
-    recorder.close().await.unwrap();
+    recorder.datastore().close().await.unwrap();
 
     const HEADER: usize = 32;
     const FRAME: usize = 24 + 4_096;
@@ -123,7 +123,7 @@ async fn a_log_that_was_cut_off_or_damaged_leaves_a_beginning_of_whole_commits()
             seen[commits] = true;
             let ids = recorder.insert_events(events(9, 1..=1)).await.unwrap();
             assert_eq!(ids, [commits as i64 * 3 + 1]);
-            recorder.close().await.unwrap();
+            recorder.datastore().close().await.unwrap();
         }
     }
     assert_eq!(seen[..4], [true; 4]);

@@ -21,9 +21,7 @@ use std::{
     process::Command,
 };
 
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection, PersistenceError, Recorder,
-};
+use es_core::{AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection, PersistenceError};
 use es_sqlite::SqliteApplicationRecorder;
 use futures_util::future::join_all;
 use rusqlite::Connection;
@@ -146,10 +144,10 @@ impl Program {
 
     /// The database is unchanged and sound after it is closed and opened again.
     async fn close(self) {
-        self.recorder.close().await.unwrap();
+        self.recorder.datastore().close().await.unwrap();
         let recorder = try_open(&self.path).await.unwrap();
         check(&recorder, &self.acknowledged).await;
-        recorder.close().await.unwrap();
+        recorder.datastore().close().await.unwrap();
         let connection = Connection::open(&self.path).unwrap();
         let sound: String = connection.query_row("PRAGMA integrity_check", (), |row| row.get(0)).unwrap();
         assert_eq!(sound, "ok");
@@ -226,7 +224,7 @@ async fn a_log_that_finds_no_room_in_the_database_stays() {
     program.check().await;
     // The last to close the database cannot copy it either.
     let acknowledged = program.acknowledged.clone();
-    program.recorder.close().await.unwrap();
+    program.recorder.datastore().close().await.unwrap();
     assert!(
         fs::metadata(format!("{}-wal", program.path)).unwrap().len() > 400_000,
         "the log is all there is"
@@ -248,7 +246,7 @@ async fn a_full_disk_is_reported_at_opening() {
     let mut program = Program::start(&disk).await;
     program.continues().await;
     let acknowledged = program.acknowledged.clone();
-    program.recorder.close().await.unwrap();
+    program.recorder.datastore().close().await.unwrap();
     disk.fill();
     // Even reading needs a log, and there is no space for its index.
     is_refused(&try_open(disk.database()).await.unwrap_err(), &disk.database());

@@ -158,6 +158,7 @@ async fn closing_waits_for_accepted_writes() {
     let (hook, mut gate) = gate(FaultPoint::Begin);
     let datastore = SqliteOptions::new(&path).hooks(hook).open().await.unwrap();
     let recorder = datastore.process_recorder().await.unwrap();
+    let other = datastore.process_recorder().await.unwrap();
     let snapshots = datastore.aggregate_recorder("snapshots").await.unwrap();
 
     let first = accepted(recorder.insert_events(vec![event(1, 1)]));
@@ -179,7 +180,11 @@ async fn closing_waits_for_accepted_writes() {
     closed(recorder.max_notification_id().await.unwrap_err());
     closed(recorder.max_tracking_id("upstream").await.unwrap_err());
     closed(recorder.insert_tracking(Tracking::new("upstream", 1).unwrap()).await.unwrap_err());
-    closed(snapshots.insert_events(vec![event(1, 1)]).await.unwrap_err());
+    // The others go on until the datastore is closed.
+    other.insert_tracking(Tracking::new("upstream", 1).unwrap()).await.unwrap();
+    snapshots.insert_events(vec![event(1, 1)]).await.unwrap();
+    datastore.close().await.unwrap();
+    closed(snapshots.insert_events(vec![event(1, 2)]).await.unwrap_err());
     closed(datastore.application_recorder().await.unwrap_err());
 
     let reopened = open(&path).await;
@@ -219,7 +224,7 @@ async fn a_database_in_memory_reads_between_groups() {
             assert_eq!(recorder.max_notification_id().await.unwrap(), Some(version));
         }
         assert_eq!(recorder.select_events(id(1), EventRange::all()).await.unwrap(), events(1, 1..=20));
-        recorder.close().await.unwrap();
+        datastore.close().await.unwrap();
     }
 }
 

@@ -8,20 +8,20 @@ use es_conformance::{
     machine::{Recorders, agrees},
 };
 use es_popo::{PopoAggregateRecorder, PopoProcessRecorder};
-use es_sqlite::SqliteOptions;
+use es_sqlite::{SqliteDatastore, SqliteOptions};
 use tempfile::TempDir;
 
 /// A file, which each handle opens for itself, as another process would.
 struct File(TempDir);
 
 /// A database in memory, which the handles share, and which ends with them.
-struct Memory(Recorders);
+struct Memory(SqliteDatastore);
 
 impl Fixture for File {
     type Recorder = Recorders;
 
     async fn open(&self) -> Recorders {
-        open(SqliteOptions::new(self.0.path().join("events.db"))).await
+        recorders(&open(SqliteOptions::new(self.0.path().join("events.db"))).await).await
     }
 
     fn patience(&self) -> Duration {
@@ -33,11 +33,7 @@ impl Fixture for Memory {
     type Recorder = Recorders;
 
     async fn open(&self) -> Recorders {
-        self.0.clone()
-    }
-
-    fn outlives_recorders(&self) -> bool {
-        false
+        recorders(&self.0).await
     }
 
     fn patience(&self) -> Duration {
@@ -45,9 +41,12 @@ impl Fixture for Memory {
     }
 }
 
-async fn open(options: SqliteOptions) -> Recorders {
+async fn open(options: SqliteOptions) -> SqliteDatastore {
     // Tests wait for commits of the other handle repeatedly.
-    let datastore = options.poll_interval(Duration::from_millis(2)).open().await.unwrap();
+    options.poll_interval(Duration::from_millis(2)).open().await.unwrap()
+}
+
+async fn recorders(datastore: &SqliteDatastore) -> Recorders {
     Recorders {
         process: Arc::new(datastore.process_recorder().await.unwrap()),
         application: Arc::new(datastore.application_recorder().await.unwrap()),

@@ -23,9 +23,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use es_core::{
-    AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection, PersistenceError, Recorder,
-};
+use es_core::{AggregateRecorder, ApplicationRecorder, ErrorKind, NotificationSelection, PersistenceError};
 use es_sqlite::SqliteApplicationRecorder;
 use rusqlite::Connection;
 use support::{event, events, try_open};
@@ -74,7 +72,7 @@ impl Database {
         let path = data.join(FILE).to_str().unwrap().to_owned();
         let recorder = try_open(&path).await.unwrap();
         recorder.insert_events(events(1, 1..=3)).await.unwrap();
-        recorder.close().await.unwrap();
+        recorder.datastore().close().await.unwrap();
         Self { directory, path }
     }
 
@@ -121,7 +119,7 @@ impl Database {
         assert_eq!(read(&recorder).await.unwrap(), expected, "{context}");
         let ids = recorder.insert_events(vec![event(9, 1)]).await.unwrap();
         assert_eq!(ids, [expected as i64 + 1], "{context}");
-        recorder.close().await.unwrap();
+        recorder.datastore().close().await.unwrap();
     }
 }
 
@@ -242,7 +240,7 @@ async fn a_database_that_may_not_be_written_is_read() {
             let refused = recorder.insert_events(events(2, 1..=2)).await.unwrap_err();
             is_refused(&refused, &database.path, &context);
         }
-        recorder.close().await.unwrap();
+        recorder.datastore().close().await.unwrap();
         drop(holder);
         database.allow_everything();
         database.is_sound(expected, &context).await;
@@ -262,7 +260,7 @@ async fn a_read_only_directory_does_not_prevent_writes_to_a_database_in_use() {
         let recorder = try_open(&database.path).await.unwrap();
         assert_eq!(recorder.insert_events(vec![event(2, 1)]).await.unwrap(), [5]);
         assert_eq!(read(&recorder).await.unwrap(), expected + 1);
-        recorder.close().await.unwrap();
+        recorder.datastore().close().await.unwrap();
         drop(holder);
         database.is_sound(expected + 1, &format!("{state:?}")).await;
     }
@@ -316,11 +314,13 @@ async fn a_closed_database_is_read_from_a_read_only_directory_as_an_immutable_on
     }
     let database = Database::create().await;
     database.forbid(&[DIRECTORY, FILE], 0o222);
+    let advised = try_open(&database.path).await.unwrap_err();
+    assert!(advised.to_string().contains("immutable=1"), "{advised}");
     let recorder = try_open(format!("file:{}?immutable=1", database.path)).await.unwrap();
     assert_eq!(read(&recorder).await.unwrap(), 3);
     let refused = recorder.insert_events(vec![event(2, 1)]).await.unwrap_err();
     is_refused(&refused, &database.path, "immutable");
-    recorder.close().await.unwrap();
+    recorder.datastore().close().await.unwrap();
 }
 
 #[tokio::test]
@@ -358,7 +358,7 @@ async fn permissions_that_are_taken_away_and_given_back_lose_nothing() {
             "{context}"
         );
         database.forbid(names, permissions);
-        recorder.close().await.unwrap();
+        recorder.datastore().close().await.unwrap();
         database.allow_everything();
         database.is_sound(expected + 1, &context).await;
     }
@@ -378,7 +378,7 @@ async fn another_users_database_is_read() {
         recorder.insert_events(vec![event(5, version)]).await.unwrap();
         run_as_other_user("stranger", &[(OTHERS, &database.path), (EXPECTED, &(3 + version).to_string())]);
     }
-    recorder.close().await.unwrap();
+    recorder.datastore().close().await.unwrap();
     run_as_other_user("stranger", &[(OTHERS, &database.path)]);
     let holder = Holder::of(&database.path);
     run_as_other_user("stranger", &[(OTHERS, &database.path), (EXPECTED, "7")]);
@@ -397,5 +397,5 @@ async fn stranger() {
     let recorder = try_open(&path).await.unwrap();
     assert_eq!(read(&recorder).await.unwrap().to_string(), expected);
     is_refused(&recorder.insert_events(vec![event(8, 1)]).await.unwrap_err(), &path, "another user's");
-    recorder.close().await.unwrap();
+    recorder.datastore().close().await.unwrap();
 }

@@ -127,7 +127,7 @@ async fn projector(options: SqliteOptions) -> SqliteProjector<Ids> {
 async fn assert_processed(path: &str, last: i64) {
     let reopened = recorder(SqliteOptions::new(path)).await;
     let position = reopened.max_tracking_id(UPSTREAM).await.unwrap();
-    reopened.close().await.unwrap();
+    reopened.datastore().close().await.unwrap();
     assert_eq!((position.unwrap_or(0), ids(path)), (last, (1..=last).collect()));
 }
 

@@ -18,7 +18,7 @@ use std::{
 
 use es_core::{
     AggregateRecorder, AggregateRecorderExt, ApplicationRecorder, ApplicationRecorderExt, DEFAULT_PAGE_BYTES,
-    ErrorKind, EventRange, NotificationSelection, Recorder, TrackingRecorder,
+    ErrorKind, EventRange, NotificationSelection, TrackingRecorder,
 };
 use es_sqlite::SqliteOptions;
 use futures_util::TryStreamExt;
@@ -141,7 +141,7 @@ async fn a_closed_recorder_reads_nothing() {
     let recorder = open(&path).await;
     recorder.insert_events(vec![event(1, 1)]).await.unwrap();
     recorder.select_events(id(1), EventRange::all()).await.unwrap();
-    recorder.close().await.unwrap();
+    recorder.datastore().close().await.unwrap();
     let error = recorder.select_events(id(1), EventRange::all()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interface);
     // The last connection has put everything into the file, and nothing is held open.

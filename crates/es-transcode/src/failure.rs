@@ -16,10 +16,15 @@ impl Failure {
         text
     }
 
+    /// Returns the kept error.
+    pub(crate) fn take(&self) -> Option<PersistenceError> {
+        self.0.take()
+    }
+
     /// Returns the kept error if `error` of serde contains its text.
     ///
     /// It may be from an earlier attempt: an untagged enum tries one variant after the other.
-    pub(crate) fn take(&self, error: &serde_json::Error) -> Option<PersistenceError> {
-        self.0.take().filter(|kept| error.to_string().contains(&kept.to_string()))
+    pub(crate) fn take_if_in(&self, error: &serde_json::Error) -> Option<PersistenceError> {
+        self.take().filter(|kept| error.to_string().contains(&kept.to_string()))
     }
 }

@@ -270,6 +270,7 @@ pub use registered::{Registered, RegisteredOnly};
 /// The library whose decimals have a transcoding, with the feature `rust-decimal`.
 #[cfg(feature = "rust-decimal")]
 pub use rust_decimal;
+pub use scope::fail_later;
 /// The library that puts [`Registered`] on fields.
 pub use serde_with;
 /// The library whose dates with times have standard transcodings.

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use es_core::{PersistenceError, Transcoding};
+use es_core::{BoxFuture, PersistenceError, Transcoding};
 use serde::{Deserialize, de::IntoDeserializer};
 
 use crate::failure::Failure;
@@ -54,6 +54,14 @@ impl Registry {
                 type_name::<T>()
             ))),
         }
+    }
+
+    /// Loads what the transcodings lacked.
+    pub(crate) async fn load_missing(&self) -> Result<(), PersistenceError> {
+        for transcoding in self.by_name.values().flat_map(BTreeMap::values) {
+            transcoding.load_missing().await?;
+        }
+        Ok(())
     }
 
     /// The transcodings of a name, by the type of their values.
@@ -108,6 +116,8 @@ pub(crate) trait ErasedTranscoding: Debug + Send + Sync {
         value: &mut dyn Any,
         failure: &Failure,
     ) -> Result<(), serde::de::value::Error>;
+
+    fn load_missing(&self) -> BoxFuture<'_, ()>;
 }
 
 impl<C: Transcoding> ErasedTranscoding for C {
@@ -145,6 +155,10 @@ impl<C: Transcoding> ErasedTranscoding for C {
         failure: &Failure,
     ) -> Result<(), serde::de::value::Error> {
         put(self, C::Decoded::deserialize(text.into_deserializer())?, value, failure)
+    }
+
+    fn load_missing(&self) -> BoxFuture<'_, ()> {
+        Transcoding::load_missing(self)
     }
 }
 

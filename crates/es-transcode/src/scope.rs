@@ -25,6 +25,8 @@ thread_local! {
 pub(crate) struct Scope {
     pub(crate) registry: Arc<Registry>,
     pub(crate) failure: Failure,
+    /// The error with which the call ends: [`fail_later`].
+    later: Failure,
     /// The number of open arrays and objects of the writer.
     pub(crate) depth: Cell<usize>,
     /// The number of open representations.
@@ -37,8 +39,8 @@ impl Scope {
 
     /// Begins a call; it ends when the guard is dropped.
     pub(crate) fn enter(registry: Arc<Registry>) -> Entered {
-        let (failure, depth, nesting) = Default::default();
-        let scope = Rc::new(Self { registry, failure, depth, nesting });
+        let (failure, later, depth, nesting) = Default::default();
+        let scope = Rc::new(Self { registry, failure, later, depth, nesting });
         let outer = replace_current(Some(Rc::clone(&scope)));
         Entered { scope, outer }
     }
@@ -80,10 +82,20 @@ pub(crate) struct Entered {
 }
 
 impl Entered {
-    /// Returns the error of the call: the one that a transcoding failed with, or else serde's.
-    pub(crate) fn error(&self, message: &str, error: serde_json::Error) -> PersistenceError {
-        let kept = self.scope.failure.take(&error);
-        kept.unwrap_or_else(|| PersistenceError::data(message).with_source(JsonError::from(error)))
+    /// Returns the result of the call. Its error is the one for the end of the call, or that of a
+    /// transcoding, or else serde's.
+    pub(crate) fn finish<V>(
+        &self,
+        result: Result<V, serde_json::Error>,
+        message: &str,
+    ) -> Result<V, PersistenceError> {
+        if let Some(error) = self.scope.later.take() {
+            return Err(error);
+        }
+        result.map_err(|error| {
+            let kept = self.scope.failure.take_if_in(&error);
+            kept.unwrap_or_else(|| PersistenceError::data(message).with_source(JsonError::from(error)))
+        })
     }
 }
 
@@ -91,6 +103,19 @@ impl Drop for Entered {
     fn drop(&mut self) {
         replace_current(self.outer.take());
     }
+}
+
+/// Lets the current call of a [`JsonTranscoder`](crate::JsonTranscoder) fail at its end.
+///
+/// For a transcoding that lacks something for a value, such as a key. It returns a placeholder, and the call
+/// continues with the other values, which may lack something too; then it fails with this error.
+///
+/// # Errors
+/// The error itself if this thread is not in a call.
+pub fn fail_later(error: PersistenceError) -> Result<(), PersistenceError> {
+    let Some(scope) = Scope::current() else { return Err(error) };
+    scope.later.keep(error);
+    Ok(())
 }
 
 /// On a thread that is being torn down there is no current scope, and fields that need one fail.

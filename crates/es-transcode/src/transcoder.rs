@@ -14,9 +14,9 @@ use crate::{
 
 /// Writes and reads JSON as the Python `eventsourcing` library does.
 ///
-/// Values that JSON lacks are written by registered transcodings: see [`Registered`] for fields of
-/// such types and the [crate documentation](crate) for a transcoding of one's own. Cloning is cheap;
-/// a transcoding that is registered with a clone is not registered with the original.
+/// Values that JSON lacks are written by registered transcodings: see [`Registered`](crate::Registered) for
+/// fields of such types and the [crate documentation](crate) for a transcoding of one's own. Cloning is
+/// cheap; a transcoding that is registered with a clone is not registered with the original.
 #[derive(Clone, Debug)]
 pub struct JsonTranscoder {
     registry: Arc<Registry>,
@@ -67,10 +67,8 @@ impl Transcoder for JsonTranscoder {
     fn encode<V: Serialize + ?Sized>(&self, value: &V, out: &mut Vec<u8>) -> Result<(), PersistenceError> {
         let call = Scope::enter(Arc::clone(&self.registry));
         let before = out.len();
-        python_style::write(value, &call.scope, out).map_err(|error| {
-            out.truncate(before);
-            call.error("the value cannot be written as JSON", error)
-        })
+        let written = python_style::write(value, &call.scope, out);
+        call.finish(written, "the value cannot be written as JSON").inspect_err(|_| out.truncate(before))
     }
 
     /// # Errors
@@ -90,9 +88,8 @@ impl Transcoder for JsonTranscoder {
         let call = Scope::enter(Arc::clone(&self.registry));
         let mut deserializer = serde_json::Deserializer::from_str(json);
         let value = seed.deserialize(&mut deserializer);
-        value
-            .and_then(|value| deserializer.end().map(|()| value))
-            .map_err(|error| call.error("the bytes are not the JSON that is expected", error))
+        let value = value.and_then(|value| deserializer.end().map(|()| value));
+        call.finish(value, "the bytes are not the JSON that is expected")
     }
 
     fn serialize_timestamp<S: Serializer>(
@@ -108,5 +105,9 @@ impl Transcoder for JsonTranscoder {
         deserializer: D,
     ) -> Result<OffsetDateTime, D::Error> {
         RegisteredOnly::deserialize_as(deserializer)
+    }
+
+    async fn load_missing(&self) -> Result<(), PersistenceError> {
+        self.registry.load_missing().await
     }
 }

@@ -61,7 +61,7 @@ impl Ledger {
             booked_by: RUST.to_owned(),
         };
         let event = DomainEvent::new(Uuid::new_v4(), 1, booked);
-        let batch = self.store.batch().with(&[event])?;
+        let batch = self.store.batch().with(&[event]).await?;
         match batch.commit_with_tracking(Tracking::new("bank", notification_id)?).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_conflict() => {

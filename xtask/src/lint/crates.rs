@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Finding, names, read};
 
 /// The layer of each published crate. A crate depends on crates of lower layers only.
-const LAYERS: [(&str, u8); 15] = [
+const LAYERS: [(&str, u8); 16] = [
     ("es-core", 0),
     ("es-derive", 0),
     ("es-transcode", 1),
@@ -20,6 +20,7 @@ const LAYERS: [(&str, u8); 15] = [
     ("es-aggregate", 1),
     ("es-blocking", 1),
     ("es-conformance", 1),
+    ("es-personal", 2),
     ("es-factory", 2),
     ("es-persistence", 3),
     ("es-cli", 3),

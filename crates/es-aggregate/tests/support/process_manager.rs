@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -23,22 +23,25 @@ const TOO_LONG: Duration = Duration::from_secs(60);
 
 type Accounts<R> = Repository<Account, R, JsonTranscoder>;
 
-/// Credits a fee for each event. While the first is handled, another writer credits one, so that the version
-/// of the decision is taken.
+/// The number of decisions before which another writer is faster.
+const LOST: i64 = 12;
+
+/// Credits a fee for each event. During the first calls, another writer credits one after the decision, so
+/// that its version is taken.
 fn fee_for_each<R: AggregateRecorder + Clone + 'static>(
     store: &EventStore<R, JsonTranscoder>,
-    calls: &Arc<AtomicU32>,
+    calls: &Arc<AtomicI64>,
 ) -> impl EventHandler<AccountEvent, JsonTranscoder> + 'static {
     let (fees, rival) = (Accounts::new(store.clone()), Accounts::new(store.clone()));
     let calls = Arc::clone(calls);
     move |notification: EventNotification<AccountEvent>| {
         let (fees, rival) = (fees.clone(), rival.clone());
-        let is_first = calls.fetch_add(1, Ordering::SeqCst) == 0;
+        let loses = calls.fetch_add(1, Ordering::SeqCst) < LOST;
         async move {
             assert_eq!(notification.event.originator_id, A);
             let mut new = NewEvents::new();
             new.extend(fees.decide(B, |account| account.credit(10).map_err(|_| NoFee)).await?);
-            if is_first {
+            if loses {
                 rival.execute(B, Metadata::new(), |account| account.credit(1).map_err(|_| NoFee)).await?;
             }
             Ok::<_, es_aggregate::CommandError<NoFee>>(new)
@@ -58,7 +61,7 @@ pub(crate) async fn decides_again_after_a_conflict<R: ProcessRecorder + Clone + 
     for _ in 0..5 {
         accounts.execute(A, request.clone(), |account| account.credit(100)).await.unwrap();
     }
-    let calls = Arc::new(AtomicU32::new(0));
+    let calls = Arc::new(AtomicI64::new(0));
     let processor = Processor::for_events("fees", &bank, &fees, fee_for_each(&fees, &calls));
     let mut running = processor.spawn().unwrap();
     tokio::select! {
@@ -68,16 +71,17 @@ pub(crate) async fn decides_again_after_a_conflict<R: ProcessRecorder + Clone + 
     running.stop();
     running.join().await.unwrap();
 
-    assert_eq!(calls.load(Ordering::SeqCst), 6);
+    assert_eq!(calls.load(Ordering::SeqCst), LOST + 5);
     let loaded = Accounts::new(fees.clone()).load(B).await.unwrap();
-    assert_eq!((loaded.version, loaded.state), (6, Account { balance: 51, events: 6 }));
+    let events = LOST + 5;
+    assert_eq!((loaded.version, loaded.state), (events, Account { balance: LOST + 50, events }));
     // A decision that fails returns its error.
-    let overdrawn = Accounts::new(fees.clone()).decide(B, |account| account.debit(52)).await.unwrap_err();
+    let overdrawn =
+        Accounts::new(fees.clone()).decide(B, |account| account.debit(LOST + 51)).await.unwrap_err();
     assert_eq!(overdrawn.rejection(), Some(&Overdrawn));
     let recorded = fees.get::<AccountEvent>(B, EventRange::all()).await.unwrap();
     let causations = recorded.iter().map(|event| event.metadata.causation_id().map(str::to_owned));
-    let expected = std::iter::once(None).chain((1..=5).map(|version| Some(format!("{A}/{version}"))));
-    assert_eq!(causations.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
-    let correlation = recorded[1].metadata.correlation_id();
-    assert_eq!(correlation, Some("request 5"));
+    let expected = (1..=5).map(|version| Some(format!("{A}/{version}")));
+    assert_eq!(causations.skip(LOST as usize).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    assert_eq!(recorded[LOST as usize].metadata.correlation_id(), Some("request 5"));
 }

@@ -75,6 +75,10 @@ fn a_wrong_configuration_is_named_by_its_line() {
     let run = sandbox.run(&["info", "-d", "bank", "--config", "config.toml"]);
     run.fails_with(2, "line 3");
     assert!(!run.stderr.contains("secret"), "{run:?}");
+    sandbox.write("config.toml", "[contexts.bank.settings]\nPOSTGRES_PASSWORD = 424242\n");
+    let run = sandbox.run(&["info", "-d", "bank", "--config", "config.toml"]);
+    run.fails_with(2, "line 2: the value has another type");
+    assert!(!run.stderr.contains("424242"), "{run:?}");
 }
 
 #[test]

@@ -198,6 +198,25 @@ fn an_unreadable_row_ends_a_copy() {
     run.fails_with(1, "hint: `es verify`");
 }
 
+/// Several copies at the same time make no duplicate: all but one end when they find the position moved.
+#[test]
+fn concurrent_copies_make_no_duplicate() {
+    for (from, to) in PAIRS {
+        for renumber in [false, true] {
+            let Some(copying) = Copying::between(from, to) else { continue };
+            let mut arguments = vec!["copy", "from", "to", "--yes", "--batch", "1"];
+            arguments.extend(renumber.then_some("--renumber"));
+            let running: Vec<_> = (0..3).map(|_| copying.sandbox.start(&arguments)).collect();
+            for mut running in running {
+                assert!(matches!(running.0.wait().unwrap().code(), Some(0..=3)), "an error, and no panic");
+            }
+            copying.run(&arguments);
+            let (original, copy) = (copying.verify("from"), copying.verify("to"));
+            assert_eq!((&original["digest"], &original["events"]), (&copy["digest"], &copy["events"]));
+        }
+    }
+}
+
 /// Copies are killed at random moments, and each is then continued to its end. `ES_COPY_KILLS` is the number
 /// of kills for each pair of backends.
 #[test]

@@ -77,7 +77,7 @@ impl Sandbox {
 
     /// Starts the tool with a pipe for its standard output.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
-        Running(self.command(arguments).stdout(Stdio::piped()).spawn().unwrap())
+        Running(self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
     }
 }
 

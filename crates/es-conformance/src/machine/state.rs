@@ -382,18 +382,10 @@ impl<'a, F: Fixture<Recorder = Recorders>> Machine<'a, F> {
     /// Closing a closed handle succeeds.
     async fn close(&mut self, handle: usize) {
         same(self.handles[handle].recorders.close().await, Ok(()));
-        if self.fixture.outlives_recorders() {
-            self.handles[handle].is_open = false;
-        } else {
-            // All handles share one datastore in memory: closing one closes all.
-            self.handles.iter_mut().for_each(|handle| handle.is_open = false);
-        }
+        self.handles[handle].is_open = false;
     }
 
     async fn replace(&mut self, handle: usize) {
-        if !self.fixture.outlives_recorders() {
-            return;
-        }
         self.followers.retain(|follower| follower.handle != handle);
         self.waits.retain(|wait| wait.handle != handle);
         self.listening.retain(|listening| listening.handle != handle);

@@ -51,6 +51,7 @@ defects! {
     ConflictStopsInsertions breaks aggregate::the_recorder_is_usable_after_a_conflict,
     ClosedStillSelects breaks aggregate::calls_after_close_fail,
     ClosingAgainFails breaks aggregate::close_is_idempotent,
+    ClosingClosesOthers breaks aggregate::close_leaves_other_recorders_open,
     LastEventIsLostOnClose breaks aggregate::events_persist_after_close,
     OtherRecorderIsStale breaks aggregate::events_are_visible_to_other_recorders,
 
@@ -115,6 +116,7 @@ defects! {
     DroppedPageOfNineIsLost breaks subscriptions::a_subscription_can_be_resumed,
     ClosingForgetsFollowers breaks subscriptions::close_ends_a_waiting_subscription,
     ClosingIsSignalledLate breaks subscriptions::close_ends_an_active_subscription_in_order,
+    ClosingEndsOtherSubscriptions breaks subscriptions::close_leaves_other_subscriptions_open,
 
     BatchOfFiveDoesNotNotify breaks commit_signal::a_commit_notifies_listeners,
     OnlyFirstTopicNotifies breaks commit_signal::every_topic_of_a_commit_notifies,
@@ -155,6 +157,7 @@ defects! {
     UnknownApplicationFails breaks waiting::a_wait_times_out,
     LateWaitersAreNotNotified breaks waiting::all_waiting_tasks_are_notified,
     ClosingForgetsPositions breaks waiting::close_ends_a_wait,
+    ClosingEndsOtherWaits breaks waiting::close_leaves_other_waits_open,
     DroppedWaitingStopsTracking breaks waiting::waiting_is_cancel_safe,
     PositionsOfOthersDoNotNotify breaks waiting::positions_of_other_recorders_notify,
 

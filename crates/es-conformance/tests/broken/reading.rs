@@ -45,6 +45,11 @@ impl BrokenRecorder {
             Some(Defect::ClosedStillSelects) if !is_page => Ok(()),
             Some(Defect::ClosedHasEmptyPagesOfEvents) if is_page => Ok(()),
             _ if self.is_closed() => Err(closed()),
+            Some(Defect::ClosingClosesOthers)
+                if !self.reopened && self.datastore.closings.load(Ordering::Relaxed) > 0 =>
+            {
+                Err(closed())
+            }
             _ => Ok(()),
         }
     }

@@ -65,6 +65,14 @@ impl BrokenRecorder {
             self.signals.positions.close();
         }
         self.signals.deaf.close();
+        for signals in self.datastore.signals().iter() {
+            if self.has(Defect::ClosingEndsOtherSubscriptions) {
+                signals.commits.close();
+            }
+            if self.has(Defect::ClosingEndsOtherWaits) {
+                signals.positions.close();
+            }
+        }
     }
 
     /// Notifies all listeners of recorded events.

@@ -3,8 +3,8 @@
 use std::{fmt, marker::PhantomData, sync::Arc};
 
 use es_core::{
-    ConsumerError, DynTrackingRecorder, Event, EventNotification, HandlerError, Mapper, Notification,
-    NotificationBatch, NotificationConsumer,
+    ConsumerError, DynTrackingRecorder, Event, EventNotification, HandlerError, LoadingConsumer, Mapper,
+    Notification, NotificationBatch, NotificationConsumer,
 };
 use es_transcode::JsonTranscoder;
 
@@ -130,19 +130,19 @@ impl<P: SqlProjection> DynSqlProjection for Typed<P> {
 /// a processor of the crate `es-process`.
 ///
 /// Made by [`InfrastructureFactory::projector`](crate::InfrastructureFactory::projector).
-pub struct SqlProjector<P> {
-    consumer: BoxConsumer,
+pub struct SqlProjector<P: SqlProjection> {
+    consumer: LoadingConsumer<BoxConsumer, JsonTranscoder, P::Event>,
     /// Projectors of different projections are different types, so that a processor can distinguish them.
     projection: PhantomData<fn() -> P>,
 }
 
-impl<P> SqlProjector<P> {
-    pub(crate) fn new(consumer: BoxConsumer) -> Self {
-        Self { consumer, projection: PhantomData }
+impl<P: SqlProjection> SqlProjector<P> {
+    pub(crate) fn new(consumer: BoxConsumer, mapper: Mapper<JsonTranscoder>) -> Self {
+        Self { consumer: LoadingConsumer::new(consumer, mapper), projection: PhantomData }
     }
 }
 
-impl<P> NotificationConsumer for SqlProjector<P> {
+impl<P: SqlProjection> NotificationConsumer for SqlProjector<P> {
     type Recorder = Arc<dyn DynTrackingRecorder>;
 
     fn recorder(&self) -> &Self::Recorder {
@@ -162,7 +162,7 @@ impl<P> NotificationConsumer for SqlProjector<P> {
     }
 }
 
-impl<P> fmt::Debug for SqlProjector<P> {
+impl<P: SqlProjection> fmt::Debug for SqlProjector<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlProjector").field("recorder", self.recorder()).finish_non_exhaustive()
     }

@@ -38,6 +38,10 @@ impl Server {
         InfrastructureFactory::builder("Bank").environment(settings).build().unwrap()
     }
 
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        self.settings.clone()
+    }
+
     pub(crate) async fn drop_schema(self) {
         self.execute(&format!("DROP SCHEMA {} CASCADE", self.schema)).await;
     }

@@ -149,6 +149,13 @@ impl Signals {
         Some(SendPermit { table: Arc::clone(table), permit: table.sender.acquire()? })
     }
 
+    /// Waits until the notifications of the events table are sent.
+    pub(crate) async fn wait_sent(&self) {
+        if let Some(table) = &self.events {
+            table.wait_sent().await;
+        }
+    }
+
     pub(crate) fn close(&self) {
         self.commits.close();
         self.positions.close();

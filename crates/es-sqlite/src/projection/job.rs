@@ -19,6 +19,7 @@ use crate::{
     error::{catch_panic, from_sqlite},
     fault_hooks::FaultPoint,
     follow::data_version,
+    lifecycle::PendingWrite,
     schema::{EventTable, tables},
     write::{Batch, Committer, WriteConnection},
 };
@@ -39,6 +40,8 @@ pub(super) struct ProjectionJob {
     pub(super) reply: oneshot::Sender<Result<usize, ConsumerError>>,
     /// The share of the queue budget, returned when the job is done.
     pub(super) permit: OwnedSemaphorePermit,
+    /// Closing the recorder waits for it.
+    pub(super) pending: PendingWrite,
 }
 
 /// Handles a notification.
@@ -58,6 +61,7 @@ impl ProjectionJob {
         }
         drop(self.permit);
         let _ = self.reply.send(outcome);
+        drop(self.pending);
     }
 
     /// Handles notifications and records the position, all or nothing; returns the number of notifications.

@@ -147,6 +147,7 @@ impl SqliteTrackingRecorder {
         &self,
         projection: P,
     ) -> Result<SqliteProjector<P>, PersistenceError> {
+        self.0.lifecycle.check_open()?;
         let projection = Arc::new(Mutex::new(projection));
         let projector = SqliteProjector { recorder: self.clone(), projection: Arc::clone(&projection) };
         self.0
@@ -176,7 +177,8 @@ impl SqliteProcessRecorder {
 impl<P: SqliteProjection> SqliteProjector<P> {
     /// Handles notifications and records the position as one; returns the number of notifications handled.
     async fn project(&self, batch: NotificationBatch<'_>, handler: Handler) -> Result<usize, ConsumerError> {
-        let Store { datastore, table, .. } = &self.recorder.0;
+        let Store { datastore, table, lifecycle, .. } = &self.recorder.0;
+        lifecycle.check_open()?;
         let NotificationBatch { application_name, notifications, position, expected_position } = batch;
         let events = notifications.iter().map(|notification| &notification.event);
         let permit = datastore.acquire_permit(queued_size(events)).await?;
@@ -190,6 +192,7 @@ impl<P: SqliteProjection> SqliteProjector<P> {
             table: Arc::clone(table),
             reply,
             permit,
+            pending: lifecycle.accept()?,
         };
         datastore.submit(Command::Transact(Box::new(move |committer| job.run(committer))))?;
         outcome.await.unwrap_or_else(|_| Err(outcome_lost().into())).map_err(|error| match error {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use es_core::{PersistenceError, StoredEvent, Tracking};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::schema::EventTable;
+use crate::{lifecycle::PendingWrite, schema::EventTable};
 
 /// The approximate memory of a request, and of an event without its topic and state.
 const OVERHEAD: usize = 128;
@@ -26,6 +26,8 @@ pub(crate) struct Request {
     pub(crate) reply: oneshot::Sender<Outcome>,
     /// The request's share of the queue budget, returned when it is done.
     pub(crate) permit: OwnedSemaphorePermit,
+    /// Closing the recorder waits for it.
+    pub(crate) pending: PendingWrite,
 }
 
 /// The notification ids, or the error.
@@ -48,6 +50,7 @@ impl Request {
     pub(crate) fn reply(self, outcome: Outcome) {
         drop(self.permit);
         let _ = self.reply.send(outcome);
+        drop(self.pending);
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, ErrorKind, EventRange, Notification, NotificationSelection,
-    PersistenceError, ProcessRecorder, Recorder, StoredEvent, Tracking, TrackingRecorder,
+    PersistenceError, ProcessRecorder, StoredEvent, Tracking, TrackingRecorder,
 };
 use es_sqlite::{Fault, FaultHooks, FaultPoint, SqliteOptions, SqliteProcessRecorder, Synchronous};
 use es_sqlite_vfs::Disk;
@@ -108,7 +108,7 @@ impl<'d> Program<'d> {
     }
 
     pub(crate) async fn close(self) -> Observed {
-        self.recorder.close().await.unwrap();
+        self.recorder.datastore().close().await.unwrap();
         self.observed
     }
 
@@ -277,7 +277,7 @@ async fn recover(directory: &Path, context: &str) -> Contents {
         [last + 1, last + 2],
         "{context}"
     );
-    recorder.close().await.unwrap();
+    recorder.datastore().close().await.unwrap();
     let check: String =
         Connection::open(&path).unwrap().query_row("PRAGMA integrity_check", (), |row| row.get(0)).unwrap();
     assert_eq!(check, "ok", "{context}");

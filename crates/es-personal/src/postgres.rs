@@ -1,0 +1,150 @@
+//! A key store on PostgreSQL.
+
+use std::fmt;
+
+use es_core::{ErrorKind, PersistenceError};
+use sqlx::{PgPool, Row, postgres::PgRow};
+
+use crate::{
+    Erasure, KeyRecord, KeyStore, Subject, WrappedKey,
+    store::{erasures, record_of_row, unix_microseconds},
+};
+
+const EXISTS: &str = "SELECT to_regclass('subject_keys') IS NOT NULL";
+
+/// Two processes that create the table at the same time would otherwise violate an index of the catalogue.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext('subject_keys'))";
+
+const CREATE: &str = r#"CREATE TABLE IF NOT EXISTS subject_keys (
+    subject text COLLATE "C" PRIMARY KEY,
+    wrapped_key bytea,
+    erased_at timestamptz,
+    erased_by text,
+    CHECK ((wrapped_key IS NULL) = (erased_at IS NOT NULL) AND (erased_at IS NULL) = (erased_by IS NULL))
+)"#;
+
+const SELECT: &str =
+    "SELECT subject, wrapped_key, (extract(epoch FROM erased_at) * 1000000)::bigint, erased_by
+    FROM subject_keys WHERE subject = ANY ($1)";
+
+const INSERT: &str =
+    "INSERT INTO subject_keys (subject, wrapped_key) SELECT * FROM unnest($1::text[], $2::bytea[])
+    ON CONFLICT (subject) DO NOTHING";
+
+const ERASE: &str = "INSERT INTO subject_keys (subject, erased_at, erased_by)
+    VALUES ($1, timestamptz 'epoch' + $2 * interval '1 microsecond', $3)
+    ON CONFLICT (subject) DO UPDATE
+    SET wrapped_key = NULL, erased_at = excluded.erased_at, erased_by = excluded.erased_by
+    WHERE subject_keys.erased_at IS NULL";
+
+const SELECT_ERASURES: &str =
+    "SELECT subject, wrapped_key, (extract(epoch FROM erased_at) * 1000000)::bigint, erased_by
+    FROM subject_keys WHERE erased_at IS NOT NULL AND ($1::text IS NULL OR subject > $1) ORDER BY subject LIMIT $2";
+
+/// A key store in the table `subject_keys` of a PostgreSQL database, which several processes can use.
+///
+/// Take another database than that of the events, so that their backups have no keys. An erasure leaves the
+/// wrapped key in a dead row until the table is rewritten (`VACUUM FULL subject_keys`), and in the
+/// write-ahead log until it is recycled and its archive is deleted.
+///
+/// A handle: its clones share the pool.
+#[derive(Clone)]
+pub struct PostgresKeyStore {
+    pool: PgPool,
+}
+
+impl PostgresKeyStore {
+    /// A store in the first schema of the search path of the pool's connections. Creates the table if it is
+    /// missing.
+    ///
+    /// # Errors
+    /// Any error of PostgreSQL.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn open(pool: PgPool) -> Result<Self, PersistenceError> {
+        let exists: bool = sqlx::query_scalar(EXISTS).fetch_one(&pool).await.map_err(from_sqlx)?;
+        if !exists {
+            let mut transaction = pool.begin().await.map_err(from_sqlx)?;
+            sqlx::query(LOCK).execute(&mut *transaction).await.map_err(from_sqlx)?;
+            sqlx::query(CREATE).execute(&mut *transaction).await.map_err(from_sqlx)?;
+            transaction.commit().await.map_err(from_sqlx)?;
+        }
+        Ok(Self { pool })
+    }
+}
+
+impl KeyStore for PostgresKeyStore {
+    async fn select(&self, subjects: &[Subject]) -> Result<Vec<KeyRecord>, PersistenceError> {
+        let subjects: Vec<&str> = subjects.iter().map(Subject::as_str).collect();
+        let rows = sqlx::query(SELECT).bind(subjects).fetch_all(&self.pool).await.map_err(from_sqlx)?;
+        rows.iter().map(record).collect()
+    }
+
+    async fn insert(&self, mut keys: Vec<WrappedKey>) -> Result<(), PersistenceError> {
+        // In one order in all processes: two of them wait for each other's rows without a deadlock.
+        keys.sort_unstable_by(|one, other| one.subject.cmp(&other.subject));
+        let (subjects, keys): (Vec<&str>, Vec<&[u8]>) =
+            keys.iter().map(|key| (key.subject.as_str(), &key.key[..])).unzip();
+        let insert = sqlx::query(INSERT).bind(subjects).bind(keys);
+        insert.execute(&self.pool).await.map_err(from_sqlx)?;
+        Ok(())
+    }
+
+    async fn erase(&self, erasure: Erasure) -> Result<Erasure, PersistenceError> {
+        let subject = erasure.subject.as_str();
+        let erase =
+            sqlx::query(ERASE).bind(subject).bind(unix_microseconds(&erasure)).bind(&erasure.erased_by);
+        erase.execute(&self.pool).await.map_err(from_sqlx)?;
+        let recorded = erasures(self.select(std::slice::from_ref(&erasure.subject)).await?).pop();
+        recorded.ok_or_else(|| PersistenceError::internal("an erasure was not recorded"))
+    }
+
+    async fn select_erasures(
+        &self,
+        after: Option<Subject>,
+        limit: usize,
+    ) -> Result<Vec<Erasure>, PersistenceError> {
+        let after = after.as_ref().map(Subject::as_str);
+        let select = sqlx::query(SELECT_ERASURES).bind(after).bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = select.fetch_all(&self.pool).await.map_err(from_sqlx)?;
+        Ok(erasures(rows.iter().map(record).collect::<Result<_, _>>()?))
+    }
+}
+
+fn record(row: &PgRow) -> Result<KeyRecord, PersistenceError> {
+    let columns = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));
+    let (subject, key, erased_at, erased_by) = columns().map_err(from_sqlx)?;
+    record_of_row(subject, key, erased_at, erased_by)
+}
+
+/// Converts an error. Of the server's, code and message remain: its detail may show a row.
+fn from_sqlx(error: sqlx::Error) -> PersistenceError {
+    if let sqlx::Error::Database(error) = &error {
+        let code = error.code().unwrap_or_default();
+        let kind = match code.get(..2) {
+            Some("08" | "40" | "53" | "55" | "57" | "58") => ErrorKind::Operational,
+            Some("3D" | "3F" | "42") => ErrorKind::Programming,
+            _ => ErrorKind::Database,
+        };
+        let message = format!("key store: PostgreSQL reported {code}: {}", error.message());
+        let converted = PersistenceError::new(kind, message);
+        let is_transient = kind == ErrorKind::Operational && !code.starts_with("58");
+        return if is_transient { converted.transient() } else { converted };
+    }
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => {
+            let unavailable = PersistenceError::operational("key store: the connection to PostgreSQL failed");
+            unavailable.transient().with_source(error)
+        }
+        sqlx::Error::PoolClosed => PersistenceError::interface("key store: its pool is closed"),
+        error => PersistenceError::new(ErrorKind::Database, "key store: PostgreSQL cannot be used")
+            .with_source(error),
+    }
+}
+
+impl fmt::Debug for PostgresKeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresKeyStore").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,68 @@
+//! The wrapping of keys.
+
+use std::{fmt::Debug, future::Future};
+
+use es_core::{Bytes, Cipher, EventContext, PersistenceError, Topic, uuid::Uuid};
+use es_crypto::{AesKey, KeyRing};
+use zeroize::Zeroizing;
+
+use crate::{Subject, WrappedKey};
+
+/// Wraps the keys of data subjects for the key store: a [`KeyRing`], or a key management service.
+pub trait KeyWrapper: Debug + Send + Sync + 'static {
+    /// Wraps new keys, bound to their subjects.
+    ///
+    /// # Errors
+    /// If keys cannot be wrapped now.
+    fn wrap(
+        &self,
+        keys: &[(Subject, AesKey)],
+    ) -> impl Future<Output = Result<Vec<WrappedKey>, PersistenceError>> + Send;
+
+    /// Unwraps keys: one result for each, in the same order.
+    ///
+    /// # Errors
+    /// If keys cannot be unwrapped now. The result of a single key is an error if it was wrapped for another
+    /// subject, or has been changed.
+    fn unwrap(
+        &self,
+        keys: &[WrappedKey],
+    ) -> impl Future<Output = Result<Vec<Result<AesKey, PersistenceError>>, PersistenceError>> + Send;
+}
+
+/// A wrapped key is an envelope of the ring, for the originator of zeros, version 0 and the topic
+/// `personal-key:SUBJECT`.
+impl KeyWrapper for KeyRing {
+    async fn wrap(&self, keys: &[(Subject, AesKey)]) -> Result<Vec<WrappedKey>, PersistenceError> {
+        let wrap = |(subject, key): &(Subject, AesKey)| {
+            let mut wrapped = Vec::new();
+            self.encrypt(&context(&topic(subject)), key.as_bytes(), &mut wrapped)?;
+            Ok(WrappedKey { subject: subject.clone(), key: Bytes::from(wrapped) })
+        };
+        keys.iter().map(wrap).collect()
+    }
+
+    async fn unwrap(
+        &self,
+        keys: &[WrappedKey],
+    ) -> Result<Vec<Result<AesKey, PersistenceError>>, PersistenceError> {
+        let unwrap = |WrappedKey { subject, key }: &WrappedKey| {
+            // Of sufficient size: growing would leave a copy behind.
+            let mut plain = Zeroizing::new(Vec::with_capacity(key.len()));
+            self.decrypt(&context(&topic(subject)), key, &mut plain)?;
+            AesKey::from_bytes(&plain)
+        };
+        let name = |key: &WrappedKey, error: PersistenceError| {
+            error.with_context(format_args!("the key of data subject {:?}", key.subject))
+        };
+        Ok(keys.iter().map(|key| unwrap(key).map_err(|error| name(key, error))).collect())
+    }
+}
+
+fn topic(subject: &Subject) -> Topic {
+    Topic::from_stored(format!("personal-key:{subject}"))
+}
+
+fn context(topic: &Topic) -> EventContext<'_> {
+    EventContext { originator_id: Uuid::nil(), originator_version: 0, topic }
+}

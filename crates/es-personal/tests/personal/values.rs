@@ -1,0 +1,100 @@
+//! Values that are written and read.
+
+use std::sync::Arc;
+
+use es_core::{AggregateRecorder, DomainEvent, ErrorKind, EventRange, Expected, Mapper, uuid::Uuid};
+use es_personal::Personal;
+use es_popo::PopoApplicationRecorder;
+
+use crate::{
+    Address, OrderEvent, keys, name, orders, placed,
+    stores::{Place, on_each_store},
+    subject, transcoder,
+};
+
+on_each_store!(
+    values_of_several_subjects_in_one_event_are_read_by_another_process,
+    a_first_use_at_the_same_time_creates_one_key,
+    values_of_an_older_class_version_are_upcast,
+);
+
+const ID: Uuid = Uuid::from_u128(1);
+
+async fn values_of_several_subjects_in_one_event_are_read_by_another_process(place: impl Place) {
+    let log = Arc::new(PopoApplicationRecorder::new());
+    let address = Address { street: "Rue 1".to_owned(), id: Uuid::from_u128(9) };
+    let placed = OrderEvent::Placed {
+        item: "book".to_owned(),
+        buyer: name(1, "Alice"),
+        receiver: Some(Personal::new(subject(2), address)),
+        watchers: vec![name(1, "Alice"), name(3, "Carol")],
+    };
+    let writer = orders(&log, &keys(place.open().await));
+    writer.append(ID, Expected::New, [placed.clone()]).await.unwrap();
+
+    let stored = log.select_events(ID, EventRange::all()).await.unwrap();
+    let state = String::from_utf8(stored[0].state.to_vec()).unwrap();
+    for text in ["Alice", "Rue", "Carol"] {
+        assert!(!state.contains(text), "{state}");
+    }
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(state["item"], "book");
+    assert_eq!(state["buyer"]["_type_"], "personal");
+    assert_eq!(state["buyer"]["_data_"]["subject"], subject(1).as_str());
+
+    let reader = orders(&log, &keys(place.open().await));
+    let read = reader.get::<OrderEvent>(ID, EventRange::all()).await.unwrap();
+    assert_eq!(read[0].payload, placed);
+    // By now the keys are in memory.
+    assert_eq!(reader.mapper().to_domain_event::<OrderEvent>(&stored[0]).unwrap().payload, placed);
+}
+
+async fn a_first_use_at_the_same_time_creates_one_key(place: impl Place) {
+    let log = Arc::new(PopoApplicationRecorder::new());
+    let mut tasks = Vec::new();
+    for writer in 1..=8 {
+        let orders = orders(&log, &keys(place.open().await));
+        tasks.push(tokio::spawn(async move {
+            let events = (1..=5).map(|number| placed(name(number, "Alice")));
+            orders.append(Uuid::from_u128(writer), Expected::New, events).await.unwrap();
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let reader = orders(&log, &keys(place.open().await));
+    for writer in 1..=8 {
+        let read = reader.get::<OrderEvent>(Uuid::from_u128(writer), EventRange::all()).await.unwrap();
+        let payloads: Vec<_> = read.into_iter().map(|event| event.payload).collect();
+        assert_eq!(payloads, (1..=5).map(|number| placed(name(number, "Alice"))).collect::<Vec<_>>());
+    }
+}
+
+async fn values_of_an_older_class_version_are_upcast(place: impl Place) {
+    let keys = keys(place.open().await);
+    let mapper = Mapper::new(transcoder(&keys));
+    let event = DomainEvent::new(ID, 1, placed(name(1, "Alice Smith")));
+    let [stored] = mapper.write_events(&[event]).await.unwrap().try_into().unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&stored.state).unwrap();
+    let old = serde_json::json!({"timestamp": state["timestamp"], "name": state["buyer"]}).to_string();
+
+    let read = mapper.decode_state::<OrderEvent>("shop:Order.Renamed", &old).unwrap();
+    assert_eq!(read.payload, OrderEvent::Renamed { first: name(1, "Alice"), last: name(1, "Smith") });
+    keys.erase(subject(1), "test").await.unwrap();
+    let read = mapper.decode_state::<OrderEvent>("shop:Order.Renamed", &old).unwrap();
+    let erased = Personal::Erased { subject: subject(1) };
+    assert_eq!(read.payload, OrderEvent::Renamed { first: erased.clone(), last: erased });
+}
+
+#[tokio::test]
+async fn debug_and_other_serializers_show_no_value() {
+    let value = name(1, "Alice");
+    assert!(!format!("{value:?}").contains("Alice"));
+    assert!(format!("{value:?}").contains(subject(1).as_str()));
+    assert!(serde_json::to_string(&value).is_err());
+    assert!(serde_json::from_str::<Personal<String>>(r#""Alice""#).is_err());
+    // A type that is not registered is an error, too.
+    let unregistered = Mapper::new(es_transcode::JsonTranscoder::new());
+    let error = unregistered.write_events(&[DomainEvent::new(ID, 1, placed(value))]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Programming);
+}
