@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use es_core::{AggregateRecorder, DomainEvent, ErrorKind, EventRange, Expected, Mapper, uuid::Uuid};
-use es_personal::Personal;
+use es_core::{AggregateRecorder, Bytes, DomainEvent, ErrorKind, EventRange, Expected, Mapper, uuid::Uuid};
+use es_personal::{KeyRecord, KeyStore, Personal, WrappedKey};
 use es_popo::PopoApplicationRecorder;
 
 use crate::{
@@ -16,6 +16,7 @@ on_each_store!(
     values_of_several_subjects_in_one_event_are_read_by_another_process,
     a_first_use_at_the_same_time_creates_one_key,
     values_of_an_older_class_version_are_upcast,
+    a_subject_keeps_its_first_key_and_its_erasure,
 );
 
 const ID: Uuid = Uuid::from_u128(1);
@@ -84,6 +85,17 @@ async fn values_of_an_older_class_version_are_upcast(place: impl Place) {
     let read = mapper.decode_state::<OrderEvent>("shop:Order.Renamed", &old).unwrap();
     let erased = Personal::Erased { subject: subject(1) };
     assert_eq!(read.payload, OrderEvent::Renamed { first: erased.clone(), last: erased });
+}
+
+async fn a_subject_keeps_its_first_key_and_its_erasure(place: impl Place) {
+    let (one, other) = (place.open().await, place.open().await);
+    let key = |key: &'static [u8]| WrappedKey { subject: subject(1), key: Bytes::from_static(key) };
+    one.insert(vec![key(b"first")]).await.unwrap();
+    other.insert(vec![key(b"second")]).await.unwrap();
+    assert_eq!(one.select(&[subject(1)]).await.unwrap(), [KeyRecord::Key(key(b"first"))]);
+    let erasure = keys(place.open().await).erase(subject(1), "test").await.unwrap();
+    other.insert(vec![key(b"third")]).await.unwrap();
+    assert_eq!(one.select(&[subject(1)]).await.unwrap(), [KeyRecord::Erased(erasure)]);
 }
 
 #[tokio::test]
