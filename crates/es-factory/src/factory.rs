@@ -100,8 +100,8 @@ impl InfrastructureFactory {
     /// A recorder as [`aggregate_recorder`](Self::aggregate_recorder) returns it, in another table.
     ///
     /// # Errors
-    /// As [`aggregate_recorder`](Self::aggregate_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported)
-    /// for names in memory.
+    /// As [`aggregate_recorder`](Self::aggregate_recorder);
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) for names in memory.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -127,8 +127,9 @@ impl InfrastructureFactory {
     /// A recorder as [`application_recorder`](Self::application_recorder) returns it, in other tables.
     ///
     /// # Errors
-    /// As [`application_recorder`](Self::application_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported) for names
-    /// in memory, and for another table of tracking records on SQLite.
+    /// As [`application_recorder`](Self::application_recorder);
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) for names in memory, and for another table of
+    /// tracking records on SQLite.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -153,8 +154,8 @@ impl InfrastructureFactory {
     /// A recorder as [`tracking_recorder`](Self::tracking_recorder) returns it, in other tables.
     ///
     /// # Errors
-    /// As [`tracking_recorder`](Self::tracking_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported) for names
-    /// in memory, and for another table of tracking records on SQLite.
+    /// As [`tracking_recorder`](Self::tracking_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported)
+    /// for names in memory, and for another table of tracking records on SQLite.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -179,8 +180,8 @@ impl InfrastructureFactory {
     /// A recorder as [`process_recorder`](Self::process_recorder) returns it, in other tables.
     ///
     /// # Errors
-    /// As [`process_recorder`](Self::process_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported) for names
-    /// in memory, and for another table of tracking records on SQLite.
+    /// As [`process_recorder`](Self::process_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported)
+    /// for names in memory, and for another table of tracking records on SQLite.
     ///
     /// # Cancel safety
     /// Cancel safe.

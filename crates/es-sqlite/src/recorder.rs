@@ -101,8 +101,8 @@ impl SqliteDatastore {
     /// Makes a recorder as [`aggregate_recorder`](Self::aggregate_recorder) does, of other tables.
     ///
     /// # Errors
-    /// As [`aggregate_recorder`](Self::aggregate_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported) for another table of
-    /// tracking records.
+    /// As [`aggregate_recorder`](Self::aggregate_recorder);
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) for another table of tracking records.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -132,8 +132,8 @@ impl SqliteDatastore {
     /// Makes a recorder as [`application_recorder`](Self::application_recorder) does, of other tables.
     ///
     /// # Errors
-    /// As [`application_recorder`](Self::application_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported) for another table of
-    /// tracking records.
+    /// As [`application_recorder`](Self::application_recorder);
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) for another table of tracking records.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -159,8 +159,8 @@ impl SqliteDatastore {
     /// Makes a recorder as [`process_recorder`](Self::process_recorder) does, of other tables.
     ///
     /// # Errors
-    /// As [`process_recorder`](Self::process_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported) for another table of
-    /// tracking records.
+    /// As [`process_recorder`](Self::process_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported)
+    /// for another table of tracking records.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -187,8 +187,8 @@ impl SqliteDatastore {
     /// Makes a recorder as [`tracking_recorder`](Self::tracking_recorder) does, of other tables.
     ///
     /// # Errors
-    /// As [`tracking_recorder`](Self::tracking_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported) for another table of
-    /// tracking records.
+    /// As [`tracking_recorder`](Self::tracking_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported)
+    /// for another table of tracking records.
     ///
     /// # Cancel safety
     /// Cancel safe.
