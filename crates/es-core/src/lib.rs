@@ -77,6 +77,7 @@ mod store;
 mod stored;
 mod streams;
 mod subscription;
+mod tables;
 mod topic;
 mod topic_from_text;
 mod tracking_ext;
@@ -108,6 +109,7 @@ pub use store::{EventBatch, EventStore, Expected};
 pub use stored::{Notification, StoredEvent, Tracking};
 pub use streams::{AggregateRecorderExt, ApplicationRecorderExt};
 pub use subscription::{NotificationPage, StopHandle, Subscription};
+pub use tables::RecorderTables;
 /// The date and time library whose [`time::OffsetDateTime`] stamps events.
 pub use time;
 pub use topic::Topic;

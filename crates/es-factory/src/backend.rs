@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use es_core::{
     BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance,
-    DynTrackingRecorder, PersistenceError,
+    DynTrackingRecorder, PersistenceError, RecorderTables,
 };
 
 use crate::{BoxConsumer, DynSqlProjection, Sql, SqlRow};
@@ -17,16 +17,29 @@ use crate::{BoxConsumer, DynSqlProjection, Sql, SqlRow};
 pub trait Backend: Debug + Send + Sync + 'static {
     /// A recorder of the events of aggregates for a purpose, such as `snapshots`, in a table of
     /// their own.
-    fn aggregate_recorder<'a>(&'a self, purpose: &'a str) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>>;
+    fn aggregate_recorder<'a>(
+        &'a self,
+        purpose: &'a str,
+        tables: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>>;
 
     /// A recorder of the application's events.
-    fn application_recorder(&self) -> BoxFuture<'_, Arc<dyn DynApplicationRecorder>>;
+    fn application_recorder<'a>(
+        &'a self,
+        tables: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynApplicationRecorder>>;
 
     /// A recorder of tracking positions.
-    fn tracking_recorder(&self) -> BoxFuture<'_, Arc<dyn DynTrackingRecorder>>;
+    fn tracking_recorder<'a>(
+        &'a self,
+        tables: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynTrackingRecorder>>;
 
     /// A recorder of the application's events and its tracking positions.
-    fn process_recorder(&self) -> BoxFuture<'_, Arc<dyn DynProcessRecorder>>;
+    fn process_recorder<'a>(
+        &'a self,
+        tables: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynProcessRecorder>>;
 
     /// A consumer that runs the statements of a projection in the commit that records the position. By
     /// default it is not supported.

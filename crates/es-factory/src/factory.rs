@@ -7,7 +7,7 @@ use std::sync::{
 
 use es_core::{
     Cipher, Compressor, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder,
-    DynStateMaintenance, DynTrackingRecorder, EventStore, Mapper, PersistenceError,
+    DynStateMaintenance, DynTrackingRecorder, EventStore, Mapper, PersistenceError, RecorderTables,
     serde::de::DeserializeOwned,
 };
 use es_transcode::JsonTranscoder;
@@ -94,7 +94,23 @@ impl InfrastructureFactory {
         &self,
         purpose: &str,
     ) -> Result<Arc<dyn DynAggregateRecorder>, PersistenceError> {
-        self.backend()?.aggregate_recorder(purpose).await
+        self.aggregate_recorder_with(purpose, &RecorderTables::new()).await
+    }
+
+    /// A recorder as [`aggregate_recorder`](Self::aggregate_recorder) returns it, in another table.
+    ///
+    /// # Errors
+    /// As [`aggregate_recorder`](Self::aggregate_recorder);
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) for names in memory.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn aggregate_recorder_with(
+        &self,
+        purpose: &str,
+        tables: &RecorderTables,
+    ) -> Result<Arc<dyn DynAggregateRecorder>, PersistenceError> {
+        self.backend()?.aggregate_recorder(purpose, tables).await
     }
 
     /// A recorder of the application's events.
@@ -105,7 +121,23 @@ impl InfrastructureFactory {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn application_recorder(&self) -> Result<Arc<dyn DynApplicationRecorder>, PersistenceError> {
-        self.backend()?.application_recorder().await
+        self.application_recorder_with(&RecorderTables::new()).await
+    }
+
+    /// A recorder as [`application_recorder`](Self::application_recorder) returns it, in other tables.
+    ///
+    /// # Errors
+    /// As [`application_recorder`](Self::application_recorder);
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) for names in memory, and for another table of
+    /// tracking records on SQLite.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn application_recorder_with(
+        &self,
+        tables: &RecorderTables,
+    ) -> Result<Arc<dyn DynApplicationRecorder>, PersistenceError> {
+        self.backend()?.application_recorder(tables).await
     }
 
     /// A recorder of tracking positions.
@@ -116,7 +148,22 @@ impl InfrastructureFactory {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn tracking_recorder(&self) -> Result<Arc<dyn DynTrackingRecorder>, PersistenceError> {
-        self.backend()?.tracking_recorder().await
+        self.tracking_recorder_with(&RecorderTables::new()).await
+    }
+
+    /// A recorder as [`tracking_recorder`](Self::tracking_recorder) returns it, in other tables.
+    ///
+    /// # Errors
+    /// As [`tracking_recorder`](Self::tracking_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported)
+    /// for names in memory, and for another table of tracking records on SQLite.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn tracking_recorder_with(
+        &self,
+        tables: &RecorderTables,
+    ) -> Result<Arc<dyn DynTrackingRecorder>, PersistenceError> {
+        self.backend()?.tracking_recorder(tables).await
     }
 
     /// A recorder of the application's events and its tracking positions.
@@ -127,7 +174,22 @@ impl InfrastructureFactory {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn process_recorder(&self) -> Result<Arc<dyn DynProcessRecorder>, PersistenceError> {
-        self.backend()?.process_recorder().await
+        self.process_recorder_with(&RecorderTables::new()).await
+    }
+
+    /// A recorder as [`process_recorder`](Self::process_recorder) returns it, in other tables.
+    ///
+    /// # Errors
+    /// As [`process_recorder`](Self::process_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported)
+    /// for names in memory, and for another table of tracking records on SQLite.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn process_recorder_with(
+        &self,
+        tables: &RecorderTables,
+    ) -> Result<Arc<dyn DynProcessRecorder>, PersistenceError> {
+        self.backend()?.process_recorder(tables).await
     }
 
     /// [Sets up](SqlProjection::set_up) a projection and returns a projector, which records its position in

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use es_core::{
     BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance,
-    DynTrackingRecorder, PersistenceError,
+    DynTrackingRecorder, PersistenceError, RecorderTables,
 };
 use es_postgres::{PostgresDatastore, PostgresOptions};
 use tokio::sync::OnceCell;
@@ -109,31 +109,45 @@ fn server_timeout(environment: &Environment, key: &str) -> Result<Option<Duratio
 }
 
 impl Backend for Postgres {
-    fn aggregate_recorder<'a>(&'a self, purpose: &'a str) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>> {
+    fn aggregate_recorder<'a>(
+        &'a self,
+        purpose: &'a str,
+        tables: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>> {
         Box::pin(async move {
             let datastore = self.datastore().await?;
-            Ok(Arc::new(datastore.aggregate_recorder(&self.application_name, purpose).await?) as _)
+            Ok(Arc::new(datastore.aggregate_recorder_with(&self.application_name, purpose, tables).await?)
+                as _)
         })
     }
 
-    fn application_recorder(&self) -> BoxFuture<'_, Arc<dyn DynApplicationRecorder>> {
-        Box::pin(async {
+    fn application_recorder<'a>(
+        &'a self,
+        tables: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynApplicationRecorder>> {
+        Box::pin(async move {
             let datastore = self.datastore().await?;
-            Ok(Arc::new(datastore.application_recorder(&self.application_name).await?) as _)
+            Ok(Arc::new(datastore.application_recorder_with(&self.application_name, tables).await?) as _)
         })
     }
 
-    fn tracking_recorder(&self) -> BoxFuture<'_, Arc<dyn DynTrackingRecorder>> {
-        Box::pin(async {
+    fn tracking_recorder<'a>(
+        &'a self,
+        tables: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynTrackingRecorder>> {
+        Box::pin(async move {
             let datastore = self.datastore().await?;
-            Ok(Arc::new(datastore.tracking_recorder(&self.application_name).await?) as _)
+            Ok(Arc::new(datastore.tracking_recorder_with(&self.application_name, tables).await?) as _)
         })
     }
 
-    fn process_recorder(&self) -> BoxFuture<'_, Arc<dyn DynProcessRecorder>> {
-        Box::pin(async {
+    fn process_recorder<'a>(
+        &'a self,
+        tables: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynProcessRecorder>> {
+        Box::pin(async move {
             let datastore = self.datastore().await?;
-            Ok(Arc::new(datastore.process_recorder(&self.application_name).await?) as _)
+            Ok(Arc::new(datastore.process_recorder_with(&self.application_name, tables).await?) as _)
         })
     }
 

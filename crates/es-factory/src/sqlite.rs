@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use es_core::{
     BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance,
-    DynTrackingRecorder, PersistenceError,
+    DynTrackingRecorder, PersistenceError, RecorderTables,
 };
 use es_sqlite::{SqliteDatastore, SqliteOptions};
 use tokio::sync::OnceCell;
@@ -36,20 +36,41 @@ impl Sqlite {
 }
 
 impl Backend for Sqlite {
-    fn aggregate_recorder<'a>(&'a self, purpose: &'a str) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>> {
-        Box::pin(async move { Ok(Arc::new(self.datastore().await?.aggregate_recorder(purpose).await?) as _) })
+    fn aggregate_recorder<'a>(
+        &'a self,
+        purpose: &'a str,
+        tables: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>> {
+        Box::pin(async move {
+            Ok(Arc::new(self.datastore().await?.aggregate_recorder_with(purpose, tables).await?) as _)
+        })
     }
 
-    fn application_recorder(&self) -> BoxFuture<'_, Arc<dyn DynApplicationRecorder>> {
-        Box::pin(async { Ok(Arc::new(self.datastore().await?.application_recorder().await?) as _) })
+    fn application_recorder<'a>(
+        &'a self,
+        tables: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynApplicationRecorder>> {
+        Box::pin(async move {
+            Ok(Arc::new(self.datastore().await?.application_recorder_with(tables).await?) as _)
+        })
     }
 
-    fn tracking_recorder(&self) -> BoxFuture<'_, Arc<dyn DynTrackingRecorder>> {
-        Box::pin(async { Ok(Arc::new(self.datastore().await?.tracking_recorder().await?) as _) })
+    fn tracking_recorder<'a>(
+        &'a self,
+        tables: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynTrackingRecorder>> {
+        Box::pin(
+            async move { Ok(Arc::new(self.datastore().await?.tracking_recorder_with(tables).await?) as _) },
+        )
     }
 
-    fn process_recorder(&self) -> BoxFuture<'_, Arc<dyn DynProcessRecorder>> {
-        Box::pin(async { Ok(Arc::new(self.datastore().await?.process_recorder().await?) as _) })
+    fn process_recorder<'a>(
+        &'a self,
+        tables: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynProcessRecorder>> {
+        Box::pin(
+            async move { Ok(Arc::new(self.datastore().await?.process_recorder_with(tables).await?) as _) },
+        )
     }
 
     fn projector(&self, projection: Box<dyn DynSqlProjection>) -> BoxFuture<'_, BoxConsumer> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use es_core::{
     AggregateRecorder, ApplicationRecorder, BoxFuture, Cipher, Compressor, DynAggregateRecorder,
     DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder, ErrorKind, EventContext, EventRange,
-    PersistenceError, Recorder, Tracking, TrackingRecorder,
+    PersistenceError, Recorder, RecorderTables, Tracking, TrackingRecorder,
 };
 use es_factory::{Backend, InfrastructureFactory, Registry};
 use support::event;
@@ -293,19 +293,26 @@ fn a_registered_cipher_reads_the_environment() {
 struct Own(Arc<InfrastructureFactory>);
 
 impl Backend for Own {
-    fn aggregate_recorder<'a>(&'a self, purpose: &'a str) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>> {
+    fn aggregate_recorder<'a>(
+        &'a self,
+        purpose: &'a str,
+        _: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynAggregateRecorder>> {
         Box::pin(self.0.aggregate_recorder(purpose))
     }
 
-    fn application_recorder(&self) -> BoxFuture<'_, Arc<dyn DynApplicationRecorder>> {
+    fn application_recorder<'a>(
+        &'a self,
+        _: &'a RecorderTables,
+    ) -> BoxFuture<'a, Arc<dyn DynApplicationRecorder>> {
         Box::pin(self.0.application_recorder())
     }
 
-    fn tracking_recorder(&self) -> BoxFuture<'_, Arc<dyn DynTrackingRecorder>> {
+    fn tracking_recorder<'a>(&'a self, _: &'a RecorderTables) -> BoxFuture<'a, Arc<dyn DynTrackingRecorder>> {
         Box::pin(self.0.tracking_recorder())
     }
 
-    fn process_recorder(&self) -> BoxFuture<'_, Arc<dyn DynProcessRecorder>> {
+    fn process_recorder<'a>(&'a self, _: &'a RecorderTables) -> BoxFuture<'a, Arc<dyn DynProcessRecorder>> {
         Box::pin(self.0.process_recorder())
     }
 
@@ -433,4 +440,38 @@ fn a_setting_without_effect_is_warned_of() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("SINGLE_ROW_TRACKING"), "{told:?}");
     assert!(told[0].contains("one row for each application"), "{told:?}");
+}
+
+#[tokio::test]
+async fn tables_can_be_named_and_are_created_for_each_recorder_as_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bank.db").display().to_string();
+    let factory = build(&[("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", &file)]).unwrap();
+    let own = RecorderTables::new().events("ledger").tracking("tracking");
+    let missing = factory.application_recorder_with(&own.clone().create(false)).await.unwrap();
+    assert!(missing.insert_events(vec![event(1)]).await.is_err());
+    let (ledger, bank) =
+        (factory.process_recorder_with(&own).await.unwrap(), factory.application_recorder().await.unwrap());
+    // Each table has its own ids.
+    assert_eq!(ledger.insert_events(vec![event(1), event(2)]).await.unwrap(), [1, 2]);
+    assert_eq!(bank.insert_events(vec![event(1)]).await.unwrap(), [1]);
+    assert_eq!(ledger.insert_events(vec![event(3)]).await.unwrap(), [3]);
+    assert_eq!(missing.max_notification_id().await.unwrap(), Some(3), "the same table");
+    let snapshots = RecorderTables::new().events("my_snapshots");
+    let snapshots = factory.aggregate_recorder_with("snapshots", &snapshots).await.unwrap();
+    snapshots.insert_events(vec![event(1)]).await.unwrap();
+
+    let read_only = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", &*file), ("CREATE_TABLE", "no")];
+    let created = build(&read_only).unwrap();
+    let created = created.tracking_recorder_with(&RecorderTables::new().create(true)).await.unwrap();
+    created.insert_tracking(Tracking::new("upstream", 1).unwrap()).await.unwrap();
+
+    for (tables, kind) in [
+        (RecorderTables::new().events("a\"b"), ErrorKind::Programming),
+        (RecorderTables::new().tracking("another"), ErrorKind::NotSupported),
+    ] {
+        assert_eq!(factory.process_recorder_with(&tables).await.unwrap_err().kind(), kind);
+    }
+    let in_memory = build(&[]).unwrap().application_recorder_with(&own).await.unwrap_err();
+    assert_eq!(in_memory.kind(), ErrorKind::NotSupported);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use es_core::PersistenceError;
+use es_core::{PersistenceError, RecorderTables};
 use sqlx::{
     SqlSafeStr,
     postgres::{PgArguments, PgRow},
@@ -68,9 +68,28 @@ impl PostgresDatastore {
         application_name: &str,
         purpose: &str,
     ) -> Result<PostgresAggregateRecorder, PersistenceError> {
-        let events = self.table(application_name, purpose, &format!("stored_{purpose}"))?;
+        self.aggregate_recorder_with(application_name, purpose, &RecorderTables::new()).await
+    }
+
+    /// Returns a recorder as [`aggregate_recorder`](Self::aggregate_recorder) does, of other tables.
+    ///
+    /// # Errors
+    /// As [`aggregate_recorder`](Self::aggregate_recorder).
+    ///
+    /// # Cancel safety
+    /// Cancel safe, but tables may have been created.
+    pub async fn aggregate_recorder_with(
+        &self,
+        application_name: &str,
+        purpose: &str,
+        tables: &RecorderTables,
+    ) -> Result<PostgresAggregateRecorder, PersistenceError> {
+        let events = match tables.events_name() {
+            Some(name) => TableName::new(self.schema(), name)?,
+            None => self.table(application_name, purpose, &format!("stored_{purpose}"))?,
+        };
         let spec = TableSpec { events: Some(events), ..TableSpec::default() };
-        Ok(PostgresAggregateRecorder(self.store(spec).await?))
+        Ok(PostgresAggregateRecorder(self.store(spec, tables).await?))
     }
 
     /// Returns a recorder of events in one total order: table `stored_events`, or `bank_events`.
@@ -86,9 +105,24 @@ impl PostgresDatastore {
         &self,
         application_name: &str,
     ) -> Result<PostgresApplicationRecorder, PersistenceError> {
-        let events = self.table(application_name, "events", "stored_events")?;
+        self.application_recorder_with(application_name, &RecorderTables::new()).await
+    }
+
+    /// Returns a recorder as [`application_recorder`](Self::application_recorder) does, of other tables.
+    ///
+    /// # Errors
+    /// As [`application_recorder`](Self::application_recorder).
+    ///
+    /// # Cancel safety
+    /// Cancel safe, but tables may have been created.
+    pub async fn application_recorder_with(
+        &self,
+        application_name: &str,
+        tables: &RecorderTables,
+    ) -> Result<PostgresApplicationRecorder, PersistenceError> {
+        let events = self.events_table(application_name, tables)?;
         let spec = TableSpec { events: Some(events), notifications: true, tracking: None };
-        Ok(PostgresApplicationRecorder(self.store(spec).await?))
+        Ok(PostgresApplicationRecorder(self.store(spec, tables).await?))
     }
 
     /// Returns a recorder of events in one total order, and of tracking records: tables `stored_events` and
@@ -103,10 +137,25 @@ impl PostgresDatastore {
         &self,
         application_name: &str,
     ) -> Result<PostgresProcessRecorder, PersistenceError> {
-        let events = self.table(application_name, "events", "stored_events")?;
-        let tracking = self.table(application_name, "tracking", "notification_tracking")?;
+        self.process_recorder_with(application_name, &RecorderTables::new()).await
+    }
+
+    /// Returns a recorder as [`process_recorder`](Self::process_recorder) does, of other tables.
+    ///
+    /// # Errors
+    /// As [`process_recorder`](Self::process_recorder).
+    ///
+    /// # Cancel safety
+    /// Cancel safe, but tables may have been created.
+    pub async fn process_recorder_with(
+        &self,
+        application_name: &str,
+        tables: &RecorderTables,
+    ) -> Result<PostgresProcessRecorder, PersistenceError> {
+        let events = self.events_table(application_name, tables)?;
+        let tracking = self.tracking_table(application_name, tables)?;
         let spec = TableSpec { events: Some(events), notifications: true, tracking: Some(tracking) };
-        Ok(PostgresProcessRecorder(self.store(spec).await?))
+        Ok(PostgresProcessRecorder(self.store(spec, tables).await?))
     }
 
     /// Returns a recorder of tracking records alone: table `notification_tracking`, or `bank_tracking`.
@@ -120,9 +169,24 @@ impl PostgresDatastore {
         &self,
         application_name: &str,
     ) -> Result<PostgresTrackingRecorder, PersistenceError> {
-        let tracking = self.table(application_name, "tracking", "notification_tracking")?;
+        self.tracking_recorder_with(application_name, &RecorderTables::new()).await
+    }
+
+    /// Returns a recorder as [`tracking_recorder`](Self::tracking_recorder) does, of other tables.
+    ///
+    /// # Errors
+    /// As [`tracking_recorder`](Self::tracking_recorder).
+    ///
+    /// # Cancel safety
+    /// Cancel safe, but tables may have been created.
+    pub async fn tracking_recorder_with(
+        &self,
+        application_name: &str,
+        tables: &RecorderTables,
+    ) -> Result<PostgresTrackingRecorder, PersistenceError> {
+        let tracking = self.tracking_table(application_name, tables)?;
         let spec = TableSpec { tracking: Some(tracking), ..TableSpec::default() };
-        Ok(PostgresTrackingRecorder(self.store(spec).await?))
+        Ok(PostgresTrackingRecorder(self.store(spec, tables).await?))
     }
 
     /// Runs a query of the program's own, for example on the tables of a
@@ -159,18 +223,45 @@ impl PostgresDatastore {
         self.0.close().await
     }
 
+    fn events_table(
+        &self,
+        application_name: &str,
+        tables: &RecorderTables,
+    ) -> Result<TableName, PersistenceError> {
+        match tables.events_name() {
+            Some(name) => TableName::new(self.schema(), name),
+            None => self.table(application_name, "events", "stored_events"),
+        }
+    }
+
+    fn tracking_table(
+        &self,
+        application_name: &str,
+        tables: &RecorderTables,
+    ) -> Result<TableName, PersistenceError> {
+        match tables.tracking_name() {
+            Some(name) => TableName::new(self.schema(), name),
+            None => self.table(application_name, "tracking", "notification_tracking"),
+        }
+    }
+
+    fn schema(&self) -> &str {
+        &self.0.database.options.schema
+    }
+
     fn table(
         &self,
         application_name: &str,
         suffix: &str,
         unnamed: &str,
     ) -> Result<TableName, PersistenceError> {
-        TableName::of_application(&self.0.database.options.schema, application_name, suffix, unnamed)
+        TableName::of_application(self.schema(), application_name, suffix, unnamed)
     }
 
-    async fn store(&self, spec: TableSpec) -> Result<Arc<Store>, PersistenceError> {
+    async fn store(&self, spec: TableSpec, tables: &RecorderTables) -> Result<Arc<Store>, PersistenceError> {
         let Resources { database, .. } = &*self.0;
-        let state = schema::prepare(database, &spec, database.options.create_table).await?;
+        let create = tables.is_created().unwrap_or(database.options.create_table);
+        let state = schema::prepare(database, &spec, create).await?;
         Ok(Arc::new(Store::new(Arc::clone(&self.0), spec, state)?))
     }
 }

@@ -80,3 +80,28 @@ async fn a_conflict_that_arises_while_waiting_is_reported() {
         recorder.insert_events(vec![first()]).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn tables_can_be_named_and_are_created_for_each_recorder_as_it_says() {
+    let schema = Schema::create().await;
+    let datastore = schema.open().await;
+    let own = RecorderTables::new().events("My \"ledger\"").tracking("My positions");
+    let missing = own.clone().create(false);
+    assert!(datastore.process_recorder_with("bank", &missing).await.is_err());
+    let ledger = datastore.process_recorder_with("bank", &own).await.unwrap();
+    let bank = datastore.process_recorder("bank").await.unwrap();
+    // Each table has its own ids and positions.
+    assert_eq!(ledger.insert_events(vec![first(), first()]).await.unwrap(), [1, 2]);
+    assert_eq!(bank.insert_events(vec![first()]).await.unwrap(), [1]);
+    ledger.insert_tracking(Tracking::new("upstream", 7).unwrap()).await.unwrap();
+    assert_eq!(bank.max_tracking_id("upstream").await.unwrap(), None);
+    let again = datastore.process_recorder_with("", &missing).await.unwrap();
+    assert_eq!(again.insert_events(vec![first()]).await.unwrap(), [3]);
+    assert_eq!(again.max_tracking_id("upstream").await.unwrap(), Some(7));
+    let names = [String::new(), "n".repeat(64), "a\0b".to_owned()];
+    for name in names {
+        let tables = RecorderTables::new().events(name);
+        let refused = datastore.aggregate_recorder_with("", "snapshots", &tables).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Programming);
+    }
+}

@@ -305,12 +305,13 @@ impl SqliteDatastore {
         result.await.unwrap_or_else(|_| Err(thread_lost())).map_err(|error| self.with_name(error))
     }
 
-    /// Creates a table, unless the options say not to.
+    /// Creates a table, unless the recorder or else the options say not to.
     pub(crate) async fn create_table(
         &self,
+        is_created: Option<bool>,
         create: impl Fn(&mut Connection) -> Result<(), PersistenceError> + Send + 'static,
     ) -> Result<(), PersistenceError> {
-        if !self.0.create_table {
+        if !is_created.unwrap_or(self.0.create_table) {
             return Ok(());
         }
         self.run_on_writer(move |session| create(&mut session.connection)).await
@@ -386,7 +387,10 @@ mod tests {
         let (table, stats) = (Arc::new(EventTable::of_application()), Arc::default());
         let lifecycle = Arc::new(Lifecycle::new(datastore.signals()));
         let created = Arc::clone(&table);
-        datastore.create_table(move |connection| tables::create_events(connection, &created)).await.unwrap();
+        datastore
+            .create_table(None, move |connection| tables::create_events(connection, &created))
+            .await
+            .unwrap();
         let event = StoredEvent {
             originator_id: Uuid::from_u128(1),
             originator_version: 1,

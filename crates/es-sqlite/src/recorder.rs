@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
-    PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
+    PersistenceError, ProcessRecorder, Recorder, RecorderTables, Signal, StoredEvent, Tracking,
+    TrackingRecorder, uuid::Uuid,
 };
+use rusqlite::Connection;
 
 use crate::{
     connection::Session,
@@ -93,7 +95,27 @@ impl SqliteDatastore {
         &self,
         purpose: &str,
     ) -> Result<SqliteAggregateRecorder, PersistenceError> {
-        Ok(SqliteAggregateRecorder(self.events_store(EventTable::for_purpose(purpose)?).await?))
+        self.aggregate_recorder_with(purpose, &RecorderTables::new()).await
+    }
+
+    /// Makes a recorder as [`aggregate_recorder`](Self::aggregate_recorder) does, of other tables.
+    ///
+    /// # Errors
+    /// As [`aggregate_recorder`](Self::aggregate_recorder);
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) for another table of tracking records.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn aggregate_recorder_with(
+        &self,
+        purpose: &str,
+        tables: &RecorderTables,
+    ) -> Result<SqliteAggregateRecorder, PersistenceError> {
+        let table = match tables.events_name() {
+            Some(name) => EventTable::named(name, false)?,
+            None => EventTable::for_purpose(purpose)?,
+        };
+        Ok(SqliteAggregateRecorder(self.events_store(table, tables).await?))
     }
 
     /// Makes a recorder of an application's events, in the table `stored_events`.
@@ -104,7 +126,22 @@ impl SqliteDatastore {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn application_recorder(&self) -> Result<SqliteApplicationRecorder, PersistenceError> {
-        Ok(SqliteApplicationRecorder(self.events_store(EventTable::of_application()).await?))
+        self.application_recorder_with(&RecorderTables::new()).await
+    }
+
+    /// Makes a recorder as [`application_recorder`](Self::application_recorder) does, of other tables.
+    ///
+    /// # Errors
+    /// As [`application_recorder`](Self::application_recorder);
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) for another table of tracking records.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn application_recorder_with(
+        &self,
+        tables: &RecorderTables,
+    ) -> Result<SqliteApplicationRecorder, PersistenceError> {
+        Ok(SqliteApplicationRecorder(self.events_store(application_table(tables)?, tables).await?))
     }
 
     /// Makes a recorder of an application's events and of its tracking records, in the tables `stored_events`
@@ -116,8 +153,23 @@ impl SqliteDatastore {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn process_recorder(&self) -> Result<SqliteProcessRecorder, PersistenceError> {
-        let store = self.events_store(EventTable::of_application()).await?;
-        self.create_table(tables::create_tracking).await?;
+        self.process_recorder_with(&RecorderTables::new()).await
+    }
+
+    /// Makes a recorder as [`process_recorder`](Self::process_recorder) does, of other tables.
+    ///
+    /// # Errors
+    /// As [`process_recorder`](Self::process_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported)
+    /// for another table of tracking records.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn process_recorder_with(
+        &self,
+        tables: &RecorderTables,
+    ) -> Result<SqliteProcessRecorder, PersistenceError> {
+        let store = self.events_store(application_table(tables)?, tables).await?;
+        self.create_table(tables.is_created(), tables::create_tracking).await?;
         Ok(SqliteProcessRecorder(store))
     }
 
@@ -129,21 +181,61 @@ impl SqliteDatastore {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn tracking_recorder(&self) -> Result<SqliteTrackingRecorder, PersistenceError> {
-        self.create_table(tables::create_tracking).await?;
-        // A request names an events table; nothing is recorded in this one.
-        Ok(SqliteTrackingRecorder(self.store(Arc::new(EventTable::of_application()))))
+        self.tracking_recorder_with(&RecorderTables::new()).await
     }
 
-    async fn events_store(&self, table: EventTable) -> Result<Store, PersistenceError> {
+    /// Makes a recorder as [`tracking_recorder`](Self::tracking_recorder) does, of other tables.
+    ///
+    /// # Errors
+    /// As [`tracking_recorder`](Self::tracking_recorder); [`NotSupported`](es_core::ErrorKind::NotSupported)
+    /// for another table of tracking records.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn tracking_recorder_with(
+        &self,
+        tables: &RecorderTables,
+    ) -> Result<SqliteTrackingRecorder, PersistenceError> {
+        let table = application_table(tables)?;
+        self.create_table(tables.is_created(), tables::create_tracking).await?;
+        // A request names an events table; nothing is recorded in this one.
+        Ok(SqliteTrackingRecorder(self.store(Arc::new(table))))
+    }
+
+    async fn events_store(
+        &self,
+        table: EventTable,
+        tables: &RecorderTables,
+    ) -> Result<Store, PersistenceError> {
+        check_tracking(tables)?;
         let table = Arc::new(table);
         let created = Arc::clone(&table);
-        self.create_table(move |connection| tables::create_events(connection, &created)).await?;
+        let create = move |connection: &mut Connection| tables::create_events(connection, &created);
+        self.create_table(tables.is_created(), create).await?;
         Ok(self.store(table))
     }
 
     fn store(&self, table: Arc<EventTable>) -> Store {
         let lifecycle = Arc::new(Lifecycle::new(self.signals()));
         Store { datastore: self.clone(), table, lifecycle, reads: Arc::default() }
+    }
+}
+
+/// Returns the table of an application's events.
+fn application_table(tables: &RecorderTables) -> Result<EventTable, PersistenceError> {
+    check_tracking(tables)?;
+    tables
+        .events_name()
+        .map_or_else(|| Ok(EventTable::of_application()), |name| EventTable::named(name, true))
+}
+
+/// Refuses another name than the one of SQLite's table of tracking records, which the Python library has too.
+fn check_tracking(tables: &RecorderTables) -> Result<(), PersistenceError> {
+    match tables.tracking_name() {
+        None | Some("tracking") => Ok(()),
+        Some(other) => Err(PersistenceError::not_supported(format!(
+            "a table of tracking records named {other:?}: on SQLite its name is \"tracking\""
+        ))),
     }
 }
 

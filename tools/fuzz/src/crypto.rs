@@ -2,7 +2,7 @@
 
 use es_persistence::{
     Cipher, EventContext, Topic,
-    crypto::{AesCipher, AesKey},
+    crypto::{AesCipher, AesKey, EnvelopeAlgorithm, KeyRing},
 };
 use uuid::Uuid;
 
@@ -59,4 +59,51 @@ fn keys_are_not_shown(data: &[u8]) {
             assert!(!format!("{error} {error:?}").contains('🔑'), "an error shows a key");
         }
     }
+}
+
+/// A ring of two keys and a legacy key. The first byte selects algorithm and topic; the others are a state, a
+/// plaintext and a text of keys.
+pub fn key_ring(data: &[u8]) {
+    let Some((choice, data)) = data.split_first() else { return };
+    let algorithm = [EnvelopeAlgorithm::Aes256Gcm, EnvelopeAlgorithm::Xaes256Gcm][usize::from(choice % 2)];
+    #[expect(clippy::expect_used, reason = "the keys are above")]
+    let ring = AesKey::from_base64(KEYS[0])
+        .and_then(|legacy| {
+            let key = AesKey::from_base64(KEYS[2])?;
+            KeyRing::builder().key(1, key.clone()).key(2, key).legacy_key(legacy).algorithm(algorithm).build()
+        })
+        .expect("a ring");
+    let topic = Topic::from_stored(if choice & 2 == 0 { "bank:Account.Opened" } else { "" });
+    let originator_version = i64::from(*choice) - 128;
+    let context = EventContext { originator_id: Uuid::nil(), originator_version, topic: &topic };
+
+    // As it is, and after the mark, with which random bytes rarely begin.
+    for state in [data.to_vec(), [b"\x89ES\x01", data].concat()] {
+        let mut out = b"before".to_vec();
+        match ring.decrypt(&context, &state, &mut out) {
+            Ok(()) => assert!(out.len() < b"before".len() + state.len(), "there is no tag"),
+            Err(_) => assert_eq!(out, b"before", "a part of a refused state was returned"),
+        }
+    }
+    is_bound_to_its_event(&ring, &context, data);
+    if let Ok(text) = str::from_utf8(data) {
+        let secret = format!("1:🔑{text}🔑");
+        if let Err(error) = KeyRing::builder().keys(&secret) {
+            assert!(!format!("{error} {error:?}").contains('🔑'), "an error shows a key");
+        }
+    }
+}
+
+/// Decryption returns the plaintext, and fails when a bit of the state or of the event has changed.
+fn is_bound_to_its_event(ring: &KeyRing, context: &EventContext<'_>, plaintext: &[u8]) {
+    let (mut encrypted, mut decrypted) = (Vec::new(), Vec::new());
+    assert!(ring.encrypt(context, plaintext, &mut encrypted).is_ok(), "a plaintext is refused");
+    assert!(ring.decrypt(context, &encrypted, &mut decrypted).is_ok(), "an encrypted state is refused");
+    assert_eq!(decrypted, plaintext);
+    let moved = EventContext { originator_version: context.originator_version + 1, ..*context };
+    assert!(ring.decrypt(&moved, &encrypted, &mut decrypted).is_err(), "a moved state is decrypted");
+    let at = plaintext.iter().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
+    let length = encrypted.len();
+    encrypted[at % length] ^= 1 << (at % 8);
+    assert!(ring.decrypt(context, &encrypted, &mut decrypted).is_err(), "a changed bit is not noticed");
 }

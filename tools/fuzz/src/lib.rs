@@ -13,7 +13,7 @@ mod settings;
 mod transcode;
 
 pub use compress::{decompress_zlib, decompress_zstd};
-pub use crypto::decrypt;
+pub use crypto::{decrypt, key_ring};
 pub use database::python_database;
 pub use settings::{environment, topic};
 pub use transcode::{decode_event, decode_value, round_trip};
@@ -23,13 +23,14 @@ pub use transcode::{decode_event, decode_value, round_trip};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("decode_event", decode_event),
     ("decode_value", decode_value),
     ("decompress_zlib", decompress_zlib),
     ("decompress_zstd", decompress_zstd),
     ("decrypt", decrypt),
     ("environment", environment),
+    ("key_ring", key_ring),
     ("python_database", python_database),
     ("round_trip", round_trip),
     ("topic", topic),

@@ -30,9 +30,14 @@ impl TableName {
             "" => unnamed.to_owned(),
             application_name => format!("{}_{suffix}", application_name.to_lowercase()),
         };
+        Self::new(schema, &name)
+    }
+
+    /// Returns the table with this name.
+    pub(crate) fn new(schema: &str, name: &str) -> Result<Self, PersistenceError> {
         check_identifier("schema", schema)?;
-        check_identifier("table name", &name)?;
-        Ok(Self { schema: schema.to_owned(), name })
+        check_identifier("table name", name)?;
+        Ok(Self { schema: schema.to_owned(), name: name.to_owned() })
     }
 
     pub(crate) fn schema(&self) -> &str {

@@ -12,8 +12,8 @@ pub use std::{
 pub use es_core::{
     AggregateRecorder, ApplicationRecorder, ApplicationRecorderExt, Bytes, Conflict, ConsumerError,
     ErrorKind, EventRange, HandlerError, Notification, NotificationBatch, NotificationConsumer,
-    NotificationSelection, PersistenceError, ProcessRecorder, Recorder, StoredEvent, Subscription, Topic,
-    Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
+    NotificationSelection, PersistenceError, ProcessRecorder, Recorder, RecorderTables, StoredEvent,
+    Subscription, Topic, Tracking, TrackingRecorder, TrackingRecorderExt, uuid::Uuid,
 };
 pub use es_postgres::{
     FaultHooks, FaultPoint, HookFuture, NotificationOrdering, PostgresApplicationRecorder, PostgresDatastore,

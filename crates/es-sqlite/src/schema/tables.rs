@@ -31,13 +31,14 @@ impl EventTable {
 
     /// Returns the table of an aggregate recorder for `purpose`.
     pub(crate) fn for_purpose(purpose: &str) -> Result<Self, PersistenceError> {
-        let is_allowed = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.');
-        if purpose.is_empty() || !purpose.chars().all(is_allowed) {
-            return Err(PersistenceError::programming(format!(
-                "purpose {purpose:?} is not a table name: use letters, digits, '_', '-' and '.' only"
-            )));
-        }
+        check_name("purpose", purpose)?;
         Ok(Self::new(format!("stored_{purpose}"), false))
+    }
+
+    /// Returns the table with this name.
+    pub(crate) fn named(name: &str, is_numbered: bool) -> Result<Self, PersistenceError> {
+        check_name("table name", name)?;
+        Ok(Self::new(name.to_owned(), is_numbered))
     }
 
     fn new(name: String, is_numbered: bool) -> Self {
@@ -86,6 +87,16 @@ impl EventTable {
             | usize::from(range.desc) << 2;
         &self.select[choice]
     }
+}
+
+fn check_name(what: &str, name: &str) -> Result<(), PersistenceError> {
+    let is_allowed = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.');
+    if !name.is_empty() && name.chars().all(is_allowed) {
+        return Ok(());
+    }
+    Err(PersistenceError::programming(format!(
+        "{what} {name:?} is not a table name: use letters, digits, '_', '-' and '.' only"
+    )))
 }
 
 /// An absent bound is left out, not replaced by the lowest or highest version: a row whose version is no

@@ -123,8 +123,11 @@ impl Committer {
             self.latency.record(began.elapsed());
         }
         committed?;
-        let last_ids = outcomes.iter().flatten().filter_map(|ids| ids.last());
-        last_ids.for_each(|id| self.writing.record_max_id(*id));
+        for (request, outcome) in group.requests.iter().zip(&outcomes) {
+            if let Ok([.., last]) = outcome.as_deref() {
+                self.writing.record_max_id(&request.table, *last);
+            }
+        }
         Ok(outcomes)
     }
 

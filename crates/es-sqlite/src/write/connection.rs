@@ -1,6 +1,6 @@
 //! The writing connection: its transactions, and the outcome of a failed commit.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::RefCell, collections::HashMap, time::Duration};
 
 use es_core::{ErrorKind, PersistenceError};
 use rusqlite::{Connection, DropBehavior, Transaction, TransactionBehavior};
@@ -13,6 +13,7 @@ use crate::{
     connection::{Session, retry_while_busy},
     error::{from_sqlite, is_busy, is_definitely_rolled_back, is_full},
     fault_hooks::{FaultPoint, InstalledHooks},
+    schema::EventTable,
 };
 
 /// The writing connection. Tests can make each step of its transactions fail.
@@ -20,8 +21,8 @@ pub(crate) struct WriteConnection {
     pub(crate) session: Session,
     pub(super) lock_timeout: Duration,
     hooks: InstalledHooks,
-    /// The highest notification id that this connection has committed.
-    max_id: Cell<i64>,
+    /// The highest notification id that this connection has committed to each table.
+    max_ids: RefCell<HashMap<String, i64>>,
 }
 
 /// The error of a transaction.
@@ -35,7 +36,7 @@ pub(crate) enum CommitError {
 
 impl WriteConnection {
     pub(crate) fn new(session: Session, lock_timeout: Duration, hooks: InstalledHooks) -> Self {
-        Self { session, lock_timeout, hooks, max_id: Cell::new(i64::MIN) }
+        Self { session, lock_timeout, hooks, max_ids: RefCell::default() }
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -78,18 +79,22 @@ impl WriteConnection {
     /// that it changes; beyond 64 KiB into a temporary file.
     pub(crate) fn append(&self, batch: Batch<'_>, needs_savepoint: bool) -> Outcome {
         self.before(FaultPoint::Append).map_err(from_sqlite)?;
+        let max_id = self.max_ids.borrow().get(&batch.table.name).copied().unwrap_or(i64::MIN);
         if !needs_savepoint {
-            return append::append_without_savepoint(self.connection(), batch, self.max_id.get());
+            return append::append_without_savepoint(self.connection(), batch, max_id);
         }
         retry_while_busy(self.lock_timeout, PersistenceError::is_transient, || {
-            append::append(self.connection(), batch, self.max_id.get())
+            append::append(self.connection(), batch, max_id)
         })
     }
 
     /// Records a committed notification id: it is not used again, even if another program deletes the row.
-    /// Only the one table of an application's events has such ids.
-    pub(crate) fn record_max_id(&self, id: i64) {
-        self.max_id.set(self.max_id.get().max(id));
+    pub(crate) fn record_max_id(&self, table: &EventTable, id: i64) {
+        let mut max_ids = self.max_ids.borrow_mut();
+        match max_ids.get_mut(&table.name) {
+            Some(max_id) => *max_id = id.max(*max_id),
+            None => _ = max_ids.insert(table.name.clone(), id),
+        }
     }
 
     /// Commits the open transaction.
