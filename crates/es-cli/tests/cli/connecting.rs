@@ -83,7 +83,7 @@ fn a_wrong_configuration_is_named_by_its_line() {
 
 #[test]
 fn secrets_are_refused_on_the_command_line_and_never_printed() {
-    let mut sandbox = Sandbox::new();
+    let mut sandbox = Sandbox::with_python_database("sqlite-9.5-plain");
     let run = sandbox.run(&["info", "-d", "postgres://me:hunter2@localhost/bank"]);
     run.fails_with(2, "must not have a password");
     assert!(!run.stderr.contains("hunter2"), "{run:?}");

@@ -348,8 +348,8 @@ async fn introduce(control: &mut PgConnection, defects: &[Defect], due: &[Defect
                 "INSERT INTO effects (number, notification) SELECT 0, min(notification) FROM effects"
             }
             _ => {
-                "UPDATE rows_tracking SET notification_id = notification_id - 1 \
-                 WHERE application_name = 'mixed'"
+                // The watcher may have missed the last positions, and has read some.
+                "UPDATE rows_tracking SET notification_id = 0 WHERE application_name = 'mixed'"
             }
         };
         sqlx::raw_sql(statement).execute(&mut *control).await?;
