@@ -69,6 +69,7 @@ fn cargo_fuzz(subcommand: &str, arguments: &Arguments) -> Result<Command> {
     let mut command = tools::FUZZ.command()?;
     command.args([subcommand, "--sanitizer", &arguments.sanitizer]);
     command.arg("--target-dir").arg(directory().join("build"));
+    command.arg("--fuzz-dir").arg(workspace::root().join("tools/fuzz/targets"));
     if arguments.sanitizer != "none" {
         // Sanitizers are in every compiler, and still an unstable option.
         command.env("RUSTC_BOOTSTRAP", "1");
