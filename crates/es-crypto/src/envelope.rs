@@ -1,17 +1,5 @@
 //! The envelope of an encrypted state: which key and algorithm encrypted it, bound to the event.
-//!
-//! | bytes | content |
-//! |---|---|
-//! | 4 | `89 45 53 01`, the mark of the format |
-//! | 1 | algorithm |
-//! | 1 | flags, 0 |
-//! | 4 | key id, big-endian |
-//! | 12 or 24 | nonce, random |
-//! | 16 | authentication tag |
-//! | as many as the plaintext | ciphertext |
-//!
-//! The associated data is the first ten bytes, the originator id (16 bytes), the version (8 bytes, signed,
-//! big-endian), the length of the topic (2 bytes, big-endian) and the topic as stored.
+//! The documentation of the crate has its bytes.
 
 use es_core::{EventContext, PersistenceError};
 
