@@ -60,6 +60,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod typos;
+mod versions;
 
 pub use backend::Backend;
 pub use environment::Environment;
@@ -67,3 +68,6 @@ pub use factory::{FactoryBuilder, InfrastructureFactory};
 pub use password_provider::PasswordProvider;
 pub use registry::Registry;
 pub use sql::{BoxConsumer, DynSqlProjection, Sql, SqlProjection, SqlProjector, SqlRow, SqlValue};
+pub use versions::{
+    ProjectionContext, ProjectionVersion, Projections, VersionState, VersionedProjection, VersionedProjector,
+};
