@@ -12,6 +12,7 @@ mod help;
 mod inspecting;
 mod keys;
 mod postgres;
+mod projections;
 mod repairing;
 mod support;
 mod verifying;
