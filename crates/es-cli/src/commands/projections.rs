@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use es_core::PersistenceError;
-use es_factory::{ProjectionVersion, Projections as Versions};
+use es_factory::{ProjectionVersion, Projections as Versions, VersionState};
 use serde::Serialize;
 
 use crate::{
@@ -112,7 +112,11 @@ async fn change(
 ) -> Result<Exit, Failure> {
     let settings = Settings::find(connection.database.as_deref(), &connection.sources)?;
     let reading = Database::of(connection)?.projections();
-    find(&reading.all().await?, name)?;
+    let versions = reading.all().await?;
+    find(&versions, name)?;
+    if let Action::Switch { max_lag, wait: None } = action {
+        check_lag(&versions, name, version, max_lag)?;
+    }
     // A version that is waited for need not have caught up yet.
     let verified = match action {
         Action::Switch { wait: Some(_), .. } => Action::Switch { max_lag: i64::MAX, wait: None },
@@ -168,6 +172,20 @@ fn find(versions: &[ProjectionVersion], name: &str) -> Result<(), Failure> {
         true => Ok(()),
         false => Err(Failure::not_found(format!("there is no projection {name:?}"))),
     }
+}
+
+/// Verifies that a version that is built is at most `max_lag` behind the active one.
+fn check_lag(versions: &[ProjectionVersion], name: &str, version: u32, max_lag: i64) -> Result<(), Failure> {
+    let mut versions = versions.iter().filter(|found| found.name == name);
+    let target = versions.clone().find(|found| found.version == version);
+    let active = versions.find(|found| found.state == VersionState::Active);
+    let (Some(target), Some(active)) = (target, active) else { return Ok(()) };
+    let lag = active.position.saturating_sub(target.position);
+    if target.state != VersionState::Building || lag <= max_lag {
+        return Ok(());
+    }
+    let message = format!("version {version} is {lag} notification ids behind version {}", active.version);
+    Err(Failure::findings(message).with_hint("--wait waits for it, and pauses the active version meanwhile"))
 }
 
 fn status(version: &ProjectionVersion) -> Status<'_> {
