@@ -356,7 +356,7 @@ pub(crate) struct TrackReset {
 
 /// List the versions of projections, and switch between them
 ///
-/// Processors of the versions may run meanwhile: those of a version that is replaced or paused commit nothing.
+/// Processors may run meanwhile: those of a version that is replaced or paused commit nothing.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Projections {
     List(ProjectionsList),

@@ -12,6 +12,7 @@ use crate::{
     history::Message,
     kill_point::{KillPoint, Plan},
     report::Report,
+    switches::{self, Task},
     test_database::TestDatabase,
 };
 
@@ -45,6 +46,8 @@ pub struct Job {
 pub enum Role {
     /// Writes and reads, with this number of writers.
     Clients(u32),
+    /// Takes part in the campaign on versions of a projection.
+    Switches(Task),
     /// Processes the upstream, or one of its topics, with effects of this kind in the other database.
     Processor(TestDatabase, (Kind, Option<usize>)),
 }
@@ -69,6 +72,9 @@ pub async fn run(job: Job) -> Result<()> {
             let clients = Clients::new(recorder.clone(), report, job.round, job.seed, stop);
             clients.run(writers, job.seed.into()).await?;
             es_core::Recorder::close(&recorder).await?;
+        }
+        Role::Switches(task) => {
+            switches::work(task, &job.upstream, kill_point, job.seed.into(), &report, stop).await?;
         }
         Role::Processor(downstream, work) => {
             let upstream = job.upstream.open(&KillPoint::new(None)).await?;

@@ -4,6 +4,7 @@
 //! - [`campaign`] starts the processes, kills them, and looks at what is left, round after round.
 //! - [`child`] is what such a process does: [`clients`] of a recorder, or a processor with [`effects`].
 //! - [`kill_point`] kills it from within, at a point that a recorder or a handler passes.
+//! - [`switches`] is a campaign of its own: on the versions of a projection.
 //! - [`history`] is what the clients did and when, and [`check`] says whether it keeps the promises.
 //!
 //! A campaign follows from its seed: which databases, how many processes with how many tasks, where the
@@ -20,4 +21,5 @@ pub mod kill_point;
 pub mod process;
 pub mod progress;
 pub mod report;
+pub mod switches;
 pub mod test_database;

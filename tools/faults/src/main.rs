@@ -3,14 +3,14 @@
 // A command-line program prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::{process::ExitCode, time::Instant};
+use std::{fmt::Display, ops::AddAssign, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use es_faults::{
-    campaign::{self, Tally},
+    campaign,
     child::{self, Job},
-    process, progress,
+    process, progress, switches,
 };
 
 /// Kill processes that write, read and process databases, and check the databases
@@ -23,6 +23,9 @@ struct Arguments {
     /// The seed of the first database; each further one has the next seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Switch between versions of a projection instead
+    #[arg(long)]
+    projections: bool,
     /// Run as a child process with this job
     #[arg(long = process::JOB.trim_start_matches('-'), hide = true)]
     job: Option<String>,
@@ -46,16 +49,30 @@ async fn run() -> Result<()> {
         return child::run(job).await;
     }
     let program = std::env::current_exe()?;
+    if arguments.projections {
+        let run = async |seed, rounds| switches::run(seed, rounds, &program, None).await;
+        return repeat(&arguments, switches::ROUNDS, run).await;
+    }
+    let run = async |seed, rounds| campaign::run(seed, rounds, &program).await;
+    repeat(&arguments, campaign::ROUNDS, run).await
+}
+
+/// Runs campaigns with further seeds until all rounds are done.
+async fn repeat<T: AddAssign + Default + Display>(
+    arguments: &Arguments,
+    rounds_of_seed: u32,
+    run: impl AsyncFn(u64, u32) -> Result<T>,
+) -> Result<()> {
     let began = Instant::now();
-    let mut tally = Tally::default();
+    let mut tally = T::default();
     let mut left = arguments.rounds;
     for seed in arguments.seed.. {
         if left == 0 {
             break;
         }
-        let rounds = left.min(campaign::ROUNDS);
+        let rounds = left.min(rounds_of_seed);
         left -= rounds;
-        let outcome = campaign::run(seed, rounds, &program).await?;
+        let outcome = run(seed, rounds).await?;
         progress::show(format_args!(""));
         println!("seed {seed}: {outcome}");
         tally += outcome;

@@ -39,7 +39,7 @@ struct Report<'a> {
     is_applied: bool,
 }
 
-/// What is done with a version.
+/// A change of a version.
 #[derive(Clone, Copy)]
 enum Action {
     Switch { max_lag: i64, wait: Option<Duration> },
