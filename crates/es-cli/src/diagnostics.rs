@@ -10,7 +10,14 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use tracing_subscriber::{Layer, filter::{LevelFilter, Targets}, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    registry,
+    util::SubscriberInitExt,
+};
 
 /// The prefix of the names of the library's crates. Other crates report errors only.
 const LIBRARY: &str = "es_";

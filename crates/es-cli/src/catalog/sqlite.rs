@@ -91,8 +91,7 @@ impl SqliteCatalog {
     }
 
     pub(super) fn ranking(&mut self, selection: Selection) -> Result<Ranking, Failure> {
-        const NAMES: Names<'_> =
-            Names { table: EVENTS, id: "rowid", bytes: "length(CAST(state AS BLOB))" };
+        const NAMES: Names<'_> = Names { table: EVENTS, id: "rowid", bytes: "length(CAST(state AS BLOB))" };
         self.read(|transaction| {
             let last_id = transaction.query_row(LAST_ID, (), |row| row.get(0))?;
             let mut select = transaction.prepare_cached(&selection.sql(&NAMES, last_id))?;

@@ -72,12 +72,7 @@ struct Work {
 
 impl Work {
     /// Reads until the screen has ended.
-    fn run(
-        mut self,
-        runtime: &Handle,
-        orders: &requests::Receiver<Order>,
-        rankings: &mpsc::Sender<Read>,
-    ) {
+    fn run(mut self, runtime: &Handle, orders: &requests::Receiver<Order>, rankings: &mpsc::Sender<Read>) {
         let mut pause = INTERVAL;
         loop {
             match orders.recv_timeout(pause) {
