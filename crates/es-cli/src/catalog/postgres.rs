@@ -128,7 +128,7 @@ impl PostgresCatalog {
             })
         };
         let aggregates = rows(&mut read, &selection.sql(&names, last_id), aggregate).await?;
-        Ok(Ranking { last_id, aggregates })
+        Ok(Ranking { order: selection.order, last_id, aggregates })
     }
 }
 

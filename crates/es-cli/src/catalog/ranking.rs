@@ -27,6 +27,7 @@ pub(crate) struct Selection {
 /// The aggregates of a selection, in their order.
 #[derive(Debug)]
 pub(crate) struct Ranking {
+    pub(crate) order: Order,
     /// The last id of the log; 0 if it is empty.
     pub(crate) last_id: i64,
     pub(crate) aggregates: Vec<Aggregate>,

@@ -104,7 +104,7 @@ impl SqliteCatalog {
                 })
             };
             let aggregates = select.query_map((), aggregate)?.collect::<Result<_, _>>()?;
-            Ok(Ranking { last_id, aggregates })
+            Ok(Ranking { order: selection.order, last_id, aggregates })
         })
     }
 

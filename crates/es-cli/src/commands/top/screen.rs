@@ -74,8 +74,11 @@ impl Screen {
         self.failure = None;
         if let Some(ranking) = ranking {
             self.last_id = ranking.last_id;
-            self.aggregates = ranking.aggregates;
-            self.offset = self.offset.min(self.last_offset());
+            // The order may have changed during the read; the ranking in the new order follows.
+            if ranking.order == self.selection.order {
+                self.aggregates = ranking.aggregates;
+                self.offset = self.offset.min(self.last_offset());
+            }
         }
         let (begin, first) = *self.base.get_or_insert((now, self.last_id));
         let elapsed = now.saturating_duration_since(begin);
@@ -204,7 +207,7 @@ mod tests {
             recent_events: 10 * index,
             recent_bytes: 1_000 * index,
         };
-        Ranking { last_id, aggregates: (0..count).map(aggregate).collect() }
+        Ranking { order: Order::Events, last_id, aggregates: (0..count).map(aggregate).collect() }
     }
 
     /// A screen of 80 columns and 8 lines with a number of aggregates.
@@ -293,6 +296,9 @@ mod tests {
         let mut shown = Shown::new(1);
         shown.screen.sort(Order::Size);
         assert!(shown.lines()[1].ends_with("EVENTS        RECENT        ▼ SIZE"));
+        // A ranking in the order before it arrives late.
+        shown.screen.update(Some(ranking(5, 2_000)), shown.begin);
+        assert!(shown.lines()[7].starts_with("1 to 1 of 1 "));
     }
 
     #[test]
