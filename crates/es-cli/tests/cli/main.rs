@@ -14,5 +14,9 @@ mod keys;
 mod postgres;
 mod projections;
 mod repairing;
+#[cfg(unix)]
+mod screens;
 mod support;
+#[cfg(unix)]
+mod terminal;
 mod verifying;
