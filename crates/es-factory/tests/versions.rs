@@ -485,6 +485,39 @@ async fn changes_that_make_no_sense_are_refused() {
 }
 
 #[tokio::test]
+async fn a_version_that_was_not_set_up_is_not_switched_to() {
+    struct Unusable;
+
+    impl VersionedProjection for Unusable {
+        type Event = OrderEvent;
+        const TABLES: &[&str] = Sales::TABLES;
+
+        fn set_up(&self, _: &ProjectionContext) -> Vec<Sql> {
+            vec![Sql::new("CREATE nothing")]
+        }
+
+        fn project(
+            &self,
+            _: EventNotification<OrderEvent>,
+            _: &ProjectionContext,
+        ) -> Result<Vec<Sql>, HandlerError> {
+            Ok(Vec::new())
+        }
+    }
+
+    on_each_database(async |factory| {
+        append(factory, 1).await;
+        let mut first = projector(factory, 1).await;
+        process(&mut first, &all_after(factory, 0).await, 0).await.unwrap();
+        assert!(factory.versioned_projector("sales", 2, Unusable).await.is_err());
+        assert!(factory.projections().switch("sales", 2, i64::MAX).await.is_err());
+        assert_eq!(states(factory).await, [VersionState::Active, VersionState::Building]);
+        assert_eq!(read(factory).await, [(1, 1, 1)]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn names_of_tables_are_verified() {
     struct Named;
 

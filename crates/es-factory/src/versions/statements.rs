@@ -168,11 +168,13 @@ pub(super) fn delete_position(tracking: &str, version: &ProjectionVersion) -> Sq
 }
 
 /// Returns the statements that make the views show the tables of `version`.
-pub(super) fn replace_view(table: &str, version: u32) -> [Sql; 2] {
+pub(super) fn replace_view(table: &str, version: u32) -> [Sql; 3] {
     let select = format!("SELECT * FROM {}", version_table(table, version));
     [
         Sql::new(format!("DROP VIEW IF EXISTS {table}")).postgres(replace_postgres_view(table, &select)),
         on_sqlite(format!("CREATE VIEW {table} AS {select}")),
+        // SQLite notices only now that the table is missing, because the version was not set up.
+        on_sqlite(format!("SELECT 1 FROM {table} LIMIT 0")),
     ]
 }
 
