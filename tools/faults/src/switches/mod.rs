@@ -12,10 +12,7 @@ mod verification;
 use std::{collections::HashSet, fmt, num::NonZeroUsize, ops::AddAssign, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result};
-use es_core::{
-    AggregateRecorder, Bytes, DynApplicationRecorder, ErrorKind, Event, PersistenceError, StoredEvent,
-    uuid::Uuid,
-};
+use es_core::{DynApplicationRecorder, ErrorKind, Expected, PersistenceError, uuid::Uuid};
 use es_factory::{InfrastructureFactory, VersionState};
 use es_process::{Processor, ProcessorError};
 use serde::{Deserialize, Serialize};
@@ -211,11 +208,11 @@ pub async fn work(
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let factory = database.factory()?;
-    let recorder = factory.application_recorder().await?;
+    factory.application_recorder().await?;
     report.say(Message::Ready);
     let random = fastrand::Rng::with_seed(seed);
     match task {
-        Task::Write => write(&recorder, random, stop).await?,
+        Task::Write => write(&factory, random, stop).await?,
         Task::Project(planted) => project(&factory, Counted::new(kill_point, planted), random, stop).await?,
         Task::Read => read(database, random, stop).await?,
         Task::Operate(planted) => operate(&factory, database, kill_point, planted, random, stop).await?,
@@ -224,20 +221,14 @@ pub async fn work(
 }
 
 async fn write(
-    recorder: &impl AggregateRecorder,
+    factory: &InfrastructureFactory,
     mut random: fastrand::Rng,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
+    let store = factory.event_store().await?;
     while !*stop.borrow() {
-        let originator_id = Uuid::from_u128(random.u128(..));
-        let event = |originator_version| StoredEvent {
-            originator_id,
-            originator_version,
-            topic: Counts::TOPICS[0].clone(),
-            state: Bytes::from_static(b"{}"),
-        };
-        let events: Vec<_> = (1..=random.i64(1..5)).map(event).collect();
-        match recorder.insert_events(events).await {
+        let events = (0..random.usize(1..5)).map(|_| Counts);
+        match store.append(Uuid::from_u128(random.u128(..)), Expected::New, events).await {
             Err(error) if !error.is_transient() && !error.is_outcome_unknown() => return Err(error.into()),
             _ => {}
         }
