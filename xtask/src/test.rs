@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::{
-    pgbouncer,
+    chromium, pgbouncer,
     postgres::{Selection, Server, Version},
     process, workspace,
 };
@@ -59,6 +59,7 @@ pub(crate) struct Outcome {
     failed: Vec<String>,
     is_success: bool,
     without_postgres: bool,
+    without_chromium: bool,
 }
 
 impl Outcome {
@@ -74,6 +75,7 @@ impl Outcome {
         self.failed.extend(other.failed);
         self.is_success &= other.is_success;
         self.without_postgres |= other.without_postgres;
+        self.without_chromium |= other.without_chromium;
     }
 
     /// The total is a line of its own, and the last. What failed stands before it, so that the end of a long
@@ -87,6 +89,11 @@ impl Outcome {
         }
         if self.without_postgres {
             println!("PostgreSQL was left out (--without-postgres): nothing that needs a server was tested.");
+        }
+        if self.without_chromium {
+            println!(
+                "Chromium was left out (not installed; CHROMIUM names it): no page was tested in a browser."
+            );
         }
         println!("{}", self.total);
     }
@@ -152,6 +159,8 @@ pub(crate) fn run_with(
     }
     command.args(&arguments.arguments);
 
+    let (name, value) = chromium::variable();
+    command.env(name, value);
     // Lives until the tests have ended.
     let server = if without_postgres { None } else { Some(Server::provide(version)?) };
     match &server {
@@ -173,7 +182,8 @@ pub(crate) fn run_with(
     if let Some(version) = version {
         println!("PostgreSQL {version}: {total}, {:.0} s", start.elapsed().as_secs_f64());
     }
-    Ok(Outcome { total, failed, is_success: status.success(), without_postgres })
+    let without_chromium = chromium::is_left_out(&arguments.packages, &arguments.exclude);
+    Ok(Outcome { total, failed, is_success: status.success(), without_postgres, without_chromium })
 }
 
 fn named(test: &str, version: Option<Version>) -> String {

@@ -18,6 +18,7 @@ mod database;
 mod digest;
 mod failure;
 mod interchange;
+mod lag;
 mod output;
 mod progress;
 mod record;
@@ -27,6 +28,8 @@ mod sql_writer;
 mod state;
 mod target;
 mod template;
+#[cfg(feature = "ui")]
+mod ui;
 
 use std::process::ExitCode;
 

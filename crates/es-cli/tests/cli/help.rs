@@ -14,6 +14,7 @@ fn help_of_every_command() {
         "show",
         "topics",
         "trackers",
+        "ui",
         "verify",
         "copy",
         "export",

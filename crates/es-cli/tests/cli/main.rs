@@ -6,6 +6,10 @@
     reason = "a test unwraps the values that it expects"
 )]
 
+#[cfg(feature = "ui")]
+mod browsing;
+#[cfg(feature = "ui")]
+mod chromium;
 mod connecting;
 mod copying;
 mod help;
@@ -14,4 +18,6 @@ mod keys;
 mod postgres;
 mod repairing;
 mod support;
+#[cfg(feature = "ui")]
+mod ui;
 mod verifying;
