@@ -6,9 +6,9 @@
     reason = "a test unwraps the values that it expects"
 )]
 
-#[cfg(feature = "ui")]
+#[cfg(all(feature = "ui", unix))]
 mod browsing;
-#[cfg(feature = "ui")]
+#[cfg(all(feature = "ui", unix))]
 mod chromium;
 mod connecting;
 mod copying;
@@ -17,7 +17,11 @@ mod inspecting;
 mod keys;
 mod postgres;
 mod repairing;
+#[cfg(unix)]
+mod screens;
 mod support;
-#[cfg(feature = "ui")]
+#[cfg(unix)]
+mod terminal;
+#[cfg(all(feature = "ui", unix))]
 mod ui;
 mod verifying;
