@@ -14,6 +14,7 @@ pub mod campaign;
 pub mod check;
 pub mod child;
 pub mod clients;
+pub mod cluster;
 pub mod effects;
 pub mod history;
 pub mod kill_point;
