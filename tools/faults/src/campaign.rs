@@ -276,7 +276,7 @@ impl Campaign<'_> {
 
     /// The fault of a round: each of them occurs in both orderings.
     fn fault(&self, round: u32) -> Fault {
-        let number = self.seed / 2 * u64::from(ROUNDS) + u64::from(round);
+        let number = self.seed / 2 * u64::from(ROUNDS) + u64::from(round) - 1;
         let index = usize::try_from(number).unwrap_or(0) % Fault::ALL.len();
         Fault::ALL.get(index).copied().unwrap_or(Fault::Primary)
     }

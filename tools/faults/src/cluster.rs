@@ -31,7 +31,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Primary, Self::Node, Self::Pause, Self::Switchover, Self::Etcd];
+    pub const ALL: [Self; 5] = [Self::Primary, Self::Switchover, Self::Node, Self::Pause, Self::Etcd];
 
     fn target(self) -> &'static str {
         match self {

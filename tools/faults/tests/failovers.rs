@@ -11,6 +11,6 @@ fn promises_hold_after_failovers() {
     let Some(cluster) = Cluster::from_environment() else { return };
     let Ok(variables) = cluster.up() else { return };
     let mut campaign = Command::new(env!("CARGO_BIN_EXE_es-faults"));
-    let status = campaign.args(["--failovers", "3"]).envs(variables).status().unwrap();
+    let status = campaign.args(["--failovers", "2"]).envs(variables).status().unwrap();
     assert!(status.success());
 }
