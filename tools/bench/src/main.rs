@@ -69,8 +69,9 @@ struct Arguments {
     /// With --growth: skip larger numbers of stored events
     #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
     growth_up_to: usize,
-    /// Measure what grows with the log, up to so many events, instead of everything else: pages, bytes and log
-    /// records, which do not depend on the machine's speed. With --write-results also writes docs/scale.md
+    /// Measure what grows with the log, up to so many events, instead of everything else: pages, bytes and
+    /// log records, which do not depend on the machine's speed. With --write-results also writes
+    /// docs/scale.md
     #[arg(long, value_name = "NUMBER")]
     scale_up_to: Option<usize>,
     /// Limit the rounds of each experiment

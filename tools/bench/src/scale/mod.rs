@@ -1,5 +1,5 @@
-//! What the costs of an event are as the log grows: bytes, pages and log records, which do not depend on the
-//! speed of a machine, beside a model of them.
+//! The costs of an event as the log grows: bytes, pages and log records, which do not depend on the speed of
+//! a machine, beside a model of them.
 
 mod followers;
 mod log;

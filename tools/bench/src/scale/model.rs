@@ -1,7 +1,6 @@
-//! The model: the costs by the formats of the two databases.
+//! The model: the costs on PostgreSQL by the format of its pages.
 //!
-//! The formats are those of PostgreSQL's manual, chapter "Database Page Layout", and of "Database File Format"
-//! of SQLite.
+//! The formats are those of PostgreSQL's manual, chapter "Database Page Layout".
 
 use super::{Cost, PAGE, Sample, log::OF_AGGREGATE};
 use crate::data::{Ids, STATE_SIZE, TOPIC};

@@ -1,10 +1,6 @@
 //! The page `docs/scale.md`.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::Path,
-};
+use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context, Result};
 
@@ -63,7 +59,9 @@ pub(crate) fn tables(measurements: &Measurements) -> String {
         }
     }
     text.push_str("\n### Subscribers on PostgreSQL\n\n");
-    text.push_str("| processes | subscribers in each | statements per commit | statements/s without commits |\n");
+    text.push_str(
+        "| processes | subscribers in each | statements per commit | statements/s without commits |\n",
+    );
     text.push_str("|---:|---:|---:|---:|\n");
     for sample in &measurements.following {
         let (processes, subscribers) = (sample.processes, sample.subscribers);
@@ -94,7 +92,8 @@ pub(crate) fn write_page(measurements: &Measurements) -> Result<()> {
          model's value, where it has one.\n{tables}"
     );
     let plot = docs.join("benchmarks/scale.svg");
-    fs::write(&plot, plot::draw(measurements)?).with_context(|| format!("cannot write {}", plot.display()))?;
+    fs::write(&plot, plot::draw(measurements)?)
+        .with_context(|| format!("cannot write {}", plot.display()))?;
     let file = docs.join("scale.md");
     fs::write(&file, page).with_context(|| format!("cannot write {}", file.display()))?;
     println!("written to {}", file.display());
