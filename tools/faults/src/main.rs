@@ -10,6 +10,7 @@ use clap::Parser;
 use es_faults::{
     campaign,
     child::{self, Job},
+    cluster::Cluster,
     process, progress, switches,
 };
 
@@ -24,8 +25,11 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Switch between versions of a projection instead
-    #[arg(long)]
+    #[arg(long, conflicts_with = "failovers")]
     projections: bool,
+    /// Instead of the rounds, cause this number of faults of a cluster's nodes
+    #[arg(long, conflicts_with = "rounds")]
+    failovers: Option<u32>,
     /// Run as a child process with this job
     #[arg(long = process::JOB.trim_start_matches('-'), hide = true)]
     job: Option<String>,
@@ -53,7 +57,11 @@ async fn run() -> Result<()> {
         let run = async |seed, rounds| switches::run(seed, rounds, &program, None).await;
         return repeat(&arguments, switches::ROUNDS, run).await;
     }
-    let run = async |seed, rounds| campaign::run(seed, rounds, &program).await;
+    let cluster = match arguments.failovers {
+        Some(_) => Some(Cluster::from_environment().context("there is no cluster")?),
+        None => None,
+    };
+    let run = async |seed, rounds| campaign::run(seed, rounds, &program, cluster.as_ref()).await;
     repeat(&arguments, campaign::ROUNDS, run).await
 }
 
@@ -65,7 +73,7 @@ async fn repeat<T: AddAssign + Default + Display>(
 ) -> Result<()> {
     let began = Instant::now();
     let mut tally = T::default();
-    let mut left = arguments.rounds;
+    let mut left = arguments.failovers.unwrap_or(arguments.rounds);
     for seed in arguments.seed.. {
         if left == 0 {
             break;
