@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
     /// Instead of the rounds, kill `es copy` this number of times between each pair of backends
     #[arg(long, value_name = "KILLS", conflicts_with = "rounds")]
     copy_kills: Option<u32>,
+    /// Instead of recorders and processors, disturb the workers of a partitioned consumer
+    #[arg(long, conflicts_with = "copy_kills")]
+    workers: bool,
     /// Skip everything that needs a PostgreSQL server
     #[arg(long)]
     without_postgres: bool,
@@ -43,7 +46,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             ]);
             command.env("ES_COPY_KILLS", kills.to_string())
         }
-        None => command.args(["run", "--package", "es-faults", "--", "--rounds", &rounds, "--seed", &seed]),
+        None => {
+            command.args(["run", "--package", "es-faults", "--", "--rounds", &rounds, "--seed", &seed]);
+            if arguments.workers { command.arg("--workers") } else { &mut command }
+        }
     };
     // Lives until the last process has ended.
     let server = if arguments.without_postgres { None } else { Some(Server::provide(None)?) };

@@ -3,14 +3,14 @@
 // A command-line program prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::{process::ExitCode, time::Instant};
+use std::{path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use es_faults::{
     campaign::{self, Tally},
     child::{self, Job},
-    process, progress,
+    process, progress, workers,
 };
 
 /// Kill processes that write, read and process databases, and check the databases
@@ -23,6 +23,9 @@ struct Arguments {
     /// The seed of the first database; each further one has the next seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Instead of recorders and processors, disturb the workers of a partitioned consumer
+    #[arg(long)]
+    workers: bool,
     /// Run as a child process with this job
     #[arg(long = process::JOB.trim_start_matches('-'), hide = true)]
     job: Option<String>,
@@ -46,6 +49,9 @@ async fn run() -> Result<()> {
         return child::run(job).await;
     }
     let program = std::env::current_exe()?;
+    if arguments.workers {
+        return disturb_workers(&arguments, &program).await;
+    }
     let began = Instant::now();
     let mut tally = Tally::default();
     let mut left = arguments.rounds;
@@ -56,6 +62,25 @@ async fn run() -> Result<()> {
         let rounds = left.min(campaign::ROUNDS);
         left -= rounds;
         let outcome = campaign::run(seed, rounds, &program).await?;
+        progress::show(format_args!(""));
+        println!("seed {seed}: {outcome}");
+        tally += outcome;
+    }
+    println!("all promises kept in {:.0} s: {tally}", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+async fn disturb_workers(arguments: &Arguments, program: &Path) -> Result<()> {
+    let began = Instant::now();
+    let mut tally = workers::Tally::default();
+    let mut left = arguments.rounds;
+    for seed in arguments.seed.. {
+        if left == 0 {
+            break;
+        }
+        let rounds = left.min(workers::ROUNDS);
+        left -= rounds;
+        let outcome = workers::run(seed, rounds, program, None).await?;
         progress::show(format_args!(""));
         println!("seed {seed}: {outcome}");
         tally += outcome;
