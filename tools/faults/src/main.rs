@@ -10,6 +10,7 @@ use clap::Parser;
 use es_faults::{
     campaign::{self, Tally},
     child::{self, Job},
+    cluster::Cluster,
     process, progress, workers,
 };
 
@@ -26,6 +27,9 @@ struct Arguments {
     /// Instead of recorders and processors, disturb the workers of a partitioned consumer
     #[arg(long)]
     workers: bool,
+    /// Instead of the rounds, cause this number of faults of a cluster's nodes
+    #[arg(long, conflicts_with = "rounds")]
+    failovers: Option<u32>,
     /// Run as a child process with this job
     #[arg(long = process::JOB.trim_start_matches('-'), hide = true)]
     job: Option<String>,
@@ -52,16 +56,20 @@ async fn run() -> Result<()> {
     if arguments.workers {
         return disturb_workers(&arguments, &program).await;
     }
+    let cluster = match arguments.failovers {
+        Some(_) => Some(Cluster::from_environment().context("there is no cluster")?),
+        None => None,
+    };
     let began = Instant::now();
     let mut tally = Tally::default();
-    let mut left = arguments.rounds;
+    let mut left = arguments.failovers.unwrap_or(arguments.rounds);
     for seed in arguments.seed.. {
         if left == 0 {
             break;
         }
         let rounds = left.min(campaign::ROUNDS);
         left -= rounds;
-        let outcome = campaign::run(seed, rounds, &program).await?;
+        let outcome = campaign::run(seed, rounds, &program, cluster.as_ref()).await?;
         progress::show(format_args!(""));
         println!("seed {seed}: {outcome}");
         tally += outcome;

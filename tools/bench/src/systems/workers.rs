@@ -71,11 +71,14 @@ impl<R: ProcessRecorder + SegmentRecorder + Clone + 'static> Workers<R> {
         loop {
             let recorded = downstream.segments(NAME).await?;
             let has_share = |worker: &str| {
-                let owned = recorded.segments.iter().filter(|segment| segment.owner.as_deref() == Some(worker));
+                let owned =
+                    recorded.segments.iter().filter(|segment| segment.owner.as_deref() == Some(worker));
                 owned.count() == recorded.fair_share(worker)
             };
             let workers = &recorded.workers;
-            if workers.len() == usize::from(self.workers) && workers.iter().all(|worker| has_share(&worker.name)) {
+            if workers.len() == usize::from(self.workers)
+                && workers.iter().all(|worker| has_share(&worker.name))
+            {
                 return Ok(());
             }
             sleep(Duration::from_millis(20)).await;
@@ -85,7 +88,8 @@ impl<R: ProcessRecorder + SegmentRecorder + Clone + 'static> Workers<R> {
 
 /// As many events for each segment: the figures do not depend on the hashes of a few aggregates.
 fn events(count: usize) -> Vec<StoredEvent> {
-    let segment = |id: &Uuid| u128::from(key_hash(id.as_bytes()).cast_unsigned()) * u128::from(SEGMENTS) >> 63;
+    let segment =
+        |id: &Uuid| (u128::from(key_hash(id.as_bytes()).cast_unsigned()) * u128::from(SEGMENTS)) >> 63;
     let mut events = Vec::with_capacity(count);
     let mut ids = (0..).map(data::originator);
     for wanted in (0..u128::from(SEGMENTS)).cycle().take(count) {
