@@ -16,6 +16,7 @@ mod configuration;
 mod confirmation;
 mod database;
 mod digest;
+mod erasure;
 mod failure;
 mod interchange;
 mod output;

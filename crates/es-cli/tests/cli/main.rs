@@ -8,6 +8,7 @@
 
 mod connecting;
 mod copying;
+mod erasing;
 mod help;
 mod inspecting;
 mod keys;

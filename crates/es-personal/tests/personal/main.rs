@@ -4,7 +4,10 @@
 mod bulk;
 mod erasure;
 mod format;
+mod notification;
+mod rewrapping;
 mod scan;
+mod sealed;
 mod stores;
 mod values;
 
