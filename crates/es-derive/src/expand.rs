@@ -122,7 +122,8 @@ fn sealed_arm(event: &EventType, layout: &Layout) -> Option<TokenStream> {
         Body::Named(_) | Body::Unit => {
             let field = subject.first();
             let rest = subject.iter().skip(1);
-            (quote!(#path { #field, .. }), quote!((*#field) #(.#rest)*))
+            // Another name: the field may be called `state`.
+            (quote!(#path { #field: __subject, .. }), quote!((*__subject) #(.#rest)*))
         }
     };
     Some(quote! {

@@ -455,7 +455,7 @@ impl FactoryBuilder {
     where
         T: serde::Serialize + DeserializeOwned + 'static,
     {
-        self.personal.types.push(|keys, transcoder| keys.register::<T>(transcoder));
+        self.personal.types.push(es_personal::SubjectKeys::register::<T>);
         self
     }
 

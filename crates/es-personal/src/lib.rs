@@ -115,7 +115,7 @@
 //! Keys in memory are bounded in number, and expire a fixed time after they were requested: by default
 //! [10,000](SubjectKeys::DEFAULT_CAPACITY) and [60 s](SubjectKeys::DEFAULT_LIFETIME). That is also the
 //! longest time for which another process reads values after an erasure, and writes values that are then
-//! lost.
+//! lost. A process that follows [`SubjectErased`] and erases each subject does so at once.
 //!
 //! # Format
 //! A value is `{"_type_":"personal","_data_":{"subject":SUBJECT,"sealed":BASE64}}`, or with `null` as

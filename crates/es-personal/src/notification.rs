@@ -21,7 +21,8 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x6b1f_0a5e_54cf_4d0b_9d31_2f0e_7c1a_88d
 pub struct SubjectErased {
     /// The data subject.
     pub subject: Subject,
-    /// The person or program that ordered the erasure, or its reason.
+    /// The person or program that ordered the erasure, or its reason. It stays in the log: no name or mail
+    /// address of the subject.
     pub erased_by: String,
 }
 

@@ -5,6 +5,7 @@ mod bulk;
 mod erasure;
 mod format;
 mod notification;
+mod processes;
 mod rewrapping;
 mod scan;
 mod sealed;

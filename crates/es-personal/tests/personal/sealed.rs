@@ -81,18 +81,19 @@ impl CustomerEvent {
     }
 }
 
-/// All fields are optional: the event is a struct.
+/// An event that is a struct.
 #[derive(Clone, Debug, PartialEq, Event)]
-#[event(topic = "shop:Noted", subject = about, erased = Noted::erased)]
+#[event(topic = "shop:Noted", subject = state, erased = Noted::erased)]
 struct Noted {
-    about: Subject,
+    // The name of a parameter in the derived code.
+    state: Subject,
     #[serde(default)]
     text: String,
 }
 
 impl Noted {
-    fn erased(about: Subject) -> Self {
-        Self { about, text: String::new() }
+    fn erased(state: Subject) -> Self {
+        Self { state, text: String::new() }
     }
 }
 
@@ -180,7 +181,7 @@ async fn sealed_events_of_an_erased_subject_are_decoded_by_the_function(place: i
     let writer = customers(&log, &eraser);
     writer.append(ID, Expected::New, [registered(1), moved(2), ordered(), moved(1)]).await.unwrap();
     let about = subject(1);
-    let noted = Noted { about: about.clone(), text: "called".to_owned() };
+    let noted = Noted { state: about.clone(), text: "called".to_owned() };
     let other = Uuid::from_u128(2);
     writer.append(other, Expected::New, [noted]).await.unwrap();
     eraser.erase(about.clone(), "test").await.unwrap();
@@ -337,12 +338,12 @@ async fn an_attribute_that_does_not_match_is_an_error_without_its_value() {
     let keys = keys(MemoryKeyStore::new());
     let mapper = Mapper::new(transcoder(&keys));
     #[derive(Event)]
-    #[event(topic = "shop:Noted", subject = about, erased = |about| Self { about, text: Vec::new() })]
+    #[event(topic = "shop:Noted", subject = state, erased = |state| Self { state, text: Vec::new() })]
     struct Other {
-        about: Subject,
+        state: Subject,
         text: Vec<u8>,
     }
-    let noted = Noted { about: subject(1), text: "called".to_owned() };
+    let noted = Noted { state: subject(1), text: "called".to_owned() };
     let [stored] = mapper.write_events(&[DomainEvent::new(ID, 1, noted)]).await.unwrap().try_into().unwrap();
     let error = mapper.read_event::<Other>(&stored).await.map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
