@@ -20,6 +20,7 @@ mod digest;
 mod erasure;
 mod failure;
 mod interchange;
+mod lag;
 mod output;
 mod progress;
 mod record;
@@ -29,6 +30,8 @@ mod sql_writer;
 mod state;
 mod target;
 mod template;
+#[cfg(feature = "ui")]
+mod ui;
 
 use std::process::ExitCode;
 
