@@ -112,7 +112,7 @@ async fn a_key_store_works_behind_pgbouncer_in_transaction_mode() {
         for _ in 0..4 {
             let pool = PgPoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
             tasks.spawn(async move {
-                use_key_store(&PostgresKeyStore::open(pool).await.unwrap(), SUBJECTS).await
+                use_key_store(&PostgresKeyStore::open(pool).await.unwrap(), SUBJECTS).await;
             });
         }
         while let Some(ended) = tasks.join_next().await {
