@@ -28,10 +28,13 @@ pub(crate) struct Arguments {
     /// Instead, switch between the versions of a projection while processes write, project and read
     #[arg(long, conflicts_with_all = ["copy_kills", "failovers"])]
     projections: bool,
+    /// Instead of recorders and processors, disturb the workers of a partitioned consumer
+    #[arg(long, conflicts_with_all = ["copy_kills", "projections"])]
+    workers: bool,
     /// Instead of the rounds, let a part of a PostgreSQL cluster fail this number of times: its primary, the
     /// node of the primary, or the leader of etcd, by crashes, pauses and switchovers. Patroni and etcd are
     /// needed
-    #[arg(long, value_name = "FAULTS", conflicts_with_all = ["rounds", "copy_kills", "without_postgres"])]
+    #[arg(long, value_name = "FAULTS", conflicts_with_all = ["rounds", "copy_kills", "workers", "without_postgres"])]
     failovers: Option<u32>,
     /// Skip everything that needs a PostgreSQL server
     #[arg(long)]
@@ -66,7 +69,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         None => command
             .args(["run", "--package", "es-faults", "--", "--rounds", &rounds, "--seed", &seed])
-            .args(arguments.projections.then_some("--projections")),
+            .args(arguments.projections.then_some("--projections"))
+            .args(arguments.workers.then_some("--workers")),
     };
     // Lives until the last process has ended.
     let server = if arguments.without_postgres { None } else { Some(Server::provide(None)?) };

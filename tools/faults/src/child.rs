@@ -15,6 +15,7 @@ use crate::{
     report::Report,
     switches::{self, Task},
     test_database::TestDatabase,
+    workers::{self, Work},
 };
 
 /// The line by which the parent stops a child in order. Without it, the end of the input means that
@@ -52,6 +53,8 @@ pub enum Role {
     Clients(u32, Duration),
     /// Takes part in the campaign on versions of a projection.
     Switches(Task),
+    /// Works on segments of the upstream, with effects in the other database.
+    Worker(TestDatabase, Work),
     /// Processes the upstream, or one of its topics, with effects of this kind in the other database.
     Processor(TestDatabase, (Kind, Option<usize>)),
 }
@@ -95,6 +98,11 @@ pub async fn run(job: Job) -> Result<()> {
                 }
                 tokio::time::sleep(OPEN_PAUSE).await;
             }
+        }
+        Role::Worker(downstream, work) => {
+            let upstream = job.upstream.open(&KillPoint::new(None)).await?;
+            report.say(Message::Ready);
+            workers::process(upstream, &downstream, work, kill_point, stop).await?;
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use es_faults::{
     campaign,
     child::{self, Job},
     cluster::Cluster,
-    process, progress, switches,
+    process, progress, switches, workers,
 };
 
 /// Kill processes that write, read and process databases, and check the databases
@@ -27,6 +27,9 @@ struct Arguments {
     /// Switch between versions of a projection instead
     #[arg(long, conflicts_with = "failovers")]
     projections: bool,
+    /// Instead of recorders and processors, disturb the workers of a partitioned consumer
+    #[arg(long, conflicts_with_all = ["failovers", "projections"])]
+    workers: bool,
     /// Instead of the rounds, cause this number of faults of a cluster's nodes
     #[arg(long, conflicts_with = "rounds")]
     failovers: Option<u32>,
@@ -56,6 +59,10 @@ async fn run() -> Result<()> {
     if arguments.projections {
         let run = async |seed, rounds| switches::run(seed, rounds, &program, None).await;
         return repeat(&arguments, switches::ROUNDS, run).await;
+    }
+    if arguments.workers {
+        let run = async |seed, rounds| workers::run(seed, rounds, &program, None).await;
+        return repeat(&arguments, workers::ROUNDS, run).await;
     }
     let cluster = match arguments.failovers {
         Some(_) => Some(Cluster::from_environment().context("there is no cluster")?),
