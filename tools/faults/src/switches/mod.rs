@@ -160,6 +160,7 @@ fn run_round(
             point: point.to_owned(),
             passing: random.i64(1..=often),
             delay: if random.bool() { 0 } else { random.u64(1..5_000) },
+            pauses: false,
         });
         let job = Job {
             name: format!("r{round}{task:?}{number}"),
