@@ -1,5 +1,7 @@
 //! The options and the connections of a datastore, and reads that survive lost connections.
 
+use std::sync::Arc;
+
 use es_core::PersistenceError;
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
@@ -12,10 +14,10 @@ use super::{
 };
 use crate::{error, fault_hooks::FaultPoint, options::PostgresOptions};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Database {
     pub(crate) options: PostgresOptions,
-    pub(crate) connections: Connections,
+    pub(crate) connections: Arc<Connections>,
     /// The payload of the notifications that the datastore sends. Its own listener ignores them.
     pub(crate) notify_payload: String,
 }
@@ -23,9 +25,14 @@ pub(crate) struct Database {
 impl Database {
     /// Connects to the server.
     pub(crate) async fn open(options: PostgresOptions) -> Result<Self, PersistenceError> {
-        let connections = Connections::new(&options)?;
+        let connections = Arc::new(Connections::new(&options)?);
         connections.lease(LeaseKind::Read).await?.finish();
         Ok(Self { options, connections, notify_payload: Uuid::new_v4().simple().to_string() })
+    }
+
+    /// Returns the same database with another default schema, on the same connections.
+    pub(crate) fn in_schema(&self, schema: String) -> Self {
+        Self { options: self.options.clone().schema(schema), ..self.clone() }
     }
 
     pub(crate) async fn reached(&self, point: FaultPoint) {
