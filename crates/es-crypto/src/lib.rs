@@ -97,7 +97,7 @@
 //! What remains:
 //! - While a cipher exists, its expanded key is in ordinary memory, and the first bytes of it are the key: it
 //!   is in core dumps, and in swap space. `ring` has no function to place it in locked memory. A program can
-//!   make core dumps impossible, on Linux by `prctl(PR_SET_DUMPABLE, 0)`:
+//!   make core dumps impossible, as the tool `es` does on Linux, by `prctl(PR_SET_DUMPABLE, 0)`:
 //!   `rustix::process::set_dumpable_behavior`. Encrypt the swap space.
 //! - The keys of single messages of XAES-256-GCM may remain on the stack until it is used again.
 //! - The environment of the process has the text of `CIPHER_KEY` and `CIPHER_KEYS`; that of a key file is

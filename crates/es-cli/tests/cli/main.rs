@@ -8,6 +8,8 @@
 
 mod connecting;
 mod copying;
+#[cfg(target_os = "linux")]
+mod core_dump;
 mod help;
 mod inspecting;
 mod keys;
