@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::{
-    pgbouncer,
+    chromium, pgbouncer,
     postgres::{Selection, Server, TestCluster, Version},
     process, workspace,
 };
@@ -61,6 +61,7 @@ pub(crate) struct Outcome {
     failed: Vec<String>,
     is_success: bool,
     without_postgres: bool,
+    without_chromium: bool,
     /// The reason why the failovers of a PostgreSQL cluster were left out, if they were.
     without_cluster: Option<String>,
 }
@@ -78,6 +79,7 @@ impl Outcome {
         self.failed.extend(other.failed);
         self.is_success &= other.is_success;
         self.without_postgres |= other.without_postgres;
+        self.without_chromium |= other.without_chromium;
         self.without_cluster = self.without_cluster.take().or(other.without_cluster);
     }
 
@@ -92,6 +94,11 @@ impl Outcome {
         }
         if self.without_postgres {
             println!("PostgreSQL was left out (--without-postgres): nothing that needs a server was tested.");
+        }
+        if self.without_chromium {
+            println!(
+                "Chromium was left out (not installed; CHROMIUM names it): no page was tested in a browser."
+            );
         }
         if let Some(reason) = &self.without_cluster {
             println!("Failovers of a PostgreSQL cluster were left out: {reason}");
@@ -160,6 +167,8 @@ pub(crate) fn run_with(
     }
     command.args(&arguments.arguments);
 
+    let (name, value) = chromium::variable();
+    command.env(name, value);
     // Lives until the tests have ended.
     let server = if without_postgres { None } else { Some(Server::provide(version)?) };
     match &server {
@@ -190,7 +199,15 @@ pub(crate) fn run_with(
         Ok(cluster) => cluster.as_ref().and_then(TestCluster::failure),
         Err(error) => Some(format!("{error:#}")),
     };
-    Ok(Outcome { total, failed, is_success: status.success(), without_postgres, without_cluster })
+    let without_chromium = chromium::is_left_out(&arguments.packages, &arguments.exclude);
+    Ok(Outcome {
+        total,
+        failed,
+        is_success: status.success(),
+        without_postgres,
+        without_chromium,
+        without_cluster,
+    })
 }
 
 /// Returns whether the selected tests include failovers of a cluster.
