@@ -14,6 +14,7 @@ mod connecting;
 mod copying;
 #[cfg(target_os = "linux")]
 mod core_dump;
+mod erasing;
 mod help;
 mod inspecting;
 mod keys;
