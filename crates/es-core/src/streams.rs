@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use crate::{
     AggregateRecorder, ApplicationRecorder, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE, ErrorKind, EventRange,
-    Notification, NotificationSelection, PersistenceError, StoredEvent, Subscription, Topic, page_size::PageSize,
-    selection::state_bytes,
+    Notification, NotificationSelection, PersistenceError, StoredEvent, Subscription, Topic,
+    page_size::PageSize, selection::state_bytes,
 };
 
 /// The longest wait for a notification of the signal before the log is read.

@@ -1,5 +1,5 @@
-//! Notifications are read from standbys that lag, are ahead, are promoted, hang, end and come back: no event is
-//! missed, read twice, or read that is not recorded.
+//! Notifications are read from standbys that lag, are ahead, are promoted, hang, end and come back: no event
+//! is missed, read twice, or read that is not recorded.
 //!
 //! Each test has servers of its own, where PostgreSQL's programs are installed, and says so where not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
@@ -87,7 +87,10 @@ async fn a_standby_that_lags_is_waited_for() {
     let mut subscription = recorder.subscribe(0, []).poll_interval(NEVER);
     assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [1]);
     assert_eq!(subscription.next_page().await.unwrap().unwrap().position, 1);
-    assert!(scalar::<bool>(&mut lagging, &format!("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {READS})")).await);
+    assert!(
+        scalar::<bool>(&mut lagging, &format!("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {READS})"))
+            .await
+    );
 
     // The subscription is woken by the commit, and waits for it to be replayed.
     replay(&mut lagging, "pause").await;
@@ -402,8 +405,8 @@ async fn parallel_ordering_is_refused() {
     assert!(refused.to_string().contains("POSTGRES_READ_HOST"), "{refused}");
 }
 
-/// A schema for each rule, on servers that are shared by all rules. Other recorders read what was acknowledged,
-/// since a commit waits until the standby has replayed it (`remote_apply`).
+/// A schema for each rule, on servers that are shared by all rules. Other recorders read what was
+/// acknowledged, since a commit waits until the standby has replayed it (`remote_apply`).
 struct OnStandby {
     schema: Schema,
     read_host: (String, u16),
@@ -420,10 +423,7 @@ impl Fixture for OnStandby {
     async fn open_two(&self) -> [PostgresProcessRecorder; 2] {
         let options = self.schema.options().read_hosts([self.read_host.clone()]);
         let datastore = options.pool_size(2).max_overflow(2).open().await.unwrap();
-        [
-            datastore.process_recorder("bank").await.unwrap(),
-            datastore.process_recorder("bank").await.unwrap(),
-        ]
+        [datastore.process_recorder("bank").await.unwrap(), datastore.process_recorder("bank").await.unwrap()]
     }
 }
 

@@ -1,7 +1,7 @@
 //! The options and the connections of a datastore, and reads that survive lost connections.
 
 use es_core::PersistenceError;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
@@ -9,7 +9,6 @@ use super::{
     connector::ServerRole,
     pool::{Connections, Lease, LeaseError, LeaseKind},
     query::{self, FetchError, Fetched, Query},
-    session::{self, Access},
     standbys::Standbys,
 };
 use crate::{error, fault_hooks::FaultPoint, options::PostgresOptions};
@@ -101,28 +100,7 @@ impl Database {
         decode: &mut (impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send),
     ) -> Result<Fetched<T>, FetchError> {
         let backend = lease.backend();
-        let fetching = fetch_on(&self.options, lease, query, decode);
+        let fetching = query::fetch_on(&self.options, lease, query, decode);
         self.connections.with_liveness_check(backend, fetching).await?
     }
-}
-
-/// Fetches rows on a connection.
-pub(super) async fn fetch_on<T: Send>(
-    options: &PostgresOptions,
-    connection: &mut PgConnection,
-    query: &Query,
-    decode: &mut (impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send),
-) -> Result<Fetched<T>, FetchError> {
-    let is_persistent = !options.transaction_pooler;
-    let begin = match query.is_users {
-        true => session::begin_for_user(options, Access::ReadOnly),
-        false if is_persistent => return query::fetch(connection, query, true, decode).await,
-        false => session::begin(options, Access::ReadOnly),
-    };
-    session::run(connection, &begin).await?;
-    let rows = query::fetch(connection, query, is_persistent, decode).await?;
-    if !rows.has_rest {
-        session::run(connection, "COMMIT").await?;
-    }
-    Ok(rows)
 }

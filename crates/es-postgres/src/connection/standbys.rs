@@ -9,9 +9,8 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     connector::ServerRole,
-    database::fetch_on,
     pool::{Connections, LeaseError, LeaseKind},
-    query::{FetchError, Fetched, Query},
+    query::{self, FetchError, Fetched, Query},
 };
 use crate::{error, options::PostgresOptions};
 
@@ -64,7 +63,7 @@ impl Standbys {
             Err(LeaseError::NotConnected(error)) => return Err(StandbyError::Unreachable(error)),
             Err(LeaseError::Exhausted(error)) => return Err(StandbyError::Final(error)),
         };
-        let fetching = fetch_on(&self.options, &mut lease, query, &mut decode);
+        let fetching = query::fetch_on(&self.options, &mut lease, query, &mut decode);
         let fetched = match self.options.response_timeout {
             Duration::ZERO => fetching.await,
             response_timeout => timeout(response_timeout, fetching).await.unwrap_or_else(|_| {

@@ -16,8 +16,8 @@ impl KnownHead {
         self.0.fetch_max(id, Atomic::SeqCst);
     }
 
-    /// Notes the highest id of the primary, which was read after the head was `known`. If it is lower, the log
-    /// was rolled back, and the known head is no more.
+    /// Notes the highest id of the primary, which was read after the head was `known`. If it is lower, the
+    /// log was rolled back, and the known head is no more.
     pub(crate) fn observe(&self, known: i64, highest: i64) {
         if highest >= known {
             self.raise(highest);

@@ -1,21 +1,21 @@
 //! Reads notifications from standbys.
 //!
-//! The commit records of the serialized ordering follow the order of ids in the write-ahead log, so the log of
-//! a standby is the beginning of the log of the primary, without a gap. Two things make it differ from what a
-//! reader of the primary may rely on, and each page is checked for them:
+//! The commit records of the serialized ordering follow the order of ids in the write-ahead log, so the log
+//! of a standby is the beginning of the log of the primary, without a gap. Two things make it differ from
+//! what a reader of the primary may rely on, and each page is checked for them:
 //!
 //! 1. **It is behind.** A page that ends before its limit is taken for everything up to its `stop`, or up to
-//!    what this process has recorded or read. The snapshot of the page also has the highest id of the standby.
-//!    If that is lower, the page is read again until the standby has replayed it.
+//!    what this process has recorded or read. The snapshot of the page also has the highest id of the
+//!    standby. If that is lower, the page is read again until the standby has replayed it.
 //! 2. **It is ahead.** A commit is replayed before it is visible on the primary, which may first wait for
 //!    another standby. If the primary fails then, the event is lost without having been acknowledged, and its
 //!    id is allocated again. A standby that has it stays ahead until it is rebuilt. Therefore the last
 //!    notification of the page is looked up on the primary. In the serialized ordering all earlier ones are
 //!    visible there if it is, and are the same.
 //!
-//! The primary answers in the place of a standby that is not reached, does not catch up, has no standby's
-//! state any more (it was promoted), or has another log. It is an error if the primary cannot be reached
-//! either, or cannot confirm a page: a standby alone cannot tell whether an event is acknowledged.
+//! The primary answers in the place of a standby that is not reached, does not catch up, was promoted, or has
+//! another log. It is an error if the primary cannot be reached either, or cannot confirm a page: a standby
+//! alone cannot tell whether an event is acknowledged.
 
 use std::time::Duration;
 
@@ -160,7 +160,8 @@ impl StandbyReader<'_> {
         let Some(last) = page.last() else { return Ok(Some(page)) };
         let (last, is_filled) = (last.id, selection.is_filled_by(&page));
         let query = select::last_notification(self.events, selection, last)?;
-        let found = self.database.fetch(&query, |row| Ok((column(row, 0)?, column(row, 1)?, column(row, 2)?)));
+        let found =
+            self.database.fetch(&query, |row| Ok((column(row, 0)?, column(row, 1)?, column(row, 2)?)));
         let found: Option<(i64, Uuid, i64)> = found.await?.pop();
         page.retain(|read| found.is_some_and(|(id, ..)| read.id <= id));
         let key = |read: &Notification| (read.id, read.event.originator_id, read.event.originator_version);
