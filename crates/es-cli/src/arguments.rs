@@ -2,11 +2,12 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use es_core::uuid::Uuid;
 
 use crate::{
+    catalog::Order,
     color::{Color, ColorOption},
     failure::EXIT_CODES,
     output::Format,
@@ -28,6 +29,9 @@ pub(crate) struct Arguments {
         help_heading = "Output"
     )]
     pub(crate) color: ColorOption,
+    /// Print more than warnings to standard error; -vv and -vvv print yet more
+    #[arg(long, short, global = true, action = ArgAction::Count, help_heading = "Output")]
+    pub(crate) verbose: u8,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -38,6 +42,7 @@ pub(crate) enum Command {
     Log(Log),
     Show(Show),
     Topics(Topics),
+    Top(Top),
     Trackers(Trackers),
     Verify(Verify),
     Copy(Copy),
@@ -193,6 +198,30 @@ pub(crate) struct Topics {
     pub(crate) connection: Connection,
     #[command(flatten)]
     pub(crate) formatting: Formatting,
+}
+
+/// Show the largest and the busiest aggregates, on a screen that follows the log
+///
+/// Keys: e, r and s sort by events, by recent events and by their size; the arrows and the page keys scroll;
+/// q ends. The recent events are those of the last notification ids. While the log grows, it is read again
+/// every second, or less often: a read takes at most a tenth of the time.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Sort by the number of events, of recent events, or by their size: events, recent or size
+    #[arg(long, value_name = "ORDER", default_value = "events", hide_possible_values = true)]
+    pub(crate) sort: Order,
+    /// The number of notification ids at the end of the log whose events are recent
+    #[arg(long, value_name = "IDS", default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) window: i64,
+    /// List at most this number of aggregates
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 100,
+        value_parser = clap::value_parser!(i64).range(1..=10_000))]
+    pub(crate) limit: i64,
+    /// Print the aggregates once, one JSON object a line, and end
+    #[arg(help_heading = "Output", long)]
+    pub(crate) once: bool,
 }
 
 /// Print the positions of consumers and their distances to the end of the log

@@ -32,6 +32,14 @@ impl Color {
         Self { stdout: is_wanted(io::stdout().is_terminal()), stderr: is_wanted(io::stderr().is_terminal()) }
     }
 
+    pub(crate) fn is_on_stdout(self) -> bool {
+        self.stdout
+    }
+
+    pub(crate) fn is_on_stderr(self) -> bool {
+        self.stderr
+    }
+
     pub(crate) fn error(self, text: &str) -> String {
         painted(self.stderr, "1;31", text)
     }

@@ -15,6 +15,7 @@ mod commands;
 mod configuration;
 mod confirmation;
 mod database;
+mod diagnostics;
 mod digest;
 mod failure;
 mod interchange;
@@ -32,7 +33,11 @@ use std::process::ExitCode;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches};
 
-use crate::{arguments::Arguments, color::Color, failure::Failure};
+use crate::{
+    arguments::{Arguments, Command},
+    color::Color,
+    failure::Failure,
+};
 
 fn main() -> ExitCode {
     // The color of the help follows `--color`, which is not parsed yet, and `NO_COLOR`.
@@ -41,6 +46,9 @@ fn main() -> ExitCode {
     let matches = Arguments::command().color(color).get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let color = Color::new(arguments.color);
+    // A screen shows warnings in its own way.
+    let is_screen = matches!(arguments.command, Command::Top(_));
+    diagnostics::start(arguments.verbose, color.is_on_stderr() && !is_screen);
     match run(arguments, color) {
         Ok(exit) => exit.into(),
         Err(failure) => {

@@ -4,11 +4,15 @@
 
 mod facts;
 pub(crate) mod postgres;
+mod ranking;
 pub(crate) mod sqlite;
 
 use es_factory::Environment;
 
-pub(crate) use self::facts::{Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker};
+pub(crate) use self::{
+    facts::{Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker},
+    ranking::{Aggregate, Order, Ranking, Selection},
+};
 use self::{postgres::PostgresCatalog, sqlite::SqliteCatalog};
 use crate::failure::Failure;
 
@@ -47,6 +51,30 @@ impl Catalog {
         match self {
             Self::Sqlite(catalog) => catalog.trackers(),
             Self::Postgres(catalog) => catalog.trackers().await,
+        }
+    }
+
+    /// Returns the file, or the host, the database and the schema.
+    pub(crate) fn location(&self) -> &str {
+        match self {
+            Self::Sqlite(catalog) => catalog.location(),
+            Self::Postgres(catalog) => catalog.location(),
+        }
+    }
+
+    /// Returns the last id of the log; 0 if it is empty.
+    pub(crate) async fn last_id(&mut self) -> Result<i64, Failure> {
+        match self {
+            Self::Sqlite(catalog) => catalog.last_id(),
+            Self::Postgres(catalog) => catalog.last_id().await,
+        }
+    }
+
+    /// Returns the first aggregates in an order.
+    pub(crate) async fn ranking(&mut self, selection: Selection) -> Result<Ranking, Failure> {
+        match self {
+            Self::Sqlite(catalog) => catalog.ranking(selection),
+            Self::Postgres(catalog) => catalog.ranking(selection).await,
         }
     }
 

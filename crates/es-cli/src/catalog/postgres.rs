@@ -9,7 +9,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgRow, PgSslMode},
 };
 
-use super::facts::{EventCounts, Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker};
+use super::{
+    facts::{EventCounts, Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker},
+    ranking::{Aggregate, Names, Ranking, Selection},
+};
 use crate::failure::{Failure, chain};
 
 /// The tables of an application in a PostgreSQL database.
@@ -43,6 +46,10 @@ impl PostgresCatalog {
         let schema = schema(environment);
         let location = format!("{host}/{}, schema {schema}", environment.required("POSTGRES_DBNAME")?);
         Ok(Self { connection, location, events, snapshots, tracking })
+    }
+
+    pub(super) fn location(&self) -> &str {
+        &self.location
     }
 
     pub(super) async fn overview(&mut self) -> Result<Overview, Failure> {
@@ -101,6 +108,27 @@ impl PostgresCatalog {
     pub(super) async fn trackers(&mut self) -> Result<Vec<Tracker>, Failure> {
         let mut read = begin(&mut self.connection).await?;
         trackers(&mut read, &self.tracking).await
+    }
+
+    pub(super) async fn last_id(&mut self) -> Result<i64, Failure> {
+        let mut read = begin(&mut self.connection).await?;
+        last_id(&mut read, &self.events).await
+    }
+
+    pub(super) async fn ranking(&mut self, selection: Selection) -> Result<Ranking, Failure> {
+        let mut read = begin(&mut self.connection).await?;
+        let last_id = last_id(&mut read, &self.events).await?;
+        let names = Names { table: &self.events.quoted, id: "notification_id", bytes: "octet_length(state)" };
+        let aggregate = |row: PgRow| {
+            Ok(Aggregate {
+                originator_id: row.try_get(0)?,
+                events: row.try_get(1)?,
+                recent_events: row.try_get(2)?,
+                recent_bytes: row.try_get(3)?,
+            })
+        };
+        let aggregates = rows(&mut read, &selection.sql(&names, last_id), aggregate).await?;
+        Ok(Ranking { order: selection.order, last_id, aggregates })
     }
 }
 
@@ -357,6 +385,10 @@ pub(crate) fn key_columns(table: &Table) -> String {
         "SELECT coalesce(max(indnkeyatts), 0)::bigint FROM pg_index WHERE indisprimary AND indrelid = {}",
         table.regclass()
     )
+}
+
+async fn last_id(read: &mut Read<'_>, events: &Table) -> Result<i64, Failure> {
+    integer(read, &format!("SELECT coalesce(max(notification_id), 0) FROM {}", events.quoted)).await
 }
 
 async fn event_counts(read: &mut Read<'_>, table: &Table) -> Result<EventCounts, Failure> {

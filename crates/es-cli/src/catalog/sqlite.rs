@@ -3,12 +3,16 @@
 use es_core::Tracking;
 use es_sqlite::rusqlite::{self, Connection, OpenFlags, OptionalExtension, Params, Row, Transaction, params};
 
-use super::facts::{EventCounts, Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker};
+use super::{
+    facts::{EventCounts, Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker},
+    ranking::{Aggregate, Names, Ranking, Selection},
+};
 use crate::failure::Failure;
 
 const EVENTS: &str = "stored_events";
 const SNAPSHOTS: &str = "stored_snapshots";
 const TRACKING: &str = "tracking";
+const LAST_ID: &str = "SELECT coalesce(max(rowid), 0) FROM stored_events";
 
 /// The tables of a file of SQLite.
 pub(crate) struct SqliteCatalog {
@@ -27,10 +31,14 @@ impl SqliteCatalog {
         Ok(Self { name: name.to_owned(), connection })
     }
 
+    pub(super) fn location(&self) -> &str {
+        let name = self.name.strip_suffix("?mode=ro").and_then(|name| name.strip_prefix("file:"));
+        name.unwrap_or(&self.name)
+    }
+
     pub(super) fn overview(&mut self) -> Result<Overview, Failure> {
         let journal_mode = self.pragma("journal_mode")?;
-        let name = self.name.strip_suffix("?mode=ro").and_then(|name| name.strip_prefix("file:"));
-        let location = name.unwrap_or(&self.name).to_owned();
+        let location = self.location().to_owned();
         self.read(|transaction| {
             let integer = |sql: &str| transaction.query_row(sql, (), |row| row.get::<_, i64>(0));
             let tracking_layout = match exists(transaction, TRACKING)? {
@@ -76,6 +84,28 @@ impl SqliteCatalog {
 
     pub(super) fn trackers(&mut self) -> Result<Vec<Tracker>, Failure> {
         self.read(trackers)
+    }
+
+    pub(super) fn last_id(&mut self) -> Result<i64, Failure> {
+        self.read(|transaction| transaction.query_row(LAST_ID, (), |row| row.get(0)))
+    }
+
+    pub(super) fn ranking(&mut self, selection: Selection) -> Result<Ranking, Failure> {
+        const NAMES: Names<'_> = Names { table: EVENTS, id: "rowid", bytes: "length(CAST(state AS BLOB))" };
+        self.read(|transaction| {
+            let last_id = transaction.query_row(LAST_ID, (), |row| row.get(0))?;
+            let mut select = transaction.prepare_cached(&selection.sql(&NAMES, last_id))?;
+            let aggregate = |row: &Row<'_>| {
+                Ok(Aggregate {
+                    originator_id: row.get(0)?,
+                    events: row.get(1)?,
+                    recent_events: row.get(2)?,
+                    recent_bytes: row.get(3)?,
+                })
+            };
+            let aggregates = select.query_map((), aggregate)?.collect::<Result<_, _>>()?;
+            Ok(Ranking { order: selection.order, last_id, aggregates })
+        })
     }
 
     pub(super) fn integrity(&mut self) -> Integrity {

@@ -9,6 +9,7 @@ mod keys;
 mod log;
 mod schema;
 mod show;
+mod top;
 mod topics;
 mod track;
 mod trackers;
@@ -26,6 +27,7 @@ pub(crate) async fn run(arguments: Arguments, color: Color) -> Result<Exit, Fail
         Command::Log(arguments) => log::run(&arguments, color).await,
         Command::Show(arguments) => show::run(&arguments, color).await,
         Command::Topics(arguments) => topics::run(&arguments, color).await,
+        Command::Top(arguments) => top::run(&arguments, color).await,
         Command::Trackers(arguments) => trackers::run(&arguments, color).await,
         Command::Verify(arguments) => verify::run(&arguments, color).await,
         Command::Copy(arguments) => copy::run(&arguments).await,

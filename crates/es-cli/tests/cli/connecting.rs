@@ -139,3 +139,18 @@ fn a_file_is_read_without_its_log() {
     sandbox.run(&["log", "-d", "sqlite:bank.db?immutable=1"]).output();
     assert_eq!(fs::read_dir(sandbox.path(".")).unwrap().count(), 1, "no file was added");
 }
+
+#[test]
+fn warnings_of_the_library_are_on_standard_error() {
+    let mut sandbox = Sandbox::with_python_database("sqlite-9.5-plain");
+    sandbox.set("SQLITE_LOCK_TIMEOT", "3");
+    let run = sandbox.on_bank(&["log", "-n1", "--format", "{id}"]);
+    assert_eq!((run.exit, run.stdout.as_str()), (0, "1\n"), "{run:?}");
+    let warning = "WARN a variable of the environment has no effect: is the setting meant? \
+                   variable=\"SQLITE_LOCK_TIMEOT\" setting=\"SQLITE_LOCK_TIMEOUT\"\n";
+    assert_eq!(run.stderr, format!(" {warning}"), "printed once: {run:?}");
+    let colored = sandbox.on_bank(&["log", "-n1", "--color=always"]);
+    assert!(colored.stderr.contains("\u{1b}["), "{colored:?}");
+    let verbose = sandbox.on_bank(&["log", "-n1", "-v"]);
+    assert!(verbose.stderr.contains("WARN es_factory::typos: "), "{verbose:?}");
+}

@@ -18,20 +18,20 @@ const PLAIN: &str = "sqlite-9.5-plain";
 const KEY: &str = "S7dWXcSV2xZeweJ0QSsbXuJxSvvS9SN+L6rBY9rcy0Q=";
 
 /// A directory with the databases of a copy, and its configuration with the contexts `from` and `to`.
-struct Copying {
-    sandbox: Sandbox,
+pub(crate) struct Copying {
+    pub(crate) sandbox: Sandbox,
     schemas: Vec<Schema>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Backend {
+pub(crate) enum Backend {
     Sqlite,
     Postgres,
 }
 
 impl Copying {
     /// `None` if the tests are configured to run without PostgreSQL and it is needed.
-    fn between(from: Backend, to: Backend) -> Option<Self> {
+    pub(crate) fn between(from: Backend, to: Backend) -> Option<Self> {
         let (sandbox, mut schemas) = (Sandbox::with_python_database(PLAIN), Vec::new());
         let mut configuration = String::new();
         for (context, backend) in [("from", from), ("to", to)] {
@@ -54,7 +54,7 @@ impl Copying {
         Some(Self { sandbox, schemas })
     }
 
-    fn run(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Value {
         let run = self.sandbox.run(&[arguments, &["--format", "json"]].concat());
         assert_eq!((run.exit, run.stderr.as_str()), (0, ""), "{run:?}");
         serde_json::from_str(&run.stdout).unwrap()

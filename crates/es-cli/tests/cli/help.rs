@@ -13,6 +13,7 @@ fn help_of_every_command() {
         "log",
         "show",
         "topics",
+        "top",
         "trackers",
         "verify",
         "copy",

@@ -13,5 +13,9 @@ mod inspecting;
 mod keys;
 mod postgres;
 mod repairing;
+#[cfg(unix)]
+mod screens;
 mod support;
+#[cfg(unix)]
+mod terminal;
 mod verifying;
