@@ -11,6 +11,9 @@ use crate::{process, tools, workspace};
 
 /// The book's own files; `src` leads to the chapters in the facade.
 const BOOK: &str = "docs/book";
+/// The pictures, by the address that the library's documentation uses; the book has them beside its chapters.
+const PICTURES: &str =
+    "https://raw.githubusercontent.com/es-persistence/es-persistence/main/docs/book/pictures/";
 /// The pages of the library's documentation, which find an item by its path.
 const DOCUMENTATION: &str = "https://docs.rs/es-persistence/latest/es_persistence/?search=";
 
@@ -20,6 +23,11 @@ pub(crate) fn run() -> Result<()> {
     fs::create_dir_all(to.join("src"))?;
     for name in ["book.toml", "book.css"] {
         fs::copy(from.join(name), to.join(name)).with_context(|| name.to_owned())?;
+    }
+    fs::create_dir_all(to.join("src/pictures"))?;
+    for picture in fs::read_dir(from.join("pictures"))? {
+        let picture = picture?;
+        fs::copy(picture.path(), to.join("src/pictures").join(picture.file_name()))?;
     }
     let summary = fs::read_to_string(from.join("src/SUMMARY.md"))?;
     for (title, file) in chapters(&summary) {
@@ -80,7 +88,7 @@ fn linked(line: &str) -> String {
                 linked.push_str(&format!("{name}.md{anchor}"));
             }
             Some((path, None)) => linked.push_str(&format!("{DOCUMENTATION}{path}")),
-            None => linked.push_str(target),
+            None => linked.push_str(&target.replace(PICTURES, "pictures/")),
         }
         linked.push_str(rest);
     }
@@ -101,9 +109,10 @@ mod tests {
 
     #[test]
     fn a_chapter_has_a_title_and_links_of_the_book() {
-        let text = "Title: the intro.\n\n# Head\n```rust\n# hidden(crate::x);\n```\n[a](crate::guide::next#b) [`C`](crate::C)";
+        let text = "Title: the intro.\n\n# Head\n```rust\n# hidden(crate::x);\n```\n[a](crate::guide::next#b) \
+                    [`C`](crate::C)\n![d](https://raw.githubusercontent.com/es-persistence/es-persistence/main/docs/book/pictures/d.png)";
         let expected = "# T\n\nThe intro.\n\n## Head\n```rust\n# hidden(crate::x);\n```\n[a](next.md#b) \
-                        [`C`](https://docs.rs/es-persistence/latest/es_persistence/?search=C)\n";
+                        [`C`](https://docs.rs/es-persistence/latest/es_persistence/?search=C)\n![d](pictures/d.png)\n";
         assert_eq!(chapter("T", text), expected);
     }
 }

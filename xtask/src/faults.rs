@@ -1,9 +1,15 @@
-//! `cargo xtask faults`: kills processes that write, read and process, with a PostgreSQL server.
+//! `cargo xtask faults`: kills processes that write, read and process, or the nodes of their PostgreSQL
+//! cluster.
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::{postgres::Server, process, test::WITHOUT_POSTGRES, workspace};
+use crate::{
+    postgres::{Server, TestCluster},
+    process,
+    test::WITHOUT_POSTGRES,
+    workspace,
+};
 
 /// Kill processes that write, read and process databases, and check what is left
 ///
@@ -19,6 +25,11 @@ pub(crate) struct Arguments {
     /// Instead of the rounds, kill `es copy` this number of times between each pair of backends
     #[arg(long, value_name = "KILLS", conflicts_with = "rounds")]
     copy_kills: Option<u32>,
+    /// Instead of the rounds, let a part of a PostgreSQL cluster fail this number of times: its primary, the
+    /// node of the primary, or the leader of etcd, by crashes, pauses and switchovers. Patroni and etcd are
+    /// needed
+    #[arg(long, value_name = "FAULTS", conflicts_with_all = ["rounds", "copy_kills", "without_postgres"])]
+    failovers: Option<u32>,
     /// Skip everything that needs a PostgreSQL server
     #[arg(long)]
     without_postgres: bool,
@@ -27,6 +38,13 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let (rounds, seed) = (arguments.rounds.to_string(), arguments.seed.to_string());
     let mut command = workspace::cargo();
+    if let Some(failovers) = arguments.failovers {
+        let cluster = TestCluster::provide()?;
+        command.args(["run", "--package", "es-faults", "--", "--seed", &seed]);
+        command.args(["--failovers", &failovers.to_string()]);
+        command.envs(cluster.start()?.variables()).envs(cluster.variables()?);
+        return process::check(&mut command);
+    }
     match arguments.copy_kills {
         Some(kills) => {
             let test = "copying::a_killed_copy_continues_without_a_duplicate";

@@ -13,6 +13,7 @@ compile_error!(
 
 mod bench;
 mod book;
+mod chromium;
 mod ci;
 mod coverage;
 mod faults;

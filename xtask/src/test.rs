@@ -11,13 +11,15 @@ use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::{
-    pgbouncer,
-    postgres::{Selection, Server, Version},
+    chromium, pgbouncer,
+    postgres::{Selection, Server, TestCluster, Version},
     process, workspace,
 };
 
 /// The package that is about PostgreSQL alone.
 pub(crate) const POSTGRES_PACKAGE: &str = "es-postgres";
+/// The package whose tests let the nodes of a PostgreSQL cluster fail.
+const FAILOVER_PACKAGE: &str = "es-faults";
 /// Tells tests of other packages not to look for a server.
 pub(crate) const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
 
@@ -59,6 +61,9 @@ pub(crate) struct Outcome {
     failed: Vec<String>,
     is_success: bool,
     without_postgres: bool,
+    without_chromium: bool,
+    /// The reason why the failovers of a PostgreSQL cluster were left out, if they were.
+    without_cluster: Option<String>,
 }
 
 impl Outcome {
@@ -74,6 +79,8 @@ impl Outcome {
         self.failed.extend(other.failed);
         self.is_success &= other.is_success;
         self.without_postgres |= other.without_postgres;
+        self.without_chromium |= other.without_chromium;
+        self.without_cluster = self.without_cluster.take().or(other.without_cluster);
     }
 
     /// The total is a line of its own, and the last. What failed stands before it, so that the end of a long
@@ -87,6 +94,14 @@ impl Outcome {
         }
         if self.without_postgres {
             println!("PostgreSQL was left out (--without-postgres): nothing that needs a server was tested.");
+        }
+        if self.without_chromium {
+            println!(
+                "Chromium was left out (not installed; CHROMIUM names it): no page was tested in a browser."
+            );
+        }
+        if let Some(reason) = &self.without_cluster {
+            println!("Failovers of a PostgreSQL cluster were left out: {reason}");
         }
         println!("{}", self.total);
     }
@@ -152,6 +167,8 @@ pub(crate) fn run_with(
     }
     command.args(&arguments.arguments);
 
+    let (name, value) = chromium::variable();
+    command.env(name, value);
     // Lives until the tests have ended.
     let server = if without_postgres { None } else { Some(Server::provide(version)?) };
     match &server {
@@ -160,6 +177,11 @@ pub(crate) fn run_with(
         }
         None => command.env(WITHOUT_POSTGRES, "1"),
     };
+    // Started by the test that needs it, and stopped after the tests.
+    let cluster = has_failovers(arguments).then(TestCluster::provide).transpose();
+    if let Ok(Some(cluster)) = &cluster {
+        command.envs(cluster.variables()?);
+    }
     let start = Instant::now();
     let mut total = Total::default();
     let mut failed = Vec::new();
@@ -173,7 +195,26 @@ pub(crate) fn run_with(
     if let Some(version) = version {
         println!("PostgreSQL {version}: {total}, {:.0} s", start.elapsed().as_secs_f64());
     }
-    Ok(Outcome { total, failed, is_success: status.success(), without_postgres })
+    let without_cluster = match &cluster {
+        Ok(cluster) => cluster.as_ref().and_then(TestCluster::failure),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    let without_chromium = chromium::is_left_out(&arguments.packages, &arguments.exclude);
+    Ok(Outcome {
+        total,
+        failed,
+        is_success: status.success(),
+        without_postgres,
+        without_chromium,
+        without_cluster,
+    })
+}
+
+/// Returns whether the selected tests include failovers of a cluster.
+fn has_failovers(arguments: &Arguments) -> bool {
+    let names = |packages: &[String]| packages.iter().any(|package| package == FAILOVER_PACKAGE);
+    let is_selected = arguments.packages.is_empty() || names(&arguments.packages);
+    is_selected && !names(&arguments.exclude) && !arguments.without_postgres
 }
 
 fn named(test: &str, version: Option<Version>) -> String {

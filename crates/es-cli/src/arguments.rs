@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Topics(Topics),
     Top(Top),
     Trackers(Trackers),
+    #[cfg(feature = "ui")]
+    Ui(Ui),
     Verify(Verify),
     Copy(Copy),
     Export(Export),
@@ -240,6 +242,28 @@ pub(crate) struct Trackers {
     /// The largest distance, in notification ids, that is not a finding
     #[arg(long, value_name = "IDS")]
     pub(crate) max_lag: Option<i64>,
+    #[command(flatten)]
+    pub(crate) formatting: Formatting,
+}
+
+/// Serve a local web page to look at a database
+///
+/// Prints the URL of the page, which has a random token, and serves it until Ctrl-C. The page changes
+/// nothing, and only programs of this machine that know the token can read it.
+#[cfg(feature = "ui")]
+#[derive(Debug, Args)]
+pub(crate) struct Ui {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// The database whose log the consumers follow: a URL or a context; by default the same database
+    #[arg(long, value_name = "DATABASE", help_heading = "Database")]
+    pub(crate) upstream: Option<String>,
+    /// Listen on this port of 127.0.0.1; by default on a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    pub(crate) port: u16,
+    /// Open the page in the browser
+    #[arg(long)]
+    pub(crate) open: bool,
     #[command(flatten)]
     pub(crate) formatting: Formatting,
 }

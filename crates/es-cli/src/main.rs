@@ -19,6 +19,7 @@ mod diagnostics;
 mod digest;
 mod failure;
 mod interchange;
+mod lag;
 mod output;
 mod progress;
 mod record;
@@ -28,6 +29,8 @@ mod sql_writer;
 mod state;
 mod target;
 mod template;
+#[cfg(feature = "ui")]
+mod ui;
 
 use std::process::ExitCode;
 

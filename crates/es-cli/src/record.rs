@@ -63,7 +63,7 @@ struct Record<'a> {
 }
 
 /// The state of an event, as it is printed.
-enum Shown {
+pub(crate) enum Shown {
     Json(Box<RawValue>),
     Raw(String),
     Unreadable(String),
@@ -82,14 +82,8 @@ impl EventWriter {
 
     /// Writes an event; `id` is its notification id, if it is known.
     pub(crate) fn write(&mut self, id: Option<i64>, event: &StoredEvent) -> Result<(), Failure> {
-        let shown = match self.decoder.as_ref().map(|decoder| decoder.json(event)) {
-            None => Shown::Raw(BASE64_STANDARD.encode(&event.state)),
-            Some(Ok(json)) => Shown::Json(json),
-            Some(Err(error)) => {
-                self.unreadable += 1;
-                Shown::Unreadable(chain(&error))
-            }
-        };
+        let shown = Shown::new(self.decoder.as_ref(), event);
+        self.unreadable += u64::from(matches!(shown, Shown::Unreadable(_)));
         match &self.format {
             EventFormat::Json => self.output.json(&Record::new(id, event, &shown)),
             EventFormat::Text => self.output.line(&self.text(id, event, &shown)),
@@ -119,7 +113,7 @@ impl EventWriter {
         let moment = shown.timestamp().map_or_else(String::new, |moment| format!("{}  ", printable(&moment)));
         let (originator, version) = (event.originator_id, event.originator_version);
         let state = match shown {
-            Shown::Json(json) if self.is_expanded => expanded(json),
+            Shown::Json(json) if self.is_expanded => expanded(json, 1),
             Shown::Unreadable(reason) => self.color.bad(&format!("unreadable: {}", printable(reason))),
             shown => shown.text().to_owned(),
         };
@@ -150,6 +144,15 @@ impl<'a> Record<'a> {
 }
 
 impl Shown {
+    /// Decodes the state of an event; without a decoder, it is shown as stored.
+    pub(crate) fn new(decoder: Option<&StateDecoder>, event: &StoredEvent) -> Self {
+        match decoder.map(|decoder| decoder.json(event)) {
+            None => Self::Raw(BASE64_STANDARD.encode(&event.state)),
+            Some(Ok(json)) => Self::Json(json),
+            Some(Err(error)) => Self::Unreadable(chain(&error)),
+        }
+    }
+
     fn text(&self) -> &str {
         match self {
             Self::Json(json) => json.get(),
@@ -158,7 +161,7 @@ impl Shown {
     }
 
     /// Returns the timestamp of the event: the text of the attribute, or of its representation.
-    fn timestamp(&self) -> Option<String> {
+    pub(crate) fn timestamp(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Timestamped {
             timestamp: Value,
@@ -185,10 +188,10 @@ fn value(field: &Field, id: Option<i64>, event: &StoredEvent, shown: &Shown) -> 
     }
 }
 
-/// Returns JSON on several lines, indented, with its attributes in their order and its numbers as they are.
-fn expanded(json: &RawValue) -> String {
-    let mut text = String::from("  ");
-    let mut depth = 1;
+/// Returns JSON on several lines, indented by `depth` and more, with its attributes in their order and its
+/// numbers as they are.
+pub(crate) fn expanded(json: &RawValue, mut depth: usize) -> String {
+    let mut text = "  ".repeat(depth);
     let (mut is_string, mut is_escaped) = (false, false);
     let mut characters = json.get().chars().peekable();
     while let Some(character) = characters.next() {
@@ -254,6 +257,6 @@ mod tests {
             "  }",
         ];
         let json = RawValue::from_string(json.to_owned()).unwrap();
-        assert_eq!(expanded(&json), lines.join("\n"));
+        assert_eq!(expanded(&json, 1), lines.join("\n"));
     }
 }

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     AggregateRecorder, ApplicationRecorder, EventKey, EventRange, Notification, NotificationSelection,
-    PersistenceError, ProcessRecorder, Recorder, Signal, StateMaintenance, StateReplacement, StoredEvent,
-    Tracking, TrackingRecorder,
+    PersistenceError, ProcessRecorder, Recorder, SegmentChange, SegmentRecorder, Segments, Signal,
+    StateMaintenance, StateReplacement, StoredEvent, Tracking, TrackingRecorder,
 };
 
 /// A boxed future.
@@ -64,6 +64,18 @@ pub trait DynProcessRecorder: DynApplicationRecorder + DynTrackingRecorder {
         events: Vec<StoredEvent>,
         tracking: Tracking,
     ) -> BoxFuture<'_, Vec<i64>>;
+}
+
+/// The object-safe version of [`SegmentRecorder`].
+pub trait DynSegmentRecorder: DynTrackingRecorder {
+    /// See [`SegmentRecorder::segments`].
+    fn segments_dyn<'a>(&'a self, consumer_name: &'a str) -> BoxFuture<'a, Segments>;
+    /// See [`SegmentRecorder::change_segments`].
+    fn change_segments_dyn<'a>(
+        &'a self,
+        consumer_name: &'a str,
+        change: SegmentChange,
+    ) -> BoxFuture<'a, Segments>;
 }
 
 /// The object-safe version of [`StateMaintenance`].
@@ -133,6 +145,20 @@ impl<R: ProcessRecorder> DynProcessRecorder for R {
         tracking: Tracking,
     ) -> BoxFuture<'_, Vec<i64>> {
         Box::pin(self.insert_events_with_tracking(events, tracking))
+    }
+}
+
+impl<R: SegmentRecorder> DynSegmentRecorder for R {
+    fn segments_dyn<'a>(&'a self, consumer_name: &'a str) -> BoxFuture<'a, Segments> {
+        Box::pin(self.segments(consumer_name))
+    }
+
+    fn change_segments_dyn<'a>(
+        &'a self,
+        consumer_name: &'a str,
+        change: SegmentChange,
+    ) -> BoxFuture<'a, Segments> {
+        Box::pin(self.change_segments(consumer_name, change))
     }
 }
 
@@ -215,6 +241,20 @@ impl<R: DynProcessRecorder + ?Sized> ProcessRecorder for Arc<R> {
         tracking: Tracking,
     ) -> Result<Vec<i64>, PersistenceError> {
         self.as_ref().insert_events_with_tracking_dyn(events, tracking).await
+    }
+}
+
+impl<R: DynSegmentRecorder + ?Sized> SegmentRecorder for Arc<R> {
+    async fn segments(&self, consumer_name: &str) -> Result<Segments, PersistenceError> {
+        self.as_ref().segments_dyn(consumer_name).await
+    }
+
+    async fn change_segments(
+        &self,
+        consumer_name: &str,
+        change: SegmentChange,
+    ) -> Result<Segments, PersistenceError> {
+        self.as_ref().change_segments_dyn(consumer_name, change).await
     }
 }
 

@@ -69,6 +69,7 @@ mod mapper;
 mod metadata;
 mod page_size;
 mod recorder;
+mod segments;
 mod selection;
 mod signal;
 mod snapshot;
@@ -90,7 +91,7 @@ pub use context::{ErrorContext, EventContext};
 pub use domain::{DomainEvent, Event, next_version};
 pub use dynamic::{
     BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynRecorder,
-    DynStateMaintenance, DynTrackingRecorder,
+    DynSegmentRecorder, DynStateMaintenance, DynTrackingRecorder,
 };
 pub use error::{Conflict, ErrorKind, PersistenceError};
 pub use event_subscription::{EventNotification, EventSubscription};
@@ -99,6 +100,9 @@ pub use mapper::Mapper;
 pub use metadata::Metadata;
 pub use page_size::{DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE};
 pub use recorder::{AggregateRecorder, ApplicationRecorder, ProcessRecorder, Recorder, TrackingRecorder};
+pub use segments::{
+    Segment, SegmentChange, SegmentRecorder, SegmentRecorderExt, SegmentStep, SegmentWorker, Segments,
+};
 pub use selection::{EventRange, NotificationSelection};
 /// The serde of this crate's traits, for generated and hand-written code.
 pub use serde;

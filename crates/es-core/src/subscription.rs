@@ -62,6 +62,9 @@ pub struct Subscription<R> {
     last_read: Option<(i64, Uuid, i64)>,
     /// True if the log is known to contain the position: it was read since the last wait.
     is_in_log: bool,
+    /// True if the last page was at the end of the log. The listener is notified of all that the read of that
+    /// page has not seen, so the next call waits before it reads.
+    is_at_end: bool,
     /// True if a read has failed since the last page.
     is_interrupted: bool,
     /// The handle that stops the subscription, if there is one.
@@ -124,6 +127,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
             listener,
             last_read: None,
             is_in_log: false,
+            is_at_end: false,
             is_interrupted: false,
             stop: None,
         }
@@ -156,7 +160,7 @@ impl<R: ApplicationRecorder> Subscription<R> {
     /// Continues after `position`.
     pub fn seek(&mut self, position: i64) {
         self.position = position;
-        self.is_in_log = false;
+        (self.is_in_log, self.is_at_end) = (false, false);
     }
 
     /// Returns the recorder.
@@ -203,8 +207,11 @@ impl<R: ApplicationRecorder> Subscription<R> {
 
     async fn wait_for_page(&mut self) -> Result<Option<NotificationPage>, PersistenceError> {
         loop {
-            if let Some(page) = self.read_with_retry().await? {
+            if !std::mem::take(&mut self.is_at_end)
+                && let Some(page) = self.read_with_retry().await?
+            {
                 self.position = page.position;
+                self.is_at_end = page.lag == 0;
                 let events = page.notifications.iter().map(|notification| &notification.event);
                 self.page_size = self.page_size.after(page.notifications.len(), state_bytes(events));
                 self.is_in_log = true;

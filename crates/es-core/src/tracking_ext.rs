@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{ApplicationRecorder, ErrorKind, PersistenceError, TrackingRecorder, subscription::verify_end};
 
 /// The longest wait for a notification of the signal before the position is read.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The position of a consumer and the end of its upstream log; returned by
 /// [`consumer_lag`](TrackingRecorderExt::consumer_lag).
@@ -141,7 +141,7 @@ pub trait TrackingRecorderExt: TrackingRecorder {
 
 impl<R: TrackingRecorder + ?Sized> TrackingRecorderExt for R {}
 
-fn timed_out(application_name: &str, notification_id: i64, timeout: Duration) -> PersistenceError {
+pub(crate) fn timed_out(application_name: &str, notification_id: i64, timeout: Duration) -> PersistenceError {
     let message = format!(
         "notification {notification_id} was not processed by consumer {application_name:?} within {timeout:?}"
     );

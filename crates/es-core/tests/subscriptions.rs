@@ -28,11 +28,13 @@ use support::{now, stored};
 const OPENED: Topic = Topic::from_static("bank:Account.Opened");
 const CLOSED: Topic = Topic::from_static("bank:Account.Closed");
 
-/// Fails with the configured errors, counts the reads of the end of the log, and wakes no listener.
+/// Fails with the configured errors, counts the reads of pages and of the end of the log, and wakes no
+/// listener.
 #[derive(Debug, Default)]
 struct Moody {
     recorder: PopoApplicationRecorder,
     failures: Mutex<VecDeque<PersistenceError>>,
+    pages_read: AtomicUsize,
     asked_for_end: AtomicUsize,
     commits: Signal,
 }
@@ -77,6 +79,7 @@ impl ApplicationRecorder for Moody {
         &self,
         selection: NotificationSelection,
     ) -> Result<Vec<Notification>, PersistenceError> {
+        self.pages_read.fetch_add(1, Ordering::Relaxed);
         let failure = self.failures.lock().unwrap().pop_front();
         match failure {
             Some(failure) => Err(failure),
@@ -191,4 +194,29 @@ async fn commits_without_a_notification_are_found_by_polling() {
     assert!(page.as_mut().now_or_never().is_none());
     now(recorder.insert_events(vec![event(1, OPENED)])).unwrap();
     assert_eq!(summary(page.await), (vec![1], 1, 0));
+}
+
+#[test]
+fn a_commit_is_read_once_by_each_subscription() {
+    let recorder = Moody::with([OPENED]);
+    let mut subscription = recorder.subscribe(0, []);
+    assert_eq!(summary(now(subscription.next_page())), (vec![1], 1, 0));
+    for version in 2..5 {
+        let mut page = pin!(subscription.next_page());
+        assert!(page.as_mut().now_or_never().is_none(), "it waits for a commit");
+        now(recorder.insert_events(vec![event(version, OPENED)])).unwrap();
+        recorder.commits.wake([OPENED.as_str()]);
+        assert_eq!(summary(now(page)), (vec![version], version, 0));
+    }
+    assert_eq!(recorder.pages_read.load(Ordering::Relaxed), 4);
+}
+
+#[test]
+fn a_commit_between_a_page_and_the_next_wait_is_received() {
+    let recorder = Moody::with([OPENED]);
+    let mut subscription = recorder.subscribe(0, []);
+    assert_eq!(summary(now(subscription.next_page())), (vec![1], 1, 0));
+    now(recorder.insert_events(vec![event(2, OPENED)])).unwrap();
+    recorder.commits.wake([OPENED.as_str()]);
+    assert_eq!(summary(now(subscription.next_page())), (vec![2], 2, 0));
 }

@@ -41,6 +41,7 @@ mod datastore;
 mod log;
 mod projector;
 mod recorder;
+mod segments;
 mod table;
 mod versions;
 

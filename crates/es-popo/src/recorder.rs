@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, EventRange, Notification, NotificationSelection,
-    PersistenceError, ProcessRecorder, Recorder, Signal, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
+    PersistenceError, ProcessRecorder, Recorder, SegmentChange, SegmentRecorder, Segments, Signal,
+    StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
 };
 
 use crate::table::{Table, closed};
@@ -152,6 +153,20 @@ macro_rules! tracking_recorder {
 
             fn tracking_signal(&self) -> &Signal {
                 &self.0.positions
+            }
+        }
+
+        impl SegmentRecorder for $Handle {
+            async fn segments(&self, consumer_name: &str) -> Result<Segments, PersistenceError> {
+                self.0.table()?.segments(consumer_name)
+            }
+
+            async fn change_segments(
+                &self,
+                consumer_name: &str,
+                change: SegmentChange,
+            ) -> Result<Segments, PersistenceError> {
+                self.0.table()?.change_segments(consumer_name, &change)
             }
         }
     };

@@ -4,11 +4,11 @@
 use std::{collections::HashMap, fmt, ops::Range, sync::RwLock};
 
 use es_core::{
-    Conflict, EventRange, Notification, NotificationSelection, PersistenceError, Signal, StoredEvent, Topic,
-    Tracking, uuid::Uuid,
+    Conflict, EventRange, Notification, NotificationSelection, PersistenceError, SegmentChange, Segments,
+    Signal, StoredEvent, Topic, Tracking, uuid::Uuid,
 };
 
-use crate::{log::Log, versions::Versions};
+use crate::{log::Log, segments, versions::Versions};
 
 pub(crate) struct Table {
     /// `None` after the datastore is closed.
@@ -22,6 +22,8 @@ struct Contents {
     log: Log,
     aggregates: HashMap<Uuid, Versions>,
     positions: HashMap<String, i64>,
+    /// The segments of partitioned consumers, by consumer; their positions are above.
+    segments: HashMap<String, Segments>,
 }
 
 impl Table {
@@ -119,6 +121,20 @@ impl Table {
 
     pub(crate) fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
         self.read(|contents| contents.positions.get(application_name).copied())
+    }
+
+    pub(crate) fn segments(&self, consumer_name: &str) -> Result<Segments, PersistenceError> {
+        self.read(|contents| segments::load(&contents.segments, &contents.positions, consumer_name))
+    }
+
+    pub(crate) fn change_segments(
+        &self,
+        consumer_name: &str,
+        change: &SegmentChange,
+    ) -> Result<Segments, PersistenceError> {
+        self.write(|contents| {
+            segments::change(&mut contents.segments, &mut contents.positions, consumer_name, change)
+        })
     }
 
     /// Closes all recorders, and drops the contents.

@@ -27,7 +27,11 @@ use crate::{
 ///
 /// An application name is the prefix of table names, in lower case; it may be empty.
 #[derive(Clone, Debug)]
-pub struct PostgresDatastore(Arc<Resources>);
+pub struct PostgresDatastore {
+    resources: Arc<Resources>,
+    /// The connections of the resources, with the schema of this handle.
+    database: Arc<Database>,
+}
 
 impl PostgresOptions {
     /// Connects to the server.
@@ -49,11 +53,27 @@ impl PostgresOptions {
         runtime::verify_drivers()?;
         self.check()?;
         let database = Arc::new(Database::open(self).await?);
-        Ok(PostgresDatastore(Arc::new(Resources::new(database))))
+        let resources = Arc::new(Resources::new(Arc::clone(&database)));
+        Ok(PostgresDatastore { resources, database })
     }
 }
 
 impl PostgresDatastore {
+    /// Returns a handle whose recorders, projections and queries use another schema, on the same connections:
+    /// for many tenants with a schema each. The schema is not created. Closing any handle closes all.
+    ///
+    /// ```no_run
+    /// # async fn example(shared: es_postgres::PostgresDatastore) -> Result<(), es_core::PersistenceError> {
+    /// let recorder = shared.in_schema("tenant_7").process_recorder("bank").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn in_schema(&self, schema: impl Into<String>) -> Self {
+        let database = Arc::new(self.database.in_schema(schema.into()));
+        Self { resources: Arc::clone(&self.resources), database }
+    }
+
     /// Returns a recorder of events of aggregates for a purpose, such as `snapshots`: table
     /// `stored_snapshots`, or `bank_snapshots` with the application name `bank`.
     ///
@@ -204,8 +224,8 @@ impl PostgresDatastore {
         arguments: PgArguments,
         decode: impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send,
     ) -> Result<Vec<T>, PersistenceError> {
-        self.0.check_open()?;
-        self.0.database.fetch(&Query::of_user(query.into_sql_str(), arguments), decode).await
+        self.resources.check_open()?;
+        self.database.fetch(&Query::of_user(query.into_sql_str(), arguments), decode).await
     }
 
     /// Closes all recorders, after their accepted writes, and then the connections.
@@ -220,7 +240,7 @@ impl PostgresDatastore {
     /// If the future is dropped, the recorders are closed and accepted writes finish; the connections are
     /// closed when the last handle is dropped, or by closing again.
     pub async fn close(&self) -> Result<(), PersistenceError> {
-        self.0.close().await
+        self.resources.close().await
     }
 
     fn events_table(
@@ -246,7 +266,7 @@ impl PostgresDatastore {
     }
 
     fn schema(&self) -> &str {
-        &self.0.database.options.schema
+        &self.database.options.schema
     }
 
     fn table(
@@ -259,9 +279,9 @@ impl PostgresDatastore {
     }
 
     async fn store(&self, spec: TableSpec, tables: &RecorderTables) -> Result<Arc<Store>, PersistenceError> {
-        let Resources { database, .. } = &*self.0;
-        let create = tables.is_created().unwrap_or(database.options.create_table);
-        let state = schema::prepare(database, &spec, create).await?;
-        Ok(Arc::new(Store::new(Arc::clone(&self.0), spec, state)?))
+        let create = tables.is_created().unwrap_or(self.database.options.create_table);
+        let state = schema::prepare(&self.database, &spec, create).await?;
+        let (resources, database) = (Arc::clone(&self.resources), Arc::clone(&self.database));
+        Ok(Arc::new(Store::new(resources, database, spec, state)?))
     }
 }

@@ -174,6 +174,7 @@ mod recorder;
 mod resources;
 mod runtime;
 mod schema;
+mod segments;
 mod task_permit;
 mod write;
 

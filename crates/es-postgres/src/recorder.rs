@@ -154,10 +154,10 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(
         resources: Arc<Resources>,
+        database: Arc<Database>,
         tables: TableSpec,
         state: CatalogState,
     ) -> Result<Self, PersistenceError> {
-        let database = Arc::clone(&resources.database);
         // A signal that a caller keeps does not keep the connections open; a task that polls does.
         let (listener, runtime) = (Arc::downgrade(&resources.listener), runtime::current()?);
         let signals = Arc::new(resources.listener.tables.signals(&tables, move |permit| {

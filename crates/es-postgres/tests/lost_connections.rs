@@ -91,7 +91,7 @@ async fn a_group_whose_server_is_gone_is_unknown_all_at_once() {
     let schema = Schema::create().await;
     let proxy = Proxy::start(schema.server.clone(), MARK).await;
     let watch = Watch::new();
-    let options = through(&proxy, &schema, &watch).connect_timeout(Duration::from_millis(300));
+    let options = through(&proxy, &schema, &watch).connect_timeout(Duration::from_secs(1));
     let recorder = options.open().await.unwrap().application_recorder("bank").await.unwrap();
     // Polled in this order, on the only thread: all are one group.
     let release = async {

@@ -470,6 +470,19 @@ async fn the_first_host_that_accepts_writes_is_used() {
     server.options().open().await.unwrap();
 }
 
+/// A server that has stopped without notice took the whole connect timeout from each failover.
+#[tokio::test]
+async fn a_host_that_does_not_respond_does_not_delay_the_next_one() {
+    let database = Database::create().await;
+    // The system accepts connections to it, and no process reads them.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = &database.server;
+    let hosts = [("127.0.0.1", silent.local_addr().unwrap().port()), (server.host.as_str(), server.port)];
+    let options = server.options().hosts(hosts).connect_timeout(Duration::from_secs(3_600));
+    let opened = tokio::time::timeout(Duration::from_secs(60), options.open()).await;
+    opened.expect("the silent host holds up the other").unwrap();
+}
+
 /// Ends the read-only state of a database when an outcome is in doubt.
 struct FailOver(common::Server);
 

@@ -271,13 +271,8 @@ where
         handler: H,
     ) -> Self {
         let name = name.into();
-        let handler = DecodingHandler {
-            consumer_name: name.clone(),
-            handler,
-            upstream: upstream.mapper().clone(),
-            downstream: downstream.mapper().clone(),
-            events: PhantomData,
-        };
+        let (decoder, encoder) = (upstream.mapper().clone(), downstream.mapper().clone());
+        let handler = DecodingHandler::new(name.clone(), handler, decoder, encoder);
         let consumer = HandlerConsumer::new(downstream.recorder().clone(), handler).events_per_commit(1);
         Self::with_consumer(name, upstream.recorder().clone(), consumer).topics(E::TOPICS)
     }
@@ -291,6 +286,12 @@ pub struct DecodingHandler<H, E, S, T> {
     upstream: Mapper<S>,
     downstream: Mapper<T>,
     events: PhantomData<fn() -> E>,
+}
+
+impl<H, E, S, T> DecodingHandler<H, E, S, T> {
+    pub(crate) fn new(consumer_name: String, handler: H, upstream: Mapper<S>, downstream: Mapper<T>) -> Self {
+        Self { consumer_name, handler, upstream, downstream, events: PhantomData }
+    }
 }
 
 impl<H, E, S, T> Handler for DecodingHandler<H, E, S, T>

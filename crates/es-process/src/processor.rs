@@ -56,6 +56,8 @@ pub struct Processor<R, C> {
 #[derive(Debug)]
 struct Settings<R> {
     name: String,
+    /// The name in metrics, if it is another one.
+    label: Option<String>,
     upstream: R,
     topics: Vec<Topic>,
     batch_size: NonZeroUsize,
@@ -97,6 +99,7 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
     pub fn with_consumer(name: impl Into<String>, upstream: R, consumer: C) -> Self {
         let settings = Settings {
             name: name.into(),
+            label: None,
             upstream,
             topics: Vec::new(),
             batch_size: DEFAULT_BATCH_SIZE,
@@ -170,6 +173,14 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
         self.settings.stop.clone()
     }
 
+    /// Sets the name in metrics. The name of a segment's position changes with each claim, and metrics must
+    /// not.
+    #[must_use]
+    pub(crate) fn labelled(mut self, label: String) -> Self {
+        self.settings.label = Some(label);
+        self
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.settings.name
     }
@@ -195,7 +206,7 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
     /// run continues after the recorded position.
     pub async fn run(&mut self) -> Result<(), ProcessorError> {
         let (settings, consumer) = (&self.settings, &mut self.consumer);
-        let metrics = Metrics::new(&settings.name);
+        let metrics = Metrics::new(settings.label.as_ref().unwrap_or(&settings.name));
         let guard = RunGuard::new(&settings.progress, &metrics);
         let run =
             Run { batch_size: settings.batch_size.get(), position: 0, settings, consumer, metrics: &metrics };

@@ -1,9 +1,9 @@
 //! Processors that run in a task of their own.
 
-use es_core::{ApplicationRecorder, NotificationConsumer, PersistenceError, StopHandle};
+use es_core::{ApplicationRecorder, NotificationConsumer, PersistenceError, SegmentRecorder, StopHandle};
 use tokio::{runtime::Handle, task::JoinHandle};
 
-use crate::{Processor, ProcessorError, ProcessorState, Progress};
+use crate::{PartitionedProcessor, Processor, ProcessorError, ProcessorState, Progress};
 
 /// A processor that runs in a task, returned by [`Processor::spawn`].
 ///
@@ -43,11 +43,27 @@ where
     /// # Errors
     /// [`Interface`](es_core::ErrorKind::Interface) outside of a tokio runtime.
     pub fn spawn(mut self) -> Result<Running, PersistenceError> {
-        let runtime = Handle::try_current().map_err(|error| {
-            let message = "a processor is spawned outside of a tokio runtime: call `spawn` in a task of one, or \
-                           in its block_on";
-            PersistenceError::interface(message).with_source(error)
-        })?;
+        let runtime = runtime()?;
+        let (consumer_name, progress) = (self.name().to_owned(), self.progress());
+        let stop = self.stop_handle();
+        let task = runtime.spawn(async move { self.run().await });
+        Ok(Running { consumer_name, progress, stop, task: Some(task) })
+    }
+}
+
+impl<U, L, C> PartitionedProcessor<U, L, C>
+where
+    U: ApplicationRecorder + Clone + 'static,
+    L: SegmentRecorder + 'static,
+    C: NotificationConsumer + 'static,
+{
+    /// Runs the worker in a task of the current tokio runtime, as [`run`](Self::run) does. Stopping it also
+    /// releases its segments.
+    ///
+    /// # Errors
+    /// [`Interface`](es_core::ErrorKind::Interface) outside of a tokio runtime.
+    pub fn spawn(mut self) -> Result<Running, PersistenceError> {
+        let runtime = runtime()?;
         let (consumer_name, progress) = (self.name().to_owned(), self.progress());
         let stop = self.stop_handle();
         let task = runtime.spawn(async move { self.run().await });
@@ -98,4 +114,13 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop.stop();
     }
+}
+
+/// Returns the current tokio runtime.
+fn runtime() -> Result<Handle, PersistenceError> {
+    Handle::try_current().map_err(|error| {
+        let message = "a processor is spawned outside of a tokio runtime: call `spawn` in a task of one, or in its \
+                       block_on";
+        PersistenceError::interface(message).with_source(error)
+    })
 }

@@ -86,6 +86,7 @@ mod projection;
 mod read;
 mod recorder;
 mod schema;
+mod segments;
 mod write;
 
 pub use datastore::SqliteDatastore;

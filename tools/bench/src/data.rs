@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use es_core::{Bytes, StoredEvent, Topic};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The seed of all events.
 pub(crate) const SEED: u64 = 0x5EED_0FEE;
-const TOPIC: &str = "bank:Account.Credited";
+pub(crate) const TOPIC: &str = "bank:Account.Credited";
 /// Bytes of state of an event, about as many as for a credited account.
 pub(crate) const STATE_SIZE: usize = 200;
 /// The first aggregate that is stored before a measurement; far from those that appends make.
@@ -18,7 +19,7 @@ const LONG_AGO: u64 = 1_578_000_000_000;
 pub(crate) const LARGE_STATE_SIZE: usize = 2_048;
 
 /// The kind of aggregate ids.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Ids {
     /// Random ids (UUID version 4).
     #[default]
@@ -28,6 +29,13 @@ pub(crate) enum Ids {
 }
 
 impl Ids {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::TimeOrdered => "time-ordered",
+        }
+    }
+
     /// Returns the id of an aggregate that is stored before a measurement.
     pub(crate) fn stored(self, index: u64) -> Uuid {
         match self {
@@ -98,7 +106,8 @@ pub(crate) fn originator(index: u64) -> Uuid {
     uuid::Builder::from_random_bytes(bits.into_bytes()).into_uuid()
 }
 
-fn event(originator_id: Uuid, originator_version: i64, size: usize) -> StoredEvent {
+/// Returns an event of an aggregate, with `size` bytes of state.
+pub(crate) fn event(originator_id: Uuid, originator_version: i64, size: usize) -> StoredEvent {
     let (high, low) = originator_id.as_u64_pair();
     let mut random = Random(high ^ low ^ originator_version as u64);
     let mut state = Vec::with_capacity(size + 16);

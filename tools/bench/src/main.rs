@@ -16,6 +16,7 @@ mod machine;
 mod plan;
 mod plot;
 mod report;
+mod scale;
 mod statistics;
 mod suites;
 mod summary;
@@ -68,6 +69,11 @@ struct Arguments {
     /// With --growth: skip larger numbers of stored events
     #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
     growth_up_to: usize,
+    /// Measure what grows with the log, up to so many events, instead of everything else: pages, bytes and
+    /// log records, which do not depend on the machine's speed. With --write-results also writes
+    /// docs/scale.md
+    #[arg(long, value_name = "NUMBER")]
+    scale_up_to: Option<usize>,
     /// Limit the rounds of each experiment
     #[arg(long, value_name = "NUMBER", default_value_t = usize::MAX, hide_default_value = true)]
     rounds: usize,
@@ -104,6 +110,9 @@ async fn run_child(job: Job) -> Result<()> {
 async fn run(arguments: &Arguments) -> Result<()> {
     let directory = directory()?;
     let date = OffsetDateTime::now_utc().format(&Rfc3339)?;
+    if let Some(up_to) = arguments.scale_up_to {
+        return measure_scale(up_to, &directory, date, arguments.write_results).await;
+    }
     // Read now: the sources may change during the run.
     let commit = machine::commit();
     let mut machine = Machine::describe();
@@ -152,6 +161,14 @@ async fn run(arguments: &Arguments) -> Result<()> {
     };
     print!("{}{}", table::RunConditions(&report), table::Targets(&report));
     write_all(arguments, &directory, report)
+}
+
+async fn measure_scale(up_to: usize, directory: &Path, date: String, is_written: bool) -> Result<()> {
+    let databases = Databases::new(directory)?;
+    let measurements = scale::measure(up_to, &databases.0, date).await?;
+    write(&directory.join("scale.json"), &serde_json::to_string_pretty(&measurements)?)?;
+    print!("{}", scale::tables(&measurements));
+    if is_written { scale::write_page(&measurements) } else { Ok(()) }
 }
 
 /// Writes the results as JSON, and the pages of the repository if requested.

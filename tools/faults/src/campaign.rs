@@ -7,11 +7,13 @@ use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use es_core::{ApplicationRecorder, ApplicationRecorderExt, NotificationSelection, TrackingRecorder};
+use es_core::{
+    ApplicationRecorder, ApplicationRecorderExt, NotificationSelection, TrackingRecorder, TrackingRecorderExt,
+};
 use futures_util::TryStreamExt;
 use tokio::sync::watch;
 
@@ -19,12 +21,13 @@ use crate::{
     check::check,
     child::{Job, Role},
     clients::{Clients, FEEDS},
+    cluster::{Cluster, Fault},
     effects::{self, Kind},
     history::{Answer, Call, History, Message, Recorded, TOPICS},
     kill_point::{HANDLER, KillPoint, Plan},
     process::{Child, End},
     progress,
-    report::Report,
+    report::{Report, now},
     test_database::{Backend, Recorder, TestDatabase},
 };
 
@@ -34,11 +37,20 @@ pub const ROUNDS: u32 = 4;
 /// The time limit for a process to reach its kill point.
 const SELF_KILL_WAIT: Duration = Duration::from_millis(700);
 
-/// The time limit for an undisturbed processor to catch up.
+/// The time limit for an undisturbed processor to move on.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
+/// The time limit until writes continue after a fault of the cluster.
+const FAILOVER: Duration = Duration::from_secs(60);
+
+/// The number of broken promises that a failure names.
+const SHOWN: usize = 20;
+
+/// The pause of writers between two calls, so that the history of a failover stays small.
+const PAUSE: Duration = Duration::from_millis(40);
+
 /// Counts of the work of a campaign.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Databases.
     pub databases: usize,
@@ -58,6 +70,10 @@ pub struct Tally {
     pub conflicts: usize,
     /// Puts whose client was killed before it knew.
     pub unanswered: usize,
+    /// Puts whose outcome the recorder could not determine.
+    pub unknown: usize,
+    /// The longest time without an acknowledged put during each fault of the cluster.
+    pub outages: Vec<(Fault, Duration)>,
     /// Events in the logs at the end.
     pub events: usize,
     /// Effects of processors at the end.
@@ -68,6 +84,8 @@ pub struct Tally {
 struct Campaign<'a> {
     seed: u64,
     program: &'a Path,
+    /// The cluster whose nodes are the ones to fail, instead of the processes.
+    cluster: Option<&'a Cluster>,
     random: fastrand::Rng,
     downstream_backend: Backend,
     upstream: TestDatabase,
@@ -78,12 +96,16 @@ struct Campaign<'a> {
     tally: Tally,
 }
 
-/// Runs the campaign that follows from its seed, as far as the system's scheduling lets it.
+/// Runs the campaign that follows from its seed, as far as the system's scheduling lets it. With a cluster,
+/// its nodes fail instead of the processes.
 ///
 /// # Errors
 /// Says which promise was broken.
-pub async fn run(seed: u64, rounds: u32, program: &Path) -> Result<Tally> {
-    let backends = Backend::available();
+pub async fn run(seed: u64, rounds: u32, program: &Path, cluster: Option<&Cluster>) -> Result<Tally> {
+    let backends = match cluster {
+        Some(_) => &[Backend::Postgres, Backend::Parallel],
+        None => Backend::available(),
+    };
     let choose = |number: u64| {
         let index = usize::try_from(number).unwrap_or(0) % backends.len();
         backends.get(index).copied().unwrap_or(Backend::Sqlite)
@@ -96,6 +118,7 @@ pub async fn run(seed: u64, rounds: u32, program: &Path) -> Result<Tally> {
     let mut campaign = Campaign {
         seed,
         program,
+        cluster,
         work: some_work(&mut random),
         random,
         downstream_backend: chosen.1,
@@ -106,9 +129,11 @@ pub async fn run(seed: u64, rounds: u32, program: &Path) -> Result<Tally> {
     };
     let outcome = campaign.rounds(rounds).await;
     let work = campaign.work;
+    let option = if cluster.is_some() { "failovers" } else { "rounds" };
     let again = || {
         format!(
-            "seed {seed} ({upstream:?}, {downstream:?}, {work:?}); again: cargo xtask faults --seed {seed} --rounds {rounds}"
+            "seed {seed} ({upstream:?}, {downstream:?}, {work:?}); again: \
+             cargo xtask faults --seed {seed} --{option} {rounds}"
         )
     };
     let outcome = outcome.with_context(again);
@@ -161,7 +186,11 @@ impl Campaign<'_> {
         for round in 1..=rounds {
             self.tally.rounds += 1;
             progress::show(format_args!("seed {}, round {round} of {rounds}", self.seed));
-            let messages = self.round(round).with_context(|| format!("round {round}"))?;
+            let messages = match self.cluster {
+                Some(cluster) => self.failover(cluster, round).await,
+                None => self.round(round),
+            };
+            let messages = messages.with_context(|| format!("round {round}"))?;
             self.record(messages);
             self.verify(round).await.with_context(|| format!("after round {round}"))?;
         }
@@ -176,7 +205,7 @@ impl Campaign<'_> {
         for number in 0..clients + processors {
             let role = match number {
                 _ if number >= clients => Role::Processor(self.downstream.clone(), self.work),
-                _ => Role::Clients([1, 4, 16][self.random.usize(0..3)]),
+                _ => Role::Clients([1, 4, 16][self.random.usize(0..3)], Duration::ZERO),
             };
             let job = self.job(round, number, role);
             children.push(Child::spawn(self.program, &job)?);
@@ -208,9 +237,78 @@ impl Campaign<'_> {
         Ok(messages)
     }
 
+    /// Causes a fault of the cluster while processes work, and lets them work until it is repaired.
+    async fn failover(&mut self, cluster: &Cluster, round: u32) -> Result<Vec<Message>> {
+        let fault = self.fault(round);
+        progress::show(format_args!("seed {}, round {round}: {fault}", self.seed));
+        let clients = Role::Clients(4, PAUSE);
+        let processor = Role::Processor(self.downstream.clone(), self.work);
+        let mut children = Vec::new();
+        for (number, role) in (0..).zip([clients.clone(), clients, processor.clone(), processor]) {
+            let job = Job { kill_point: None, ..self.job(round, number, role) };
+            children.push(Child::spawn(self.program, &job)?);
+        }
+        self.tally.processes += children.len();
+        for child in &mut children {
+            child.wait_until_ready()?;
+        }
+        let mut messages = self.append_in_time(round, "early").await?;
+        thread::sleep(Duration::from_millis(self.random.u64(300..1_500)));
+        let struck = now();
+        cluster.cause(fault)?;
+        let late = self.append_in_time(round, "late").await;
+        messages.extend(late.with_context(|| format!("after a {fault}"))?);
+        // Long enough for the processes to find the new primary, too.
+        thread::sleep(Duration::from_millis(self.random.u64(1_000..2_000)));
+        if fault == Fault::Pause {
+            cluster.resume()?;
+        }
+        thread::sleep(Duration::from_millis(self.random.u64(500..1_500)));
+        cluster.up().context("the cluster is not repaired")?;
+        thread::sleep(Duration::from_millis(200));
+        children.iter_mut().for_each(Child::stop);
+        for child in children {
+            messages.extend(child.end().with_context(|| format!("during a {fault}"))?.1);
+        }
+        self.tally.outages.push((fault, outage(&messages, struck)));
+        Ok(messages)
+    }
+
+    /// The fault of a round: each of them occurs in both orderings.
+    fn fault(&self, round: u32) -> Fault {
+        let number = self.seed / 2 * u64::from(ROUNDS) + u64::from(round) - 1;
+        let index = usize::try_from(number).unwrap_or(0) % Fault::ALL.len();
+        Fault::ALL.get(index).copied().unwrap_or(Fault::Primary)
+    }
+
+    /// Appends, again and again, until an append is acknowledged, as a program that is started after a
+    /// fault.
+    async fn append_in_time(&mut self, round: u32, name: &str) -> Result<Vec<Message>> {
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let report = Arc::new(recording(format!("r{round}{name}"), &messages));
+        let (_stop, stopped) = watch::channel(false);
+        let began = Instant::now();
+        loop {
+            let answer = match self.upstream.open(&KillPoint::new(None)).await {
+                Ok(upstream) => {
+                    let (report, seed) = (Arc::clone(&report), self.random.u32(..));
+                    let client = Clients::new(upstream.clone(), report, round, seed, stopped.clone());
+                    client.put_one().await.map(|answer| matches!(answer, Answer::Recorded(_)))
+                }
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(true) => return Ok(taken(&messages)),
+                Err(error) if began.elapsed() > FAILOVER => return Err(error),
+                Ok(false) if began.elapsed() > FAILOVER => bail!("no append was acknowledged"),
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
     fn job(&mut self, round: u32, number: u32, role: Role) -> Job {
         let mut points = match role {
-            Role::Clients(_) => self.upstream.points(),
+            Role::Clients(..) => self.upstream.points(),
             Role::Processor(_, (Kind::Rows, _)) => self.downstream_backend.points_of_projectors().to_vec(),
             Role::Processor(_, (Kind::Events, _)) => self.downstream_backend.points_of_handlers().to_vec(),
         };
@@ -248,8 +346,9 @@ impl Campaign<'_> {
             }
         }
         let violations = check(&self.history);
-        if let Some(first) = violations.first() {
-            bail!("{first} (and {} more broken promises)", violations.len() - 1);
+        if !violations.is_empty() {
+            let shown: Vec<_> = violations.iter().take(SHOWN).map(ToString::to_string).collect();
+            bail!("{} broken promises: {}", violations.len(), shown.join("; "));
         }
         es_core::Recorder::close(&upstream).await?;
         effects::check(&self.history.log, &self.downstream, self.work).await.context("in the downstream")?;
@@ -260,15 +359,12 @@ impl Campaign<'_> {
     /// Appends once more, with the parent as the client.
     async fn append_once(&mut self, round: u32, upstream: &Recorder) -> Result<()> {
         let messages = Arc::new(Mutex::new(Vec::new()));
-        let heard = Arc::clone(&messages);
-        let send = move |message| heard.lock().unwrap_or_else(PoisonError::into_inner).push(message);
-        let report = Arc::new(Report::new(format!("r{round}parent"), send));
+        let report = Arc::new(recording(format!("r{round}parent"), &messages));
         let (_stop, stopped) = watch::channel(false);
         let client = Clients::new(upstream.clone(), report, round, self.random.u32(..), stopped);
         let answer = client.put_one().await?;
         ensure!(matches!(answer, Answer::Recorded(_)), "recording does not go on: {answer:?}");
-        let messages = std::mem::take(&mut *messages.lock().unwrap_or_else(PoisonError::into_inner));
-        self.record(messages);
+        self.record(taken(&messages));
         Ok(())
     }
 
@@ -284,7 +380,12 @@ impl Campaign<'_> {
             tokio::spawn(
                 async move { effects::process(upstream, &database, work, kill_point, seed, stop).await },
             );
-        es_core::TrackingRecorderExt::wait(&downstream, effects::UPSTREAM, end, CATCH_UP).await?;
+        let mut position = None;
+        while let Err(error) = downstream.wait(effects::UPSTREAM, end, CATCH_UP).await {
+            let reached = downstream.max_tracking_id(effects::UPSTREAM).await?;
+            ensure!(error.is_transient() && reached > position, error);
+            position = reached;
+        }
         stopper.send_replace(true);
         processing.await??;
         let (effects, position) = effects::check(&self.history.log, &self.downstream, self.work).await?;
@@ -296,18 +397,42 @@ impl Campaign<'_> {
     fn count(&mut self) {
         let operations = &self.history.operations;
         let puts = operations.iter().filter(|operation| matches!(operation.call, Call::Put { .. }));
-        let (mut acknowledged, mut conflicts, mut unanswered) = (0, 0, 0);
+        let (mut acknowledged, mut conflicts, mut unanswered, mut unknown) = (0, 0, 0, 0);
         for put in puts {
             match put.returned.as_ref().map(|(_, answer)| answer) {
                 Some(Answer::Recorded(_)) => acknowledged += 1,
                 Some(Answer::Conflict | Answer::TrackingConflict) => conflicts += 1,
+                Some(Answer::Unknown) => unknown += 1,
                 None => unanswered += 1,
                 Some(_) => {}
             }
         }
         let (operations, events) = (operations.len(), self.history.log.len());
-        self.tally = Tally { operations, acknowledged, conflicts, unanswered, events, ..self.tally };
+        let tally = std::mem::take(&mut self.tally);
+        self.tally = Tally { operations, acknowledged, conflicts, unanswered, unknown, events, ..tally };
     }
+}
+
+/// A report whose messages are kept.
+fn recording(name: String, messages: &Arc<Mutex<Vec<Message>>>) -> Report {
+    let messages = Arc::clone(messages);
+    Report::new(name, move |message| messages.lock().unwrap_or_else(PoisonError::into_inner).push(message))
+}
+
+fn taken(messages: &Mutex<Vec<Message>>) -> Vec<Message> {
+    std::mem::take(&mut *messages.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The longest time without an acknowledged put from a moment on.
+fn outage(messages: &[Message], moment: u64) -> Duration {
+    let acknowledged = messages.iter().filter_map(|message| match message {
+        Message::Returned { at, answer: Answer::Recorded(_), .. } => Some(*at),
+        _ => None,
+    });
+    let mut times: Vec<u64> = acknowledged.filter(|at| *at > moment).collect();
+    times.sort_unstable();
+    let begins = std::iter::once(&moment).chain(&times);
+    Duration::from_nanos(begins.zip(&times).map(|(begin, end)| end - begin).max().unwrap_or(0))
 }
 
 async fn read(upstream: &Recorder) -> Result<Vec<Recorded>> {
@@ -326,6 +451,8 @@ impl AddAssign for Tally {
         self.acknowledged += other.acknowledged;
         self.conflicts += other.conflicts;
         self.unanswered += other.unanswered;
+        self.unknown += other.unknown;
+        self.outages.extend(other.outages);
         self.events += other.events;
         self.effects += other.effects;
     }
@@ -336,7 +463,8 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} databases, {} rounds, {} processes ({} killed at a random moment, {} at a point), {} operations: \
-             {} puts acknowledged, {} refused by a conflict, {} unanswered; {} events and {} effects found",
+             {} puts acknowledged, {} refused by a conflict, {} unanswered, {} unknown; {} events and {} effects \
+             found",
             self.databases,
             self.rounds,
             self.processes,
@@ -346,8 +474,24 @@ impl fmt::Display for Tally {
             self.acknowledged,
             self.conflicts,
             self.unanswered,
+            self.unknown,
             self.events,
             self.effects
-        )
+        )?;
+        for fault in Fault::ALL {
+            let of_fault = self.outages.iter().filter(|(of, _)| *of == fault);
+            let mut times: Vec<Duration> = of_fault.map(|(_, time)| *time).collect();
+            times.sort_unstable();
+            if let (Some(median), Some(worst)) = (times.get(times.len() / 2), times.last()) {
+                let (median, worst) = (median.as_secs_f64(), worst.as_secs_f64());
+                write!(
+                    f,
+                    "\n  {}, {}: no write for {median:.1} s (median), {worst:.1} s (worst)",
+                    times.len(),
+                    fault
+                )?;
+            }
+        }
+        Ok(())
     }
 }

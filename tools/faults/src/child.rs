@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
+use es_core::PersistenceError;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -21,6 +22,9 @@ pub const STOP: &str = "stop";
 
 /// A process ends by itself after this, whatever it does.
 const LIFETIME: Duration = Duration::from_secs(120);
+
+/// The pause between two attempts to open a database.
+const OPEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// The job of a process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,8 +47,8 @@ pub struct Job {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Role {
-    /// Writes and reads, with this number of writers.
-    Clients(u32),
+    /// Writes and reads, with this number of writers and this pause between the calls of each.
+    Clients(u32, Duration),
     /// Processes the upstream, or one of its topics, with effects of this kind in the other database.
     Processor(TestDatabase, (Kind, Option<usize>)),
 }
@@ -63,17 +67,28 @@ pub async fn run(job: Job) -> Result<()> {
     let kill_point = KillPoint::new(job.kill_point);
     let report = Arc::new(Report::to_stdout(job.name));
     match job.role {
-        Role::Clients(writers) => {
+        Role::Clients(writers, pause) => {
             let recorder = job.upstream.open(&kill_point).await?;
             report.say(Message::Ready);
-            let clients = Clients::new(recorder.clone(), report, job.round, job.seed, stop);
+            let clients = Clients::new(recorder.clone(), report, job.round, job.seed, stop).pause(pause);
             clients.run(writers, job.seed.into()).await?;
             es_core::Recorder::close(&recorder).await?;
         }
         Role::Processor(downstream, work) => {
             let upstream = job.upstream.open(&KillPoint::new(None)).await?;
             report.say(Message::Ready);
-            effects::process(upstream, &downstream, work, kill_point, job.seed.into(), stop).await?;
+            let process = || {
+                let (upstream, kill_point, stop) = (upstream.clone(), kill_point.clone(), stop.clone());
+                effects::process(upstream, &downstream, work, kill_point, job.seed.into(), stop)
+            };
+            // Opening fails while a cluster has no primary.
+            while let Err(error) = process().await {
+                let failed = error.downcast_ref::<PersistenceError>();
+                if !failed.is_some_and(PersistenceError::is_transient) || *stop.borrow() {
+                    return Err(error);
+                }
+                tokio::time::sleep(OPEN_PAUSE).await;
+            }
         }
     }
     Ok(())

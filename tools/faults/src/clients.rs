@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -41,6 +42,7 @@ pub struct Clients {
     shared: u64,
     /// The next aggregate of its own.
     fresh: Arc<AtomicU64>,
+    pause: Duration,
     stop: watch::Receiver<bool>,
 }
 
@@ -60,8 +62,15 @@ impl Clients {
             report,
             shared: u64::from(round) * SHARED,
             fresh: Arc::new(AtomicU64::new(fresh)),
+            pause: Duration::ZERO,
             stop,
         }
+    }
+
+    /// Sets the pause between two calls of a writer. Readers of the whole log pause for a multiple of it.
+    #[must_use]
+    pub fn pause(self, pause: Duration) -> Self {
+        Self { pause, ..self }
     }
 
     /// Runs so many writers at the same time, and four readers.
@@ -98,7 +107,7 @@ impl Clients {
     }
 
     async fn write(&self, mut random: fastrand::Rng) -> Result<()> {
-        while self.continues().await {
+        while self.continues(self.pause).await {
             match random.u32(0..100) {
                 0..70 => self.append(&mut random).await?,
                 70..90 => self.track(&mut random).await?,
@@ -182,7 +191,7 @@ impl Clients {
     /// Reads pages of all sizes, again and again from the beginning.
     async fn page(&self, mut random: fastrand::Rng) -> Result<()> {
         let mut after = 0;
-        while self.continues().await {
+        while self.continues(self.pause * 8).await {
             let limit = random.usize(1..500);
             let topic = if random.bool() { some_topic(&mut random) } else { None };
             let key = self.report.key();
@@ -199,7 +208,7 @@ impl Clients {
 
     /// Streams the log from its beginning to its end, again and again.
     async fn stream(&self) -> Result<()> {
-        while self.continues().await {
+        while self.continues(self.pause * 32).await {
             let key = self.report.key();
             self.report.invoked(&key, Call::Select { after: 0, limit: usize::MAX, topic: None });
             let all = NotificationSelection::new(usize::MAX);
@@ -233,9 +242,14 @@ impl Clients {
         }
     }
 
-    /// Yields, then returns whether the client continues. A recorder in memory never yields by itself.
-    async fn continues(&self) -> bool {
-        tokio::task::yield_now().await;
+    /// Pauses, or yields if there is no pause, then returns whether the client continues. A recorder in
+    /// memory never yields by itself.
+    async fn continues(&self, pause: Duration) -> bool {
+        if pause.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(pause).await;
+        }
         !*self.stop.borrow()
     }
 

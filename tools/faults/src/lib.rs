@@ -2,6 +2,7 @@
 //! everything which recorders and processors promise holds afterwards.
 //!
 //! - [`campaign`] starts the processes, kills them, and looks at what is left, round after round.
+//! - [`cluster`] lets nodes of a PostgreSQL cluster fail instead of the processes.
 //! - [`child`] is what such a process does: [`clients`] of a recorder, or a processor with [`effects`].
 //! - [`kill_point`] kills it from within, at a point that a recorder or a handler passes.
 //! - [`history`] is what the clients did and when, and [`check`] says whether it keeps the promises.
@@ -14,6 +15,7 @@ pub mod campaign;
 pub mod check;
 pub mod child;
 pub mod clients;
+pub mod cluster;
 pub mod effects;
 pub mod history;
 pub mod kill_point;

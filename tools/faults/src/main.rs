@@ -10,6 +10,7 @@ use clap::Parser;
 use es_faults::{
     campaign::{self, Tally},
     child::{self, Job},
+    cluster::Cluster,
     process, progress,
 };
 
@@ -23,6 +24,9 @@ struct Arguments {
     /// The seed of the first database; each further one has the next seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Instead of the rounds, cause this number of faults of a cluster's nodes
+    #[arg(long, conflicts_with = "rounds")]
+    failovers: Option<u32>,
     /// Run as a child process with this job
     #[arg(long = process::JOB.trim_start_matches('-'), hide = true)]
     job: Option<String>,
@@ -46,16 +50,20 @@ async fn run() -> Result<()> {
         return child::run(job).await;
     }
     let program = std::env::current_exe()?;
+    let cluster = match arguments.failovers {
+        Some(_) => Some(Cluster::from_environment().context("there is no cluster")?),
+        None => None,
+    };
     let began = Instant::now();
     let mut tally = Tally::default();
-    let mut left = arguments.rounds;
+    let mut left = arguments.failovers.unwrap_or(arguments.rounds);
     for seed in arguments.seed.. {
         if left == 0 {
             break;
         }
         let rounds = left.min(campaign::ROUNDS);
         left -= rounds;
-        let outcome = campaign::run(seed, rounds, &program).await?;
+        let outcome = campaign::run(seed, rounds, &program, cluster.as_ref()).await?;
         progress::show(format_args!(""));
         println!("seed {seed}: {outcome}");
         tally += outcome;

@@ -66,7 +66,7 @@ impl Report {
 }
 
 /// Nanoseconds of the clock that all processes of the machine share.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
     let nanoseconds = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
     u64::try_from(nanoseconds).unwrap_or(0)

@@ -1,8 +1,8 @@
 //! The databases that the processes write to.
 
-use std::{env, path::PathBuf, sync::Arc};
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use es_core::DynProcessRecorder;
 use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder};
 use es_sqlite::{SqliteOptions, SqliteProcessRecorder, rusqlite};
@@ -16,6 +16,9 @@ const WITHOUT_POSTGRES: &str = "ES_TEST_WITHOUT_POSTGRES";
 
 /// The application whose tables are on a server.
 const APPLICATION: &str = "faults";
+
+/// Set for a cluster: a server that is paused must not hold up a round.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A recorder of either backend, selected at run time.
 pub type Recorder = Arc<dyn DynProcessRecorder>;
@@ -182,14 +185,17 @@ impl TestDatabase {
                 let ordering =
                     if *parallel { NotificationOrdering::Parallel } else { NotificationOrdering::Serialized };
                 let options = PostgresOptions::new(server.dbname)
-                    .host(server.host)
-                    .port(server.port)
+                    .host_list(&server.hosts, &server.ports)?
                     .user(server.user)
                     .password(server.password)
                     .schema(schema)
                     .ordering(ordering)
                     .notify(*hints)
                     .hooks(hooks);
+                let options = match server.hosts.contains(',') {
+                    true => options.response_timeout(RESPONSE_TIMEOUT),
+                    false => options,
+                };
                 Ok(ProcessRecorder::Postgres(options.open().await?.process_recorder(APPLICATION).await?))
             }
         }
@@ -241,10 +247,10 @@ impl From<ProcessRecorder> for Recorder {
     }
 }
 
-/// The server that the environment names.
+/// The server, or several of which one is the primary, that the environment names.
 struct Server {
-    host: String,
-    port: u16,
+    hosts: String,
+    ports: String,
     dbname: String,
     user: String,
     password: String,
@@ -258,8 +264,8 @@ impl Server {
             })
         };
         Ok(Self {
-            host: variable("POSTGRES_HOST")?,
-            port: variable("POSTGRES_PORT")?.parse().context("POSTGRES_PORT is not a port")?,
+            hosts: variable("POSTGRES_HOST")?,
+            ports: variable("POSTGRES_PORT")?,
             dbname: variable("POSTGRES_DBNAME")?,
             user: variable("POSTGRES_USER")?,
             password: variable("POSTGRES_PASSWORD")?,
@@ -274,19 +280,31 @@ async fn execute(statements: String) -> Result<()> {
     Ok(())
 }
 
-/// A connection of its own to the server that the environment names.
+/// A connection of its own to the server that the environment names: of several, to the primary.
 ///
 /// # Errors
 /// When the server cannot be reached.
 pub async fn connect() -> Result<PgConnection> {
-    let Server { host, port, dbname, user, password } = Server::from_environment()?;
-    let options = PgConnectOptions::new_without_pgpass()
-        .host(&host)
-        .port(port)
-        .database(&dbname)
-        .username(&user)
-        .password(&password)
-        .options([("client_min_messages", "warning")])
-        .disable_statement_logging();
-    options.connect().await.context("cannot connect to PostgreSQL")
+    let Server { hosts, ports, dbname, user, password } = Server::from_environment()?;
+    let mut failed = anyhow!("there is no primary");
+    for (host, port) in hosts.split(',').zip(ports.split(',')) {
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(host)
+            .port(port.parse().context("POSTGRES_PORT is not a port")?)
+            .database(&dbname)
+            .username(&user)
+            .password(&password)
+            .options([("client_min_messages", "warning")])
+            .disable_statement_logging();
+        match options.connect().await {
+            Ok(mut connection) => {
+                let is_standby = sqlx::query_scalar("SELECT pg_is_in_recovery()");
+                if !is_standby.fetch_one(&mut connection).await? {
+                    return Ok(connection);
+                }
+            }
+            Err(error) => failed = error.into(),
+        }
+    }
+    Err(failed).context("cannot connect to PostgreSQL")
 }

@@ -10,7 +10,7 @@ async fn promises_hold_after_kills() {
     let mut tally = Tally::default();
     // Each datastore is an upstream once.
     for seed in [1, 2, 3] {
-        match campaign::run(seed, 2, program).await {
+        match campaign::run(seed, 2, program, None).await {
             Ok(outcome) => tally += outcome,
             Err(error) => panic!("{error:#}"),
         }

@@ -10,7 +10,7 @@ use super::{
     cluster::{self, Cluster, Lifetime},
     connection::Connection,
     directory::{ClusterDirectory, write_secret},
-    docker, locate,
+    docker, locate, patroni,
     versions::Version,
 };
 
@@ -38,6 +38,9 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Three PostgreSQL nodes under Patroni
+    #[command(subcommand)]
+    Cluster(patroni::Command),
 }
 
 pub(crate) fn run(command: Command) -> Result<()> {
@@ -47,6 +50,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Install { versions } => install(&versions),
         Command::Status => status(),
         Command::Psql { arguments } => psql(&arguments),
+        Command::Cluster(command) => patroni::run(&command),
     }
 }
 

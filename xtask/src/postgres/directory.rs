@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{account::Account, cluster, connection::random_hex, locate, versions};
+use super::{account::Account, cluster, connection::random_hex, locate, patroni, versions};
 use crate::workspace;
 
 const THROW_AWAY: &str = "run-";
@@ -31,13 +31,14 @@ pub(crate) struct ClusterDirectory {
 }
 
 impl ClusterDirectory {
-    /// A new directory for this run, after those that killed runs left are deleted.
-    pub(crate) fn throw_away() -> Result<Self> {
-        let parent = parent()?;
+    /// A new directory for this run, after those that killed runs left are deleted. A run may have several,
+    /// with different suffixes.
+    pub(crate) fn throw_away(suffix: &str) -> Result<Self> {
+        let parent = Self::parent()?;
         // Until it is locked, no other process may take the new directory for an abandoned one.
         let _guard = lock(&parent.join("lock"))?;
         delete_abandoned(&parent);
-        let path = parent.join(format!("{THROW_AWAY}{}", process::id()));
+        let path = parent.join(format!("{THROW_AWAY}{}{suffix}", process::id()));
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         let lock = lock(&path.join("lock"))?;
         Self::open(path, Some(lock))
@@ -45,14 +46,25 @@ impl ClusterDirectory {
 
     /// The directory of the development server's cluster, created if it is not there.
     pub(crate) fn dev_server() -> Result<Self> {
-        let path = parent()?.join(DEV_SERVER);
-        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Self::open(path, None)
+        Self::at(&Self::parent()?.join(DEV_SERVER))
+    }
+
+    /// A directory that is kept, created if it is not there.
+    pub(crate) fn at(path: &Path) -> Result<Self> {
+        fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
+        Self::open(path.to_owned(), None)
+    }
+
+    /// The parent of all directories, created if it is not there.
+    pub(crate) fn parent() -> Result<PathBuf> {
+        let parent = workspace::target().join("postgres");
+        fs::create_dir_all(&parent).with_context(|| format!("cannot create {}", parent.display()))?;
+        Ok(parent)
     }
 
     /// The same, if it is there.
     pub(crate) fn existing_dev_server() -> Result<Option<Self>> {
-        let path = parent()?.join(DEV_SERVER);
+        let path = Self::parent()?.join(DEV_SERVER);
         if path.is_dir() { Self::open(path, None).map(Some) } else { Ok(None) }
     }
 
@@ -60,6 +72,15 @@ impl ClusterDirectory {
         let account = Account::for_server()?;
         let home = existing_home(&path).map_or_else(|| create_home(&path, account), Ok)?;
         Ok(Self { path, home, account, _lock: lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Creates a directory of the account's own beneath the home.
+    pub(crate) fn create_own(&self, path: &Path) -> Result<()> {
+        create_private(path, self.account)
     }
 
     pub(crate) fn account(&self) -> Account {
@@ -104,12 +125,6 @@ pub(crate) fn write_secret(path: &Path, secret: &str) -> Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     let written = file.and_then(|mut file| file.write_all(secret.as_bytes()));
     written.with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn parent() -> Result<PathBuf> {
-    let parent = workspace::target().join("postgres");
-    fs::create_dir_all(&parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    Ok(parent)
 }
 
 fn existing_home(directory: &Path) -> Option<PathBuf> {
@@ -180,6 +195,10 @@ fn delete_one_abandoned(path: PathBuf) {
     }
     let Ok(directory) = ClusterDirectory::open(path, None) else { return };
     // Data beneath a server that runs on must stay.
+    if let Err(error) = patroni::stop(&directory) {
+        eprintln!("xtask: {}: {error:#}", directory.path.display());
+        return;
+    }
     match locate::binaries()
         .or_else(versions::any_installed)
         .map(|binaries| cluster::stop(&binaries, &directory))

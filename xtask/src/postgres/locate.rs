@@ -41,6 +41,12 @@ pub(crate) fn binaries() -> Option<Binaries> {
     first(env::split_paths(&path), Path::new(DEBIAN), pg_config)
 }
 
+/// The path of a program on PATH.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
+}
+
 fn first(
     on_path: impl Iterator<Item = PathBuf>,
     debian: &Path,

@@ -8,6 +8,7 @@ mod dev_server;
 mod directory;
 mod docker;
 mod locate;
+mod patroni;
 mod versions;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ pub(crate) use connection::Connection;
 pub(crate) use dev_server::{Command, run};
 use directory::ClusterDirectory;
 use docker::Compose;
+pub(crate) use patroni::TestCluster;
 pub(crate) use versions::{Selection, Version, availability};
 
 /// Names the directory of the programs of the server under test to tests that start servers of their own.
@@ -49,7 +51,7 @@ impl Server {
     }
 
     fn start(binaries: locate::Binaries) -> Result<Self> {
-        let directory = ClusterDirectory::throw_away()?;
+        let directory = ClusterDirectory::throw_away("")?;
         Ok(Self::Cluster(Cluster::start(binaries, directory, None, Lifetime::ThisProcess)?).announced())
     }
 

@@ -1,5 +1,7 @@
 //! The facts that a catalog returns.
 
+#[cfg(feature = "ui")]
+use es_core::uuid::Uuid;
 use serde::Serialize;
 
 /// The facts about a database.
@@ -60,6 +62,21 @@ pub(crate) struct TopicCount {
     pub(crate) last_id: i64,
     /// The total size of the stored states.
     pub(crate) bytes: i64,
+}
+
+/// A selection of notification ids.
+#[cfg(feature = "ui")]
+#[derive(Clone, Debug)]
+pub(crate) struct IdSelection {
+    /// Only events of this aggregate.
+    pub(crate) originator_id: Option<Uuid>,
+    /// Only events of this topic.
+    pub(crate) topic: Option<String>,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    /// The order, and with it the end at which the limit applies.
+    pub(crate) is_descending: bool,
+    pub(crate) limit: usize,
 }
 
 /// The result of the database's own check.

@@ -9,6 +9,8 @@ pub(crate) mod sqlite;
 
 use es_factory::Environment;
 
+#[cfg(feature = "ui")]
+pub(crate) use self::facts::IdSelection;
 pub(crate) use self::{
     facts::{Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker},
     ranking::{Aggregate, Order, Ranking, Selection},
@@ -38,11 +40,20 @@ impl Catalog {
         }
     }
 
-    /// Returns the topics of the log, ordered by name.
-    pub(crate) async fn topics(&mut self) -> Result<Vec<TopicCount>, Failure> {
+    /// Returns the topics of the log from a notification id on, ordered by name.
+    pub(crate) async fn topics(&mut self, first: i64) -> Result<Vec<TopicCount>, Failure> {
         match self {
-            Self::Sqlite(catalog) => catalog.topics(),
-            Self::Postgres(catalog) => catalog.topics().await,
+            Self::Sqlite(catalog) => catalog.topics(first),
+            Self::Postgres(catalog) => catalog.topics(first).await,
+        }
+    }
+
+    /// Returns the notification ids of a selection.
+    #[cfg(feature = "ui")]
+    pub(crate) async fn ids(&mut self, selection: &IdSelection) -> Result<Vec<i64>, Failure> {
+        match self {
+            Self::Sqlite(catalog) => catalog.ids(selection),
+            Self::Postgres(catalog) => catalog.ids(selection).await,
         }
     }
 

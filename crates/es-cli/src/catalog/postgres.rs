@@ -9,6 +9,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgRow, PgSslMode},
 };
 
+#[cfg(feature = "ui")]
+use super::facts::IdSelection;
 use super::{
     facts::{EventCounts, Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker},
     ranking::{Aggregate, Names, Ranking, Selection},
@@ -86,11 +88,12 @@ impl PostgresCatalog {
         })
     }
 
-    pub(super) async fn topics(&mut self) -> Result<Vec<TopicCount>, Failure> {
+    pub(super) async fn topics(&mut self, first: i64) -> Result<Vec<TopicCount>, Failure> {
         let mut read = begin(&mut self.connection).await?;
         let sql = format!(
             "SELECT coalesce(topic, ''), count(*), min(notification_id), max(notification_id), \
-             coalesce(sum(octet_length(state)), 0)::bigint FROM {} GROUP BY topic ORDER BY topic COLLATE \"C\"",
+             coalesce(sum(octet_length(state)), 0)::bigint FROM {} WHERE notification_id >= {first} \
+             GROUP BY topic ORDER BY topic COLLATE \"C\"",
             self.events.quoted
         );
         let topic = |row: PgRow| {
@@ -103,6 +106,22 @@ impl PostgresCatalog {
             })
         };
         rows(&mut read, &sql, topic).await
+    }
+
+    #[cfg(feature = "ui")]
+    pub(super) async fn ids(&mut self, selection: &IdSelection) -> Result<Vec<i64>, Failure> {
+        let IdSelection { originator_id, topic, first, last, is_descending, limit } = selection;
+        let order = if *is_descending { "DESC" } else { "ASC" };
+        let sql = format!(
+            "SELECT notification_id FROM {} WHERE notification_id BETWEEN $1 AND $2 \
+             AND ($3::uuid IS NULL OR originator_id = $3) AND ($4::text IS NULL OR topic = $4) \
+             ORDER BY notification_id {order} LIMIT {limit}",
+            self.events.quoted
+        );
+        let mut read = begin(&mut self.connection).await?;
+        let ids =
+            sqlx::query_scalar(AssertSqlSafe(sql)).bind(first).bind(last).bind(originator_id).bind(topic);
+        ids.fetch_all(&mut *read).await.map_err(|error| failed(&error))
     }
 
     pub(super) async fn trackers(&mut self) -> Result<Vec<Tracker>, Failure> {

@@ -1,8 +1,12 @@
 //! The catalog of a file of SQLite.
 
 use es_core::Tracking;
+#[cfg(feature = "ui")]
+use es_sqlite::rusqlite::ToSql;
 use es_sqlite::rusqlite::{self, Connection, OpenFlags, OptionalExtension, Params, Row, Transaction, params};
 
+#[cfg(feature = "ui")]
+use super::facts::IdSelection;
 use super::{
     facts::{EventCounts, Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker},
     ranking::{Aggregate, Names, Ranking, Selection},
@@ -63,11 +67,11 @@ impl SqliteCatalog {
         })
     }
 
-    pub(super) fn topics(&mut self) -> Result<Vec<TopicCount>, Failure> {
+    pub(super) fn topics(&mut self, first: i64) -> Result<Vec<TopicCount>, Failure> {
         self.read(|transaction| {
             let mut select = transaction.prepare(
                 "SELECT topic, count(*), min(rowid), max(rowid), sum(length(CAST(state AS BLOB))) \
-                 FROM stored_events GROUP BY topic ORDER BY topic",
+                 FROM stored_events WHERE rowid >= ?1 GROUP BY topic ORDER BY topic",
             )?;
             let topic = |row: &Row<'_>| {
                 Ok(TopicCount {
@@ -78,7 +82,32 @@ impl SqliteCatalog {
                     bytes: row.get::<_, Option<i64>>(4)?.unwrap_or(0),
                 })
             };
-            select.query_map((), topic)?.collect()
+            select.query_map([first], topic)?.collect()
+        })
+    }
+
+    #[cfg(feature = "ui")]
+    pub(super) fn ids(&mut self, selection: &IdSelection) -> Result<Vec<i64>, Failure> {
+        let IdSelection { originator_id, topic, first, last, is_descending, limit } = selection;
+        // The unary plus has the events of an aggregate found by the primary key, and sorted then.
+        let id = if originator_id.is_some() { "+rowid" } else { "rowid" };
+        let mut sql = format!("SELECT rowid FROM stored_events WHERE {id} BETWEEN :first AND :last");
+        let originator_id = originator_id.map(|originator_id| originator_id.simple().to_string());
+        let limit = i64::try_from(*limit).unwrap_or(i64::MAX);
+        let mut parameters: Vec<(&str, &dyn ToSql)> =
+            vec![(":first", first), (":last", last), (":limit", &limit)];
+        if let Some(originator_id) = &originator_id {
+            sql.push_str(" AND originator_id = :originator_id");
+            parameters.push((":originator_id", originator_id));
+        }
+        if let Some(topic) = topic {
+            sql.push_str(" AND topic = :topic");
+            parameters.push((":topic", topic));
+        }
+        let order = if *is_descending { "DESC" } else { "ASC" };
+        sql.push_str(&format!(" ORDER BY {id} {order} LIMIT :limit"));
+        self.read(|transaction| {
+            transaction.prepare_cached(&sql)?.query_map(&*parameters, |row| row.get(0))?.collect()
         })
     }
 

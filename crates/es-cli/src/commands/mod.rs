@@ -29,6 +29,8 @@ pub(crate) async fn run(arguments: Arguments, color: Color) -> Result<Exit, Fail
         Command::Topics(arguments) => topics::run(&arguments, color).await,
         Command::Top(arguments) => top::run(&arguments, color).await,
         Command::Trackers(arguments) => trackers::run(&arguments, color).await,
+        #[cfg(feature = "ui")]
+        Command::Ui(arguments) => crate::ui::run(&arguments).await,
         Command::Verify(arguments) => verify::run(&arguments, color).await,
         Command::Copy(arguments) => copy::run(&arguments).await,
         Command::Export(arguments) => export::run(&arguments).await,

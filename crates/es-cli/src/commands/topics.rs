@@ -9,7 +9,7 @@ use crate::{
 };
 
 pub(crate) async fn run(arguments: &Topics, color: Color) -> Result<Exit, Failure> {
-    let topics = Database::of(&arguments.connection)?.catalog().await?.topics().await?;
+    let topics = Database::of(&arguments.connection)?.catalog().await?.topics(i64::MIN).await?;
     let mut output = Output::new();
     match arguments.formatting.format {
         Format::Json => topics.iter().try_for_each(|topic| output.json(topic))?,

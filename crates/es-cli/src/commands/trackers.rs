@@ -1,28 +1,17 @@
 //! `es trackers`.
 
 use es_core::ApplicationRecorder;
-use serde::Serialize;
 
 use crate::{
     arguments::Trackers,
-    catalog::Tracker,
     color::Color,
     configuration::Settings,
     database::Database,
     failure::{Exit, Failure},
+    lag::Lag,
     output::{Cell, Format, Output, table},
     target::is_position_elsewhere,
 };
-
-/// The position of a consumer, and its distance to the end of the log.
-#[derive(Serialize)]
-struct Status<'a> {
-    #[serde(flatten)]
-    tracker: &'a Tracker,
-    head: i64,
-    /// Negative if the position is ahead of the log.
-    lag: i64,
-}
 
 pub(crate) async fn run(arguments: &Trackers, color: Color) -> Result<Exit, Failure> {
     let connection = &arguments.connection;
@@ -43,33 +32,33 @@ pub(crate) async fn run(arguments: &Trackers, color: Color) -> Result<Exit, Fail
     let is_wanted =
         |name: &String| wanted.contains(name) || wanted.is_empty() && !is_position_elsewhere(name);
     trackers.retain(|tracker| is_wanted(&tracker.name));
-    let status = |tracker| Status { tracker, head, lag: head.saturating_sub(tracker.position) };
-    let statuses: Vec<_> = trackers.iter().map(status).collect();
-    let is_bad =
-        |status: &Status<'_>| status.lag < 0 || arguments.max_lag.is_some_and(|max| status.lag > max);
+    let lags: Vec<_> = trackers.iter().map(|tracker| Lag::new(tracker, head)).collect();
+    let is_bad = |lag: &Lag<'_>| lag.is_ahead() || arguments.max_lag.is_some_and(|max| lag.lag > max);
     let mut output = Output::new();
     match arguments.formatting.format {
-        Format::Json => statuses.iter().try_for_each(|status| output.json(status))?,
+        Format::Json => lags.iter().try_for_each(|lag| output.json(lag))?,
         Format::Text => {
-            let row = |status: &Status<'_>| {
-                let note = match status.lag {
-                    ..0 => "ahead of the log",
-                    _ if is_bad(status) => "behind",
-                    _ => "",
+            let row = |lag: &Lag<'_>| {
+                let note = if lag.is_ahead() {
+                    "ahead of the log"
+                } else if is_bad(lag) {
+                    "behind"
+                } else {
+                    ""
                 };
                 vec![
-                    Cell::text_of(&status.tracker.name),
-                    Cell::number(status.tracker.position),
-                    Cell::number(status.lag),
+                    Cell::text_of(&lag.tracker.name),
+                    Cell::number(lag.tracker.position),
+                    Cell::number(lag.lag),
                     Cell::text_of(note),
                 ]
             };
-            let rows: Vec<_> = statuses.iter().map(row).collect();
+            let rows: Vec<_> = lags.iter().map(row).collect();
             table(&mut output, color, &["CONSUMER", "POSITION", "LAG", ""], &rows)?;
         }
     }
     output.flush()?;
-    Ok(if statuses.iter().any(is_bad) { Exit::Findings } else { Exit::Success })
+    Ok(if lags.iter().any(is_bad) { Exit::Findings } else { Exit::Success })
 }
 
 async fn head(database: &Database) -> Result<i64, Failure> {

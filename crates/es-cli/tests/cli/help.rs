@@ -15,6 +15,7 @@ fn help_of_every_command() {
         "topics",
         "top",
         "trackers",
+        "ui",
         "verify",
         "copy",
         "export",

@@ -6,6 +6,10 @@
     reason = "a test unwraps the values that it expects"
 )]
 
+#[cfg(all(feature = "ui", unix))]
+mod browsing;
+#[cfg(all(feature = "ui", unix))]
+mod chromium;
 mod connecting;
 mod copying;
 mod help;
@@ -18,4 +22,6 @@ mod screens;
 mod support;
 #[cfg(unix)]
 mod terminal;
+#[cfg(all(feature = "ui", unix))]
+mod ui;
 mod verifying;

@@ -1,12 +1,14 @@
 //! Opens connections: host, password, settings, age.
 
 use std::{
+    collections::VecDeque,
     sync::atomic::{AtomicUsize, Ordering as Atomic},
     time::Duration,
 };
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use es_core::PersistenceError;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use sqlx::{
     ConnectOptions, Connection, Row,
     postgres::{PgConnectOptions, PgConnection, PgSslMode},
@@ -21,6 +23,10 @@ use crate::{
 
 /// The longest time of one attempt to connect to a standby: the primary can answer in its place.
 const STANDBY_CONNECT_TIME: Duration = Duration::from_secs(2);
+
+/// The time after which the next host is tried as well. A host that does not respond would otherwise delay a
+/// failover by the connect timeout.
+const HEAD_START: Duration = Duration::from_secs(1);
 
 /// Opens connections, and decides whether one can be reused.
 #[derive(Debug)]
@@ -171,27 +177,37 @@ impl Manager for Connector {
     type Type = Session;
     type Error = PersistenceError;
 
+    /// Tries the hosts in turn. While one does not respond, the others are tried again: a standby that
+    /// refuses writes may be the primary by then.
     async fn create(&self) -> Result<Session, PersistenceError> {
         let first = match self.role {
             ServerRole::Primary => self.preferred.load(Atomic::Relaxed),
-            ServerRole::Standby => self.preferred.load(Atomic::Relaxed).wrapping_add(1),
+            ServerRole::Standby => self.preferred.load(Atomic::Relaxed).wrapping_add(1) % self.hosts.len(),
         };
-        let mut failed = None;
-        for offset in 0..self.hosts.len() {
-            let index = first.wrapping_add(offset) % self.hosts.len();
-            let Some(host) = self.hosts.get(index) else { continue };
-            match self.connect(host).await {
-                Ok(session) => {
-                    self.preferred.store(index, Atomic::Relaxed);
+        let (before, after) = self.hosts.split_at(first);
+        let mut next: VecDeque<&Host> = after.iter().chain(before).collect();
+        let (mut refused, mut failed, mut attempts) = (Vec::new(), None, FuturesUnordered::new());
+        loop {
+            match next.pop_front() {
+                Some(host) => attempts.push(async move { (host, self.connect(host).await) }),
+                None if attempts.is_empty() => return Err(failed.unwrap_or_else(no_host)),
+                None => {}
+            }
+            match timeout(HEAD_START, attempts.next()).await {
+                Ok(Some((host, Ok(session)))) => {
+                    let index = self.hosts.iter().position(|other| std::ptr::eq(other, host));
+                    self.preferred.store(index.unwrap_or(0), Atomic::Relaxed);
                     return Ok(session);
                 }
-                Err(error) => {
+                Ok(Some((host, Err(error)))) => {
                     tracing::debug!(host = host.name, %error, "this host cannot be used");
                     failed.get_or_insert(error);
+                    refused.push(host);
                 }
+                Err(_) if next.is_empty() => next.extend(refused.drain(..)),
+                Ok(None) | Err(_) => {}
             }
         }
-        Err(failed.unwrap_or_else(no_host))
     }
 
     async fn recycle(&self, session: &mut Session, metrics: &Metrics) -> RecycleResult<PersistenceError> {

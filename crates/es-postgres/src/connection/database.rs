@@ -1,5 +1,7 @@
 //! The options and the connections of a datastore, and reads that survive lost connections.
 
+use std::sync::Arc;
+
 use es_core::PersistenceError;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -13,12 +15,12 @@ use super::{
 };
 use crate::{error, fault_hooks::FaultPoint, options::PostgresOptions};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Database {
     pub(crate) options: PostgresOptions,
-    pub(crate) connections: Connections,
+    pub(crate) connections: Arc<Connections>,
     /// The standbys from which notifications are read, if there are any.
-    pub(crate) standbys: Option<Standbys>,
+    pub(crate) standbys: Option<Arc<Standbys>>,
     /// The payload of the notifications that the datastore sends. Its own listener ignores them.
     pub(crate) notify_payload: String,
 }
@@ -26,8 +28,9 @@ pub(crate) struct Database {
 impl Database {
     /// Connects to the server. Standbys are connected to when they are read from.
     pub(crate) async fn open(options: PostgresOptions) -> Result<Self, PersistenceError> {
-        let connections = Connections::new(&options, ServerRole::Primary)?;
+        let connections = Arc::new(Connections::new(&options, ServerRole::Primary)?);
         let standbys = (!options.read_hosts.is_empty()).then(|| Standbys::new(&options)).transpose()?;
+        let standbys = standbys.map(Arc::new);
         connections.lease(LeaseKind::Read).await?.finish();
         let notify_payload = Uuid::new_v4().simple().to_string();
         Ok(Self { options, connections, standbys, notify_payload })
@@ -39,6 +42,11 @@ impl Database {
         if let Some(standbys) = &self.standbys {
             standbys.connections.close().await;
         }
+    }
+
+    /// Returns the same database with another default schema, on the same connections.
+    pub(crate) fn in_schema(&self, schema: String) -> Self {
+        Self { options: self.options.clone().schema(schema), ..self.clone() }
     }
 
     pub(crate) async fn reached(&self, point: FaultPoint) {

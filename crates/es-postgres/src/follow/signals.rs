@@ -123,6 +123,10 @@ impl TableRegistry {
             is_send_pending: AtomicBool::new(false),
             sent: Notify::new(),
         };
+        if !tables.contains_key(&(name.clone(), kind)) {
+            // Programs may open any number of tables, one after the other.
+            tables.retain(|_, table| Arc::strong_count(table) > 1);
+        }
         Arc::clone(tables.entry((name.clone(), kind)).or_insert_with(|| Arc::new(new())))
     }
 }

@@ -88,7 +88,7 @@ fn missing<'a>(found: &Inspection, spec: &'a TableSpec) -> Vec<(&'a TableName, S
 }
 
 /// Creates a table or an index, one process at a time.
-async fn create(
+pub(crate) async fn create(
     connection: &mut PgConnection,
     table: &TableName,
     statements: &str,

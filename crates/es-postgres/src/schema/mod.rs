@@ -5,6 +5,6 @@ mod inspect;
 mod name;
 pub(crate) mod rows;
 
-pub(crate) use create::prepare;
+pub(crate) use create::{create, prepare};
 pub(crate) use inspect::{CatalogState, EventsTable, Layout, TableSpec, TrackingTable};
 pub(crate) use name::TableName;

@@ -69,34 +69,45 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// Starts a standby of this server, called `standby`. Its data are copied as `pg_basebackup` does, which
-    /// not every installation has.
+    /// Starts a standby of this server, called `standby`.
     pub async fn start_standby(&self) -> Self {
+        let mut standby = self.base_backup().await;
+        standby.launch_as(
+            "standby.signal",
+            &format!(
+                "primary_conninfo = 'host={} port={} user={} password={} application_name=standby'",
+                self.server.host, self.server.port, self.server.user, self.server.password
+            ),
+        );
+        standby
+    }
+
+    /// Copies the data as `pg_basebackup` does, which not every installation has. The server of the copy is
+    /// not started.
+    pub async fn base_backup(&self) -> Self {
         let server = Server::local(self.server.password.clone());
         let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
-        let mut standby = Self::with(self.programs.clone(), server, &settings);
-        let primary = format!(
-            "host={} port={} user={} password={} application_name=standby",
-            self.server.host, self.server.port, self.server.user, self.server.password
-        );
+        let copied = Self::with(self.programs.clone(), server, &settings);
         let mut connection = self.server.connect().await;
         let version: i32 = scalar(&mut connection, "SELECT current_setting('server_version_num')::int").await;
         let (start, stop) = match version {
-            150_000.. => ("pg_backup_start('standby', true)", "pg_backup_stop()"),
-            _ => ("pg_start_backup('standby', true, false)", "pg_stop_backup(false)"),
+            150_000.. => ("pg_backup_start('copy', true)", "pg_backup_stop()"),
+            _ => ("pg_start_backup('copy', true, false)", "pg_stop_backup(false)"),
         };
         run(&mut connection, &format!("SELECT {start}")).await;
-        copy(&self.data(), &standby.data());
+        copy(&self.data(), &copied.data());
         let label: String = scalar(&mut connection, &format!("SELECT labelfile FROM {stop}")).await;
-        let files = [("backup_label", label), ("standby.signal", String::new())];
-        for (name, content) in files {
-            fs::write(standby.data().join(name), content).unwrap();
-        }
-        let settings = fs::OpenOptions::new().append(true).open(standby.data().join("postgresql.auto.conf"));
-        writeln!(settings.unwrap(), "primary_conninfo = '{primary}'").unwrap();
-        own_all(&standby.programs, &standby.data());
-        standby.launch();
-        standby
+        fs::write(copied.data().join("backup_label"), label).unwrap();
+        copied
+    }
+
+    /// Starts the server of a copy in recovery, which the signal file and the settings describe.
+    pub fn launch_as(&mut self, signal: &str, settings: &str) {
+        fs::write(self.data().join(signal), "").unwrap();
+        let file = fs::OpenOptions::new().append(true).open(self.data().join("postgresql.auto.conf"));
+        writeln!(file.unwrap(), "{settings}").unwrap();
+        own_all(&self.programs, &self.data());
+        self.launch();
     }
 
     fn with(programs: Programs, server: Server, settings: &[&str]) -> Self {

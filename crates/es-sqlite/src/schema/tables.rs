@@ -178,7 +178,7 @@ pub(crate) fn create_tracking(connection: &mut Connection) -> Result<(), Persist
 ///
 /// A statement sees the tables that other processes created; SQLite's function for it covers only the
 /// connection's own view.
-fn exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+pub(crate) fn exists(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
     let mut select = connection
         .prepare_cached("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE")?;
     select.exists((table,))

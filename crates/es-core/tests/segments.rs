@@ -1,0 +1,194 @@
+//! The rules of segments, under random changes and a clock that the test moves.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroU16,
+    time::Duration,
+};
+
+use es_core::{Segment, SegmentChange, SegmentStep, Segments};
+use proptest::prelude::*;
+
+const NAME: &str = "audit";
+const WORKERS: [&str; 3] = ["a", "b", "c"];
+const LEASE: Duration = Duration::from_millis(10);
+
+/// The segments, and the positions that a datastore has.
+struct Model {
+    segments: Segments,
+    positions: HashMap<String, i64>,
+    /// All names that positions have had.
+    names: HashSet<String>,
+    now: i64,
+}
+
+impl Model {
+    fn new() -> Self {
+        let segments = Segments::new(NAME, Vec::new(), Vec::new());
+        let mut model = Self { segments, positions: HashMap::new(), names: HashSet::new(), now: 0 };
+        model.apply(&SegmentChange::Create(NonZeroU16::new(3).unwrap())).unwrap();
+        model
+    }
+
+    fn apply(&mut self, change: &SegmentChange) -> Result<(), es_core::PersistenceError> {
+        for segment in &mut self.segments.segments {
+            segment.position = self.positions[&segment.tracking_name(NAME)];
+        }
+        let steps = self.segments.apply(change, self.now)?;
+        for step in steps {
+            self.perform(step);
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, step: SegmentStep) {
+        match step {
+            SegmentStep::BeginPosition { to, .. } => self.insert(to, Segment::UNSTARTED),
+            SegmentStep::CopyPosition { from, to } => self.insert(to, self.positions[&from]),
+            SegmentStep::MovePosition { from, to, position } => {
+                let moved = self.positions.remove(&from).unwrap();
+                assert!(position.is_none_or(|position| position == moved));
+                self.insert(to, moved);
+            }
+            SegmentStep::RemovePosition { name, position } => {
+                assert_eq!(self.positions.remove(&name), Some(position));
+            }
+            _ => {}
+        }
+    }
+
+    fn insert(&mut self, name: String, position: i64) {
+        assert!(self.names.insert(name.clone()), "{name} has been a name before");
+        self.positions.insert(name, position);
+    }
+
+    /// Each hash is in one segment, each segment has one position, and there are no others.
+    fn check(&self) {
+        let segments = &self.segments.segments;
+        assert_eq!(segments.first().unwrap().first_hash, 0);
+        assert_eq!(segments.last().unwrap().last_hash, i64::MAX);
+        for pair in segments.windows(2) {
+            assert_eq!(pair[0].last_hash + 1, pair[1].first_hash);
+        }
+        let names: HashSet<_> = segments.iter().map(|segment| segment.tracking_name(NAME)).collect();
+        assert_eq!(names, self.positions.keys().cloned().collect());
+        let shares: usize = WORKERS
+            .iter()
+            .filter(|worker| self.segments.workers.iter().any(|recorded| recorded.name == **worker))
+            .map(|worker| self.segments.fair_share(worker))
+            .sum();
+        assert!(self.segments.workers.is_empty() || shares == segments.len());
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Renew(usize),
+    Claim(usize, usize),
+    Release(usize, usize),
+    Leave(usize),
+    Split(usize),
+    Merge(usize),
+    /// A worker commits a position.
+    Commit(usize),
+    Pass(i64),
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let (worker, segment) = (0..3_usize, 0..64_usize);
+    prop_oneof![
+        3 => worker.clone().prop_map(Action::Renew),
+        4 => (worker.clone(), segment.clone()).prop_map(|(worker, segment)| Action::Claim(worker, segment)),
+        2 => (worker.clone(), segment.clone()).prop_map(|(worker, segment)| Action::Release(worker, segment)),
+        1 => worker.prop_map(Action::Leave),
+        1 => segment.clone().prop_map(Action::Split),
+        2 => segment.clone().prop_map(Action::Merge),
+        4 => segment.prop_map(Action::Commit),
+        2 => (1..20_i64).prop_map(Action::Pass),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn rules_hold_after_random_changes(actions in prop::collection::vec(action(), 1..200)) {
+        let mut model = Model::new();
+        model.check();
+        for action in actions {
+            let segments = model.segments.segments.clone();
+            let first_hash = |index: usize| segments[index % segments.len()].first_hash;
+            let worker = |index: usize| WORKERS[index].to_owned();
+            let change = match action {
+                Action::Renew(index) => SegmentChange::Renew { worker: worker(index), lease: LEASE },
+                Action::Claim(index, segment) => {
+                    SegmentChange::Claim { worker: worker(index), first_hash: first_hash(segment) }
+                }
+                Action::Release(index, segment) => {
+                    SegmentChange::Release { worker: worker(index), first_hash: first_hash(segment) }
+                }
+                Action::Leave(index) => SegmentChange::Leave { worker: worker(index) },
+                Action::Split(segment) => SegmentChange::Split { first_hash: first_hash(segment) },
+                Action::Merge(segment) => SegmentChange::Merge { first_hash: first_hash(segment) },
+                Action::Commit(segment) => {
+                    let name = segments[segment % segments.len()].tracking_name(NAME);
+                    let position = model.positions.get_mut(&name).unwrap();
+                    *position = (*position).max(0) + 1;
+                    continue;
+                }
+                Action::Pass(milliseconds) => {
+                    model.now += milliseconds;
+                    continue;
+                }
+            };
+            let before = model.segments.clone();
+            // A merge of segments with different positions is refused.
+            let result = model.apply(&change);
+            model.check();
+            let owner_of = |segments: &Segments, hash| segments.of_hash(hash).unwrap().owner.clone();
+            for segment in &model.segments.segments {
+                let (old, new) = (owner_of(&before, segment.first_hash), segment.owner.clone());
+                let taken = old.filter(|old| new.as_ref().is_some_and(|new| new != old));
+                // No worker with a lease loses a segment to another one, and each claim begins an epoch.
+                prop_assert!(taken.is_none_or(|old| !before.has_lease(&old, model.now)), "{change:?}");
+                let held = before.segments.iter().find(|held| held.first_hash == segment.first_hash);
+                let is_claimed = segment.owner.is_some() && held.is_some_and(|held| held.owner != segment.owner);
+                prop_assert!(!is_claimed || held.is_some_and(|held| held.epoch < segment.epoch));
+            }
+            let may_fail = matches!(change, SegmentChange::Merge { .. } | SegmentChange::Split { .. });
+            prop_assert!(result.is_ok() || may_fail);
+        }
+    }
+}
+
+#[test]
+fn a_worker_loses_its_segments_with_its_lease() {
+    let mut model = Model::new();
+    let renew = |worker: &str| SegmentChange::Renew { worker: worker.to_owned(), lease: LEASE };
+    let claim = |worker: &str| SegmentChange::Claim { worker: worker.to_owned(), first_hash: 0 };
+    let owner = |model: &Model| model.segments.segments[0].owner.clone();
+    // Without a lease there is no claim.
+    model.apply(&claim("a")).unwrap();
+    assert_eq!(owner(&model), None);
+    model.apply(&renew("a")).unwrap();
+    model.apply(&claim("a")).unwrap();
+    model.now = 9;
+    model.apply(&renew("b")).unwrap();
+    model.apply(&claim("b")).unwrap();
+    assert_eq!(owner(&model).as_deref(), Some("a"));
+    model.now = 10;
+    model.apply(&claim("b")).unwrap();
+    assert_eq!(owner(&model).as_deref(), Some("b"));
+    assert_eq!(model.segments.segments[0].epoch, 2);
+}
+
+#[test]
+fn a_worker_that_renews_too_late_has_no_segments() {
+    let mut model = Model::new();
+    let renew = SegmentChange::Renew { worker: "a".to_owned(), lease: LEASE };
+    model.apply(&renew).unwrap();
+    model.apply(&SegmentChange::Claim { worker: "a".to_owned(), first_hash: 0 }).unwrap();
+    model.now = 10;
+    model.apply(&renew).unwrap();
+    assert_eq!(model.segments.segments[0].owner, None);
+}

@@ -1,0 +1,305 @@
+//! One run of a worker: claims segments, runs their processors, renews the lease.
+
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use es_core::{
+    ApplicationRecorder, NotificationConsumer, PersistenceError, Segment, SegmentChange, SegmentRecorder,
+    Segments, StopHandle, uuid::Uuid,
+};
+use futures_util::future::{Either, select};
+use tokio::{
+    runtime::Handle,
+    sync::Semaphore,
+    task::{AbortHandle, JoinError, JoinSet},
+};
+
+use super::{
+    consumer::{SegmentConsumer, Shared},
+    lease::Lease,
+    settings::Settings,
+};
+use crate::{Processor, ProcessorError};
+
+/// One run of a worker.
+pub(super) struct Worker<'p, U, L, C> {
+    settings: &'p mut Settings<U, L, C>,
+    /// Unique: a worker that runs again does not continue an earlier lease.
+    name: String,
+    shared: Shared,
+    held: HashMap<i64, Held>,
+    tasks: JoinSet<Ended>,
+}
+
+/// A segment whose processor runs.
+struct Held {
+    epoch: i64,
+    stop: StopHandle,
+    task: AbortHandle,
+}
+
+/// The end of the processor of a segment.
+struct Ended {
+    segment: Segment,
+    reason: End,
+}
+
+enum End {
+    /// It was stopped, or the upstream was closed.
+    Stopped,
+    /// The lease is over, or another worker has the segment.
+    Lost,
+    Failed(ProcessorError),
+}
+
+impl<'p, U, L, C> Worker<'p, U, L, C>
+where
+    U: ApplicationRecorder + Clone + 'static,
+    L: SegmentRecorder,
+    C: NotificationConsumer + 'static,
+{
+    pub(super) fn new(settings: &'p mut Settings<U, L, C>) -> Self {
+        let shared = Shared {
+            key_hash: Arc::clone(&settings.key_hash),
+            lease: Lease::new(),
+            permits: Arc::new(Semaphore::new(settings.concurrency)),
+            progress: settings.progress.clone(),
+        };
+        let name = Uuid::now_v7().to_string();
+        Self { settings, name, shared, held: HashMap::new(), tasks: JoinSet::new() }
+    }
+
+    pub(super) async fn run(mut self) -> Result<(), ProcessorError> {
+        if let Err(error) = Handle::try_current() {
+            let message = "a worker runs outside of a tokio runtime";
+            return Err(self.error(PersistenceError::interface(message).with_source(error)));
+        }
+        let result = self.work().await;
+        let left = self.leave().await;
+        result.and(left)
+    }
+
+    async fn work(&mut self) -> Result<(), ProcessorError> {
+        let mut is_created = false;
+        while !self.is_ended() {
+            let next = Instant::now() + self.settings.lease / 3;
+            let changed = match is_created {
+                true => self.balance().await,
+                false => self.change(SegmentChange::Create(self.settings.segments)).await.map(drop),
+            };
+            match changed {
+                Ok(()) if !is_created => {
+                    is_created = true;
+                    continue;
+                }
+                Ok(()) => {}
+                Err(error) if may_retry(&error) => {
+                    tracing::warn!(consumer = self.settings.name, %error, "renewing a lease failed; retrying");
+                }
+                Err(error) => return Err(self.error(error)),
+            }
+            while let Some(ended) = self.ended_before(next).await {
+                self.after_end(ended).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Renews the lease, and runs the processors of this worker's share of the segments.
+    async fn balance(&mut self) -> Result<(), PersistenceError> {
+        let sent = Instant::now();
+        let lease = self.settings.lease;
+        let renew = SegmentChange::Renew { worker: self.name.clone(), lease };
+        let mut segments = self.change(renew).await?;
+        self.shared.lease.extend(sent + lease);
+        let head = self.settings.upstream.max_notification_id().await?.unwrap_or(0);
+        self.settings.progress.moved(segments.position(), head);
+        self.forget_lost(&segments);
+        let share = segments.fair_share(&self.name);
+        for first_hash in segments.segments.iter().map(|segment| segment.first_hash).collect::<Vec<_>>() {
+            let owned = segments.segments.iter().filter(|segment| self.owns(segment)).count();
+            if owned >= share {
+                break;
+            }
+            let claim = SegmentChange::Claim { worker: self.name.clone(), first_hash };
+            let is_claimable =
+                |segment: &Segment| segment.first_hash == first_hash && is_free(&segments, segment);
+            if segments.segments.iter().any(is_claimable) {
+                match self.change(claim).await {
+                    Ok(claimed) => segments = claimed,
+                    Err(error) if may_retry(&error) => {
+                        tracing::debug!(consumer = self.settings.name, %error, "a segment was not claimed");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        let owned: Vec<_> = segments.segments.iter().filter(|segment| self.owns(segment)).cloned().collect();
+        let surplus = owned.len().saturating_sub(share);
+        // The same ones at each call, until they have ended.
+        for segment in owned.iter().take(surplus) {
+            match self.held.get(&segment.first_hash) {
+                Some(held) => held.stop.stop(),
+                None => self.release(segment.first_hash).await?,
+            }
+        }
+        for segment in owned.into_iter().skip(surplus) {
+            if !self.held.contains_key(&segment.first_hash) {
+                self.start(segment).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the processors of segments that this worker has no more.
+    fn forget_lost(&mut self, segments: &Segments) {
+        let is_owned = |first_hash: i64, epoch: i64| {
+            let mut owned =
+                segments.segments.iter().filter(|segment| segment.owner.as_ref() == Some(&self.name));
+            owned.any(|segment| (segment.first_hash, segment.epoch) == (first_hash, epoch))
+        };
+        self.held.retain(|first_hash, held| {
+            let is_kept = is_owned(*first_hash, held.epoch);
+            if !is_kept {
+                held.task.abort();
+            }
+            is_kept
+        });
+    }
+
+    /// Runs the processor of a segment.
+    async fn start(&mut self, segment: Segment) -> Result<(), PersistenceError> {
+        let made = (self.settings.make.get_mut())(segment.clone());
+        let consumer = made.await?;
+        let is_fenced = Arc::new(AtomicBool::new(false));
+        let (shared, lease) = (self.shared.clone(), self.shared.lease.clone());
+        let consumer = SegmentConsumer::new(consumer, segment.clone(), shared, Arc::clone(&is_fenced));
+        let name = segment.tracking_name(&self.settings.name);
+        let label = format!("{}/{:016x}", self.settings.name, segment.first_hash);
+        let processor = Processor::with_consumer(name, self.settings.upstream.clone(), consumer);
+        let mut processor = (self.settings.configure)(processor).labelled(label);
+        let (stop, epoch, first_hash) = (processor.stop_handle(), segment.epoch, segment.first_hash);
+        let run = async move {
+            let result = match select(pin!(processor.run()), pin!(lease.ended())).await {
+                Either::Left((result, _)) => Some(result),
+                Either::Right(_) => None,
+            };
+            let reason = match result {
+                Some(Ok(())) => End::Stopped,
+                Some(Err(error)) if !is_fenced.load(Ordering::SeqCst) => End::Failed(error),
+                _ => End::Lost,
+            };
+            Ended { segment, reason }
+        };
+        let task = self.tasks.spawn(run);
+        self.held.insert(first_hash, Held { epoch, stop, task });
+        Ok(())
+    }
+
+    /// Returns the end of a processor that ends before a time, and before the worker is stopped.
+    async fn ended_before(&mut self, time: Instant) -> Option<Result<Ended, JoinError>> {
+        loop {
+            let remaining = time.saturating_duration_since(Instant::now());
+            if remaining.is_zero() || self.is_ended() {
+                return None;
+            }
+            let (stop, signal) = (&self.settings.stop, self.settings.upstream.commit_signal());
+            let interrupted = async {
+                select(pin!(stop.stopped()), pin!(signal.closed_timeout(remaining))).await;
+            };
+            // A set without tasks has no next one; it is not waited for.
+            let next = async {
+                match self.tasks.join_next().await {
+                    Some(ended) => ended,
+                    None => std::future::pending().await,
+                }
+            };
+            if let Either::Left((ended, _)) = select(pin!(next), pin!(interrupted)).await {
+                return Some(ended);
+            }
+        }
+    }
+
+    async fn after_end(&mut self, ended: Result<Ended, JoinError>) -> Result<(), ProcessorError> {
+        let Ended { segment, reason } = match ended {
+            Ok(ended) => ended,
+            Err(error) if error.is_cancelled() => return Ok(()),
+            Err(error) => {
+                let consumer_name = self.settings.name.clone();
+                return Err(ProcessorError::Aborted { consumer_name, source: error.into() });
+            }
+        };
+        let first_hash = segment.first_hash;
+        let is_current = self.held.get(&first_hash).is_some_and(|held| held.epoch == segment.epoch);
+        if is_current {
+            self.held.remove(&first_hash);
+        }
+        match reason {
+            End::Failed(error) => Err(error),
+            End::Stopped if is_current => match self.release(first_hash).await {
+                Err(error) if !may_retry(&error) => Err(self.error(error)),
+                // It is released at the next renewal.
+                _ => Ok(()),
+            },
+            End::Stopped => Ok(()),
+            End::Lost => {
+                tracing::warn!(consumer = self.settings.name, first_hash, "a segment was lost");
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the processors in order, and releases their segments.
+    async fn leave(&mut self) -> Result<(), ProcessorError> {
+        self.held.values().for_each(|held| held.stop.stop());
+        let mut result = Ok(());
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Ok(Ended { reason: End::Failed(error), .. }) = ended {
+                result = Err(error);
+            }
+        }
+        // If this fails, the segments are free when the lease is over.
+        if let Err(error) = self.change(SegmentChange::Leave { worker: self.name.clone() }).await {
+            tracing::debug!(consumer = self.settings.name, %error, "a worker left without releasing its segments");
+        }
+        result
+    }
+
+    async fn release(&self, first_hash: i64) -> Result<(), PersistenceError> {
+        self.change(SegmentChange::Release { worker: self.name.clone(), first_hash }).await.map(drop)
+    }
+
+    async fn change(&self, change: SegmentChange) -> Result<Segments, PersistenceError> {
+        self.settings.leases.change_segments(&self.settings.name, change).await
+    }
+
+    fn owns(&self, segment: &Segment) -> bool {
+        segment.owner.as_ref() == Some(&self.name)
+    }
+
+    fn is_ended(&self) -> bool {
+        self.settings.upstream.commit_signal().is_closed() || self.settings.stop.is_stopped()
+    }
+
+    fn error(&self, source: PersistenceError) -> ProcessorError {
+        ProcessorError::Persistence { consumer_name: self.settings.name.clone(), source }
+    }
+}
+
+/// Returns whether a segment may be claimed. Expired workers were removed by the renewal.
+fn is_free(segments: &Segments, segment: &Segment) -> bool {
+    let is_worker = |owner: &String| segments.workers.iter().any(|worker| worker.name == *owner);
+    !segment.owner.as_ref().is_some_and(is_worker)
+}
+
+/// Returns whether a change may be repeated: each of them leaves what it has changed before as it is.
+fn may_retry(error: &PersistenceError) -> bool {
+    error.is_transient() || error.is_outcome_unknown()
+}
