@@ -8,7 +8,7 @@ use crate::Environment;
 const MAX_DISTANCE: usize = 2;
 
 /// All settings, with those of the Python library that have no effect here.
-const SETTINGS: [&str; 38] = [
+const SETTINGS: [&str; 40] = [
     "DATABASE_URL",
     "PERSISTENCE_MODULE",
     "INFRASTRUCTURE_FACTORY",
