@@ -165,6 +165,10 @@ impl Backend for Postgres {
         })
     }
 
+    fn tracking_table(&self) -> Result<String, PersistenceError> {
+        self.options.quoted_tracking_table(&self.application_name)
+    }
+
     fn query(&self, query: Sql) -> BoxFuture<'_, Vec<SqlRow>> {
         Box::pin(async move {
             let rows = fetch(self.datastore().await?, &query).await;

@@ -13,7 +13,7 @@ use es_core::PersistenceError;
 use futures_util::future::BoxFuture;
 use sqlx::postgres::PgSslMode;
 
-use crate::{fault_hooks::InstalledHooks, limits::GroupLimits};
+use crate::{fault_hooks::InstalledHooks, limits::GroupLimits, schema::TableName};
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -293,6 +293,25 @@ impl PostgresOptions {
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = schema.into();
         self
+    }
+
+    /// Returns the table of tracking records of an application, with its schema and quoted, for statements of
+    /// the program's own.
+    ///
+    /// ```
+    /// # use es_postgres::PostgresOptions;
+    /// let options = PostgresOptions::new("shop").schema("sales");
+    /// assert_eq!(options.quoted_tracking_table("Orders")?, "\"sales\".\"orders_tracking\"");
+    /// # Ok::<(), es_core::PersistenceError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) if the schema or the application's name cannot be a
+    /// part of a table's name.
+    pub fn quoted_tracking_table(&self, application_name: &str) -> Result<String, PersistenceError> {
+        let table =
+            TableName::of_application(&self.schema, application_name, "tracking", "notification_tracking")?;
+        Ok(table.quoted())
     }
 
     /// Creates missing tables and indexes when a recorder is made; on by default. If off, a missing table is

@@ -320,7 +320,7 @@ impl Campaign<'_> {
 
     fn job(&mut self, round: u32, number: u32, role: Role) -> Job {
         let mut points = match role {
-            Role::Clients(..) | Role::Worker(..) => self.upstream.points(),
+            Role::Clients(..) | Role::Switches(_) | Role::Worker(..) => self.upstream.points(),
             Role::Processor(_, (Kind::Rows, _)) => self.downstream_backend.points_of_projectors().to_vec(),
             Role::Processor(_, (Kind::Events, _)) => self.downstream_backend.points_of_handlers().to_vec(),
         };

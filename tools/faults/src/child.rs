@@ -14,6 +14,7 @@ use crate::{
     history::Message,
     kill_point::{KillPoint, Plan},
     report::Report,
+    switches::{self, Task},
     test_database::TestDatabase,
     workers::{self, Work},
 };
@@ -51,6 +52,8 @@ pub struct Job {
 pub enum Role {
     /// Writes and reads, with this number of writers and this pause between the calls of each.
     Clients(u32, Duration),
+    /// Takes part in the campaign on versions of a projection.
+    Switches(Task),
     /// Works on segments of the upstream, with effects in the other database.
     Worker(TestDatabase, Work),
     /// Processes the upstream, or one of its topics, with effects of this kind in the other database.
@@ -77,6 +80,9 @@ pub async fn run(job: Job) -> Result<()> {
             let clients = Clients::new(recorder.clone(), report, job.round, job.seed, stop).pause(pause);
             clients.run(writers, job.seed.into()).await?;
             es_core::Recorder::close(&recorder).await?;
+        }
+        Role::Switches(task) => {
+            switches::work(task, &job.upstream, kill_point, job.seed.into(), &report, stop).await?;
         }
         Role::Processor(downstream, work) => {
             let upstream = job.upstream.open(&KillPoint::new(None)).await?;
