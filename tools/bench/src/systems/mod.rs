@@ -13,6 +13,7 @@ pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod recorder;
 pub(crate) mod tool;
+pub(crate) mod workers;
 
 use uuid::Uuid;
 
