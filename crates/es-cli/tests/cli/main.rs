@@ -12,6 +12,8 @@ mod browsing;
 mod chromium;
 mod connecting;
 mod copying;
+#[cfg(target_os = "linux")]
+mod core_dump;
 mod erasing;
 mod help;
 mod inspecting;
