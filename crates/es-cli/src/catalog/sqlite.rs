@@ -18,7 +18,7 @@ const EVENTS: &str = "stored_events";
 const SNAPSHOTS: &str = "stored_snapshots";
 const TRACKING: &str = "tracking";
 /// The cache while a database is checked, in KiB, as SQLite expects it: negative.
-const CHECK_CACHE: i64 = -16 << 10;
+const CHECK_CACHE: i64 = -16_384;
 const LAST_ID: &str = "SELECT coalesce(max(rowid), 0) FROM stored_events";
 
 /// The tables of a file of SQLite.
