@@ -19,6 +19,7 @@ mod help;
 mod inspecting;
 mod keys;
 mod postgres;
+mod projections;
 mod repairing;
 #[cfg(unix)]
 mod screens;
