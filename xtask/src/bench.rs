@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: the benchmarks, with a PostgreSQL server of default durability.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Args;
 
@@ -47,6 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.quick {
         command.arg("--quick");
     }
+    command.arg("--es").arg(build_tool(arguments.debug)?);
     if !arguments.without_python {
         // What cannot be had is named in the results; the rest is measured.
         if let Err(error) = python::make_environments() {
@@ -61,4 +64,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         None => command.arg("--without-postgres"),
     };
     process::check(&mut command)
+}
+
+/// Builds the tool `es`; returns its path.
+fn build_tool(is_debug: bool) -> Result<PathBuf> {
+    let mut command = workspace::cargo();
+    command.args(["build", "--package", "es-cli"]);
+    if !is_debug {
+        command.arg("--release");
+    }
+    process::check(&mut command)?;
+    let directory = if is_debug { "debug" } else { "release" };
+    Ok(workspace::target().join(directory).join(format!("es{}", std::env::consts::EXE_SUFFIX)))
 }

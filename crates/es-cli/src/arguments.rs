@@ -332,7 +332,7 @@ pub(crate) struct Writing {
     #[arg(long)]
     pub(crate) renumber: bool,
     /// The number of events of one commit
-    #[arg(long, value_name = "EVENTS", default_value = "1000")]
+    #[arg(long, value_name = "EVENTS", default_value = "5000")]
     pub(crate) batch: NonZeroUsize,
     /// Do not ask
     #[arg(long, short)]

@@ -59,6 +59,9 @@ struct Arguments {
     /// them, and passes this option unless --without-python is given
     #[arg(long, value_name = "DIRECTORY")]
     python: Option<PathBuf>,
+    /// Measure this program of the tool `es`; `cargo xtask bench` builds it and passes this option
+    #[arg(long, value_name = "FILE")]
+    es: Option<PathBuf>,
     /// Also build other Rust libraries from the registry and measure them
     #[arg(long)]
     peers: bool,
@@ -145,6 +148,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
     }
 
     suites::following::run(&mut bench, &databases.0, !arguments.without_postgres).await?;
+    match &arguments.es {
+        Some(es) => suites::tool::run(&mut bench, es, &databases.0, !arguments.without_postgres).await?,
+        None => bench.report_missing("the tool es", "left out without --es"),
+    }
 
     machine.load_after = machine::load();
     let Bench { durability, experiments, missing, .. } = bench;

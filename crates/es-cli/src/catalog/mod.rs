@@ -6,6 +6,7 @@ mod facts;
 pub(crate) mod postgres;
 mod ranking;
 pub(crate) mod sqlite;
+mod versions;
 
 use es_factory::Environment;
 

@@ -14,6 +14,7 @@ use super::facts::IdSelection;
 use super::{
     facts::{EventCounts, Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker},
     ranking::{Aggregate, Names, Ranking, Selection},
+    versions,
 };
 use crate::failure::{Failure, chain};
 
@@ -24,6 +25,8 @@ pub(crate) struct PostgresCatalog {
     events: Table,
     snapshots: Table,
     tracking: Table,
+    /// True if [`integrity`](Self::integrity) has found damage.
+    is_damaged: bool,
 }
 
 /// The name of a table, as text and quoted.
@@ -47,7 +50,7 @@ impl PostgresCatalog {
         let (connection, host) = connect(environment).await?;
         let schema = schema(environment);
         let location = format!("{host}/{}, schema {schema}", environment.required("POSTGRES_DBNAME")?);
-        Ok(Self { connection, location, events, snapshots, tracking })
+        Ok(Self { connection, location, events, snapshots, tracking, is_damaged: false })
     }
 
     pub(super) fn location(&self) -> &str {
@@ -55,7 +58,7 @@ impl PostgresCatalog {
     }
 
     pub(super) async fn overview(&mut self) -> Result<Overview, Failure> {
-        let Self { connection, location, events, snapshots, tracking } = self;
+        let Self { connection, location, events, snapshots, tracking, .. } = self;
         let mut read = begin(connection).await?;
         let version = text(&mut read, "SELECT current_setting('server_version')").await?;
         let snapshot_count = match exists(&mut read, snapshots).await? {
@@ -190,6 +193,7 @@ impl PostgresCatalog {
             }
             integrity.add(&format!("table {}", table.name), rows.map(drop))?;
         }
+        self.is_damaged = !integrity.damage.is_empty();
         Ok(integrity)
     }
 
@@ -198,18 +202,16 @@ impl PostgresCatalog {
         first: i64,
         report: impl FnMut(Gap) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let sql = format!(
-            "SELECT originator_id::text, originator_version, previous FROM \
-             (SELECT originator_id, originator_version, lag(originator_version) OVER \
-             (PARTITION BY originator_id ORDER BY originator_version) AS previous FROM {}) AS versions \
-             WHERE CASE WHEN previous IS NULL THEN originator_version <> {first} \
-             ELSE originator_version <> previous + 1 END",
-            self.events.quoted
-        );
         let gap = |row: &PgRow| {
             Ok(Gap { originator_id: row.try_get(0)?, version: row.try_get(1)?, previous: row.try_get(2)? })
         };
-        self.each(&sql, gap, report).await
+        let mut read = begin(&mut self.connection).await?;
+        let is_unique = integer(&mut read, &key_columns(&self.events)).await? == 2;
+        if self.is_damaged {
+            avoid_indexes(&mut read).await?;
+        }
+        let sql = versions::gaps(&self.events.quoted, "true", first, is_unique && !self.is_damaged);
+        each(&mut read, &sql, gap, report).await
     }
 
     pub(super) async fn tables(&mut self) -> Result<[(String, bool); 3], Failure> {
@@ -231,12 +233,6 @@ impl PostgresCatalog {
         &mut self,
         report: impl FnMut(SnapshotFault) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let sql = format!(
-            "SELECT s.originator_id::text, s.originator_version, e.last FROM {} AS s LEFT JOIN LATERAL \
-             (SELECT max(originator_version) AS last FROM {} AS e WHERE e.originator_id = s.originator_id) AS e \
-             ON true WHERE e.last IS NULL OR s.originator_version > e.last",
-            self.snapshots.quoted, self.events.quoted
-        );
         let fault = |row: &PgRow| {
             Ok(SnapshotFault {
                 originator_id: row.try_get(0)?,
@@ -244,7 +240,12 @@ impl PostgresCatalog {
                 last: row.try_get(2)?,
             })
         };
-        self.each(&sql, fault, report).await
+        let mut read = begin(&mut self.connection).await?;
+        if self.is_damaged {
+            avoid_indexes(&mut read).await?;
+        }
+        let sql = versions::snapshot_faults(&self.events.quoted, &self.snapshots.quoted);
+        each(&mut read, &sql, fault, report).await
     }
 
     pub(super) async fn snapshot_originators(
@@ -261,20 +262,6 @@ impl PostgresCatalog {
         );
         let mut read = begin(&mut self.connection).await?;
         rows(&mut read, &sql, |row| row.try_get(0)).await
-    }
-
-    /// Calls `report` for each row of a query, as the rows arrive.
-    async fn each<T>(
-        &mut self,
-        sql: &str,
-        parse: impl Fn(&PgRow) -> Result<T, sqlx::Error>,
-        mut report: impl FnMut(T) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut self.connection);
-        while let Some(row) = rows.try_next().await.map_err(|error| failed(&error))? {
-            report(parse(&row).map_err(|error| failed(&error))?)?;
-        }
-        Ok(())
     }
 }
 
@@ -382,6 +369,27 @@ async fn rows<T>(
     let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut **read).await;
     let parsed = rows.and_then(|rows| rows.into_iter().map(parse).collect());
     parsed.map_err(|error| failed(&error))
+}
+
+/// Has the transaction read tables instead of indexes: a damaged one does not have every version.
+async fn avoid_indexes(read: &mut Read<'_>) -> Result<(), Failure> {
+    let settings = ["indexscan", "indexonlyscan", "bitmapscan"];
+    let off = settings.map(|setting| format!("set_config('enable_{setting}', 'off', true)"));
+    text(read, &format!("SELECT concat({})", off.join(", "))).await.map(drop)
+}
+
+/// Calls `report` for each row of a query, as the rows arrive.
+async fn each<T>(
+    read: &mut Read<'_>,
+    sql: &str,
+    parse: impl Fn(&PgRow) -> Result<T, sqlx::Error>,
+    mut report: impl FnMut(T) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut **read);
+    while let Some(row) = rows.try_next().await.map_err(|error| failed(&error))? {
+        report(parse(&row).map_err(|error| failed(&error))?)?;
+    }
+    Ok(())
 }
 
 async fn integer(read: &mut Read<'_>, sql: &str) -> Result<i64, Failure> {

@@ -10,18 +10,23 @@ use super::facts::IdSelection;
 use super::{
     facts::{EventCounts, Gap, Integrity, Layout, Overview, SnapshotFault, TopicCount, Tracker},
     ranking::{Aggregate, Names, Ranking, Selection},
+    versions,
 };
 use crate::failure::Failure;
 
 const EVENTS: &str = "stored_events";
 const SNAPSHOTS: &str = "stored_snapshots";
 const TRACKING: &str = "tracking";
+/// The cache while a database is checked, in KiB, as SQLite expects it: negative.
+const CHECK_CACHE: i64 = -16_384;
 const LAST_ID: &str = "SELECT coalesce(max(rowid), 0) FROM stored_events";
 
 /// The tables of a file of SQLite.
 pub(crate) struct SqliteCatalog {
     name: String,
     connection: Connection,
+    /// True if [`integrity`](Self::integrity) has found damage.
+    is_damaged: bool,
 }
 
 impl SqliteCatalog {
@@ -32,7 +37,7 @@ impl SqliteCatalog {
             Failure::unavailable(format!("database {name:?}: {error}")).with_hint("check the path")
         };
         let connection = Connection::open_with_flags(name, flags).map_err(failed)?;
-        Ok(Self { name: name.to_owned(), connection })
+        Ok(Self { name: name.to_owned(), connection, is_damaged: false })
     }
 
     pub(super) fn location(&self) -> &str {
@@ -140,6 +145,8 @@ impl SqliteCatalog {
     pub(super) fn integrity(&mut self) -> Integrity {
         let mut damage = Vec::new();
         let mut check = || {
+            // Each row is looked for in the indexes, whose pages are in another order.
+            self.connection.pragma_update(None, "cache_size", CHECK_CACHE)?;
             let mut check = self.connection.prepare("PRAGMA integrity_check(1000)")?;
             let mut rows = check.query(())?;
             while let Some(row) = rows.next()? {
@@ -152,6 +159,7 @@ impl SqliteCatalog {
         if let Err(error) = checked {
             damage.push(format!("the check of the database failed: {error}"));
         }
+        self.is_damaged = !damage.is_empty();
         Integrity { damage, not_checked: None }
     }
 
@@ -163,17 +171,12 @@ impl SqliteCatalog {
         let gap = |row: &Row<'_>| {
             Ok(Gap { originator_id: row.get(0)?, version: row.get(1)?, previous: row.get(2)? })
         };
-        self.each(
-            "SELECT CAST(originator_id AS TEXT), originator_version, previous FROM \
-             (SELECT originator_id, originator_version, lag(originator_version) OVER \
-             (PARTITION BY originator_id ORDER BY originator_version) AS previous FROM stored_events \
-             WHERE typeof(originator_version) = 'integer') \
-             WHERE CASE WHEN previous IS NULL THEN originator_version <> ?1 \
-             ELSE originator_version <> previous + 1 END",
-            params![first],
-            gap,
-            &mut report,
-        )
+        let key = ["originator_id", "originator_version"];
+        let is_unique =
+            self.read(|transaction| Ok(problem(transaction, EVENTS, &key, &[&key])?.is_none()))?;
+        let columns = "typeof(originator_version) = 'integer'";
+        let sql = versions::gaps(self.trusted_events(), columns, first, is_unique && !self.is_damaged);
+        self.each(&sql, (), gap, &mut report)
     }
 
     pub(super) fn has_snapshots(&mut self) -> Result<bool, Failure> {
@@ -187,15 +190,13 @@ impl SqliteCatalog {
         let fault = |row: &Row<'_>| {
             Ok(SnapshotFault { originator_id: row.get(0)?, version: row.get(1)?, last: row.get(2)? })
         };
-        self.each(
-            "SELECT CAST(originator_id AS TEXT), originator_version, last FROM \
-             (SELECT originator_id, originator_version, (SELECT max(originator_version) FROM stored_events AS e \
-             WHERE e.originator_id = s.originator_id) AS last FROM stored_snapshots AS s) \
-             WHERE last IS NULL OR originator_version > last",
-            (),
-            fault,
-            &mut report,
-        )
+        let sql = versions::snapshot_faults(self.trusted_events(), SNAPSHOTS);
+        self.each(&sql, (), fault, &mut report)
+    }
+
+    /// Returns the table of events, without its index if that is damaged: it does not have every version.
+    fn trusted_events(&self) -> &'static str {
+        if self.is_damaged { "stored_events NOT INDEXED" } else { EVENTS }
     }
 
     pub(super) fn snapshot_originators(&mut self, after: &str, limit: usize) -> Result<Vec<String>, Failure> {

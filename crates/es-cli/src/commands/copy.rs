@@ -3,8 +3,9 @@
 use std::{pin::pin, sync::Arc};
 
 use es_core::{
-    AggregateRecorder, AggregateRecorderExt, ApplicationRecorder, DynAggregateRecorder, DynProcessRecorder,
-    EventRange, NotificationSelection, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
+    AggregateRecorder, AggregateRecorderExt, ApplicationRecorder, DynAggregateRecorder,
+    DynApplicationRecorder, DynProcessRecorder, EventRange, NotificationSelection, StoredEvent, Tracking,
+    TrackingRecorder, uuid::Uuid,
 };
 use futures_util::TryStreamExt;
 use serde::Serialize;
@@ -92,26 +93,33 @@ pub(crate) async fn run(arguments: &Copy) -> Result<Exit, Failure> {
 }
 
 /// Copies the events after the position of the target up to `head`; returns their number.
+///
+/// The next page is read while the one before it is written.
 async fn copy_events(
-    log: &impl ApplicationRecorder,
+    log: &Arc<dyn DynApplicationRecorder>,
     head: i64,
     target: &mut Target,
     recoder: &Recoder,
     batch: usize,
 ) -> Result<u64, Failure> {
     let progress = Progress::new("copying", head);
-    let mut events = 0;
-    loop {
+    let read = |after: i64| {
         let selection = NotificationSelection::new(batch)
             .max_bytes(es_core::DEFAULT_PAGE_BYTES.get())
-            .after(target.position())
+            .after(after)
             .stop(head);
-        let mut page = log.select_notifications(selection).await.map_err(|error| {
+        let log = Arc::clone(log);
+        tokio::spawn(async move { log.select_notifications(selection).await })
+    };
+    let mut events = 0;
+    let mut next = read(target.position());
+    loop {
+        let page = next.await.map_err(|_| Failure::new("the reader of the source has ended"))?;
+        let mut page = page.map_err(|error| {
             Failure::from(error).with_hint("`es verify` names each row that cannot be read")
         })?;
-        if page.is_empty() {
-            return Ok(events);
-        }
+        let Some(last) = page.last() else { return Ok(events) };
+        next = read(last.id);
         page.iter_mut().try_for_each(|notification| recoder.recode(&mut notification.event))?;
         events += page.len() as u64;
         target.append(page).await?;

@@ -72,13 +72,15 @@ struct Report {
     format: Format,
     color: Color,
     findings: u64,
+    /// True if the database is damaged, which is then the cause of failures to read it.
+    is_damaged: bool,
 }
 
 pub(crate) async fn run(arguments: &Verify, color: Color) -> Result<Exit, Failure> {
     let database = Database::of(&arguments.connection)?;
     let mut catalog = database.catalog().await?;
-    let mut report =
-        Report { output: Output::new(), format: arguments.formatting.format, color, findings: 0 };
+    let format = arguments.formatting.format;
+    let mut report = Report { output: Output::new(), format, color, findings: 0, is_damaged: false };
     let not_checked = verify_database(&mut catalog, &mut report).await?;
     let trackers = verify_trackers(arguments, &database, &mut catalog, &mut report).await?;
     let decoder = database.state_decoder()?;
@@ -329,6 +331,7 @@ impl Report {
     /// Prints a finding.
     fn add(&mut self, finding: Check, id: Option<i64>, message: &str) -> Result<(), Failure> {
         self.findings += 1;
+        self.is_damaged |= finding == Check::Database;
         match self.format {
             Format::Json => self.output.json(&Finding { finding, id, message }),
             Format::Text => {
@@ -348,6 +351,7 @@ impl Report {
         if failure.exit == Exit::Unavailable || failure.is_output() {
             return Err(failure);
         }
+        let check = if self.is_damaged { Check::Database } else { check };
         self.add(check, None, failure.message())
     }
 

@@ -202,17 +202,46 @@ fn verify_finds_damage() {
     assert!(damaged.stdout.contains("findings         12"), "{}", damaged.stdout);
 }
 
+/// The extension amcheck finds an event that an index lacks, on servers that have the extension.
 #[test]
-fn verify_uses_amcheck_where_it_is_installed() {
+fn verify_finds_damage_of_an_index() {
     let Some(schema) = Schema::with_python_database() else { return };
     let sandbox = schema.sandbox();
-    let verify = || sandbox.run(&["verify", "--application", "bank"]).output().to_owned();
-    if !verify().contains("amcheck is not installed") {
-        return; // by another test of this server
-    }
+    let verify = || sandbox.run(&["verify", "--application", "bank"]);
     let is_available = "SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'";
-    if schema.query(is_available).is_some() {
-        schema.execute(&format!("CREATE EXTENSION amcheck SCHEMA {}", schema.name));
-        assert!(!verify().contains("not checked"));
+    if schema.query(is_available).is_none() {
+        assert!(verify().output().contains("amcheck is not installed"));
+        return;
     }
+    if verify().output().contains("amcheck is not installed") {
+        schema.execute(&format!("CREATE EXTENSION amcheck SCHEMA {}", schema.name));
+    }
+    assert!(!verify().output().contains("not checked"));
+    // The index misses an event in the middle of the versions of an aggregate, which is no gap.
+    let name = &schema.name;
+    let ready = |is_ready: bool| {
+        schema.execute(&format!(
+            "UPDATE pg_index SET indisready = {is_ready} WHERE indexrelid = '{name}.bank_events_pkey'::regclass"
+        ));
+    };
+    let insert = |version: i64| {
+        schema.execute(&format!(
+            "INSERT INTO {name}.bank_events (originator_id, originator_version, topic, state) \
+             VALUES ('00000000-0000-0000-0000-000000000009', {version}, 'bank:Account.Opened', '{{}}')"
+        ));
+    };
+    insert(1);
+    ready(false);
+    insert(2);
+    ready(true);
+    insert(3);
+    let damaged = verify();
+    assert_eq!((damaged.exit, damaged.stderr.as_str()), (4, ""), "{damaged:?}");
+    let expected = ["index ", "bank_events_pkey", "lacks matching index tuple"];
+    let finding = damaged.stdout.lines().next().unwrap();
+    assert!(
+        finding.starts_with("database") && expected.iter().all(|part| finding.contains(part)),
+        "{damaged:?}"
+    );
+    assert!(damaged.stdout.contains("findings         1\n"), "{damaged:?}");
 }

@@ -133,7 +133,7 @@ fn top_on_a_database_of_python_on_postgres() {
 #[test]
 fn info_on_a_terminal() {
     let sandbox = bank();
-    let mut terminal = Terminal::start(&sandbox, (13, 92), &["info", "-d", "sqlite:bank.db"]);
+    let mut terminal = Terminal::start(&sandbox, (11, 92), &["info", "-d", "sqlite:bank.db"]);
     assert_eq!(terminal.wait_for_end(), Some(0));
     terminal.assert_picture("Output of es info");
 }
@@ -141,7 +141,7 @@ fn info_on_a_terminal() {
 #[test]
 fn a_followed_log_on_a_terminal() {
     let sandbox = bank();
-    let arguments = ["log", "-d", "sqlite:bank.db", "--after", "40", "--follow"];
+    let arguments = ["log", "-d", "sqlite:bank.db", "--after", "42", "--follow"];
     let mut terminal = Terminal::start(&sandbox, (12, 120), &arguments);
     terminal.wait_for("43  ");
     sandbox.execute(

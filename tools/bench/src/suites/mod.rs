@@ -11,6 +11,7 @@ pub(crate) mod mapper;
 pub(crate) mod popo;
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
+pub(crate) mod tool;
 
 mod fixture;
 mod sizes;
