@@ -129,6 +129,14 @@ async fn a_standby_that_lags_is_waited_for() {
         }
         read
     });
+    // A selection with a `stop` that was the highest id is complete, whichever process has read that id.
+    let (sender, mut behind) = mpsc::unbounded_channel();
+    let stopping = open(options.clone().hooks(Behind(sender))).await;
+    let up_to_3 = tokio::spawn(async move {
+        let page = stopping.select_notifications(NotificationSelection::new(9).stop(3)).await.unwrap();
+        page.len()
+    });
+    behind.recv().await.unwrap();
     let waiting = tokio::spawn({
         let other = other.clone();
         async move {
@@ -139,6 +147,7 @@ async fn a_standby_that_lags_is_waited_for() {
     let mut ahead = tokio::spawn(async move { ahead.next_page().await });
     assert!(tokio::time::timeout(Duration::from_millis(100), &mut ahead).await.is_err());
     replay(&mut lagging, "resume").await;
+    assert_eq!(up_to_3.await.unwrap(), 3);
     assert_eq!(waiting.await.unwrap(), [1, 2, 3]);
     assert_eq!(all.await.unwrap(), [1, 2, 3]);
     assert_eq!(recorder.insert_events(vec![first()]).await.unwrap(), [4]);
