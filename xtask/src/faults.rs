@@ -25,10 +25,13 @@ pub(crate) struct Arguments {
     /// Instead of the rounds, kill `es copy` this number of times between each pair of backends
     #[arg(long, value_name = "KILLS", conflicts_with = "rounds")]
     copy_kills: Option<u32>,
+    /// Instead of recorders and processors, disturb the workers of a partitioned consumer
+    #[arg(long, conflicts_with = "copy_kills")]
+    workers: bool,
     /// Instead of the rounds, let a part of a PostgreSQL cluster fail this number of times: its primary, the
     /// node of the primary, or the leader of etcd, by crashes, pauses and switchovers. Patroni and etcd are
     /// needed
-    #[arg(long, value_name = "FAULTS", conflicts_with_all = ["rounds", "copy_kills", "without_postgres"])]
+    #[arg(long, value_name = "FAULTS", conflicts_with_all = ["rounds", "copy_kills", "workers", "without_postgres"])]
     failovers: Option<u32>,
     /// Skip everything that needs a PostgreSQL server
     #[arg(long)]
@@ -61,7 +64,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             ]);
             command.env("ES_COPY_KILLS", kills.to_string())
         }
-        None => command.args(["run", "--package", "es-faults", "--", "--rounds", &rounds, "--seed", &seed]),
+        None => {
+            command.args(["run", "--package", "es-faults", "--", "--rounds", &rounds, "--seed", &seed]);
+            if arguments.workers { command.arg("--workers") } else { &mut command }
+        }
     };
     // Lives until the last process has ended.
     let server = if arguments.without_postgres { None } else { Some(Server::provide(None)?) };

@@ -24,7 +24,7 @@ const LOCATION: [&str; 8] = [
 ];
 
 /// The variables of the process that a context uses if it has none of its own.
-const SECRETS: [&str; 3] = ["CIPHER_KEY", "CIPHER_KEYS", "POSTGRES_PASSWORD"];
+const SECRETS: [&str; 4] = ["CIPHER_KEY", "CIPHER_KEYS", "PERSONAL_KEYS_URL", "POSTGRES_PASSWORD"];
 
 /// The variables of one database, as the factory reads them. `Debug` shows no values.
 #[derive(Clone)]

@@ -6,7 +6,8 @@ use es_core::{
     DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance, PersistenceError,
 };
 use es_crypto::KeyRing;
-use es_factory::{Environment, InfrastructureFactory};
+use es_factory::{Environment, EnvironmentKeyStore, InfrastructureFactory};
+use es_personal::SubjectErased;
 
 use crate::{
     arguments::Connection,
@@ -104,6 +105,16 @@ impl Database {
         self.factory.key_ring()?.ok_or_else(|| {
             Failure::usage("no key ring is set").with_hint("set CIPHER_KEYS or CIPHER_KEYS_FILE")
         })
+    }
+
+    /// Returns the store of the keys of data subjects, if one is set.
+    pub(crate) fn subject_keys(&self) -> Result<Option<EnvironmentKeyStore>, Failure> {
+        Ok(self.factory.key_store()?)
+    }
+
+    /// Records the event of an erasure in the log, unless it has that event.
+    pub(crate) async fn record_erased(&self, erased: SubjectErased) -> Result<(), Failure> {
+        Ok(erased.record(&self.factory.event_store().await?).await?)
     }
 
     /// Returns the recorders of the states of the log and, if their table exists, of the snapshots, with the

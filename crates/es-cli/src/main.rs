@@ -17,6 +17,7 @@ mod confirmation;
 mod database;
 mod diagnostics;
 mod digest;
+mod erasure;
 mod failure;
 mod interchange;
 mod lag;

@@ -137,6 +137,15 @@ impl KeyUsage {
     }
 }
 
+/// Counts the ids of the keys that states need, such as those of another table.
+impl FromIterator<Option<u32>> for KeyUsage {
+    fn from_iter<I: IntoIterator<Item = Option<u32>>>(key_ids: I) -> Self {
+        let mut usage = Self::default();
+        key_ids.into_iter().for_each(|key_id| *usage.0.entry(key_id).or_default() += 1);
+        usage
+    }
+}
+
 impl<R: fmt::Debug> fmt::Debug for Reencryption<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { recorder, ring, after } = self;

@@ -2,7 +2,7 @@
 
 use proc_macro2::Span;
 use syn::{
-    Attribute, Error, Ident, LitInt, LitStr, Path, Result, Token, Type,
+    Attribute, Error, Expr, Ident, LitInt, LitStr, Path, Result, Token, Type,
     meta::ParseNestedMeta,
     parenthesized,
     parse::{Parse, ParseStream},
@@ -19,11 +19,13 @@ pub(crate) struct Place {
     keys: &'static [&'static str],
 }
 
-pub(crate) const STRUCT: Place =
-    Place { name: "a struct", keys: &["topic", "alias", "version", "upcast", "const", "crate"] };
+pub(crate) const STRUCT: Place = Place {
+    name: "a struct",
+    keys: &["topic", "alias", "version", "upcast", "subject", "erased", "const", "crate"],
+};
 pub(crate) const ENUM: Place = Place { name: "an enum", keys: &["topic", "alias", "transparent", "crate"] };
 pub(crate) const VARIANT: Place =
-    Place { name: "a variant", keys: &["topic", "alias", "version", "upcast", "const"] };
+    Place { name: "a variant", keys: &["topic", "alias", "version", "upcast", "subject", "erased", "const"] };
 pub(crate) const WRAPPER: Place = Place { name: "a transparent enum", keys: &["transparent", "crate"] };
 pub(crate) const WRAPPED: Place = Place { name: "a variant of a transparent enum", keys: &[] };
 pub(crate) const FIELD: Place = Place { name: "a field", keys: &["registered", "as"] };
@@ -35,6 +37,8 @@ pub(crate) struct EventAttributes {
     pub(crate) aliases: Vec<LitStr>,
     pub(crate) version: Option<LitInt>,
     pub(crate) upcast: Option<Upcast>,
+    pub(crate) subject: Option<FieldPath>,
+    pub(crate) erased: Option<Expr>,
     pub(crate) constant: Option<Constant>,
     pub(crate) transparent: Option<()>,
     pub(crate) crate_path: Option<Path>,
@@ -46,6 +50,9 @@ pub(crate) enum Constant {
     Named(Ident),
     Omitted,
 }
+
+/// `owner`, or `owner.id`.
+pub(crate) type FieldPath = Punctuated<Ident, Token![.]>;
 
 /// `upcast(1 = OpenedV1, 2 = OpenedV2)`.
 pub(crate) struct Upcast {
@@ -81,6 +88,8 @@ impl EventAttributes {
             }
             "version" => set(&mut self.version, meta, version(meta.value()?)?),
             "upcast" => set(&mut self.upcast, meta, upcast(meta)?),
+            "subject" => set(&mut self.subject, meta, field_path(meta.value()?)?),
+            "erased" => set(&mut self.erased, meta, erased(meta.value()?)?),
             "const" => set(&mut self.constant, meta, constant(meta.value()?)?),
             "transparent" => set(&mut self.transparent, meta, ()),
             "crate" => set(&mut self.crate_path, meta, crate_path(meta.value()?)?),
@@ -148,6 +157,16 @@ impl Parse for OldLayout {
         input.parse::<Token![=]>()?;
         Ok(Self { version, layout: unquoted_type(input, "1 = OpenedV1")? })
     }
+}
+
+fn field_path(input: ParseStream<'_>) -> Result<FieldPath> {
+    let span = input.span();
+    FieldPath::parse_separated_nonempty(input)
+        .map_err(|_| Error::new(span, "expected a field, as in `subject = owner` or `subject = owner.id`"))
+}
+
+fn erased(input: ParseStream<'_>) -> Result<Expr> {
+    parse_or(input, "expected a function of the subject, as in `erased = Self::erased`")
 }
 
 fn constant(input: ParseStream<'_>) -> Result<Constant> {

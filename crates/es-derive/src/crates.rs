@@ -7,6 +7,7 @@ use syn::{Error, Ident, Path, Result, parse_quote};
 const FACADE: &str = "es-persistence";
 const CORE: &str = "es-core";
 const TRANSCODE: &str = "es-transcode";
+const PERSONAL: &str = "es-personal";
 
 /// The paths that generated code starts from.
 pub(crate) struct Crates {
@@ -31,11 +32,22 @@ impl Crates {
 
     /// The path of `Registered` and `serde_with`.
     pub(crate) fn transcode(&self) -> Result<Path> {
+        self.part(TRANSCODE, "transcode")
+    }
+
+    /// The path of personal values.
+    pub(crate) fn personal(&self) -> Result<Path> {
+        self.part(PERSONAL, "personal")
+    }
+
+    /// The path of a package that is a module of the facade.
+    fn part(&self, package: &str, module: &str) -> Result<Path> {
+        let module = Ident::new(module, Span::call_site());
         if let Some(facade) = &self.facade {
-            return Ok(parse_quote!(#facade::transcode));
+            return Ok(parse_quote!(#facade::#module));
         }
-        let of_facade = || dependency(FACADE).map(|facade| parse_quote!(#facade::transcode));
-        dependency(TRANSCODE).or_else(of_facade).ok_or_else(|| missing(FACADE, TRANSCODE))
+        let of_facade = || dependency(FACADE).map(|facade| parse_quote!(#facade::#module));
+        dependency(package).or_else(of_facade).ok_or_else(|| missing(FACADE, package))
     }
 }
 

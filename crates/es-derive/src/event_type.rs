@@ -12,7 +12,7 @@ use crate::{
     attributes::{ENUM, EventAttributes, STRUCT, VARIANT},
     constants::{self, check_constants},
     crates::Crates,
-    layout::{Body, Layout, all, old_layouts},
+    layout::{Body, Layout, Seal, all, old_layouts},
     serde_attributes::ContainerSerde,
 };
 
@@ -67,6 +67,7 @@ impl EventType {
         let serde = ContainerSerde::of_struct(attributes)?;
         let layout = Layout {
             old_layouts: old_layouts(&event)?,
+            seal: Seal::of(&mut event, &crates)?,
             body: Body::of(fields, &ident, &serde, &crates)?,
             ident: ident.clone(),
             constant: constants::of_struct(event.constant, &ident),
@@ -142,6 +143,7 @@ fn variant_layout(
         constant: constants::of_variant(event.constant.take(), &variant.ident, variants),
         topic,
         old_layouts: old_layouts(&event)?,
+        seal: Seal::of(&mut event, crates)?,
         body: Body::of(&variant.fields, &variant.ident, &serde, crates)?,
         aliases: inherited.into_iter().chain(event.aliases).collect(),
         serde,

@@ -10,7 +10,7 @@ use syn::{Ident, LitStr, Type, spanned::Spanned};
 
 use crate::{
     event_type::{EventType, Shape},
-    layout::{Attributes, Body, Layout},
+    layout::{Attributes, Body, Layout, Seal},
     serde_attributes::ContainerDefault,
 };
 
@@ -68,6 +68,7 @@ fn implementation(event: &EventType) -> TokenStream {
         let (topic, aliases, decoder) = (&layout.topic, &layout.aliases, decoder(event, layout));
         quote!(#topic #(| #aliases)* => #decoder)
     });
+    let encode = encode(event);
     quote! {
         #[automatically_derived]
         impl #core::Event for #ident {
@@ -85,7 +86,7 @@ fn implementation(event: &EventType) -> TokenStream {
                 &self,
                 state: &mut __State,
             ) -> ::core::result::Result<(), __State::Error> {
-                #core::encode_attributes(&__Written(self), state)
+                #encode
             }
 
             fn decode<__Transcoder: #core::Transcoder>(
@@ -99,6 +100,35 @@ fn implementation(event: &EventType) -> TokenStream {
             }
         }
     }
+}
+
+/// The expression that writes the attributes, or their sealed form.
+fn encode(event: &EventType) -> TokenStream {
+    let core = &event.crates.core;
+    let plain = quote!(#core::encode_attributes(&__Written(self), state));
+    let sealed: Vec<_> = event.layouts().iter().filter_map(|layout| sealed_arm(event, layout)).collect();
+    if sealed.is_empty() {
+        return plain;
+    }
+    let others = (sealed.len() < event.layouts().len()).then(|| quote!(_ => #plain,));
+    quote!(match self { #(#sealed,)* #others })
+}
+
+fn sealed_arm(event: &EventType, layout: &Layout) -> Option<TokenStream> {
+    let Seal { subject, personal, .. } = layout.seal.as_ref()?;
+    let path = path(event, layout);
+    let (pattern, subject) = match &layout.body {
+        Body::Newtype(_) => (quote!(#path(inside)), quote!(inside.#subject)),
+        Body::Named(_) | Body::Unit => {
+            let field = subject.first();
+            let rest = subject.iter().skip(1);
+            // Another name: the field may be called `state`.
+            (quote!(#path { #field: __subject, .. }), quote!((*__subject) #(.#rest)*))
+        }
+    };
+    Some(quote! {
+        #pattern => #personal::encode_sealed(::core::clone::Clone::clone(&#subject), &__Written(self), state)
+    })
 }
 
 /// The type that serde serializes in place of the event type.
@@ -219,7 +249,8 @@ impl ToTokens for Attributes {
 /// The expression that decodes the state of a topic, of any class version.
 fn decoder(event: &EventType, layout: &Layout) -> TokenStream {
     let mirror = mirror_name(layout);
-    let decode = quote!(state.decode::<#mirror>().map(#mirror::into_event));
+    let attributes = attributes(layout, &quote!(#mirror));
+    let decode = quote!(::core::result::Result::Ok(#mirror::into_event(#attributes)));
     if layout.old_layouts.is_empty() {
         return decode;
     }
@@ -233,6 +264,20 @@ fn decoder(event: &EventType, layout: &Layout) -> TokenStream {
             #(#old_versions,)*
             #version => #decode,
             unknown => ::core::result::Result::Err(state.unsupported_class_version(unknown)),
+        }
+    }
+}
+
+/// The expression that decodes attributes of a type; for an erased subject, it returns from the function.
+fn attributes(layout: &Layout, ty: &TokenStream) -> TokenStream {
+    let Some(Seal { erased, personal, .. }) = &layout.seal else { return quote!(state.decode::<#ty>()?) };
+    quote! {
+        match state.decode::<#personal::Sealed<#ty>>()? {
+            #personal::Sealed::Attributes(attributes) => attributes,
+            #personal::Sealed::Erased(subject) => {
+                let erased: fn(#personal::Subject) -> Self = #erased;
+                return ::core::result::Result::Ok(erased(subject));
+            }
         }
     }
 }
@@ -254,8 +299,9 @@ fn upcast(event: &EventType, layout: &Layout, old_layouts: &[Type]) -> Option<To
         }
         Body::Named(_) | Body::Unit => quote!(event),
     };
+    let attributes = attributes(layout, &quote!(#first));
     Some(quote!({
-        let event: #first = state.decode()?;
+        let event: #first = #attributes;
         #(#steps)*
         ::core::result::Result::Ok(#present)
     }))

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use proc_macro2::Span;
 use quote::quote;
 use syn::{
-    Attribute, Error, Field, Fields, Ident, LitInt, LitStr, Path, Result, Type, TypePath,
+    Attribute, Error, Expr, Field, Fields, Ident, LitInt, LitStr, Path, Result, Type, TypePath,
     ext::IdentExt,
     parse_quote,
     spanned::Spanned,
@@ -13,7 +13,7 @@ use syn::{
 };
 
 use crate::{
-    attributes::{EventAttributes, FIELD, Upcast},
+    attributes::{EventAttributes, FIELD, FieldPath, Upcast},
     crates::Crates,
     serde_attributes::{ContainerSerde, FieldSerde},
 };
@@ -32,8 +32,18 @@ pub(crate) struct Layout {
     /// The types of the earlier class versions, from 1 on; `_` if the next version
     /// reads it.
     pub(crate) old_layouts: Vec<Type>,
+    pub(crate) seal: Option<Seal>,
     pub(crate) body: Body,
     pub(crate) serde: ContainerSerde,
+}
+
+/// The data subject with whose key the attributes are sealed.
+pub(crate) struct Seal {
+    pub(crate) subject: FieldPath,
+    /// Makes the event of an erased subject.
+    pub(crate) erased: Expr,
+    /// The crate of personal values.
+    pub(crate) personal: Path,
 }
 
 /// The location of the attributes.
@@ -65,6 +75,22 @@ impl Layout {
         match &self.body {
             Body::Newtype(inside) => inside.ty.clone(),
             Body::Named(_) | Body::Unit => parse_quote!(Self),
+        }
+    }
+}
+
+impl Seal {
+    pub(crate) fn of(event: &mut EventAttributes, crates: &Crates) -> Result<Option<Self>> {
+        match (event.subject.take(), event.erased.take()) {
+            (None, None) => Ok(None),
+            (Some(subject), Some(erased)) => Ok(Some(Self { subject, erased, personal: crates.personal()? })),
+            (Some(subject), None) => Err(Error::new_spanned(
+                subject,
+                "what is the event after an erasure of its subject? `erased = …` has a function of the subject",
+            )),
+            (None, Some(erased)) => {
+                Err(Error::new_spanned(erased, "an event without `subject = …` is not erased"))
+            }
         }
     }
 }

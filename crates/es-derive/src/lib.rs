@@ -72,6 +72,8 @@
 //! | enum | `alias = "…"` | The same for all variants without a topic of their own: the enum's old name. |
 //! | struct, variant | `version = 2` | The written class version; 1 by default. See [below](#versions). |
 //! | struct, variant | `upcast(1 = …)` | How states of older class versions are read. |
+//! | struct, variant | `subject = field` | The event is sealed for a [data subject](#data-subjects). |
+//! | struct, variant | `erased = function` | The event that it is after an erasure of the subject. |
 //! | struct, variant | `const = NAME` | The name of the [constant](#topics) for the topic; `_` for none. |
 //! | struct, enum | `crate = path` | The path of a crate that re-exports the library, as `es_persistence`. |
 //! | field | `registered` | The type has a registered transcoding: short for `as = Registered`. |
@@ -148,6 +150,14 @@
 //! `as` takes the adapters of `serde_with`, among them `Registered`, and `_` for serde's own
 //! behaviour: `#[event(as = Option<(_, Registered)>)]` for an `Option<(u32, Uuid)>`. A missing `Option`
 //! is `None` with an adapter too.
+//!
+//! # Data subjects
+//! `#[event(subject = customer, erased = Self::forgotten)]` seals all attributes of the event with the key of
+//! the data subject that the field has: a `Subject` of `es-personal`, a `Uuid` or a `String`. In a newtype,
+//! or for a part of a field, it is a path: `subject = person.id`. Timestamp, class version and metadata stay
+//! readable. After the subject's erasure, the event is decoded as what the function of the subject returns:
+//! a path or a closure, such as `|customer| Self::Forgotten { customer }`. Events that were stored without
+//! `subject` are still read. The documentation of `es-personal` has an example.
 //!
 //! # Versions
 //! If a layout changes in a way that the current type cannot read, each older class version gets its own

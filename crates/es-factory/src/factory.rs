@@ -52,6 +52,8 @@ pub struct InfrastructureFactory {
     environment: Environment,
     registry: Registry,
     transcoder: JsonTranscoder,
+    #[cfg(feature = "personal")]
+    personal: crate::personal::PersonalValues,
     backend: Arc<dyn Backend>,
     is_closed: AtomicBool,
 }
@@ -74,6 +76,8 @@ impl InfrastructureFactory {
             environment: None,
             registry: Registry::standard(),
             transcoder: JsonTranscoder::default(),
+            #[cfg(feature = "personal")]
+            personal: Default::default(),
         }
     }
 
@@ -303,12 +307,38 @@ impl InfrastructureFactory {
         self.registry.compressor(&self.environment)
     }
 
-    /// A mapper of the builder's transcoder, and of compressor and cipher as set.
+    /// The store of the keys of data subjects, if one is set.
     ///
     /// # Errors
-    /// As [`compressor`](Self::compressor) and [`cipher`](Self::cipher).
+    /// If the setting cannot be read.
+    #[cfg(feature = "personal")]
+    pub fn key_store(&self) -> Result<Option<crate::EnvironmentKeyStore>, PersistenceError> {
+        crate::EnvironmentKeyStore::of(&self.environment)
+    }
+
+    /// The keys of data subjects, if a [key store](Self::key_store) is set: those with which the
+    /// [mapper](Self::mapper) seals personal values. They are wrapped by the keys of `CIPHER_KEYS` and
+    /// `CIPHER_KEYS_FILE`.
+    ///
+    /// # Errors
+    /// If the settings of the key store or of the key ring are missing or unusable.
+    #[cfg(feature = "personal")]
+    pub fn subject_keys(&self) -> Result<Option<es_personal::SubjectKeys>, PersistenceError> {
+        self.personal.keys(&self.environment)
+    }
+
+    /// A mapper of the builder's transcoder, and of compressor and cipher as set. If a key store is set, it
+    /// has personal values of the registered types (`FactoryBuilder::personal`), and sealed events.
+    ///
+    /// # Errors
+    /// As [`compressor`](Self::compressor) and [`cipher`](Self::cipher), and with the feature `personal` as
+    /// `subject_keys`.
     pub fn mapper(&self) -> Result<Mapper<JsonTranscoder>, PersistenceError> {
-        let mut mapper = Mapper::new(self.transcoder.clone());
+        #[cfg_attr(not(feature = "personal"), allow(unused_mut, reason = "nothing is registered"))]
+        let mut transcoder = self.transcoder.clone();
+        #[cfg(feature = "personal")]
+        self.personal.register(&self.environment, &mut transcoder)?;
+        let mut mapper = Mapper::new(transcoder);
         if let Some(compressor) = self.compressor()? {
             mapper = mapper.with_compressor(compressor);
         }
@@ -391,6 +421,8 @@ pub struct FactoryBuilder {
     environment: Option<Environment>,
     registry: Registry,
     transcoder: JsonTranscoder,
+    #[cfg(feature = "personal")]
+    personal: crate::personal::PersonalValues,
 }
 
 impl FactoryBuilder {
@@ -412,6 +444,18 @@ impl FactoryBuilder {
     /// Encodes with this transcoder, for example one with transcodings of the application's own.
     pub fn transcoder(mut self, transcoder: JsonTranscoder) -> Self {
         self.transcoder = transcoder;
+        self
+    }
+
+    /// Lets the [mapper](InfrastructureFactory::mapper) write and read values of type
+    /// [`Personal<T>`](es_personal::Personal), with the keys of the environment's key store, which must be
+    /// set then.
+    #[cfg(feature = "personal")]
+    pub fn personal<T>(mut self) -> Self
+    where
+        T: serde::Serialize + DeserializeOwned + 'static,
+    {
+        self.personal.types.push(es_personal::SubjectKeys::register::<T>);
         self
     }
 
@@ -439,6 +483,8 @@ impl FactoryBuilder {
             environment,
             registry: self.registry,
             transcoder: self.transcoder,
+            #[cfg(feature = "personal")]
+            personal: self.personal,
             backend,
             is_closed: AtomicBool::new(false),
         };

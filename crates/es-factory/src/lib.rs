@@ -12,6 +12,8 @@
 //! | `CIPHER_KEYS`, `CIPHER_KEYS_FILE` | none | a key ring: `ID:BASE64`, separated by commas; or a file |
 //! | `CIPHER_PRIMARY_KEY_ID` | the first | the key of the ring that encrypts |
 //! | `CIPHER_ALGORITHM` | `aes-256-gcm` | or `xaes-256-gcm`, for a key ring |
+//! | `PERSONAL_KEYS_URL` | none | the key store of personal values: `sqlite:PATH` or `postgres://…` |
+//! | `PERSONAL_KEYS_MAX_AGE` | 60 | the seconds after which a subject's key in memory expires |
 //! | `IS_SNAPSHOTTING_ENABLED` | no | enables the [snapshot store](InfrastructureFactory::snapshot_store) |
 //! | `CREATE_TABLE` | yes | recorders create missing tables |
 //! | `ORIGINATOR_ID_TYPE` | `uuid` | nothing else is supported yet |
@@ -22,6 +24,9 @@
 //! - compressors: `zlib`, `zstd`, `eventsourcing.compressor:ZlibCompressor`;
 //! - ciphers: `aes`, `eventsourcing.cipher:AESCipher`, `eventsourcing.cryptography:AESCipher`; `key-ring`,
 //!   whose legacy key is `CIPHER_KEY`.
+//!
+//! Personal values need the feature `personal` and a key ring, whose keys wrap those of the data subjects.
+//! `PERSONAL_KEYS_URL` has the form of `DATABASE_URL`; take another database than that of the events.
 //!
 //! [`Environment`] lists the variables of the backends. Every name is looked up with the application's
 //! name first: for the application `Bank`, `BANK_CIPHER_KEY` before `CIPHER_KEY`.
@@ -51,6 +56,8 @@ mod factory;
 #[cfg(feature = "aes")]
 mod key_ring;
 mod password_provider;
+#[cfg(feature = "personal")]
+mod personal;
 #[cfg(feature = "popo")]
 mod popo;
 #[cfg(feature = "postgres")]
@@ -65,5 +72,7 @@ pub use backend::Backend;
 pub use environment::Environment;
 pub use factory::{FactoryBuilder, InfrastructureFactory};
 pub use password_provider::PasswordProvider;
+#[cfg(feature = "personal")]
+pub use personal::EnvironmentKeyStore;
 pub use registry::Registry;
 pub use sql::{BoxConsumer, DynSqlProjection, Sql, SqlProjection, SqlProjector, SqlRow, SqlValue};

@@ -8,7 +8,7 @@ use crate::Environment;
 const MAX_DISTANCE: usize = 2;
 
 /// All settings, with those of the Python library that have no effect here.
-const SETTINGS: [&str; 36] = [
+const SETTINGS: [&str; 38] = [
     "DATABASE_URL",
     "PERSISTENCE_MODULE",
     "INFRASTRUCTURE_FACTORY",
@@ -19,6 +19,8 @@ const SETTINGS: [&str; 36] = [
     "CIPHER_KEYS_FILE",
     "CIPHER_PRIMARY_KEY_ID",
     "CIPHER_ALGORITHM",
+    "PERSONAL_KEYS_URL",
+    "PERSONAL_KEYS_MAX_AGE",
     "IS_SNAPSHOTTING_ENABLED",
     "CREATE_TABLE",
     "ORIGINATOR_ID_TYPE",

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{BoxFuture, PersistenceError, time::OffsetDateTime};
+use es_core::{BoxFuture, PersistenceError};
 use es_crypto::{AesKey, Sealer};
 
 use crate::{
@@ -75,10 +75,7 @@ impl SubjectKeys {
         subject: impl Into<Subject>,
         erased_by: impl Into<String>,
     ) -> Result<Erasure, PersistenceError> {
-        let now = OffsetDateTime::now_utc();
-        let erased_at = now.replace_microsecond(now.microsecond()).unwrap_or(now);
-        let erasure = Erasure { subject: subject.into(), erased_at, erased_by: erased_by.into() };
-        let erasure = self.0.source.erase(erasure).await?;
+        let erasure = self.0.source.erase(Erasure::now(subject, erased_by)).await?;
         self.0.cache.insert(Instant::now(), [(erasure.subject.clone(), SubjectState::Erased)]);
         Ok(erasure)
     }

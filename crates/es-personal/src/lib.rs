@@ -40,6 +40,71 @@
 //! # }
 //! ```
 //!
+//! # Sealed events
+//! If all attributes of an event are personal, `subject` seals it as a whole, and `erased` has a function
+//! that makes the event of an erased subject. The aggregate folds that event like any other:
+//! ```
+//! use es_core::{DomainEvent, Mapper, PersistenceError, uuid::Uuid};
+//! # use es_crypto::{AesKey, KeyRing};
+//! use es_derive::Event;
+//! use es_personal::{MemoryKeyStore, Subject, SubjectKeys};
+//! use es_transcode::JsonTranscoder;
+//!
+//! #[derive(Debug, PartialEq, Event)]
+//! #[event(topic = "shop:Customer")]
+//! enum CustomerEvent {
+//!     #[event(subject = customer, erased = |customer| Self::Forgotten { customer })]
+//!     Registered { customer: Subject, name: String, birthday: String },
+//!     Forgotten { customer: Subject },
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), PersistenceError> {
+//! # let ring = KeyRing::builder().key(1, AesKey::random(32)?).build()?;
+//! let keys = SubjectKeys::new(MemoryKeyStore::new(), ring);
+//! let mut transcoder = JsonTranscoder::new();
+//! keys.register_events(&mut transcoder);
+//! let mapper = Mapper::new(transcoder);
+//!
+//! let customer = Subject::from(Uuid::now_v7());
+//! let registered = CustomerEvent::Registered {
+//!     customer: customer.clone(),
+//!     name: "Alice".to_owned(),
+//!     birthday: "1970-01-01".to_owned(),
+//! };
+//! let stored = mapper.write_events(&[DomainEvent::new(Uuid::now_v7(), 1, registered)]).await?;
+//! keys.erase(customer.clone(), "request 4711").await?;
+//! let read = mapper.read_event::<CustomerEvent>(&stored[0]).await?;
+//! assert_eq!(read.payload, CustomerEvent::Forgotten { customer });
+//! # Ok(())
+//! # }
+//! ```
+//! The function may return any event of the type: a variant for that, or the same one with empty fields. It
+//! is called for events that were stored; such an event is not recorded by itself. The attributes are one
+//! personal value, `_personal_`, beside `timestamp`, `class_version` and `_metadata_`; its plaintext is the
+//! object of the attributes. States without it, from before the event was sealed, are read as they are, and
+//! not sealed afterwards.
+//!
+//! # Notification
+//! [`SubjectKeys::erase_in`] records a [`SubjectErased`] in a log before it destroys the key. Consumers that
+//! follow this event delete what they have of the subject, exactly once as with any event:
+//! ```
+//! # use es_derive::Event;
+//! use es_personal::SubjectErased;
+//! # #[derive(Event)]
+//! # #[event(topic = "shop:Placed")]
+//! # struct OrderEvent {}
+//!
+//! #[derive(Event)]
+//! #[event(transparent)]
+//! enum Followed {
+//!     Order(OrderEvent),
+//!     Erased(SubjectErased),
+//! }
+//! ```
+//! If the process ends in between, the erasure is recorded and the key is still there. A repeated call
+//! completes it, or a consumer of [`SubjectErased`] that [erases](SubjectKeys::erase) each subject.
+//!
 //! # Keys in memory
 //! Transcoding is synchronous, and keys are loaded asynchronously. A value whose key is not in memory fails
 //! with an [unloaded](es_core::PersistenceError::is_unloaded) error; event stores, subscriptions,
@@ -50,7 +115,7 @@
 //! Keys in memory are bounded in number, and expire a fixed time after they were requested: by default
 //! [10,000](SubjectKeys::DEFAULT_CAPACITY) and [60 s](SubjectKeys::DEFAULT_LIFETIME). That is also the
 //! longest time for which another process reads values after an erasure, and writes values that are then
-//! lost.
+//! lost. A process that follows [`SubjectErased`] and erases each subject does so at once.
 //!
 //! # Format
 //! A value is `{"_type_":"personal","_data_":{"subject":SUBJECT,"sealed":BASE64}}`, or with `null` as
@@ -67,8 +132,8 @@
 //! UTF-8. One subject may have 2³² values: see [es-crypto](es_crypto#how-many-events-one-key-may-encrypt).
 //!
 //! A key ring wraps the key as the state of an event: an [envelope](es_crypto#key-rings) for the originator
-//! id of zeros, version 0 and the topic `personal-key:SUBJECT`. The old keys of a ring stay in it, because
-//! key stores are not encrypted again.
+//! id of zeros, version 0 and the topic `personal-key:SUBJECT`. After a rotation of the ring, [`Rewrapping`]
+//! wraps the keys again, and counts those that need an old key.
 //!
 //! # Threat model
 //! - Events alone, or events with a key store, reveal no value: the keys of the ring are needed too. Keep the
@@ -87,12 +152,16 @@
 //!   overwrite the keys that it has expanded.
 
 mod cache;
+mod dynamic;
 mod format;
 mod keys;
 mod memory;
+mod notification;
 mod personal;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod rewrapping;
+mod sealed;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
@@ -100,13 +169,17 @@ mod subject;
 mod transcoding;
 mod wrapper;
 
+pub use dynamic::DynKeyStore;
 pub use keys::SubjectKeys;
 pub use memory::MemoryKeyStore;
+pub use notification::SubjectErased;
 pub use personal::Personal;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresKeyStore;
+pub use rewrapping::{RewrappedPage, Rewrapping};
+pub use sealed::{Sealed, encode_sealed};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteKeyStore;
-pub use store::{Erasure, KeyRecord, KeyStore, WrappedKey};
+pub use store::{Erasure, KeyRecord, KeyReplacement, KeyStore, WrappedKey};
 pub use subject::Subject;
 pub use wrapper::KeyWrapper;

@@ -9,7 +9,7 @@ use std::{
 use es_core::PersistenceError;
 use parking_lot::Mutex;
 
-use crate::{Erasure, KeyRecord, KeyStore, Subject, WrappedKey};
+use crate::{Erasure, KeyRecord, KeyReplacement, KeyStore, Subject, WrappedKey};
 
 /// A key store in memory, for tests. Its clones share the keys.
 #[derive(Clone, Debug, Default)]
@@ -51,17 +51,59 @@ impl KeyStore for MemoryKeyStore {
         Ok(erasure)
     }
 
+    async fn select_keys(
+        &self,
+        after: Option<Subject>,
+        limit: usize,
+    ) -> Result<Vec<WrappedKey>, PersistenceError> {
+        let key = |record: &KeyRecord| match record {
+            KeyRecord::Key(key) => Some(key.clone()),
+            KeyRecord::Erased(_) => None,
+        };
+        Ok(self
+            .0
+            .lock()
+            .range(after_subject(after))
+            .filter_map(|(_, record)| key(record))
+            .take(limit)
+            .collect())
+    }
+
+    async fn replace_keys(&self, replacements: Vec<KeyReplacement>) -> Result<usize, PersistenceError> {
+        let mut records = self.0.lock();
+        let mut replaced = 0;
+        for KeyReplacement { current, replacement } in replacements {
+            match records.get_mut(&current.subject) {
+                Some(KeyRecord::Key(key)) if *key == current => {
+                    *key = replacement;
+                    replaced += 1;
+                }
+                _ => {}
+            }
+        }
+        Ok(replaced)
+    }
+
     async fn select_erasures(
         &self,
         after: Option<Subject>,
         limit: usize,
     ) -> Result<Vec<Erasure>, PersistenceError> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let records = self.0.lock();
-        let erasures = records.range((start, Bound::Unbounded)).filter_map(|(_, record)| match record {
+        let erasure = |record: &KeyRecord| match record {
             KeyRecord::Erased(erasure) => Some(erasure.clone()),
             KeyRecord::Key(_) => None,
-        });
-        Ok(erasures.take(limit).collect())
+        };
+        Ok(self
+            .0
+            .lock()
+            .range(after_subject(after))
+            .filter_map(|(_, record)| erasure(record))
+            .take(limit)
+            .collect())
     }
+}
+
+/// The range of the subjects after one, or of all.
+fn after_subject(after: Option<Subject>) -> (Bound<Subject>, Bound<Subject>) {
+    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }

@@ -9,12 +9,12 @@ use std::{
 };
 
 use es_core::{ErrorKind, PersistenceError};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use crate::{
-    Erasure, KeyRecord, KeyStore, Subject, WrappedKey,
-    store::{erasures, record_of_row, unix_microseconds},
+    Erasure, KeyRecord, KeyReplacement, KeyStore, Subject, WrappedKey,
+    store::{erasures, keys, record_of_row, unix_microseconds},
 };
 
 /// The time to wait for the lock of another process.
@@ -41,6 +41,11 @@ const ERASE: &str = "INSERT INTO subject_keys (subject, erased_at, erased_by) VA
     ON CONFLICT (subject) DO UPDATE
     SET wrapped_key = NULL, erased_at = excluded.erased_at, erased_by = excluded.erased_by
     WHERE erased_at IS NULL";
+
+const SELECT_KEYS: &str = "SELECT subject, wrapped_key, erased_at, erased_by FROM subject_keys
+    WHERE wrapped_key IS NOT NULL AND (?1 IS NULL OR subject > ?1) ORDER BY subject LIMIT ?2";
+
+const REPLACE: &str = "UPDATE subject_keys SET wrapped_key = ?3 WHERE subject = ?1 AND wrapped_key = ?2";
 
 const SELECT_ERASURES: &str = "SELECT subject, wrapped_key, erased_at, erased_by FROM subject_keys
     WHERE erased_at IS NOT NULL AND (?1 IS NULL OR subject > ?1) ORDER BY subject LIMIT ?2";
@@ -70,12 +75,29 @@ impl SqliteKeyStore {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, PersistenceError> {
-        let path = Arc::new(path.as_ref().to_owned());
+        Self::open_with(path.as_ref(), true).await
+    }
+
+    /// Opens a database that has the table, and creates nothing: for tools, which would otherwise take a
+    /// mistyped path for a store without keys.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Operational`](es_core::ErrorKind::Operational) if the file is missing, and
+    /// [`Programming`](es_core::ErrorKind::Programming) if the table is.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn open_existing(path: impl AsRef<Path>) -> Result<Self, PersistenceError> {
+        Self::open_with(path.as_ref(), false).await
+    }
+
+    async fn open_with(path: &Path, creates: bool) -> Result<Self, PersistenceError> {
+        let path = Arc::new(path.to_owned());
         let (jobs, received) = mpsc::channel::<Job>();
         let (reply, opened) = oneshot::channel();
         let file = Arc::clone(&path);
         let work = move || {
-            let mut connection = match open(&file) {
+            let mut connection = match open(&file, creates) {
                 Ok(connection) => connection,
                 Err(error) => return drop(reply.send(Err(error))),
             };
@@ -101,6 +123,19 @@ impl SqliteKeyStore {
     /// A dropped future does not stop it.
     pub async fn vacuum(&self) -> Result<(), PersistenceError> {
         self.run(|connection| connection.execute_batch("VACUUM").map_err(from_sqlite)).await
+    }
+
+    async fn select_page(
+        &self,
+        statement: &'static str,
+        after: Option<Subject>,
+        limit: usize,
+    ) -> Result<Vec<KeyRecord>, PersistenceError> {
+        self.run(move |connection| {
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            select(connection, statement, params![after.as_ref().map(Subject::as_str), limit])
+        })
+        .await
     }
 
     /// Runs a job on the connection's thread.
@@ -159,22 +194,43 @@ impl KeyStore for SqliteKeyStore {
         .await
     }
 
+    async fn select_keys(
+        &self,
+        after: Option<Subject>,
+        limit: usize,
+    ) -> Result<Vec<WrappedKey>, PersistenceError> {
+        Ok(keys(self.select_page(SELECT_KEYS, after, limit).await?))
+    }
+
+    async fn replace_keys(&self, replacements: Vec<KeyReplacement>) -> Result<usize, PersistenceError> {
+        self.run(move |connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(from_sqlite)?;
+            let mut replaced = 0;
+            for KeyReplacement { current, replacement } in &replacements {
+                let mut replace = transaction.prepare_cached(REPLACE).map_err(from_sqlite)?;
+                let parameters = params![current.subject.as_str(), &current.key[..], &replacement.key[..]];
+                replaced += replace.execute(parameters).map_err(from_sqlite)?;
+            }
+            transaction.commit().map_err(from_sqlite)?;
+            Ok(replaced)
+        })
+        .await
+    }
+
     async fn select_erasures(
         &self,
         after: Option<Subject>,
         limit: usize,
     ) -> Result<Vec<Erasure>, PersistenceError> {
-        self.run(move |connection| {
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let after = after.as_ref().map(Subject::as_str);
-            Ok(erasures(select(connection, SELECT_ERASURES, params![after, limit])?))
-        })
-        .await
+        Ok(erasures(self.select_page(SELECT_ERASURES, after, limit).await?))
     }
 }
 
-fn open(path: &Path) -> Result<Connection, PersistenceError> {
-    let connection = Connection::open(path).map_err(from_sqlite)?;
+fn open(path: &Path, creates: bool) -> Result<Connection, PersistenceError> {
+    let mut flags = OpenFlags::default();
+    flags.set(OpenFlags::SQLITE_OPEN_CREATE, creates);
+    let connection = Connection::open_with_flags(path, flags).map_err(from_sqlite)?;
     connection.busy_timeout(LOCK_TIMEOUT).map_err(from_sqlite)?;
     let mode = connection.query_row("PRAGMA journal_mode", (), |row| row.get::<_, String>(0));
     if mode.map_err(from_sqlite)? == "wal" {
@@ -187,6 +243,9 @@ fn open(path: &Path) -> Result<Connection, PersistenceError> {
     let select = "SELECT 1 FROM sqlite_schema WHERE name = 'subject_keys'";
     let exists = connection.query_row(select, (), |_| Ok(())).optional().map_err(from_sqlite)?;
     if exists.is_none() {
+        if !creates {
+            return Err(PersistenceError::programming("it has no table of keys"));
+        }
         connection.execute_batch(CREATE).map_err(from_sqlite)?;
     }
     Ok(connection)

@@ -45,6 +45,32 @@ pub trait KeyStore: Debug + Send + Sync + 'static {
     /// Cancel safe: the subject is erased or not.
     fn erase(&self, erasure: Erasure) -> impl Future<Output = Result<Erasure, PersistenceError>> + Send;
 
+    /// Returns at most `limit` wrapped keys of subjects after one, ordered by subject; all of them in pages.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    fn select_keys(
+        &self,
+        after: Option<Subject>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<WrappedKey>, PersistenceError>> + Send;
+
+    /// Replaces wrapped keys in one transaction, each if its subject still has the current one. Returns the
+    /// number of replaced keys.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: all of them are replaced or none.
+    fn replace_keys(
+        &self,
+        replacements: Vec<KeyReplacement>,
+    ) -> impl Future<Output = Result<usize, PersistenceError>> + Send;
+
     /// Returns at most `limit` erasures of subjects after one, ordered by subject; all of them in pages.
     ///
     /// # Errors
@@ -78,6 +104,15 @@ pub struct WrappedKey {
     pub key: Bytes,
 }
 
+/// A wrapped key of a subject, and the one that takes its place. `Debug` shows the subject only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyReplacement {
+    /// The key that the subject must still have.
+    pub current: WrappedKey,
+    /// The same key, wrapped again.
+    pub replacement: WrappedKey,
+}
+
 /// The audit record of an erasure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Erasure {
@@ -87,6 +122,16 @@ pub struct Erasure {
     pub erased_at: OffsetDateTime,
     /// The person or program that ordered the erasure, or its reason.
     pub erased_by: String,
+}
+
+impl Erasure {
+    /// The erasure of a subject at this time.
+    pub fn now(subject: impl Into<Subject>, erased_by: impl Into<String>) -> Self {
+        let now = OffsetDateTime::now_utc();
+        // In range: it is the microsecond of a time.
+        let erased_at = now.replace_microsecond(now.microsecond()).unwrap_or(now);
+        Self { subject: subject.into(), erased_at, erased_by: erased_by.into() }
+    }
 }
 
 impl KeyRecord {
@@ -137,6 +182,16 @@ pub(crate) fn record_of_row(
             "the record of data subject {subject:?} is neither a key nor an erasure"
         ))),
     }
+}
+
+/// Returns the wrapped keys among records.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) fn keys(records: Vec<KeyRecord>) -> Vec<WrappedKey> {
+    let key = |record| match record {
+        KeyRecord::Key(key) => Some(key),
+        KeyRecord::Erased(_) => None,
+    };
+    records.into_iter().filter_map(key).collect()
 }
 
 /// Returns the erasures among records.

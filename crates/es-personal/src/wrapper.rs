@@ -34,29 +34,34 @@ pub trait KeyWrapper: Debug + Send + Sync + 'static {
 /// `personal-key:SUBJECT`.
 impl KeyWrapper for KeyRing {
     async fn wrap(&self, keys: &[(Subject, AesKey)]) -> Result<Vec<WrappedKey>, PersistenceError> {
-        let wrap = |(subject, key): &(Subject, AesKey)| {
-            let mut wrapped = Vec::new();
-            self.encrypt(&context(&topic(subject)), key.as_bytes(), &mut wrapped)?;
-            Ok(WrappedKey { subject: subject.clone(), key: Bytes::from(wrapped) })
-        };
-        keys.iter().map(wrap).collect()
+        keys.iter().map(|(subject, key)| wrap(self, subject, key)).collect()
     }
 
     async fn unwrap(
         &self,
         keys: &[WrappedKey],
     ) -> Result<Vec<Result<AesKey, PersistenceError>>, PersistenceError> {
-        let unwrap = |WrappedKey { subject, key }: &WrappedKey| {
-            // Of sufficient size: growing would leave a copy behind.
-            let mut plain = Zeroizing::new(Vec::with_capacity(key.len()));
-            self.decrypt(&context(&topic(subject)), key, &mut plain)?;
-            AesKey::from_bytes(&plain)
-        };
-        let name = |key: &WrappedKey, error: PersistenceError| {
-            error.with_context(format_args!("the key of data subject {:?}", key.subject))
-        };
-        Ok(keys.iter().map(|key| unwrap(key).map_err(|error| name(key, error))).collect())
+        Ok(keys.iter().map(|key| unwrap(self, key)).collect())
     }
+}
+
+/// Wraps a key again, with the primary key of a ring.
+pub(crate) fn rewrap(ring: &KeyRing, key: &WrappedKey) -> Result<WrappedKey, PersistenceError> {
+    wrap(ring, &key.subject, &unwrap(ring, key)?)
+}
+
+fn wrap(ring: &KeyRing, subject: &Subject, key: &AesKey) -> Result<WrappedKey, PersistenceError> {
+    let mut wrapped = Vec::new();
+    ring.encrypt(&context(&topic(subject)), key.as_bytes(), &mut wrapped)?;
+    Ok(WrappedKey { subject: subject.clone(), key: Bytes::from(wrapped) })
+}
+
+fn unwrap(ring: &KeyRing, WrappedKey { subject, key }: &WrappedKey) -> Result<AesKey, PersistenceError> {
+    // Of sufficient size: growing would leave a copy behind.
+    let mut plain = Zeroizing::new(Vec::with_capacity(key.len()));
+    ring.decrypt(&context(&topic(subject)), key, &mut plain)
+        .and_then(|()| AesKey::from_bytes(&plain))
+        .map_err(|error| error.with_context(format_args!("the key of data subject {subject:?}")))
 }
 
 fn topic(subject: &Subject) -> Topic {

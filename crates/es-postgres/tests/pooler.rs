@@ -12,7 +12,12 @@ use common::{
     pooler::{POOL_SIZE, Pooler, Program},
     prelude::*,
 };
-use sqlx::Row;
+use es_core::{Bytes, EventKey, StateMaintenance, StateReplacement, StoredEvent};
+use es_personal::{Erasure, KeyReplacement, KeyStore, PostgresKeyStore, Subject, WrappedKey};
+use sqlx::{
+    Row,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorders_work_behind_pgbouncer_in_transaction_mode() {
@@ -50,6 +55,96 @@ async fn no_session_state_leaks_to_other_clients() {
             assert_eq!(state, expected);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn states_are_replaced_behind_pgbouncer_in_transaction_mode() {
+    const EVENTS: i64 = 300;
+    for program in Program::all() {
+        let schema = Schema::create().await;
+        let pooler = Pooler::start(&program, &schema.server, "").await;
+        let datastore = through(&pooler, &schema).open().await.unwrap();
+        let recorder = datastore.application_recorder("replacing").await.unwrap();
+        let id = Uuid::new_v4();
+        recorder.insert_events((1..=EVENTS).map(|version| event(id, version)).collect()).await.unwrap();
+        // Each state is replaced by one of them.
+        let replaced = tokio::join!(replace(&recorder), replace(&recorder), replace(&recorder));
+        assert_eq!(replaced.0 + replaced.1 + replaced.2, EVENTS as usize);
+        let events = recorder.select_events(id, EventRange::all()).await.unwrap();
+        assert!(events.len() == EVENTS as usize && events.iter().all(|event| *event.state == *b"new"));
+    }
+}
+
+/// Replaces all states, in pages; returns the number of those that were replaced.
+async fn replace(recorder: &impl StateMaintenance) -> usize {
+    let (mut replaced, mut after): (usize, Option<EventKey>) = (0, None);
+    loop {
+        let events = recorder.select_by_key(after, 20).await.unwrap();
+        let Some(last) = events.last().map(StoredEvent::key) else { return replaced };
+        after = Some(last);
+        let old = events.into_iter().filter(|event| *event.state != *b"new");
+        let replacement = |event: StoredEvent| StateReplacement {
+            key: event.key(),
+            current: event.state,
+            replacement: Bytes::from_static(b"new"),
+        };
+        replaced += recorder.replace_states(old.map(replacement).collect()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_store_works_behind_pgbouncer_in_transaction_mode() {
+    const SUBJECTS: usize = 40;
+    for program in Program::all() {
+        let mut server = Server::from_environment();
+        let mut admin = server.connect().await;
+        server.dbname = format!("test_{}", Uuid::new_v4().simple());
+        run(&mut admin, &format!("CREATE DATABASE {}", server.dbname)).await;
+        let pooler = Pooler::start(&program, &server, "").await;
+        let options = PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(pooler.port)
+            .database(&server.dbname)
+            .username(&server.user)
+            .password(&server.password)
+            .extra_float_digits(None);
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let pool = PgPoolOptions::new().max_connections(4).connect_lazy_with(options.clone());
+            tasks.spawn(async move {
+                use_key_store(&PostgresKeyStore::open(pool).await.unwrap(), SUBJECTS).await;
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
+        drop(pooler);
+        run(&mut admin, &format!("DROP DATABASE {} WITH (FORCE)", server.dbname)).await;
+    }
+}
+
+/// Creates, reads, replaces and erases keys, as other tasks do with the same ones.
+async fn use_key_store(store: &PostgresKeyStore, subjects: usize) {
+    let key = |number: usize, key: &'static [u8]| {
+        let subject = Subject::new(format!("subject-{number:03}")).unwrap();
+        WrappedKey { subject, key: Bytes::from_static(key) }
+    };
+    for page in (0..subjects).collect::<Vec<_>>().chunks(10) {
+        let keys: Vec<_> = page.iter().map(|number| key(*number, b"first")).collect();
+        let subjects: Vec<_> = keys.iter().map(|key| key.subject.clone()).collect();
+        store.insert(keys.clone()).await.unwrap();
+        assert_eq!(store.select(&subjects).await.unwrap().len(), 10);
+        let replacements = keys.into_iter().zip(page).map(|(current, number)| {
+            let replacement = key(*number, b"second");
+            KeyReplacement { current, replacement }
+        });
+        store.replace_keys(replacements.collect()).await.unwrap();
+        store.erase(Erasure::now(subjects[0].clone(), "test")).await.unwrap();
+    }
+    let keys = store.select_keys(None, 1_000).await.unwrap();
+    assert!(keys.len() == subjects - subjects / 10 && keys.iter().all(|key| *key.key == *b"second"));
+    let erasures = store.select_erasures(None, 1_000).await.unwrap();
+    assert_eq!(erasures.len(), subjects / 10);
 }
 
 /// The state of each session that the pooler has: all settings, and what else a client can leave behind.

@@ -247,6 +247,7 @@ mod iso;
 mod json_error;
 mod json_text;
 mod python_style;
+mod raw_json;
 mod registered;
 mod registry;
 mod scope;
@@ -266,6 +267,7 @@ pub use decimal::DecimalAsStr;
 /// The library whose dates and times have transcodings, with the feature `jiff`.
 #[cfg(feature = "jiff")]
 pub use jiff;
+pub use raw_json::RawJson;
 pub use registered::{Registered, RegisteredOnly};
 /// The library whose decimals have a transcoding, with the feature `rust-decimal`.
 #[cfg(feature = "rust-decimal")]

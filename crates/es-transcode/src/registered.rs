@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use serde_with::{DeserializeAs, SerializeAs};
 
 use crate::{
+    RawJson,
     json_text::{MAX_DEPTH, depth},
-    python_style,
     registry::ErasedTranscoding,
     scope::Scope,
 };
@@ -67,10 +67,7 @@ impl<D: Serialize + ?Sized> Tagged<'_, D> {
         if !is_buffered {
             return self.serialize(serializer);
         }
-        let mut json = Vec::new();
-        python_style::write(self, scope, &mut json).map_err(S::Error::custom)?;
-        let json = String::from_utf8(json).map_err(S::Error::custom)?;
-        RawValue::from_string(json).map_err(S::Error::custom)?.serialize(serializer)
+        RawJson::encode::<_, S::Error>(self)?.serialize(serializer)
     }
 }
 

@@ -308,7 +308,7 @@ impl Campaign<'_> {
 
     fn job(&mut self, round: u32, number: u32, role: Role) -> Job {
         let mut points = match role {
-            Role::Clients(..) => self.upstream.points(),
+            Role::Clients(..) | Role::Worker(..) => self.upstream.points(),
             Role::Processor(_, (Kind::Rows, _)) => self.downstream_backend.points_of_projectors().to_vec(),
             Role::Processor(_, (Kind::Events, _)) => self.downstream_backend.points_of_handlers().to_vec(),
         };
@@ -321,6 +321,7 @@ impl Campaign<'_> {
             point: points[self.random.usize(0..points.len())].to_owned(),
             passing: self.random.i64(1..=often),
             delay: if self.random.bool() { 0 } else { self.random.u64(1..3_000) },
+            pauses: false,
         };
         let kill_point = (self.random.u8(0..4) > 0).then_some(kill_point);
         let name = format!("r{round}p{number}");

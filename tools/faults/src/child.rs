@@ -14,6 +14,7 @@ use crate::{
     kill_point::{KillPoint, Plan},
     report::Report,
     test_database::TestDatabase,
+    workers::{self, Work},
 };
 
 /// The line by which the parent stops a child in order. Without it, the end of the input means that
@@ -49,6 +50,8 @@ pub struct Job {
 pub enum Role {
     /// Writes and reads, with this number of writers and this pause between the calls of each.
     Clients(u32, Duration),
+    /// Works on segments of the upstream, with effects in the other database.
+    Worker(TestDatabase, Work),
     /// Processes the upstream, or one of its topics, with effects of this kind in the other database.
     Processor(TestDatabase, (Kind, Option<usize>)),
 }
@@ -89,6 +92,11 @@ pub async fn run(job: Job) -> Result<()> {
                 }
                 tokio::time::sleep(OPEN_PAUSE).await;
             }
+        }
+        Role::Worker(downstream, work) => {
+            let upstream = job.upstream.open(&KillPoint::new(None)).await?;
+            report.say(Message::Ready);
+            workers::process(upstream, &downstream, work, kill_point, stop).await?;
         }
     }
     Ok(())

@@ -28,6 +28,9 @@ pub struct Plan {
     pub passing: i64,
     /// Microseconds after it, to interrupt the next steps.
     pub delay: u64,
+    /// Pauses the process instead, until its parent resumes it.
+    #[serde(default)]
+    pub pauses: bool,
 }
 
 /// Fault hooks that kill the process at the planned point.
@@ -51,6 +54,11 @@ impl KillPoint {
     pub fn pass(&self, point: &str) {
         let Some(plan) = self.0.plan.as_ref().filter(|plan| plan.point == point) else { return };
         if self.0.left.fetch_sub(1, Ordering::SeqCst) != 1 {
+            return;
+        }
+        if plan.pauses {
+            // As for `end`; the next line runs when the process is resumed.
+            let _ = kill_process(getpid(), Signal::STOP);
             return;
         }
         if plan.delay == 0 {

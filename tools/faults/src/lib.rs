@@ -4,6 +4,7 @@
 //! - [`campaign`] starts the processes, kills them, and looks at what is left, round after round.
 //! - [`cluster`] lets nodes of a PostgreSQL cluster fail instead of the processes.
 //! - [`child`] is what such a process does: [`clients`] of a recorder, or a processor with [`effects`].
+//! - [`workers`] is a campaign on the workers of a partitioned consumer.
 //! - [`kill_point`] kills it from within, at a point that a recorder or a handler passes.
 //! - [`history`] is what the clients did and when, and [`check`] says whether it keeps the promises.
 //!
@@ -23,3 +24,4 @@ pub mod process;
 pub mod progress;
 pub mod report;
 pub mod test_database;
+pub mod workers;

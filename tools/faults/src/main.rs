@@ -3,7 +3,7 @@
 // A command-line program prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::{process::ExitCode, time::Instant};
+use std::{path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -11,7 +11,7 @@ use es_faults::{
     campaign::{self, Tally},
     child::{self, Job},
     cluster::Cluster,
-    process, progress,
+    process, progress, workers,
 };
 
 /// Kill processes that write, read and process databases, and check the databases
@@ -24,6 +24,9 @@ struct Arguments {
     /// The seed of the first database; each further one has the next seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Instead of recorders and processors, disturb the workers of a partitioned consumer
+    #[arg(long)]
+    workers: bool,
     /// Instead of the rounds, cause this number of faults of a cluster's nodes
     #[arg(long, conflicts_with = "rounds")]
     failovers: Option<u32>,
@@ -50,6 +53,9 @@ async fn run() -> Result<()> {
         return child::run(job).await;
     }
     let program = std::env::current_exe()?;
+    if arguments.workers {
+        return disturb_workers(&arguments, &program).await;
+    }
     let cluster = match arguments.failovers {
         Some(_) => Some(Cluster::from_environment().context("there is no cluster")?),
         None => None,
@@ -64,6 +70,25 @@ async fn run() -> Result<()> {
         let rounds = left.min(campaign::ROUNDS);
         left -= rounds;
         let outcome = campaign::run(seed, rounds, &program, cluster.as_ref()).await?;
+        progress::show(format_args!(""));
+        println!("seed {seed}: {outcome}");
+        tally += outcome;
+    }
+    println!("all promises kept in {:.0} s: {tally}", began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+async fn disturb_workers(arguments: &Arguments, program: &Path) -> Result<()> {
+    let began = Instant::now();
+    let mut tally = workers::Tally::default();
+    let mut left = arguments.rounds;
+    for seed in arguments.seed.. {
+        if left == 0 {
+            break;
+        }
+        let rounds = left.min(workers::ROUNDS);
+        left -= rounds;
+        let outcome = workers::run(seed, rounds, program, None).await?;
         progress::show(format_args!(""));
         println!("seed {seed}: {outcome}");
         tally += outcome;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     child::{Job, STOP},
@@ -101,6 +102,48 @@ impl Child {
         }
         self.is_killed = true;
         self.process.kill().context("cannot kill a process")
+    }
+
+    /// Pauses it.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it continue, if it is paused.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub fn resume(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        if self.process.try_wait()?.is_some() {
+            return Ok(());
+        }
+        // It has not been reaped: the id is its own.
+        kill_process(Pid::from_child(&self.process), signal).context("cannot signal a process")
+    }
+
+    /// Returns whether the process pauses itself in time.
+    ///
+    /// # Errors
+    /// When the state of the process cannot be read.
+    pub fn pauses_itself_within(&mut self, patience: Duration) -> Result<bool> {
+        let stat = format!("/proc/{}/stat", self.process.id());
+        let began = Instant::now();
+        while began.elapsed() < patience {
+            // The state comes after the name, which is in parentheses.
+            let state = std::fs::read_to_string(&stat)?;
+            if state.rsplit(") ").next().is_some_and(|state| state.starts_with('T')) {
+                return Ok(true);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(false)
     }
 
     /// Returns whether the process ends at its kill point in time; false at once without a kill point.

@@ -21,9 +21,9 @@ const LAYERS: [(&str, u8); 16] = [
     ("es-blocking", 1),
     ("es-conformance", 1),
     ("es-personal", 2),
-    ("es-factory", 2),
-    ("es-persistence", 3),
-    ("es-cli", 3),
+    ("es-factory", 3),
+    ("es-persistence", 4),
+    ("es-cli", 4),
 ];
 
 pub(super) fn findings(root: &Path) -> Result<Vec<Finding>> {

@@ -1,4 +1,6 @@
-//! `es keys`: the keys of a key ring, and their rotation.
+//! `es keys`: the keys of a key ring, their rotation, and the erasure of data subjects.
+
+mod erase;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -7,6 +9,7 @@ use std::{
 };
 
 use es_crypto::{AesCipher, KeyUsage, Reencryption};
+use es_personal::Rewrapping;
 use serde::Serialize;
 
 use crate::{
@@ -19,12 +22,16 @@ use crate::{
     output::{Cell, Format, Output, table},
 };
 
+/// The table of the keys of data subjects, in the key store.
+const SUBJECT_KEYS: &str = "subject_keys";
+
 pub(crate) async fn run(command: &Keys, color: Color) -> Result<Exit, Failure> {
     match command {
         Keys::List(arguments) => list(arguments, color),
         Keys::Usage(arguments) => usage(arguments, color).await,
         Keys::Rotate(arguments) => rotate(arguments),
         Keys::Reencrypt(arguments) => reencrypt(arguments).await,
+        Keys::Erase(arguments) => erase::run(arguments, color).await,
     }
 }
 
@@ -66,7 +73,8 @@ fn name(key_id: Option<u32>) -> String {
     key_id.map_or_else(|| "none".to_owned(), |id| id.to_string())
 }
 
-/// The number of states of a table that need a key, as JSON; `null` is for states without an envelope.
+/// The number of states of a table that need a key, or of wrapped keys, as JSON; `null` is for states without
+/// an envelope.
 #[derive(Serialize)]
 struct Usage {
     table: &'static str,
@@ -80,6 +88,11 @@ async fn usage(arguments: &KeysUsage, color: Color) -> Result<Exit, Failure> {
     for (table, recorder) in database.states().await? {
         let usage = KeyUsage::of(&recorder).await?;
         rows.extend(usage.iter().map(|(key_id, states)| Usage { table, key_id, states }));
+    }
+    if let Some(store) = database.subject_keys()? {
+        let usage = Rewrapping::usage(&store).await?;
+        let row = |(key_id, states)| Usage { table: SUBJECT_KEYS, key_id, states };
+        rows.extend(usage.iter().map(row));
     }
     let mut output = Output::new();
     match arguments.formatting.format {
@@ -100,7 +113,7 @@ async fn usage(arguments: &KeysUsage, color: Color) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// The result of a re-encryption, as JSON.
+/// The result of the re-encryption of a table, as JSON.
 #[derive(Serialize)]
 struct Reencrypted {
     table: &'static str,
@@ -122,18 +135,34 @@ async fn reencrypt(arguments: &KeysReencrypt) -> Result<Exit, Failure> {
             total.read += page.read;
             total.reencrypted += page.replaced;
         }
-        let mut output = Output::new();
-        match arguments.formatting.format {
-            Format::Json => output.json(&total)?,
-            Format::Text => {
-                let Reencrypted { table, read, reencrypted } = total;
-                output.line(&format!("{table}: {reencrypted} of {read} states were encrypted again"))?;
-            }
+        total.print(arguments.formatting.format)?;
+    }
+    if let Some(store) = database.subject_keys()? {
+        let mut rewrapping = Rewrapping::new(&store, &ring);
+        let mut total = Reencrypted { table: SUBJECT_KEYS, read: 0, reencrypted: 0 };
+        while let Some(page) = rewrapping.next_page().await? {
+            total.read += page.read;
+            total.reencrypted += page.replaced;
         }
-        output.flush()?;
+        total.print(arguments.formatting.format)?;
     }
     database.close().await?;
     Ok(Exit::Success)
+}
+
+impl Reencrypted {
+    fn print(&self, format: Format) -> Result<(), Failure> {
+        let mut output = Output::new();
+        match format {
+            Format::Json => output.json(self)?,
+            Format::Text => {
+                let Self { table, read, reencrypted } = self;
+                let states = if *table == SUBJECT_KEYS { "keys" } else { "states" };
+                output.line(&format!("{table}: {reencrypted} of {read} {states} were encrypted again"))?;
+            }
+        }
+        output.flush()
+    }
 }
 
 fn rotate(arguments: &KeysRotate) -> Result<Exit, Failure> {

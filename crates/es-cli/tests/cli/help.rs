@@ -28,6 +28,7 @@ fn help_of_every_command() {
         "keys usage",
         "keys rotate",
         "keys reencrypt",
+        "keys erase",
         "completions",
         "man",
     ];

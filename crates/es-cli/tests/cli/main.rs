@@ -12,6 +12,7 @@ mod browsing;
 mod chromium;
 mod connecting;
 mod copying;
+mod erasing;
 mod help;
 mod inspecting;
 mod keys;

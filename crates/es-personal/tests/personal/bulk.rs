@@ -15,7 +15,9 @@ use es_core::{
     uuid::Uuid,
 };
 use es_factory::{InfrastructureFactory, Sql, SqlProjection};
-use es_personal::{Erasure, KeyRecord, KeyStore, MemoryKeyStore, Subject, SubjectKeys, WrappedKey};
+use es_personal::{
+    Erasure, KeyRecord, KeyReplacement, KeyStore, MemoryKeyStore, Subject, SubjectKeys, WrappedKey,
+};
 use es_popo::PopoApplicationRecorder;
 use futures_util::TryStreamExt;
 
@@ -55,6 +57,18 @@ impl KeyStore for Counting {
 
     async fn erase(&self, erasure: Erasure) -> Result<Erasure, PersistenceError> {
         self.store.erase(erasure).await
+    }
+
+    async fn select_keys(
+        &self,
+        after: Option<Subject>,
+        limit: usize,
+    ) -> Result<Vec<WrappedKey>, PersistenceError> {
+        self.store.select_keys(after, limit).await
+    }
+
+    async fn replace_keys(&self, replacements: Vec<KeyReplacement>) -> Result<usize, PersistenceError> {
+        self.store.replace_keys(replacements).await
     }
 
     async fn select_erasures(

@@ -4,7 +4,11 @@
 mod bulk;
 mod erasure;
 mod format;
+mod notification;
+mod processes;
+mod rewrapping;
 mod scan;
+mod sealed;
 mod stores;
 mod values;
 

@@ -81,15 +81,48 @@ impl Place for Postgres {
 }
 
 impl Drop for Postgres {
-    /// On a thread and a runtime of its own: the test's may be ending.
     fn drop(&mut self) {
-        let statement = format!("DROP SCHEMA {} CASCADE", self.schema);
-        let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(run(&statement));
-        });
-        let _ = dropped.join();
+        run_elsewhere(format!("DROP SCHEMA {} CASCADE", self.schema));
     }
+}
+
+/// A database of its own.
+pub(crate) struct PostgresDatabase {
+    pub(crate) name: String,
+}
+
+impl PostgresDatabase {
+    /// Creates a database; returns `None` if the tests are configured to run without PostgreSQL.
+    pub(crate) async fn create() -> Option<Self> {
+        if env::var_os("ES_TEST_WITHOUT_POSTGRES").is_some() {
+            return None;
+        }
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        run(&format!("CREATE DATABASE {name}")).await;
+        Some(Self { name })
+    }
+
+    /// The URL of the database, with a password.
+    pub(crate) fn url(&self) -> String {
+        let [host, port, user, password] =
+            ["HOST", "PORT", "USER", "PASSWORD"].map(|name| setting(&format!("POSTGRES_{name}")));
+        format!("postgres://{user}:{password}@{host}:{port}/{}", self.name)
+    }
+}
+
+impl Drop for PostgresDatabase {
+    fn drop(&mut self) {
+        run_elsewhere(format!("DROP DATABASE {} WITH (FORCE)", self.name));
+    }
+}
+
+/// Runs a statement on a thread and a runtime of its own: the test's may be ending.
+fn run_elsewhere(statement: String) {
+    let run = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(run(&statement));
+    });
+    let _ = run.join();
 }
 
 async fn run(statement: &str) {
@@ -106,7 +139,7 @@ fn server() -> PgConnectOptions {
         .password(&setting("POSTGRES_PASSWORD"))
 }
 
-fn setting(name: &str) -> String {
+pub(crate) fn setting(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| {
         panic!("{name} is not set: these tests need PostgreSQL; run `cargo xtask test`, which brings it")
     })

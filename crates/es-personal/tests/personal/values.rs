@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use es_core::{AggregateRecorder, Bytes, DomainEvent, ErrorKind, EventRange, Expected, Mapper, uuid::Uuid};
-use es_personal::{KeyRecord, KeyStore, Personal, WrappedKey};
+use es_personal::{KeyRecord, KeyStore, Personal, Subject, WrappedKey};
 use es_popo::PopoApplicationRecorder;
 
 use crate::{
@@ -17,6 +17,7 @@ on_each_store!(
     a_first_use_at_the_same_time_creates_one_key,
     values_of_an_older_class_version_are_upcast,
     a_subject_keeps_its_first_key_and_its_erasure,
+    hostile_subjects_are_kept_apart,
 );
 
 const ID: Uuid = Uuid::from_u128(1);
@@ -109,4 +110,61 @@ async fn debug_and_other_serializers_show_no_value() {
     let unregistered = Mapper::new(es_transcode::JsonTranscoder::new());
     let error = unregistered.write_events(&[DomainEvent::new(ID, 1, placed(value))]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Programming);
+}
+
+/// Texts that are hard to store, quote or compare.
+const SUBJECTS: [&str; 8] = [
+    "'; DROP TABLE subject_keys; --",
+    "{\"_type_\":\"personal\"}",
+    "%s $1 ?1 \\x00 \\\\",
+    "e\u{301}",
+    "\u{e9}",
+    "\u{202e}\u{feff}\u{10ffff}",
+    " ",
+    "\u{1f469}\u{200d}\u{1f4bb}",
+];
+
+async fn hostile_subjects_are_kept_apart(place: impl Place) {
+    let log = Arc::new(PopoApplicationRecorder::new());
+    let longest = "\u{10ffff}".repeat(63) + "abc";
+    let subjects: Vec<Subject> =
+        SUBJECTS.into_iter().chain([&*longest]).map(|text| Subject::new(text).unwrap()).collect();
+    let event = |subject: &Subject| placed(Personal::new(subject.clone(), format!("of {subject}")));
+    let eraser = keys(place.open().await);
+    orders(&log, &eraser).append(ID, Expected::New, subjects.iter().map(event)).await.unwrap();
+    for (erased, subject) in subjects.iter().enumerate() {
+        eraser.erase(subject.clone(), subject.as_str()).await.unwrap();
+        let reader = orders(&log, &keys(place.open().await));
+        let read = reader.get::<OrderEvent>(ID, EventRange::all()).await.unwrap();
+        for (index, (read, subject)) in read.into_iter().zip(&subjects).enumerate() {
+            let expected = match index <= erased {
+                true => placed(Personal::Erased { subject: subject.clone() }),
+                false => event(subject),
+            };
+            assert_eq!(read.payload, expected, "{subject:?}");
+        }
+    }
+    let store = place.open().await;
+    let mut expected = subjects;
+    expected.sort_unstable();
+    let erasures = store.select_erasures(None, 100).await.unwrap();
+    assert!(erasures.iter().map(|erasure| &erasure.subject).eq(&expected));
+    assert!(erasures.iter().all(|erasure| erasure.erased_by == erasure.subject.as_str()));
+}
+
+#[tokio::test]
+async fn invalid_subjects_are_refused_wherever_they_come_from() {
+    let keys = keys(es_personal::MemoryKeyStore::new());
+    let mapper = Mapper::new(transcoder(&keys));
+    for text in ["", "\0", "a\u{0}b", "line\nbreak", "\u{85}", &"x".repeat(256), &"\u{e9}".repeat(5_000)] {
+        assert_eq!(Subject::new(text).unwrap_err().kind(), ErrorKind::Data);
+        let subject = serde_json::to_string(text).unwrap();
+        let state = format!(
+            r#"{{"timestamp":{{"_type_":"datetime_iso","_data_":"1970-01-01T00:00:00+00:00"}},"item":"book","receiver":null,
+            "watchers":[],"buyer":{{"_type_":"personal","_data_":{{"subject":{subject},"sealed":"AQ=="}}}}}}"#
+        );
+        let error = mapper.decode_state::<OrderEvent>("shop:Order.Placed", &state).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert!(error.to_string().len() < 1_000, "{error}");
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Result;
-use es_core::{DEFAULT_PAGE_SIZE, ProcessRecorder, StoredEvent};
+use es_core::{DEFAULT_PAGE_SIZE, ProcessRecorder, SegmentRecorder, StoredEvent};
 use es_popo::PopoProcessRecorder;
 use es_postgres::NotificationOrdering;
 use es_process::DEFAULT_BATCH_SIZE;
@@ -27,6 +27,7 @@ use crate::{
         followers::{CatchUp, CreateRecorder, DeliveryLatency, IdleSubscribers, Processing},
         postgres_schema::Schema,
         recorder::RecorderStore,
+        workers::Workers,
     },
     workload::Work,
 };
@@ -86,11 +87,12 @@ impl Suite {
     /// Runs the experiments. `create` makes a recorder on an empty datastore.
     async fn run<R>(&self, bench: &mut Bench, create: CreateRecorder<R>) -> Result<()>
     where
-        R: ProcessRecorder + Clone + 'static,
+        R: ProcessRecorder + SegmentRecorder + Clone + 'static,
     {
         self.catch_up(bench, &create).await?;
         self.delivery_latency(bench, &create).await?;
         self.processing(bench, &create).await?;
+        self.workers(bench, &create).await?;
         self.idle_subscribers(bench, &create).await
     }
 
@@ -161,6 +163,26 @@ impl Suite {
                 );
                 let single = Processing::boxed(SINGLE, upstream, Arc::clone(create), NonZeroUsize::MIN, few);
                 Ok(vec![batches, single])
+            })
+            .await
+    }
+
+    /// Compares the throughput of several workers with that of one.
+    async fn workers<R>(&self, bench: &mut Bench, create: &CreateRecorder<R>) -> Result<()>
+    where
+        R: ProcessRecorder + SegmentRecorder + Clone + 'static,
+    {
+        let events = bench.scale.pick(3_200, 160);
+        let one = Workers::<R>::name_of(1);
+        let several: [u16; 3] = [2, 4, 8];
+        let name = format!("{} workers with a handler that waits 2 ms", self.backend);
+        let plan = several.into_iter().fold(Plan::new(name, 3), |plan, workers| {
+            plan.subject(&Workers::<R>::name_of(workers)).faster(0.9 * f64::from(workers), &one)
+        });
+        bench
+            .measure(plan, async || {
+                let workers = [1].into_iter().chain(several);
+                Ok(workers.map(|workers| Workers::boxed(Arc::clone(create), workers, events)).collect())
             })
             .await
     }

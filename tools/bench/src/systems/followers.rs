@@ -35,7 +35,7 @@ pub(crate) type CreateRecorder<R> = Arc<dyn Fn() -> BoxFuture<'static, R> + Send
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// The timeout, far longer than any measurement.
-const TIMEOUT: Duration = Duration::from_secs(600);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A subscription that reads from the beginning to the end.
 pub(crate) struct CatchUp<R> {
@@ -193,7 +193,7 @@ impl<R: ProcessRecorder + Clone + 'static> System for Processing<R> {
     }
 }
 
-async fn notice(notification: Notification) -> Result<Vec<StoredEvent>, Infallible> {
+pub(super) async fn notice(notification: Notification) -> Result<Vec<StoredEvent>, Infallible> {
     let originator_id = Uuid::from_u128(!notification.event.originator_id.as_u128());
     Ok(vec![StoredEvent { originator_id, ..notification.event }])
 }
@@ -252,6 +252,6 @@ impl<R: ApplicationRecorder + Clone + 'static> System for IdleSubscribers<R> {
     }
 }
 
-fn sample(events: usize, elapsed: Duration, latency: Option<Latency>) -> Sample {
+pub(super) fn sample(events: usize, elapsed: Duration, latency: Option<Latency>) -> Sample {
     Sample { events, elapsed, latency, mebibytes: None }
 }

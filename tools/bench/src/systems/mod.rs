@@ -12,6 +12,7 @@ pub(crate) mod processes;
 pub(crate) mod program;
 pub(crate) mod python;
 pub(crate) mod recorder;
+pub(crate) mod workers;
 
 use uuid::Uuid;
 
