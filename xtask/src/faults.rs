@@ -25,8 +25,11 @@ pub(crate) struct Arguments {
     /// Instead of the rounds, kill `es copy` this number of times between each pair of backends
     #[arg(long, value_name = "KILLS", conflicts_with = "rounds")]
     copy_kills: Option<u32>,
+    /// Instead, switch between the versions of a projection while processes write, project and read
+    #[arg(long, conflicts_with_all = ["copy_kills", "failovers"])]
+    projections: bool,
     /// Instead of recorders and processors, disturb the workers of a partitioned consumer
-    #[arg(long, conflicts_with = "copy_kills")]
+    #[arg(long, conflicts_with_all = ["copy_kills", "projections"])]
     workers: bool,
     /// Instead of the rounds, let a part of a PostgreSQL cluster fail this number of times: its primary, the
     /// node of the primary, or the leader of etcd, by crashes, pauses and switchovers. Patroni and etcd are
@@ -64,10 +67,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             ]);
             command.env("ES_COPY_KILLS", kills.to_string())
         }
-        None => {
-            command.args(["run", "--package", "es-faults", "--", "--rounds", &rounds, "--seed", &seed]);
-            if arguments.workers { command.arg("--workers") } else { &mut command }
-        }
+        None => command
+            .args(["run", "--package", "es-faults", "--", "--rounds", &rounds, "--seed", &seed])
+            .args(arguments.projections.then_some("--projections"))
+            .args(arguments.workers.then_some("--workers")),
     };
     // Lives until the last process has ended.
     let server = if arguments.without_postgres { None } else { Some(Server::provide(None)?) };

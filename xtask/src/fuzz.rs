@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: hands each fuzz target what libFuzzer makes up, for some time.
+//! `cargo xtask fuzz`: hands each fuzz target what libFuzzer makes up, for some time or a number of inputs.
 
 use std::{
     fmt::{self, Write},
@@ -27,12 +27,25 @@ pub(crate) struct Arguments {
     /// The duration of each target
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+    /// The number of inputs of each target, instead of a duration
+    #[arg(long, conflicts_with = "seconds")]
+    runs: Option<u64>,
     /// Run only this target; can be repeated
     #[arg(long = "target", value_name = "NAME")]
     targets: Vec<String>,
     /// Use this sanitizer; `none` for compilers without one
     #[arg(long, default_value = "address")]
     sanitizer: String,
+}
+
+impl Arguments {
+    /// Returns the end of each target, for people.
+    fn limit(&self) -> String {
+        match self.runs {
+            Some(runs) => format!("{runs} inputs"),
+            None => format!("{} s", self.seconds),
+        }
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -90,20 +103,23 @@ fn fuzz(target: &str, arguments: &Arguments) -> Result<Report> {
     let log = directory().join(format!("{target}.log"));
     let output = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
 
-    eprintln!("=== {target} for {} s, {}", arguments.seconds, log.display());
+    eprintln!("=== {target} for {}, {}", arguments.limit(), log.display());
     let mut command = cargo_fuzz("run", arguments)?;
     // The fuzzer writes into the first directory.
     command.arg(target).arg(&found).arg(workspace::root().join("tools/fuzz/corpus").join(target)).arg("--");
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    command.arg(format!("-max_total_time={}", arguments.seconds));
+    command.arg(match arguments.runs {
+        Some(runs) => format!("-runs={runs}"),
+        None => format!("-max_total_time={}", arguments.seconds),
+    });
     command.args(LIMITS).arg("-print_final_stats=1");
-    let status = with_progress(target, arguments.seconds, || process::run(command.stderr(output)))?;
+    let status = with_progress(target, &arguments.limit(), || process::run(command.stderr(output)))?;
     let log = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
     Ok(Report::parse(&String::from_utf8_lossy(&log), status.success()))
 }
 
 /// Shows on a terminal how far the work is, which itself prints nothing.
-fn with_progress<T>(target: &str, seconds: u32, work: impl FnOnce() -> T) -> T {
+fn with_progress<T>(target: &str, limit: &str, work: impl FnOnce() -> T) -> T {
     if !io::stderr().is_terminal() {
         return work();
     }
@@ -112,7 +128,7 @@ fn with_progress<T>(target: &str, seconds: u32, work: impl FnOnce() -> T) -> T {
         scope.spawn(move || {
             let start = Instant::now();
             while ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
-                eprint!("\r\x1b[K{target}: {} of {seconds} s", start.elapsed().as_secs());
+                eprint!("\r\x1b[K{target}: {} s, of {limit}", start.elapsed().as_secs());
             }
             eprint!("\r\x1b[K");
         });

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::{arguments::Sources, failure::Failure};
 
 /// The variables that locate a database, without the secrets. A URL replaces all of them.
-const LOCATION: [&str; 8] = [
+const LOCATION: [&str; 10] = [
     "DATABASE_URL",
     "PERSISTENCE_MODULE",
     "INFRASTRUCTURE_FACTORY",
@@ -20,6 +20,8 @@ const LOCATION: [&str; 8] = [
     "POSTGRES_DBNAME",
     "POSTGRES_HOST",
     "POSTGRES_PORT",
+    "POSTGRES_READ_HOST",
+    "POSTGRES_READ_PORT",
     "POSTGRES_USER",
 ];
 

@@ -6,7 +6,7 @@ use es_core::{
     DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance, PersistenceError,
 };
 use es_crypto::KeyRing;
-use es_factory::{Environment, EnvironmentKeyStore, InfrastructureFactory};
+use es_factory::{Environment, EnvironmentKeyStore, InfrastructureFactory, Projections};
 use es_personal::SubjectErased;
 
 use crate::{
@@ -65,6 +65,11 @@ impl Database {
     /// Returns a recorder of the log and of positions.
     pub(crate) async fn process(&self) -> Result<Arc<dyn DynProcessRecorder>, Failure> {
         Ok(self.factory.process_recorder().await?)
+    }
+
+    /// Returns the versions of projections.
+    pub(crate) fn projections(&self) -> Projections {
+        self.factory.projections()
     }
 
     /// Returns a writer by SQL.

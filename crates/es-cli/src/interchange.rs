@@ -10,10 +10,13 @@
 //! an event is the first 16 digits of the digest with ids of the [chain](crate::digest) up to it, so that a
 //! changed, missing or additional record is detected at once; the last line has the whole digest.
 
+use std::io::{self, BufRead, BufReader, Read};
+
 use base64::prelude::{BASE64_STANDARD, Engine};
 use es_core::{Bytes, Notification, StoredEvent, Topic, uuid::Uuid};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use zstd::stream::read::Decoder;
 
 use crate::{digest::Chain, failure::Failure};
 
@@ -58,6 +61,50 @@ pub(crate) enum Line {
     End,
 }
 
+/// The most bytes of a line: the largest state of a database, as base64 text, and the rest of the record. A
+/// small input can decompress to any size.
+pub(crate) const MAX_LINE: usize = 1_500_000_000;
+
+/// An export that is read: its events, verified one by one.
+pub(crate) struct Reader<R: Read> {
+    input: BufReader<Decoder<'static, BufReader<R>>>,
+    max_line: usize,
+    interchange: Interchange,
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads and verifies the first line.
+    pub(crate) fn new(input: R, max_line: usize) -> Result<Self, Failure> {
+        let input = BufReader::new(Decoder::new(input).map_err(unreadable)?);
+        let mut reader = Self { input, max_line, interchange: Interchange::default() };
+        Interchange::parse_header(&reader.line()?.unwrap_or_default())?;
+        Ok(reader)
+    }
+
+    /// Returns the next line; `None` if the input ends without the last line.
+    pub(crate) fn next(&mut self) -> Result<Option<Line>, Failure> {
+        let Some(line) = self.line()? else { return Ok(None) };
+        self.interchange.parse(&line).map(Some)
+    }
+
+    fn line(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let mut line = Vec::new();
+        let limit = self.max_line as u64 + 1;
+        self.input.by_ref().take(limit).read_until(b'\n', &mut line).map_err(unreadable)?;
+        match line.pop() {
+            None => return Ok(None),
+            Some(b'\n') => {}
+            Some(_) if line.len() == self.max_line => return Err(damaged("a line", "is too long")),
+            Some(last) => line.push(last),
+        }
+        Ok(Some(line))
+    }
+}
+
+fn unreadable(error: io::Error) -> Failure {
+    Failure::new(format!("the export cannot be read: {error}"))
+}
+
 /// The state of an export that is written or read.
 #[derive(Default)]
 pub(crate) struct Interchange {
@@ -92,7 +139,7 @@ impl Interchange {
     }
 
     /// Verifies the first line.
-    pub(crate) fn parse_header(line: &[u8]) -> Result<(), Failure> {
+    fn parse_header(line: &[u8]) -> Result<(), Failure> {
         let header: Option<Header> = serde_json::from_slice(line).ok();
         match header {
             Some(header) if header == Self::header() => Ok(()),
@@ -104,7 +151,7 @@ impl Interchange {
     }
 
     /// Parses and verifies a line after the first.
-    pub(crate) fn parse(&mut self, line: &[u8]) -> Result<Line, Failure> {
+    fn parse(&mut self, line: &[u8]) -> Result<Line, Failure> {
         let number = self.events + 1;
         if let Ok(footer) = serde_json::from_slice::<Footer>(line) {
             let is_complete = footer == Footer { events: self.events, digest: self.chain.positions() };

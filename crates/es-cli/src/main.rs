@@ -44,6 +44,8 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    forbid_core_dumps();
     // The color of the help follows `--color`, which is not parsed yet, and `NO_COLOR`.
     let is_plain = std::env::args_os().any(|argument| argument == "--color=never");
     let color = if is_plain { ColorChoice::Never } else { ColorChoice::Auto };
@@ -69,4 +71,12 @@ fn run(arguments: Arguments, color: Color) -> Result<failure::Exit, Failure> {
         .build()
         .map_err(|error| Failure::new(format!("cannot start the threads of the program: {error}")))?;
     runtime.block_on(commands::run(arguments, color))
+}
+
+/// Keeps keys and decrypted states out of core dumps. If that is impossible, the command runs nevertheless.
+#[cfg(target_os = "linux")]
+fn forbid_core_dumps() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

@@ -3,7 +3,10 @@
 //! Keyset pagination holds nothing between pages: no transaction, no cursor, no connection. A stream may be
 //! slow, or dropped at any point.
 
-use std::num::NonZeroUsize;
+use std::{
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
 
 use futures_core::Stream;
 use futures_util::{
@@ -13,10 +16,13 @@ use futures_util::{
 use uuid::Uuid;
 
 use crate::{
-    AggregateRecorder, ApplicationRecorder, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE, EventRange, Notification,
-    NotificationSelection, PersistenceError, StoredEvent, Subscription, Topic, page_size::PageSize,
-    selection::state_bytes,
+    AggregateRecorder, ApplicationRecorder, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_SIZE, ErrorKind, EventRange,
+    Notification, NotificationSelection, PersistenceError, StoredEvent, Subscription, Topic,
+    page_size::PageSize, selection::state_bytes,
 };
+
+/// The longest wait for a notification of the signal before the log is read.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Streams of the events of one aggregate, for every recorder.
 pub trait AggregateRecorderExt: AggregateRecorder {
@@ -117,9 +123,63 @@ pub trait ApplicationRecorderExt: ApplicationRecorder + Sized {
     {
         Subscription::new(self.clone(), position, topics.as_ref())
     }
+
+    /// Waits until this recorder reads a notification, which another process may have recorded: then its
+    /// later reads and those of its clones have it, too.
+    ///
+    /// The id that an append returned is the token of a read of one's own write: the writer passes it on, for
+    /// example in a request, and the reader waits for it. A recorder that reads from the database that it
+    /// writes to has it at once. One that reads from standbys waits for a standby, or reads the primary.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use es_core::{ApplicationRecorder, ApplicationRecorderExt, NotificationSelection, PersistenceError};
+    /// # async fn example<R: ApplicationRecorder>(reader: &R, id: i64) -> Result<(), PersistenceError> {
+    /// // `id` was returned by an append in another process.
+    /// reader.wait_for_notification(id, Duration::from_secs(2)).await?;
+    /// let page = reader.select_notifications(NotificationSelection::new(10).start(id)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TimedOut`](ErrorKind::TimedOut) after `timeout`, also if there is no notification of this id;
+    /// [`Interface`](ErrorKind::Interface) if the recorder is closed meanwhile; any error of reading.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    fn wait_for_notification(
+        &self,
+        notification_id: i64,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<(), PersistenceError>> + Send {
+        async move {
+            let began = Instant::now();
+            let mut listener = self.commit_signal().listen::<&str>([]);
+            // A selection with a `stop` is complete up to it: it does not miss what is recorded already.
+            let selection = NotificationSelection::new(1).start(notification_id).stop(notification_id);
+            while self.select_notifications(selection.clone()).await?.is_empty() {
+                let left = timeout.saturating_sub(began.elapsed());
+                if left.is_zero() {
+                    return Err(timed_out(notification_id, timeout));
+                }
+                if !listener.notified_timeout(left.min(POLL_INTERVAL)).await {
+                    return Err(PersistenceError::interface("the recorder was closed during the wait"));
+                }
+            }
+            Ok(())
+        }
+    }
 }
 
 impl<R: ApplicationRecorder> ApplicationRecorderExt for R {}
+
+fn timed_out(notification_id: i64, timeout: Duration) -> PersistenceError {
+    let message = format!("notification {notification_id} was not recorded within {timeout:?}");
+    PersistenceError::new(ErrorKind::TimedOut, message)
+        .transient()
+        .about(|context| context.notification_id = Some(notification_id))
+}
 
 /// Streams the events of an aggregate within a range, a page at a time.
 pub(crate) fn event_pages<R: AggregateRecorder + ?Sized>(

@@ -9,6 +9,9 @@ Copy this file into a program, and select it in the environment, beside the vari
     CIPHER_ALGORITHM=aes-256-gcm     (or xaes-256-gcm)
     CIPHER_KEY=BASE64                (the key of states without an envelope, if there are any)
 
+Version 9.1 reads neither MAPPER_TOPIC nor a cipher without CIPHER_KEY: with it, this module only wraps the keys of
+personal values (`es_personal.py`).
+
 It needs the package `cryptography`. The documentation of es-crypto describes the format.
 """
 
@@ -34,7 +37,8 @@ _event = ContextVar("event")
 
 
 @contextmanager
-def _bound_to(originator_id, originator_version, topic):
+def bound_to(originator_id, originator_version, topic):
+    """Gives the cipher the identity of an event, for the duration of a block."""
     token = _event.set((originator_id, originator_version, topic))
     try:
         yield
@@ -47,11 +51,11 @@ class KeyRingMapper(Mapper):
 
     def to_stored_event(self, domain_event):
         topic = get_topic(type(domain_event))
-        with _bound_to(domain_event.originator_id, domain_event.originator_version, topic):
+        with bound_to(domain_event.originator_id, domain_event.originator_version, topic):
             return super().to_stored_event(domain_event)
 
     def to_domain_event(self, stored_event):
-        with _bound_to(stored_event.originator_id, stored_event.originator_version, stored_event.topic):
+        with bound_to(stored_event.originator_id, stored_event.originator_version, stored_event.topic):
             return super().to_domain_event(stored_event)
 
 
@@ -99,14 +103,14 @@ class KeyRingCipher(Cipher):
             raise ValueError(f"algorithm {algorithm} with flags {flags} is unknown")
         if key_id not in self._keys:
             raise ValueError(f"the state was encrypted with key {key_id}, which is not in the key ring")
-        nonce, tag, text = _split(state[len(header) :], NONCE_LENGTHS[algorithm])
+        nonce, tag, text = split(state[len(header) :], NONCE_LENGTHS[algorithm])
         gcm, gcm_nonce = _gcm(algorithm, self._keys[key_id], nonce)
         return gcm.decrypt(gcm_nonce, text + tag, _associated_data(header))
 
     def _decrypt_legacy(self, state):
         if self._legacy is None:
             raise ValueError("the state has no envelope of a key ring, and CIPHER_KEY is not set")
-        nonce, tag, text = _split(state, NONCE_LENGTHS[1])
+        nonce, tag, text = split(state, NONCE_LENGTHS[1])
         return self._legacy.decrypt(nonce, text + tag, None)
 
 
@@ -118,7 +122,8 @@ def _key(entry):
     return int(key_id), key
 
 
-def _split(state, nonce_length):
+def split(state, nonce_length):
+    """Returns nonce, tag and ciphertext."""
     text_start = nonce_length + TAG_LENGTH
     if len(state) < text_start:
         raise ValueError("the encrypted state is cut off")

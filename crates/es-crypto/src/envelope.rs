@@ -2,6 +2,7 @@
 //! The documentation of the crate has its bytes.
 
 use es_core::{EventContext, PersistenceError};
+use smallvec::SmallVec;
 
 use crate::{
     gcm::{NONCE_LENGTH, TAG_LENGTH},
@@ -10,6 +11,11 @@ use crate::{
 
 const MARK: [u8; 4] = [0x89, b'E', b'S', 1];
 const HEADER_LENGTH: usize = 10;
+/// The length of the associated data before the topic.
+const FIXED_LENGTH: usize = HEADER_LENGTH + 26;
+
+/// The associated data of an event. That of usual topics is on the stack.
+pub(crate) type AssociatedData = SmallVec<[u8; 128]>;
 
 /// The algorithm of a new envelope.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -68,7 +74,10 @@ impl Header {
     ///
     /// # Errors
     /// [`Data`](es_core::ErrorKind::Data) if the topic is longer than its length can say.
-    pub(crate) fn associated_data(self, context: &EventContext<'_>) -> Result<Vec<u8>, PersistenceError> {
+    pub(crate) fn associated_data(
+        self,
+        context: &EventContext<'_>,
+    ) -> Result<AssociatedData, PersistenceError> {
         let topic = context.topic.as_str();
         let length = u16::try_from(topic.len()).map_err(|_| {
             PersistenceError::data(format!(
@@ -77,11 +86,13 @@ impl Header {
                 u16::MAX
             ))
         })?;
-        let mut data = Vec::with_capacity(HEADER_LENGTH + 26 + topic.len());
-        data.extend_from_slice(&self.bytes());
-        data.extend_from_slice(context.originator_id.as_bytes());
-        data.extend_from_slice(&context.originator_version.to_be_bytes());
-        data.extend_from_slice(&length.to_be_bytes());
+        // One array and the topic: few copies, because this is a large part of the cost of a short state.
+        let mut fixed = [0; FIXED_LENGTH];
+        fixed[..10].copy_from_slice(&self.bytes());
+        fixed[10..26].copy_from_slice(context.originator_id.as_bytes());
+        fixed[26..34].copy_from_slice(&context.originator_version.to_be_bytes());
+        fixed[34..].copy_from_slice(&length.to_be_bytes());
+        let mut data = AssociatedData::from_slice(&fixed);
         data.extend_from_slice(topic.as_bytes());
         Ok(data)
     }

@@ -1,5 +1,7 @@
 //! AES-GCM with keys of all three sizes.
 
+use std::{hint::black_box, sync::LazyLock};
+
 use aes_gcm::{
     AesGcm, KeyInit,
     aead::{AeadInOut, consts::U12},
@@ -18,9 +20,21 @@ pub(crate) enum Gcm {
     Aes192(Box<AesGcm<Aes192, U12>>),
 }
 
+/// A key without a secret.
+static BLANK: LazyLock<Option<LessSafeKey>> =
+    LazyLock::new(|| UnboundKey::new(&AES_256_GCM, &[0; 32]).ok().map(LessSafeKey::new));
+
 impl Gcm {
-    #[expect(clippy::expect_used, reason = "an `AesKey` has 16, 24 or 32 bytes")]
     pub(crate) fn new(key: &AesKey) -> Self {
+        let gcm = Self::expand(key);
+        overwrite_stack();
+        gcm
+    }
+
+    /// Expands a key. Copies of it may remain on the stack.
+    #[expect(clippy::expect_used, reason = "an `AesKey` has 16, 24 or 32 bytes")]
+    #[inline(never)]
+    pub(crate) fn expand(key: &AesKey) -> Self {
         let bytes = key.as_bytes();
         let algorithm = match bytes.len() {
             16 => &AES_128_GCM,
@@ -73,4 +87,21 @@ impl Gcm {
             }
         }
     }
+}
+
+impl Drop for Gcm {
+    /// Overwrites the expanded key of `ring`, which does not do so itself.
+    fn drop(&mut self) {
+        if let (Self::Ring(key), Some(blank)) = (self, &*BLANK) {
+            **key = blank.clone();
+            // Otherwise the compiler omits a write that is never read.
+            black_box(&**key);
+        }
+    }
+}
+
+/// Overwrites the part of the stack that calls before have used: moves of an expanded key leave copies there.
+#[inline(never)]
+pub(crate) fn overwrite_stack() {
+    black_box(&mut [0_u8; 64 << 10]);
 }

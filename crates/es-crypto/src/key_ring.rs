@@ -4,13 +4,12 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use es_core::{Cipher, EventContext, PersistenceError};
-use parking_lot::RwLock;
 
 use crate::{
     AesCipher, AesKey, EnvelopeAlgorithm,
@@ -59,9 +58,9 @@ const FIRST_WARNING: u64 = 1 << 28;
 pub struct KeyRing(Arc<Ring>);
 
 struct Ring {
-    keys: BTreeMap<u32, Arc<RingKey>>,
+    keys: BTreeMap<u32, RingKey>,
     /// The keys of the provider, once they were asked for.
-    provided: RwLock<BTreeMap<u32, Arc<RingKey>>>,
+    provided: ProvidedKeys,
     provider: Option<Box<dyn KeyProvider>>,
     legacy: Option<AesCipher>,
     algorithm: EnvelopeAlgorithm,
@@ -182,23 +181,22 @@ impl Cipher for KeyRing {
 }
 
 impl Ring {
-    fn known(&self, id: u32) -> Option<Arc<RingKey>> {
-        self.keys.get(&id).cloned().or_else(|| self.provided.read().get(&id).cloned())
+    fn known(&self, id: u32) -> Option<&RingKey> {
+        self.keys.get(&id).or_else(|| self.provided.get(id))
     }
 
     /// Returns a key of the ring, or of the provider.
-    fn key(&self, id: u32) -> Result<Option<Arc<RingKey>>, PersistenceError> {
+    fn key(&self, id: u32) -> Result<Option<&RingKey>, PersistenceError> {
         if let Some(key) = self.known(id) {
             return Ok(Some(key));
         }
         let Some(provider) = &self.provider else { return Ok(None) };
         let Some(key) = provider.key(id)? else { return Ok(None) };
-        let key = Arc::new(RingKey::new(id, &key)?);
-        // Another thread may have been faster: its key has the count.
-        Ok(Some(Arc::clone(self.provided.write().entry(id).or_insert(key))))
+        self.provided.insert(id, RingKey::new(id, &key)?);
+        Ok(self.provided.get(id))
     }
 
-    fn primary_key(&self, id: u32) -> Result<Arc<RingKey>, PersistenceError> {
+    fn primary_key(&self, id: u32) -> Result<&RingKey, PersistenceError> {
         self.key(id)?.ok_or_else(|| {
             PersistenceError::programming(format!("the primary key {id} is not in the key ring"))
         })
@@ -231,10 +229,48 @@ impl Ring {
     }
 }
 
+/// Keys that are added and never removed: a list, in which a key is found without a lock.
+#[derive(Default)]
+struct ProvidedKeys(OnceLock<Box<ProvidedKey>>);
+
+struct ProvidedKey {
+    id: u32,
+    key: RingKey,
+    following: ProvidedKeys,
+}
+
+impl ProvidedKeys {
+    fn get(&self, id: u32) -> Option<&RingKey> {
+        let mut entry = self.0.get();
+        while let Some(provided) = entry {
+            if provided.id == id {
+                return Some(&provided.key);
+            }
+            entry = provided.following.0.get();
+        }
+        None
+    }
+
+    /// Adds a key, unless another thread was faster: its key has the count.
+    fn insert(&self, id: u32, key: RingKey) {
+        let mut end = &self.0;
+        let mut new = Box::new(ProvidedKey { id, key, following: Self::default() });
+        while let Err(refused) = end.set(new) {
+            new = refused;
+            let Some(entry) = end.get() else { continue };
+            if entry.id == id {
+                return;
+            }
+            end = &entry.following.0;
+        }
+    }
+}
+
 /// A key of a ring.
 struct RingKey {
     gcm: Gcm,
-    xaes: XaesKey,
+    /// On the heap, because each move would leave a copy.
+    xaes: Box<XaesKey>,
     /// The number of states that were encrypted.
     encrypted: AtomicU64,
 }
@@ -385,7 +421,7 @@ impl KeyRingBuilder {
         let mut keys = BTreeMap::new();
         for (id, key) in &self.keys {
             match keys.entry(*id) {
-                Entry::Vacant(entry) => entry.insert(Arc::new(RingKey::new(*id, key)?)),
+                Entry::Vacant(entry) => entry.insert(RingKey::new(*id, key)?),
                 Entry::Occupied(_) => {
                     return Err(PersistenceError::programming(format!("key {id} is twice in the key ring")));
                 }
@@ -393,7 +429,7 @@ impl KeyRingBuilder {
         }
         let ring = Ring {
             keys,
-            provided: RwLock::default(),
+            provided: ProvidedKeys::default(),
             provider: self.provider,
             legacy: self.legacy.as_ref().map(AesCipher::new),
             algorithm: self.algorithm,

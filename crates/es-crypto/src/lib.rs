@@ -88,12 +88,32 @@
 //! The C library decides between system call and vDSO: glibc from 2.41, on Linux from 6.11, takes
 //! the vDSO.
 //!
+//! # What a key ring costs
+//! A state of a ring is authenticated together with its event: `ring` takes a step for each 16 bytes of the
+//! associated data, four for a topic of 19 bytes. For short states this is a large part of the AES-GCM alone,
+//! so that an [`AesCipher`], which has no associated data, is faster there. Through a mapper and an event
+//! store it is a small part of the cost of an event. `cargo xtask bench --without-python --filter keys`
+//! compares both: alone, through a mapper, and through stores in memory and on SQLite.
+//!
 //! # Keys in memory
-//! [`AesKey`] overwrites its bytes when it is dropped, and no `Debug` or error shows them. The
-//! cipher keeps the expanded key until it is dropped: `aes-gcm` (AES-192) overwrites it when
-//! the cipher is dropped; `ring` (AES-128, AES-256) has no such function, so that it stays in memory
-//! until that memory is reused. The caller is responsible for the texts that
-//! [`create_key`](AesCipher::create_key) returns and [`from_base64`](AesCipher::from_base64) reads.
+//! [`AesKey`] overwrites its bytes when it is dropped, and no `Debug` or error shows them. A cipher, a
+//! sealer and a key ring have the expanded key in memory until they are dropped, and then overwrite it. The
+//! copies that moves of an expanded key leave on the stack are overwritten, too. A test searches core dumps
+//! for keys after they were dropped, and finds none.
+//!
+//! What remains:
+//! - While a cipher exists, its expanded key is in ordinary memory, and the first bytes of it are the key: it
+//!   is in core dumps, and in swap space. `ring` has no function to place it in locked memory. A program can
+//!   make core dumps impossible, as the tool `es` does on Linux, by `prctl(PR_SET_DUMPABLE, 0)`:
+//!   `rustix::process::set_dumpable_behavior`. Encrypt the swap space.
+//! - The keys of single messages of XAES-256-GCM may remain on the stack until it is used again.
+//! - The environment of the process has the text of `CIPHER_KEY` and `CIPHER_KEYS`; that of a key file is
+//!   overwritten after it was read. The caller is responsible for the texts that
+//!   [`create_key`](AesCipher::create_key) returns and [`from_base64`](AesCipher::from_base64) reads.
+//! - Decrypted states are in the memory of the program, and are not overwritten.
+//!
+//! Tags are compared in constant time, by `ring` and `aes-gcm`; keys are never compared. The decoding of
+//! base64 text is not in constant time.
 
 mod cipher;
 mod envelope;

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     AesKey,
-    gcm::{Gcm, NONCE_LENGTH},
+    gcm::{Gcm, NONCE_LENGTH, overwrite_stack},
 };
 
 /// The length of a nonce: of the key derivation, and then of AES-256-GCM.
@@ -30,7 +30,14 @@ pub(crate) struct XaesKey {
 
 impl XaesKey {
     /// Returns `None` unless the key has 256 bits.
-    pub(crate) fn new(key: &AesKey) -> Option<Self> {
+    pub(crate) fn new(key: &AesKey) -> Option<Box<Self>> {
+        let expanded = Self::expand(key);
+        overwrite_stack();
+        expanded
+    }
+
+    #[inline(never)]
+    fn expand(key: &AesKey) -> Option<Box<Self>> {
         let cipher = Aes256::new_from_slice(key.as_bytes()).ok()?;
         let mut subkey = Zeroizing::new([0; 16]);
         encrypt_block(&cipher, &mut subkey);
@@ -41,7 +48,7 @@ impl XaesKey {
         }
         // Without a branch: the subkey is secret.
         subkey[15] ^= carry.wrapping_neg() & REDUCTION;
-        Some(Self { cipher, subkey })
+        Some(Box::new(Self { cipher, subkey }))
     }
 
     /// Returns the cipher of a message, and its nonce.
@@ -55,7 +62,7 @@ impl XaesKey {
             half.iter_mut().zip(self.subkey.iter()).for_each(|(byte, subkey)| *byte ^= subkey);
             encrypt_block(&self.cipher, half.try_into().ok()?);
         }
-        Some((Gcm::new(&AesKey::from_bytes(&*derived).ok()?), nonce))
+        Some((Gcm::expand(&AesKey::from_bytes(&*derived).ok()?), nonce))
     }
 }
 

@@ -7,7 +7,7 @@ use es_core::{
     DynTrackingRecorder, PersistenceError, RecorderTables,
 };
 
-use crate::{BoxConsumer, DynSqlProjection, Sql, SqlRow};
+use crate::{BoxConsumer, DynSqlProjection, Sql, SqlRow, sql::Statements};
 
 /// A source of recorders on one datastore, as an environment describes it.
 ///
@@ -46,6 +46,22 @@ pub trait Backend: Debug + Send + Sync + 'static {
     fn projector(&self, projection: Box<dyn DynSqlProjection>) -> BoxFuture<'_, BoxConsumer> {
         let _ = projection;
         Box::pin(async { Err(no_sql()) })
+    }
+
+    /// Runs statements in one transaction, one such transaction at a time. By default it uses that in which
+    /// [`projector`](Self::projector) sets up a projection.
+    fn execute(&self, statements: Vec<Sql>) -> BoxFuture<'_, ()> {
+        let projector = self.projector(Box::new(Statements(statements)));
+        Box::pin(async { projector.await.map(drop) })
+    }
+
+    /// Returns the table of tracking records, as statements name it: with the columns `application_name` and
+    /// `notification_id`. By default it is not supported.
+    ///
+    /// # Errors
+    /// If the datastore has no SQL.
+    fn tracking_table(&self) -> Result<String, PersistenceError> {
+        Err(no_sql())
     }
 
     /// Runs a query that only reads. By default it is not supported.

@@ -23,6 +23,8 @@ use crate::{PasswordProvider, database_url};
 /// | `POSTGRES_GET_PASSWORD_TOPIC` | none | the name of a [registered](crate::Registry) password provider |
 /// | `POSTGRES_HOST` | required | one host, or a list separated by commas |
 /// | `POSTGRES_PORT` | 5432 | one port, or a list separated by commas |
+/// | `POSTGRES_READ_HOST` | none | standbys to read notifications from, as `POSTGRES_HOST` |
+/// | `POSTGRES_READ_PORT` | 5432 | their port, or a list separated by commas |
 /// | `POSTGRES_SCHEMA` | `public` | the schema of the tables |
 /// | `POSTGRES_CONN_MAX_AGE` | never | the maximum age of a connection in seconds; 0: one transaction |
 /// | `POSTGRES_PRE_PING` | no | check a connection before it is used |

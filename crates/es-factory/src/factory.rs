@@ -12,7 +12,10 @@ use es_core::{
 };
 use es_transcode::JsonTranscoder;
 
-use crate::{Backend, Environment, Registry, Sql, SqlProjection, SqlProjector, SqlRow, sql::Typed, typos};
+use crate::{
+    Backend, Environment, Projections, Registry, Sql, SqlProjection, SqlProjector, SqlRow,
+    VersionedProjection, VersionedProjector, sql::Typed, typos,
+};
 
 /// The purpose of the table of snapshots.
 const SNAPSHOTS: &str = "snapshots";
@@ -232,6 +235,56 @@ impl InfrastructureFactory {
         let mapper = self.mapper()?;
         let typed = Typed { projection, mapper: mapper.clone() };
         Ok(SqlProjector::new(self.backend()?.projector(Box::new(typed)).await?, mapper))
+    }
+
+    /// Registers a version of a projection, sets it up, and returns a projector, which records its position
+    /// in this datastore. The first version of a projection is active at once; a later one is built beside
+    /// it, until [`projections`](Self::projections) switches to it.
+    ///
+    /// Version 1 takes over a projection of the same name without versions: it renames the tables, and
+    /// continues at the position. Stop the processors of that projection before.
+    ///
+    /// A name is used by one projection of the database, or of the schema on PostgreSQL.
+    ///
+    /// ```
+    /// # use es_core::{ApplicationRecorder, Event};
+    /// # use es_factory::{InfrastructureFactory, VersionedProjection};
+    /// use es_process::Processor;
+    ///
+    /// # async fn example<R: ApplicationRecorder + Clone, P: VersionedProjection>(
+    /// #     factory: InfrastructureFactory,
+    /// #     orders: R,
+    /// #     sales: P,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let projector = factory.versioned_projector("sales", 2, sales).await?;
+    /// Processor::with_consumer(projector.consumer_name().to_owned(), orders, projector)
+    ///     .topics(P::Event::TOPICS)
+    ///     .run()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) if the version was dropped, or registered with other
+    /// tables; as [`projector`](Self::projector).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the version is registered or not, and is set up the next time.
+    pub async fn versioned_projector<P: VersionedProjection>(
+        &self,
+        name: impl Into<String>,
+        version: u32,
+        projection: P,
+    ) -> Result<VersionedProjector<P>, PersistenceError> {
+        self.backend()?;
+        let version = (name.into(), version);
+        VersionedProjector::new(Arc::clone(&self.backend), self.mapper()?, version, projection).await
+    }
+
+    /// Returns the versions of the projections of this datastore, to switch between them.
+    pub fn projections(&self) -> Projections {
+        Projections::new(Arc::clone(&self.backend))
     }
 
     /// Runs a query in a read-only transaction, for example on the tables of a projection, and deserializes

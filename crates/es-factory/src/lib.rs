@@ -67,6 +67,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod typos;
+mod versions;
 
 pub use backend::Backend;
 pub use environment::Environment;
@@ -76,3 +77,6 @@ pub use password_provider::PasswordProvider;
 pub use personal::EnvironmentKeyStore;
 pub use registry::Registry;
 pub use sql::{BoxConsumer, DynSqlProjection, Sql, SqlProjection, SqlProjector, SqlRow, SqlValue};
+pub use versions::{
+    ProjectionContext, ProjectionVersion, Projections, VersionState, VersionedProjection, VersionedProjector,
+};

@@ -59,6 +59,13 @@ fn options(environment: &Environment) -> Result<PostgresOptions, PersistenceErro
         options =
             options.host_list(hosts, ports).map_err(|error| environment.unusable("POSTGRES_PORT", &error))?;
     }
+    if let Some(hosts) = environment.get("POSTGRES_READ_HOST") {
+        let ports = environment.get("POSTGRES_READ_PORT");
+        let wrong = |error| {
+            environment.unusable(ports.map_or("POSTGRES_READ_HOST", |_| "POSTGRES_READ_PORT"), &error)
+        };
+        options = options.read_host_list(hosts, ports.unwrap_or(DEFAULT_PORT)).map_err(wrong)?;
+    }
     if let Some(schema) = environment.get("POSTGRES_SCHEMA") {
         options = options.schema(schema);
     }
@@ -156,6 +163,10 @@ impl Backend for Postgres {
             let recorder = self.datastore().await?.tracking_recorder(&self.application_name).await?;
             Ok(BoxConsumer::new(recorder.projector(PostgresStatements(projection)).await?))
         })
+    }
+
+    fn tracking_table(&self) -> Result<String, PersistenceError> {
+        self.options.quoted_tracking_table(&self.application_name)
     }
 
     fn query(&self, query: Sql) -> BoxFuture<'_, Vec<SqlRow>> {

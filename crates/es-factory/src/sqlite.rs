@@ -80,6 +80,10 @@ impl Backend for Sqlite {
         })
     }
 
+    fn tracking_table(&self) -> Result<String, PersistenceError> {
+        Ok("tracking".to_owned())
+    }
+
     fn query(&self, query: Sql) -> BoxFuture<'_, Vec<SqlRow>> {
         Box::pin(async {
             let text = query.sqlite_text().to_owned();

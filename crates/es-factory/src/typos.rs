@@ -8,7 +8,7 @@ use crate::Environment;
 const MAX_DISTANCE: usize = 2;
 
 /// All settings, with those of the Python library that have no effect here.
-const SETTINGS: [&str; 38] = [
+const SETTINGS: [&str; 40] = [
     "DATABASE_URL",
     "PERSISTENCE_MODULE",
     "INFRASTRUCTURE_FACTORY",
@@ -30,6 +30,8 @@ const SETTINGS: [&str; 38] = [
     "POSTGRES_DBNAME",
     "POSTGRES_HOST",
     "POSTGRES_PORT",
+    "POSTGRES_READ_HOST",
+    "POSTGRES_READ_PORT",
     "POSTGRES_USER",
     "POSTGRES_PASSWORD",
     "POSTGRES_GET_PASSWORD_TOPIC",

@@ -72,6 +72,15 @@ fn invalid_settings_are_errors_when_the_factory_is_built() {
         assert_eq!(error.kind(), ErrorKind::Programming);
         assert!(error.to_string().contains(name), "{error}");
     }
+    let read_hosts = |ports| [("POSTGRES_READ_HOST", "a, b"), ("POSTGRES_READ_PORT", ports)];
+    build(complete.into_iter().chain(read_hosts("5432,5433")).collect()).unwrap();
+    for ports in ["high", "1,2,3"] {
+        let error = build(complete.into_iter().chain(read_hosts(ports)).collect()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Programming, "{error}");
+        assert!(error.to_string().contains("POSTGRES_READ_PORT"), "{error}");
+    }
+    let error = build(complete.into_iter().chain([("POSTGRES_READ_HOST", "a,,b")]).collect()).unwrap_err();
+    assert!(error.to_string().contains("POSTGRES_READ_HOST"), "{error}");
     for (name, wrong) in [
         ("POSTGRES_PORT", "high"),
         ("POSTGRES_CONN_MAX_AGE", "old"),

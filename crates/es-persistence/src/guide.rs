@@ -42,6 +42,9 @@ pub mod testing {}
 #[doc = include_str!("guide/deployment.md")]
 pub mod deployment {}
 
+#[doc = include_str!("guide/cluster.md")]
+pub mod cluster {}
+
 #[doc = include_str!("guide/operating.md")]
 pub mod operating {}
 

@@ -14,7 +14,9 @@
 pub use crate::aggregate::{Aggregate, CommandError, Repository, SnapshotPolicy};
 #[cfg(feature = "factory")]
 #[doc(no_inline)]
-pub use crate::factory::{Environment, InfrastructureFactory, Sql, SqlProjection};
+pub use crate::factory::{
+    Environment, InfrastructureFactory, ProjectionContext, Sql, SqlProjection, VersionedProjection,
+};
 #[cfg(feature = "process")]
 #[doc(no_inline)]
 pub use crate::process::{NewEvents, Processor};

@@ -131,6 +131,10 @@
 //! The key is that of the subject, 256 random bits. The associated data is the byte 1 and the subject in
 //! UTF-8. One subject may have 2³² values: see [es-crypto](es_crypto#how-many-events-one-key-may-encrypt).
 //!
+//! The Python library reads and writes personal values with the module `python/es_personal.py` of
+//! es-crypto, in the same database and with the same key store; it shows erased values as
+//! `Personal(subject, is_erased=True)`.
+//!
 //! A key ring wraps the key as the state of an event: an [envelope](es_crypto#key-rings) for the originator
 //! id of zeros, version 0 and the topic `personal-key:SUBJECT`. After a rotation of the ring, [`Rewrapping`]
 //! wraps the keys again, and counts those that need an old key.
@@ -148,8 +152,9 @@
 //!   reach backups and archived write-ahead logs of the key store either: keep them for a short time only.
 //!   Backups and replicas of the events, and snapshots with [`Personal`] fields, become unreadable with the
 //!   key.
-//! - An erased key may remain in the memory of a process until that memory is reused, because `ring` does not
-//!   overwrite the keys that it has expanded.
+//! - A key in memory is overwritten when its subject is erased there, and after it has expired when other
+//!   keys are loaded: see [es-crypto](es_crypto#keys-in-memory). The values that were decrypted are in the
+//!   memory of the program.
 
 mod cache;
 mod dynamic;

@@ -60,6 +60,8 @@ pub enum FaultPoint {
     WritersListed,
     /// All of these transactions have ended; the reader is about to read again.
     HorizonPassed,
+    /// A reader has found a standby behind what is recorded, and is about to read it again.
+    StandbyBehind,
     /// A poll for commits of others has ended, and has woken the tasks that wait for them.
     Polled,
     /// A `NOTIFY` is about to be sent.

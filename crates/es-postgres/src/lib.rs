@@ -127,12 +127,33 @@
 //! a warning, which the driver does not pass on. The event is then committed on the primary, and may be lost
 //! in a failover.
 //!
+//! # Reads from standbys
+//! With [`read_hosts`](PostgresOptions::read_hosts), pages of notifications, and so streams and
+//! subscriptions, are read from standbys. A reader may rely on the same as without them, in the serialized
+//! ordering:
+//!
+//! - It misses nothing, and reads nothing twice or that is not visible on the primary. Each page ends with
+//!   a notification that the primary has confirmed, at the cost of one index lookup there.
+//! - A read has what the same process has recorded or read before, whichever server it reaches. It waits
+//!   for the standby up to [`standby_wait`](PostgresOptions::standby_wait). What other processes have
+//!   recorded may come later:
+//!   [`wait_for_notification`](es_core::ApplicationRecorderExt::wait_for_notification) waits for it.
+//! - The primary answers, and a warning is logged, if no standby is reached within 2 seconds, does not
+//!   answer within the [response timeout](PostgresOptions::response_timeout), does not catch up in time, or
+//!   was promoted. A standby is tried again after 5 seconds. A read that the standby cancels, because of a
+//!   conflict with what it replays, is repeated.
+//! - While there is no primary, reads fail as they do without standbys: a standby alone does not know which
+//!   events are acknowledged.
+//!
+//! Events of an aggregate, positions and the highest notification id are always read from the primary. States
+//! that were [replaced](es_core::StateMaintenance) are read from a standby when it has replayed them.
+//!
 //! # Behind pgbouncer
 //! In session mode no option is needed; a pgbouncer that refuses the startup parameter of
 //! [`idle_in_transaction_session_timeout`](PostgresOptions::idle_in_transaction_session_timeout) needs
 //! `ignore_startup_parameters = options`. In transaction mode set
 //! [`transaction_pooler`](PostgresOptions::transaction_pooler), whether or not pgbouncer (from 1.21) has
-//! `max_prepared_statements`.
+//! `max_prepared_statements`. The option applies to the connections to standbys, too.
 //!
 //! # Features
 //! - `tls`: encrypted connections, by rustls on ring; see [`PostgresOptions::sslmode`].

@@ -13,7 +13,7 @@ use es_core::PersistenceError;
 use futures_util::future::BoxFuture;
 use sqlx::postgres::PgSslMode;
 
-use crate::{fault_hooks::InstalledHooks, limits::GroupLimits};
+use crate::{fault_hooks::InstalledHooks, limits::GroupLimits, schema::TableName};
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -40,6 +40,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3_600);
 pub struct PostgresOptions {
     pub(crate) dbname: String,
     pub(crate) hosts: Vec<(String, u16)>,
+    pub(crate) read_hosts: Vec<(String, u16)>,
+    pub(crate) standby_wait: Duration,
     pub(crate) user: String,
     pub(crate) password: Password,
     pub(crate) schema: String,
@@ -152,6 +154,8 @@ impl PostgresOptions {
         Self {
             dbname: dbname.into(),
             hosts: vec![("localhost".to_owned(), DEFAULT_PORT)],
+            read_hosts: Vec::new(),
+            standby_wait: Duration::from_secs(1),
             user: "postgres".to_owned(),
             password: Password::None,
             schema: DEFAULT_SCHEMA.to_owned(),
@@ -211,25 +215,38 @@ impl PostgresOptions {
     /// [`Programming`](es_core::ErrorKind::Programming) if a host is empty, a port is not a number, or the
     /// numbers of hosts and ports do not match.
     pub fn host_list(self, hosts: &str, ports: &str) -> Result<Self, PersistenceError> {
-        let wrong = |what: String| Err(PersistenceError::programming(what));
-        let hosts: Vec<&str> = hosts.split(',').map(str::trim).collect();
-        if hosts.contains(&"") {
-            return wrong("a host of PostgreSQL has no name".to_owned());
-        }
-        let mut numbers = Vec::new();
-        for port in ports.split(',').map(str::trim) {
-            match port.parse::<u16>() {
-                Ok(number) if number > 0 => numbers.push(number),
-                _ => return wrong(format!("port {port:?} is not a number from 1 to 65535")),
-            }
-        }
-        match *numbers {
-            [port] => Ok(self.hosts(hosts.into_iter().map(|host| (host, port)))),
-            _ if numbers.len() == hosts.len() => Ok(self.hosts(hosts.into_iter().zip(numbers))),
-            _ => {
-                wrong(format!("{} ports for {} hosts: expected one, or as many", numbers.len(), hosts.len()))
-            }
-        }
+        Ok(self.hosts(parse_hosts(hosts, ports)?))
+    }
+
+    /// Sets standbys, from which notifications are read: pages, streams and subscriptions; none by default.
+    ///
+    /// Their connections are a second pool of the same size. The events of an aggregate, tracking positions
+    /// and the highest notification id are read from the primary, and so are notifications if no standby can
+    /// be used. See [the crate](crate#reads-from-standbys) for what a reader may rely on. Only for
+    /// [`NotificationOrdering::Serialized`]; opening fails otherwise.
+    ///
+    /// Servers that are no standbys are skipped, so all servers of a cluster may be given here and as
+    /// [`hosts`](Self::hosts).
+    #[must_use]
+    pub fn read_hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = (H, u16)>) -> Self {
+        self.read_hosts = hosts.into_iter().map(|(host, port)| (host.into(), port)).collect();
+        self
+    }
+
+    /// Sets [standbys](Self::read_hosts) from lists, as [`host_list`](Self::host_list) does.
+    ///
+    /// # Errors
+    /// As [`host_list`](Self::host_list).
+    pub fn read_host_list(self, hosts: &str, ports: &str) -> Result<Self, PersistenceError> {
+        Ok(self.read_hosts(parse_hosts(hosts, ports)?))
+    }
+
+    /// Sets how long a read waits for a [standby](Self::read_hosts) that has not replayed an event of which
+    /// this process knows, before it is made on the primary; 1 second by default.
+    #[must_use]
+    pub fn standby_wait(mut self, timeout: Duration) -> Self {
+        self.standby_wait = timeout.min(LONGEST_WAIT);
+        self
     }
 
     /// Sets the role to connect as; `postgres` by default.
@@ -276,6 +293,25 @@ impl PostgresOptions {
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.schema = schema.into();
         self
+    }
+
+    /// Returns the table of tracking records of an application, with its schema and quoted, for statements of
+    /// the program's own.
+    ///
+    /// ```
+    /// # use es_postgres::PostgresOptions;
+    /// let options = PostgresOptions::new("shop").schema("sales");
+    /// assert_eq!(options.quoted_tracking_table("Orders")?, "\"sales\".\"orders_tracking\"");
+    /// # Ok::<(), es_core::PersistenceError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) if the schema or the application's name cannot be a
+    /// part of a table's name.
+    pub fn quoted_tracking_table(&self, application_name: &str) -> Result<String, PersistenceError> {
+        let table =
+            TableName::of_application(&self.schema, application_name, "tracking", "notification_tracking")?;
+        Ok(table.quoted())
     }
 
     /// Creates missing tables and indexes when a recorder is made; on by default. If off, a missing table is
@@ -525,7 +561,20 @@ impl PostgresOptions {
     /// Checks the options, and that no environment variable changes them.
     pub(crate) fn check(&self) -> Result<(), PersistenceError> {
         self.check_timeouts()?;
+        self.check_read_hosts()?;
         self.check_environment()
+    }
+
+    /// Refuses standbys in the parallel ordering, in which ids become visible on a standby in another order
+    /// than on the primary: a page of it would need a fence, and each of its events a check on the primary.
+    fn check_read_hosts(&self) -> Result<(), PersistenceError> {
+        if self.read_hosts.is_empty() || self.ordering == NotificationOrdering::Serialized {
+            return Ok(());
+        }
+        Err(PersistenceError::programming(
+            "read_hosts (POSTGRES_READ_HOST) needs the serialized ordering: with parallel ordering a standby \
+             does not know the writing transactions, and shows events that are not yet visible on the primary",
+        ))
     }
 
     /// Refuses environment variables that the driver would apply.
@@ -558,5 +607,26 @@ impl PostgresOptions {
                 Self::MAX_SERVER_TIMEOUT.as_secs()
             ))),
         }
+    }
+}
+
+/// Parses lists of hosts and ports, separated by commas: one port for all, or as many ports as hosts.
+fn parse_hosts(hosts: &str, ports: &str) -> Result<Vec<(String, u16)>, PersistenceError> {
+    let wrong = |what: String| Err(PersistenceError::programming(what));
+    let hosts: Vec<String> = hosts.split(',').map(|host| host.trim().to_owned()).collect();
+    if hosts.iter().any(String::is_empty) {
+        return wrong("a host of PostgreSQL has no name".to_owned());
+    }
+    let mut numbers = Vec::new();
+    for port in ports.split(',').map(str::trim) {
+        match port.parse::<u16>() {
+            Ok(number) if number > 0 => numbers.push(number),
+            _ => return wrong(format!("port {port:?} is not a number from 1 to 65535")),
+        }
+    }
+    match *numbers {
+        [port] => Ok(hosts.into_iter().map(|host| (host, port)).collect()),
+        _ if numbers.len() == hosts.len() => Ok(hosts.into_iter().zip(numbers).collect()),
+        _ => wrong(format!("{} ports for {} hosts: expected one, or as many", numbers.len(), hosts.len())),
     }
 }

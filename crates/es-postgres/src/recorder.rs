@@ -13,7 +13,7 @@ use crate::{
     error,
     follow::{self, Signals},
     options::NotificationOrdering,
-    read::{gap_fence, select},
+    read::{gap_fence, known_head::KnownHead, select, standby::StandbyReader},
     resources::Resources,
     runtime,
     schema::{CatalogState, TableName, TableSpec, rows::Topics},
@@ -88,7 +88,7 @@ macro_rules! application_recorder {
             }
 
             async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
-                gap_fence::highest_id(&self.0.database, self.0.events()?).await
+                self.0.max_notification_id().await
             }
 
             fn commit_signal(&self) -> &Signal {
@@ -189,12 +189,27 @@ impl Store {
         &self,
         selection: &NotificationSelection,
     ) -> Result<Vec<Notification>, PersistenceError> {
-        let (database, events) = (&self.database, self.events()?);
+        let (database, events) = (&*self.database, self.events()?);
+        if selection.limit == 0 {
+            return Ok(Vec::new());
+        }
+        if let (Some(standbys), Some(head)) = (&database.standbys, self.signals.head()) {
+            return StandbyReader { database, standbys, events, head }.read(selection).await;
+        }
         match database.options.ordering {
-            _ if selection.limit == 0 => Ok(Vec::new()),
             NotificationOrdering::Serialized => gap_fence::read(database, events, selection, None).await,
             NotificationOrdering::Parallel => gap_fence::read_complete(database, events, selection).await,
         }
+    }
+
+    async fn max_notification_id(&self) -> Result<Option<i64>, PersistenceError> {
+        let head = self.signals.head();
+        let known = head.map(KnownHead::get);
+        let highest = gap_fence::highest_id(&self.database, self.events()?).await?;
+        if let (Some(head), Some(known)) = (head, known) {
+            head.observe(known, highest.unwrap_or(0));
+        }
+        Ok(highest)
     }
 
     async fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {

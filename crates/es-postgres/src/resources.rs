@@ -63,7 +63,7 @@ impl Resources {
         };
         join_all(queues.iter().map(|queue| queue.close())).await;
         self.listener.tables.wait_sent().await;
-        self.database.connections.close().await;
+        self.database.close().await;
         Ok(())
     }
 }

@@ -88,6 +88,7 @@ async fn a_consumer_ahead_of_a_restored_log_is_refused_until_its_position_is_set
         schema.table("audit_tracking")
     );
     run(&mut schema.connect().await, &set).await;
+    assert_eq!(downstream.validated_position("bank", &upstream).await.unwrap(), Some(7));
     insert(&upstream, 2).await;
     let next = upstream.max_notification_id().await.unwrap().unwrap();
     process(&upstream, &downstream, next).await.unwrap();

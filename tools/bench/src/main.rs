@@ -130,6 +130,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     suites::mapper::run(&mut bench, &programs).await?;
     suites::popo::run(&mut bench, &programs).await?;
     let databases = Databases::new(&directory)?;
+    suites::keys::run(&mut bench, &databases.0).await?;
     suites::sqlite::run(&mut bench, &programs, &databases.0).await?;
     if arguments.growth {
         suites::growth::run(&mut bench, &Files::new(&databases.0.join("growth"))?).await?;

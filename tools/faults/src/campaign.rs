@@ -70,8 +70,12 @@ pub struct Tally {
     pub conflicts: usize,
     /// Puts whose client was killed before it knew.
     pub unanswered: usize,
+    /// Puts that failed with a transient error.
+    pub failed: usize,
     /// Puts whose outcome the recorder could not determine.
     pub unknown: usize,
+    /// Times that the log seemed to have lost events, because a paused primary answered from its old state.
+    pub alarms: usize,
     /// The longest time without an acknowledged put during each fault of the cluster.
     pub outages: Vec<(Fault, Duration)>,
     /// Events in the logs at the end.
@@ -191,6 +195,14 @@ impl Campaign<'_> {
                 None => self.round(round),
             };
             let messages = messages.with_context(|| format!("round {round}"))?;
+            let alarms = messages.iter().filter(|message| matches!(message, Message::RolledBack)).count();
+            // Without a watchdog, a paused primary that continues answers from its old state for a moment.
+            let may_alarm = self.cluster.is_some() && self.fault(round) == Fault::Pause;
+            ensure!(
+                alarms == 0 || may_alarm,
+                "round {round}: {alarms} times the log seemed to be rolled back"
+            );
+            self.tally.alarms += alarms;
             self.record(messages);
             self.verify(round).await.with_context(|| format!("after round {round}"))?;
         }
@@ -308,7 +320,7 @@ impl Campaign<'_> {
 
     fn job(&mut self, round: u32, number: u32, role: Role) -> Job {
         let mut points = match role {
-            Role::Clients(..) | Role::Worker(..) => self.upstream.points(),
+            Role::Clients(..) | Role::Switches(_) | Role::Worker(..) => self.upstream.points(),
             Role::Processor(_, (Kind::Rows, _)) => self.downstream_backend.points_of_projectors().to_vec(),
             Role::Processor(_, (Kind::Events, _)) => self.downstream_backend.points_of_handlers().to_vec(),
         };
@@ -398,19 +410,21 @@ impl Campaign<'_> {
     fn count(&mut self) {
         let operations = &self.history.operations;
         let puts = operations.iter().filter(|operation| matches!(operation.call, Call::Put { .. }));
-        let (mut acknowledged, mut conflicts, mut unanswered, mut unknown) = (0, 0, 0, 0);
+        let (mut acknowledged, mut conflicts, mut unanswered, mut unknown, mut failed) = (0, 0, 0, 0, 0);
         for put in puts {
             match put.returned.as_ref().map(|(_, answer)| answer) {
                 Some(Answer::Recorded(_)) => acknowledged += 1,
                 Some(Answer::Conflict | Answer::TrackingConflict) => conflicts += 1,
                 Some(Answer::Unknown) => unknown += 1,
+                Some(Answer::Refused) => failed += 1,
                 None => unanswered += 1,
                 Some(_) => {}
             }
         }
         let (operations, events) = (operations.len(), self.history.log.len());
         let tally = std::mem::take(&mut self.tally);
-        self.tally = Tally { operations, acknowledged, conflicts, unanswered, unknown, events, ..tally };
+        self.tally =
+            Tally { operations, acknowledged, conflicts, unanswered, unknown, failed, events, ..tally };
     }
 }
 
@@ -452,7 +466,9 @@ impl AddAssign for Tally {
         self.acknowledged += other.acknowledged;
         self.conflicts += other.conflicts;
         self.unanswered += other.unanswered;
+        self.failed += other.failed;
         self.unknown += other.unknown;
+        self.alarms += other.alarms;
         self.outages.extend(other.outages);
         self.events += other.events;
         self.effects += other.effects;
@@ -464,8 +480,8 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} databases, {} rounds, {} processes ({} killed at a random moment, {} at a point), {} operations: \
-             {} puts acknowledged, {} refused by a conflict, {} unanswered, {} unknown; {} events and {} effects \
-             found",
+             {} puts acknowledged, {} refused by a conflict, {} unanswered, {} failed, {} unknown; {} events and \
+             {} effects found",
             self.databases,
             self.rounds,
             self.processes,
@@ -475,10 +491,14 @@ impl fmt::Display for Tally {
             self.acknowledged,
             self.conflicts,
             self.unanswered,
+            self.failed,
             self.unknown,
             self.events,
             self.effects
         )?;
+        if self.alarms > 0 {
+            write!(f, "; {} times the log seemed to be rolled back", self.alarms)?;
+        }
         for fault in Fault::ALL {
             let of_fault = self.outages.iter().filter(|(of, _)| *of == fault);
             let mut times: Vec<Duration> = of_fault.map(|(_, time)| *time).collect();

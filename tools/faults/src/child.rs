@@ -3,7 +3,8 @@
 use std::{io, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
-use es_core::PersistenceError;
+use es_core::{ErrorKind, PersistenceError};
+use es_process::ProcessorError;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -13,6 +14,7 @@ use crate::{
     history::Message,
     kill_point::{KillPoint, Plan},
     report::Report,
+    switches::{self, Task},
     test_database::TestDatabase,
     workers::{self, Work},
 };
@@ -22,7 +24,7 @@ use crate::{
 pub const STOP: &str = "stop";
 
 /// A process ends by itself after this, whatever it does.
-const LIFETIME: Duration = Duration::from_secs(120);
+const LIFETIME: Duration = Duration::from_secs(600);
 
 /// The pause between two attempts to open a database.
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
@@ -50,6 +52,8 @@ pub struct Job {
 pub enum Role {
     /// Writes and reads, with this number of writers and this pause between the calls of each.
     Clients(u32, Duration),
+    /// Takes part in the campaign on versions of a projection.
+    Switches(Task),
     /// Works on segments of the upstream, with effects in the other database.
     Worker(TestDatabase, Work),
     /// Processes the upstream, or one of its topics, with effects of this kind in the other database.
@@ -77,6 +81,9 @@ pub async fn run(job: Job) -> Result<()> {
             clients.run(writers, job.seed.into()).await?;
             es_core::Recorder::close(&recorder).await?;
         }
+        Role::Switches(task) => {
+            switches::work(task, &job.upstream, kill_point, job.seed.into(), &report, stop).await?;
+        }
         Role::Processor(downstream, work) => {
             let upstream = job.upstream.open(&KillPoint::new(None)).await?;
             report.say(Message::Ready);
@@ -84,10 +91,15 @@ pub async fn run(job: Job) -> Result<()> {
                 let (upstream, kill_point, stop) = (upstream.clone(), kill_point.clone(), stop.clone());
                 effects::process(upstream, &downstream, work, kill_point, job.seed.into(), stop)
             };
-            // Opening fails while a cluster has no primary.
             while let Err(error) = process().await {
+                let is_rolled_back = kind(&error) == Some(ErrorKind::RolledBack);
+                if is_rolled_back {
+                    report.say(Message::RolledBack);
+                }
+                // Opening fails while a cluster has no primary.
                 let failed = error.downcast_ref::<PersistenceError>();
-                if !failed.is_some_and(PersistenceError::is_transient) || *stop.borrow() {
+                let is_transient = failed.is_some_and(PersistenceError::is_transient);
+                if !(is_rolled_back || is_transient) || *stop.borrow() {
                     return Err(error);
                 }
                 tokio::time::sleep(OPEN_PAUSE).await;
@@ -100,6 +112,14 @@ pub async fn run(job: Job) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The kind of the error that ended a processor.
+fn kind(error: &anyhow::Error) -> Option<ErrorKind> {
+    match error.downcast_ref::<ProcessorError>()? {
+        ProcessorError::Persistence { source, .. } => Some(source.kind()),
+        _ => None,
+    }
 }
 
 fn listen(stopper: &watch::Sender<bool>) {

@@ -20,7 +20,7 @@ use futures_util::TryStreamExt;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    history::{Answer, Call, Event, Recorded, TOPICS, topics},
+    history::{Answer, Call, Event, Message, Recorded, TOPICS, topics},
     report::Report,
     test_database::Recorder,
 };
@@ -235,6 +235,12 @@ impl Clients {
                 Ok(Some(page)) => {
                     let read = page.notifications.iter().map(Recorded::read).collect();
                     Ok(Answer::ReadUpTo(read, page.position))
+                }
+                Err(error) if error.is_rolled_back() => {
+                    self.report.say(Message::RolledBack);
+                    subscription =
+                        self.recorder.subscribe(subscription.position(), topics(topic)).page_size(PAGE_SIZE);
+                    Ok(Answer::Refused)
                 }
                 Err(error) => judge(error),
             };

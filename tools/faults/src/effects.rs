@@ -208,7 +208,7 @@ pub async fn check(
     Ok((effects.len(), position))
 }
 
-fn check_effects(effects: &[i64], expected: &[i64]) -> Result<()> {
+pub(crate) fn check_effects(effects: &[i64], expected: &[i64]) -> Result<()> {
     for (place, id) in expected.iter().enumerate() {
         let effect = effects.get(place);
         ensure!(effect == Some(id), "effect {place} is of notification {effect:?} instead of {id}");

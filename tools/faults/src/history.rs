@@ -88,6 +88,8 @@ pub enum Answer {
 pub enum Message {
     /// The process is at work.
     Ready,
+    /// A reader or a processor found that the log had lost events.
+    RolledBack,
     /// An operation begins.
     Invoked {
         /// The operation.
@@ -137,7 +139,7 @@ impl History {
     /// Takes note of what a client reports.
     pub fn record(&mut self, message: Message) {
         match message {
-            Message::Ready => {}
+            Message::Ready | Message::RolledBack => {}
             Message::Invoked { key, at, call } => {
                 self.open.insert(key.clone(), self.operations.len());
                 self.operations.push(Operation { key, call, invoked: at, returned: None });

@@ -6,6 +6,7 @@
 //! - [`child`] is what such a process does: [`clients`] of a recorder, or a processor with [`effects`].
 //! - [`workers`] is a campaign on the workers of a partitioned consumer.
 //! - [`kill_point`] kills it from within, at a point that a recorder or a handler passes.
+//! - [`switches`] is a campaign of its own: on the versions of a projection.
 //! - [`history`] is what the clients did and when, and [`check`] says whether it keeps the promises.
 //!
 //! A campaign follows from its seed: which databases, how many processes with how many tasks, where the
@@ -23,5 +24,6 @@ pub mod kill_point;
 pub mod process;
 pub mod progress;
 pub mod report;
+pub mod switches;
 pub mod test_database;
 pub mod workers;

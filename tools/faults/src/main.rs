@@ -3,15 +3,15 @@
 // A command-line program prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::{path::Path, process::ExitCode, time::Instant};
+use std::{fmt::Display, ops::AddAssign, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use es_faults::{
-    campaign::{self, Tally},
+    campaign,
     child::{self, Job},
     cluster::Cluster,
-    process, progress, workers,
+    process, progress, switches, workers,
 };
 
 /// Kill processes that write, read and process databases, and check the databases
@@ -24,8 +24,11 @@ struct Arguments {
     /// The seed of the first database; each further one has the next seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Switch between versions of a projection instead
+    #[arg(long, conflicts_with = "failovers")]
+    projections: bool,
     /// Instead of recorders and processors, disturb the workers of a partitioned consumer
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["failovers", "projections"])]
     workers: bool,
     /// Instead of the rounds, cause this number of faults of a cluster's nodes
     #[arg(long, conflicts_with = "rounds")]
@@ -53,42 +56,38 @@ async fn run() -> Result<()> {
         return child::run(job).await;
     }
     let program = std::env::current_exe()?;
+    if arguments.projections {
+        let run = async |seed, rounds| switches::run(seed, rounds, &program, None).await;
+        return repeat(&arguments, switches::ROUNDS, run).await;
+    }
     if arguments.workers {
-        return disturb_workers(&arguments, &program).await;
+        let run = async |seed, rounds| workers::run(seed, rounds, &program, None).await;
+        return repeat(&arguments, workers::ROUNDS, run).await;
     }
     let cluster = match arguments.failovers {
         Some(_) => Some(Cluster::from_environment().context("there is no cluster")?),
         None => None,
     };
+    let run = async |seed, rounds| campaign::run(seed, rounds, &program, cluster.as_ref()).await;
+    repeat(&arguments, campaign::ROUNDS, run).await
+}
+
+/// Runs campaigns with further seeds until all rounds are done.
+async fn repeat<T: AddAssign + Default + Display>(
+    arguments: &Arguments,
+    rounds_of_seed: u32,
+    run: impl AsyncFn(u64, u32) -> Result<T>,
+) -> Result<()> {
     let began = Instant::now();
-    let mut tally = Tally::default();
+    let mut tally = T::default();
     let mut left = arguments.failovers.unwrap_or(arguments.rounds);
     for seed in arguments.seed.. {
         if left == 0 {
             break;
         }
-        let rounds = left.min(campaign::ROUNDS);
+        let rounds = left.min(rounds_of_seed);
         left -= rounds;
-        let outcome = campaign::run(seed, rounds, &program, cluster.as_ref()).await?;
-        progress::show(format_args!(""));
-        println!("seed {seed}: {outcome}");
-        tally += outcome;
-    }
-    println!("all promises kept in {:.0} s: {tally}", began.elapsed().as_secs_f64());
-    Ok(())
-}
-
-async fn disturb_workers(arguments: &Arguments, program: &Path) -> Result<()> {
-    let began = Instant::now();
-    let mut tally = workers::Tally::default();
-    let mut left = arguments.rounds;
-    for seed in arguments.seed.. {
-        if left == 0 {
-            break;
-        }
-        let rounds = left.min(workers::ROUNDS);
-        left -= rounds;
-        let outcome = workers::run(seed, rounds, program, None).await?;
+        let outcome = run(seed, rounds).await?;
         progress::show(format_args!(""));
         println!("seed {seed}: {outcome}");
         tally += outcome;

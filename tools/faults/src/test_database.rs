@@ -4,6 +4,7 @@ use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use es_core::DynProcessRecorder;
+use es_factory::InfrastructureFactory;
 use es_postgres::{NotificationOrdering, PostgresOptions, PostgresProcessRecorder};
 use es_sqlite::{SqliteOptions, SqliteProcessRecorder, rusqlite};
 use serde::{Deserialize, Serialize};
@@ -197,6 +198,49 @@ impl TestDatabase {
                     false => options,
                 };
                 Ok(ProcessRecorder::Postgres(options.open().await?.process_recorder(APPLICATION).await?))
+            }
+        }
+    }
+
+    /// A factory on the database.
+    ///
+    /// # Errors
+    /// When the server is not known.
+    pub fn factory(&self) -> Result<InfrastructureFactory> {
+        let mut settings = Vec::new();
+        let mut set = |name: &str, value: String| settings.push((name.to_owned(), value));
+        match self {
+            Self::Sqlite(path) => {
+                set("PERSISTENCE_MODULE", "sqlite".to_owned());
+                set("SQLITE_DBNAME", path.display().to_string());
+            }
+            Self::Postgres { schema, parallel, .. } => {
+                let Server { hosts, ports, dbname, user, password } = Server::from_environment()?;
+                set("PERSISTENCE_MODULE", "postgres".to_owned());
+                set("POSTGRES_HOST", hosts);
+                set("POSTGRES_PORT", ports);
+                set("POSTGRES_DBNAME", dbname);
+                set("POSTGRES_USER", user);
+                set("POSTGRES_PASSWORD", password);
+                set("POSTGRES_SCHEMA", schema.clone());
+                set("POSTGRES_ORDERING", if *parallel { "parallel" } else { "serialized" }.to_owned());
+            }
+        }
+        Ok(InfrastructureFactory::builder(APPLICATION).environment(settings).build()?)
+    }
+
+    /// Executes statements, in one transaction.
+    ///
+    /// # Errors
+    /// When they fail.
+    pub async fn execute(&self, statements: String) -> Result<()> {
+        match self {
+            Self::Sqlite(path) => {
+                let connection = rusqlite::Connection::open(path)?;
+                Ok(connection.execute_batch(&format!("BEGIN IMMEDIATE; {statements}; COMMIT"))?)
+            }
+            Self::Postgres { schema, .. } => {
+                execute(format!("SET search_path TO \"{schema}\"; {statements}")).await
             }
         }
     }

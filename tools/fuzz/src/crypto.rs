@@ -1,9 +1,13 @@
 //! Bytes that claim to be an encrypted state, and keys.
 
+use std::{fs, path::PathBuf, sync::LazyLock};
+
 use es_persistence::{
-    Cipher, EventContext, Topic,
-    crypto::{AesCipher, AesKey, EnvelopeAlgorithm, KeyRing},
+    Cipher, EventContext, PersistenceError, Topic,
+    crypto::{AesCipher, AesKey, EnvelopeAlgorithm, KeyRing, KeyRingBuilder},
+    factory::InfrastructureFactory,
 };
+use tempfile::TempDir;
 use uuid::Uuid;
 
 /// The keys of ciphertexts in the corpus, which the Python library wrote. AES-128 and AES-256 are one
@@ -61,8 +65,8 @@ fn keys_are_not_shown(data: &[u8]) {
     }
 }
 
-/// A ring of two keys and a legacy key. The first byte selects algorithm and topic; the others are a state, a
-/// plaintext and a text of keys.
+/// A ring of two keys and a legacy key. The first byte selects algorithm and topic; the others are a state
+/// and a plaintext.
 pub fn key_ring(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else { return };
     let algorithm = [EnvelopeAlgorithm::Aes256Gcm, EnvelopeAlgorithm::Xaes256Gcm][usize::from(choice % 2)];
@@ -86,12 +90,74 @@ pub fn key_ring(data: &[u8]) {
         }
     }
     is_bound_to_its_event(&ring, &context, data);
-    if let Ok(text) = str::from_utf8(data) {
-        let secret = format!("1:🔑{text}🔑");
-        if let Err(error) = KeyRing::builder().keys(&secret) {
-            assert!(!format!("{error} {error:?}").contains('🔑'), "an error shows a key");
+}
+
+/// The text of `CIPHER_KEYS`, also as a key file: a ring of the keys that a simpler parser finds, or an error
+/// that does not show the text.
+pub fn cipher_keys(data: &[u8]) {
+    let from_file = factory_with("CIPHER_KEYS_FILE", &key_file(data));
+    let Ok(text) = str::from_utf8(data) else {
+        return assert!(from_file.is_err(), "a key file that is no text is accepted");
+    };
+    let ring = KeyRing::builder().keys(text).and_then(KeyRingBuilder::build);
+    match (&ring, parsed(text)) {
+        (Ok(ring), Some(ids)) => {
+            assert_eq!(Some(&ring.primary_key_id()), ids.first(), "the first key is the primary key");
+            let (mut found, mut expected) = (ring.key_ids().collect::<Vec<_>>(), ids);
+            expected.sort_unstable();
+            found.sort_unstable();
+            assert_eq!(found, expected);
         }
+        (Err(_), None) => {}
+        (ring, ids) => assert!(ring.is_ok() == ids.is_some(), "{ring:?}, expected {ids:?}"),
     }
+    assert_eq!(from_file.is_ok(), ring.is_ok(), "a key file is read like the variable");
+    // A variable has no NUL, and an empty one is not set.
+    if !text.is_empty() {
+        assert_eq!(factory_with("CIPHER_KEYS", text).is_ok(), ring.is_ok());
+    }
+    let secret = format!("1:🔑{text}🔑");
+    for outcome in [
+        KeyRing::builder().keys(&secret).map(drop),
+        factory_with("CIPHER_KEYS", &secret),
+        factory_with("CIPHER_KEYS_FILE", &key_file(secret.as_bytes())),
+    ] {
+        let shown =
+            format!("{outcome:?}{}", outcome.as_ref().err().map(ToString::to_string).unwrap_or_default());
+        assert!(!shown.contains('🔑'), "an error shows a key");
+    }
+}
+
+/// Returns the ids of the keys, if the text is well-formed.
+fn parsed(text: &str) -> Option<Vec<u32>> {
+    let entries = text.split([',', ' ', '\t', '\n', '\r', '\x0c']).filter(|entry| !entry.is_empty());
+    let mut ids = Vec::new();
+    for entry in entries {
+        let (id, key) = entry.split_once(':')?;
+        let id = id.parse().ok().filter(|id| !ids.contains(id))?;
+        AesCipher::from_base64(key).ok().filter(|cipher| format!("{cipher:?}") == "AesCipher(256 bits)")?;
+        ids.push(id);
+    }
+    (!ids.is_empty()).then_some(ids)
+}
+
+fn key_file(content: &[u8]) -> String {
+    #[expect(clippy::expect_used, reason = "a directory does not depend on the input")]
+    static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a directory"));
+    // Tests use it on several threads.
+    let path: PathBuf = DIRECTORY.path().join(format!("{:?}", std::thread::current().id()));
+    #[expect(clippy::expect_used, reason = "a file does not depend on the input")]
+    fs::write(&path, content).expect("a file");
+    path.display().to_string()
+}
+
+/// Makes the cipher of an environment with this setting.
+fn factory_with(name: &str, value: &str) -> Result<(), PersistenceError> {
+    let settings =
+        [("PERSISTENCE_MODULE", "popo"), ("CIPHER_TOPIC", "es_key_ring:KeyRingCipher"), (name, value)];
+    let factory = InfrastructureFactory::builder("Bank").environment(settings).build()?;
+    assert!(!format!("{factory:?}").contains('🔑'), "a factory shows a key");
+    factory.mapper().map(drop)
 }
 
 /// Decryption returns the plaintext, and fails when a bit of the state or of the event has changed.

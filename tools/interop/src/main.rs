@@ -3,7 +3,8 @@
 //! A [`configuration`] says which versions, which datastore, which codecs and whose tables; a [`scenario`]
 //! lets [`participant`]s in both languages play their roles in it, each a process of its own, and [`checks`]
 //! compares what they found. What Rust plays in `participant.rs`, Python plays in `python/participant.py`.
-//! Beside that, [`transcoding`] compares the transcoders of both on random values.
+//! Beside that, [`transcoding`] compares the transcoders of both on random values, and [`personal`] their
+//! personal values.
 
 // A command-line program prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -16,6 +17,7 @@ mod database;
 mod findings;
 mod ledger;
 mod participant;
+mod personal;
 mod plain;
 mod process;
 mod role;
@@ -28,7 +30,7 @@ use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    configuration::{Configuration, PythonVersion},
+    configuration::{Configuration, Datastore, PythonVersion},
     role::Role,
 };
 
@@ -92,6 +94,25 @@ async fn run(arguments: &Arguments) -> Result<()> {
             Err(error) => {
                 failed += 1;
                 println!("FAILED  {}: {error:#}", transcoding::name(python));
+            }
+        }
+    }
+    for datastore in [Datastore::Sqlite, Datastore::Postgres] {
+        for python in PythonVersion::ALL {
+            let name = personal::name(python, datastore);
+            let is_left_out = arguments.without_postgres && datastore == Datastore::Postgres;
+            if is_left_out || !name.contains(&arguments.filter) {
+                continue;
+            }
+            match personal::compare(python, datastore, &arguments.environments).await {
+                Ok(count) => {
+                    passed += 1;
+                    println!("passed  {name}: {count} values");
+                }
+                Err(error) => {
+                    failed += 1;
+                    println!("FAILED  {name}: {error:#}");
+                }
             }
         }
     }

@@ -1,10 +1,9 @@
 //! `es import`.
 
-use std::io::{self, BufRead, BufReader};
+use std::io;
 
 use es_core::{Notification, PersistenceError};
 use serde::Serialize;
-use zstd::stream::read::Decoder;
 
 use crate::{
     arguments::Import,
@@ -12,7 +11,7 @@ use crate::{
     confirmation::confirm,
     database::Database,
     failure::{Exit, Failure},
-    interchange::{Interchange, Line},
+    interchange::{Line, MAX_LINE, Reader},
     output::{Format, Output},
     state::StateEncoder,
     target::{IMPORT, Target},
@@ -48,17 +47,13 @@ pub(crate) async fn run(arguments: &Import) -> Result<Exit, Failure> {
     let settings = Settings::find(connection.database.as_deref(), &connection.sources)?;
     let database = Database::open_for_writing(&settings)?;
     let encoder = database.state_encoder()?;
-    let unreadable = |error: io::Error| Failure::new(format!("the export cannot be read: {error}"));
-    let mut lines = BufReader::new(Decoder::new(io::stdin().lock()).map_err(unreadable)?).split(b'\n');
-    let mut next = || lines.next().transpose().map_err(unreadable);
-    Interchange::parse_header(&next()?.unwrap_or_default())?;
+    let mut export = Reader::new(io::stdin().lock(), MAX_LINE)?;
 
     let mut target = Target::open(&database, IMPORT, writing.renumber).await?;
     let (recorded, last_event) = (target.position(), target.last_event().await?);
-    let mut interchange = Interchange::default();
     let (mut batch, mut events) = (Batch::default(), 0);
-    while let Some(line) = next()? {
-        let Line::Event(mut notification) = interchange.parse(&line)? else {
+    while let Some(line) = export.next()? {
+        let Line::Event(mut notification) = line else {
             events += batch.write(&mut target).await?;
             let ids = if writing.renumber { "renumbered" } else { "kept" };
             database.close().await?;

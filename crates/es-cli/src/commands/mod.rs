@@ -7,6 +7,7 @@ mod import;
 mod info;
 mod keys;
 mod log;
+mod projections;
 mod schema;
 mod show;
 mod top;
@@ -36,6 +37,7 @@ pub(crate) async fn run(arguments: Arguments, color: Color) -> Result<Exit, Fail
         Command::Export(arguments) => export::run(&arguments).await,
         Command::Import(arguments) => import::run(&arguments).await,
         Command::Track(command) => track::run(&command, color).await,
+        Command::Projections(command) => projections::run(&command, color).await,
         Command::Schema(command) => schema::run(&command).await,
         Command::Keys(command) => keys::run(&command, color).await,
         Command::Completions(arguments) => generate::completions(&arguments),

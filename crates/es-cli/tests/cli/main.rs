@@ -12,11 +12,14 @@ mod browsing;
 mod chromium;
 mod connecting;
 mod copying;
+#[cfg(target_os = "linux")]
+mod core_dump;
 mod erasing;
 mod help;
 mod inspecting;
 mod keys;
 mod postgres;
+mod projections;
 mod repairing;
 #[cfg(unix)]
 mod screens;

@@ -1,7 +1,6 @@
 //! SQL that runs on SQLite and on PostgreSQL: statements, projections made of them, and queries.
 
 mod consumer;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod error;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -13,10 +12,11 @@ mod statement;
 mod value;
 
 pub use consumer::BoxConsumer;
+pub(crate) use error::NoRow;
 #[cfg(feature = "postgres")]
 pub(crate) use postgres::{PostgresStatements, fetch};
-pub(crate) use projection::Typed;
 pub use projection::{DynSqlProjection, SqlProjection, SqlProjector};
+pub(crate) use projection::{Statements, Typed};
 pub use row::SqlRow;
 #[cfg(feature = "sqlite")]
 pub(crate) use sqlite::{SqliteStatements, select};

@@ -12,7 +12,10 @@ use es_postgres::{
     },
 };
 
-use super::{error::StatementError, statement::highest_parameter};
+use super::{
+    error::{NoRow, StatementError},
+    statement::highest_parameter,
+};
 use crate::{DynSqlProjection, Sql, SqlRow, SqlValue};
 
 /// Runs the statements of a projection.
@@ -54,7 +57,10 @@ async fn execute(
         let named = |error: HandlerError| StatementError::new(statement.postgres_text(), error);
         let arguments = arguments(&statement).map_err(|error| named(error.into()))?;
         let executed = sqlx::query_with(text(&statement), arguments).execute(&mut **transaction).await;
-        executed.map_err(|error| named(error.into()))?;
+        let rows = executed.map_err(|error| named(error.into()))?.rows_affected();
+        if rows == 0 && statement.requires_row() {
+            return Err(named(NoRow.into()).into());
+        }
     }
     Ok(())
 }

@@ -126,6 +126,23 @@ impl<P: SqlProjection> DynSqlProjection for Typed<P> {
     }
 }
 
+/// Statements to run in one transaction: a backend runs those that set up a projection.
+pub(crate) struct Statements(pub(crate) Vec<Sql>);
+
+impl DynSqlProjection for Statements {
+    fn set_up(&self) -> Vec<Sql> {
+        self.0.clone()
+    }
+
+    fn project(&self, _: &Notification) -> Result<Vec<Sql>, HandlerError> {
+        Ok(Vec::new())
+    }
+
+    fn park(&self, _: &Notification, failure: HandlerError) -> Result<Vec<Sql>, HandlerError> {
+        Err(failure)
+    }
+}
+
 /// Runs a [`SqlProjection`] and records the position in the same commit. It is a [`NotificationConsumer`] for
 /// a processor of the crate `es-process`.
 ///

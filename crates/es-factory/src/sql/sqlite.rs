@@ -12,7 +12,7 @@ use es_sqlite::{
 };
 use time::{UtcOffset, format_description::StaticFormatDescription, macros::format_description};
 
-use super::error::StatementError;
+use super::error::{NoRow, StatementError};
 use crate::{DynSqlProjection, Sql, SqlRow, SqlValue};
 
 /// A format of a fixed width, so that texts sort by time.
@@ -50,8 +50,16 @@ impl SqliteProjection for SqliteStatements {
 /// Runs statements; an error names the statement.
 fn execute(connection: &Connection, statements: Vec<Sql>) -> Result<(), HandlerError> {
     for statement in statements {
-        let executed = run(connection, &statement, |_| Ok(()));
-        executed.map_err(|error| StatementError::new(statement.sqlite_text(), error.into()))?;
+        let named = |error: HandlerError| StatementError::new(statement.sqlite_text(), error);
+        let mut rows = 0_usize;
+        let executed = run(connection, &statement, |_| {
+            rows += 1;
+            Ok(())
+        });
+        executed.map_err(|error| named(error.into()))?;
+        if rows == 0 && statement.requires_row() {
+            return Err(named(NoRow.into()).into());
+        }
     }
     Ok(())
 }

@@ -42,12 +42,13 @@ pub struct Sql {
     sqlite: Option<Cow<'static, str>>,
     postgres: Option<Cow<'static, str>>,
     values: Vec<SqlValue>,
+    requires_row: bool,
 }
 
 impl Sql {
     /// A statement in one text for both databases.
     pub fn new(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { text: text.into(), sqlite: None, postgres: None, values: Vec::new() }
+        Self { text: text.into(), sqlite: None, postgres: None, values: Vec::new(), requires_row: false }
     }
 
     /// Sets the text for SQLite, if it differs.
@@ -66,6 +67,24 @@ impl Sql {
     pub fn bind(mut self, value: impl Into<SqlValue>) -> Self {
         self.values.push(value.into());
         self
+    }
+
+    /// Makes it an error if the statement returns no row: a `SELECT`, or one with `RETURNING`. A projection
+    /// cannot read, and verifies in this way what it depends on.
+    ///
+    /// ```
+    /// # use es_factory::Sql;
+    /// let order = Sql::new("UPDATE orders SET is_paid = $1 WHERE id = $2 RETURNING id");
+    /// assert!(order.bind(true).bind("A-17").require_row().requires_row());
+    /// ```
+    pub fn require_row(mut self) -> Self {
+        self.requires_row = true;
+        self
+    }
+
+    /// Returns whether it is an error if the statement returns no row.
+    pub fn requires_row(&self) -> bool {
+        self.requires_row
     }
 
     /// Returns the text for SQLite.
@@ -91,6 +110,7 @@ impl fmt::Debug for Sql {
             .field("sqlite", &self.sqlite)
             .field("postgres", &self.postgres)
             .field("values", &self.values)
+            .field("requires_row", &self.requires_row)
             .finish()
     }
 }

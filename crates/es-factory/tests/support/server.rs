@@ -47,6 +47,12 @@ impl Server {
     }
 
     async fn execute(&self, statement: &str) {
+        let mut connection = self.connect().await;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+    }
+
+    /// Connects to the server, in the default schema.
+    pub(crate) async fn connect(&self) -> PgConnection {
         let set = |name: &str| env::var(name).unwrap();
         let options = PgConnectOptions::new_without_pgpass()
             .host(&set("POSTGRES_HOST"))
@@ -54,7 +60,6 @@ impl Server {
             .database(&set("POSTGRES_DBNAME"))
             .username(&set("POSTGRES_USER"))
             .password(&set("POSTGRES_PASSWORD"));
-        let mut connection = PgConnection::connect_with(&options).await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+        PgConnection::connect_with(&options).await.unwrap()
     }
 }

@@ -21,6 +21,9 @@ use crate::{
     options::{Password, PostgresOptions},
 };
 
+/// The longest time of one attempt to connect to a standby: the primary can answer in its place.
+const STANDBY_CONNECT_TIME: Duration = Duration::from_secs(2);
+
 /// The time after which the next host is tried as well. A host that does not respond would otherwise delay a
 /// failover by the connect timeout.
 const HEAD_START: Duration = Duration::from_secs(1);
@@ -29,9 +32,20 @@ const HEAD_START: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Connector {
     hosts: Vec<Host>,
-    /// The host of the last connection, which is tried first.
+    role: ServerRole,
+    /// The host of the last connection to a primary, which is tried first. For standbys, the host after it
+    /// is, so that connections are spread.
     preferred: AtomicUsize,
     options: PostgresOptions,
+}
+
+/// The servers that are connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServerRole {
+    /// The first host that accepts writes, or the only one, whatever it accepts.
+    Primary,
+    /// The read hosts that are in recovery.
+    Standby,
 }
 
 struct Host {
@@ -48,8 +62,12 @@ impl std::fmt::Debug for Host {
 }
 
 impl Connector {
-    pub(super) fn new(options: &PostgresOptions) -> Result<Self, PersistenceError> {
-        if options.hosts.is_empty() {
+    pub(super) fn new(options: &PostgresOptions, role: ServerRole) -> Result<Self, PersistenceError> {
+        let hosts = match role {
+            ServerRole::Primary => &options.hosts,
+            ServerRole::Standby => &options.read_hosts,
+        };
+        if hosts.is_empty() {
             return Err(PersistenceError::programming("no PostgreSQL host is given"));
         }
         for (what, text) in [("database name", &options.dbname), ("user", &options.user)] {
@@ -60,7 +78,8 @@ impl Connector {
         }
         options.tls.check_files()?;
         Ok(Self {
-            hosts: options.hosts.iter().map(|(host, port)| Host::new(host, *port, options)).collect(),
+            hosts: hosts.iter().map(|(host, port)| Host::new(host, *port, options)).collect(),
+            role,
             preferred: AtomicUsize::new(0),
             options: options.clone(),
         })
@@ -95,18 +114,28 @@ impl Connector {
                     true => Session::pooled(connection),
                     false => Session::start(connection, &self.options).await?,
                 };
-                let writable = self.hosts.len() == 1 || is_writable(&mut session).await?;
-                Ok((session, writable))
+                let suits = match self.role {
+                    ServerRole::Primary => self.hosts.len() == 1 || is_writable(&mut session).await?,
+                    ServerRole::Standby => is_in_recovery(&mut session).await?,
+                };
+                Ok((session, suits))
             };
             connected.await.map_err(|error| error::from_connecting(&host.name, error))
         };
-        let connected = timeout(self.options.connect_timeout, connecting).await.map_err(|_| {
-            let seconds = self.options.connect_timeout.as_secs_f64();
+        let connect_timeout = match self.role {
+            ServerRole::Primary => self.options.connect_timeout,
+            ServerRole::Standby => self.options.connect_timeout.min(STANDBY_CONNECT_TIME),
+        };
+        let connected = timeout(connect_timeout, connecting).await.map_err(|_| {
+            let seconds = connect_timeout.as_secs_f64();
             transient(format!("connecting to PostgreSQL at {} took over {seconds} s", host.name))
         })?;
         match connected? {
             (session, true) => Ok(session),
-            (_, false) => Err(transient(format!("PostgreSQL at {} does not accept writes", host.name))),
+            (_, false) => Err(transient(match self.role {
+                ServerRole::Primary => format!("PostgreSQL at {} does not accept writes", host.name),
+                ServerRole::Standby => format!("PostgreSQL at {} is not a standby", host.name),
+            })),
         }
     }
 }
@@ -151,7 +180,11 @@ impl Manager for Connector {
     /// Tries the hosts in turn. While one does not respond, the others are tried again: a standby that
     /// refuses writes may be the primary by then.
     async fn create(&self) -> Result<Session, PersistenceError> {
-        let (before, after) = self.hosts.split_at(self.preferred.load(Atomic::Relaxed));
+        let first = match self.role {
+            ServerRole::Primary => self.preferred.load(Atomic::Relaxed),
+            ServerRole::Standby => self.preferred.load(Atomic::Relaxed).wrapping_add(1) % self.hosts.len(),
+        };
+        let (before, after) = self.hosts.split_at(first);
         let mut next: VecDeque<&Host> = after.iter().chain(before).collect();
         let (mut refused, mut failed, mut attempts) = (Vec::new(), None, FuturesUnordered::new());
         loop {
@@ -194,6 +227,11 @@ async fn is_writable(connection: &mut PgConnection) -> Result<bool, sqlx::Error>
     let query = "SELECT NOT pg_catalog.pg_is_in_recovery() \
                  AND pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'off'";
     sqlx::raw_sql(query).fetch_one(connection).await?.try_get(0)
+}
+
+/// Returns whether the server is a standby.
+async fn is_in_recovery(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::raw_sql("SELECT pg_catalog.pg_is_in_recovery()").fetch_one(connection).await?.try_get(0)
 }
 
 fn transient(message: String) -> PersistenceError {

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use es_core::PersistenceError;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
     backoff::Backoff,
+    connector::ServerRole,
     pool::{Connections, Lease, LeaseError, LeaseKind},
     query::{self, FetchError, Fetched, Query},
-    session::{self, Access},
+    standbys::Standbys,
 };
 use crate::{error, fault_hooks::FaultPoint, options::PostgresOptions};
 
@@ -18,16 +19,29 @@ use crate::{error, fault_hooks::FaultPoint, options::PostgresOptions};
 pub(crate) struct Database {
     pub(crate) options: PostgresOptions,
     pub(crate) connections: Arc<Connections>,
+    /// The standbys from which notifications are read, if there are any.
+    pub(crate) standbys: Option<Arc<Standbys>>,
     /// The payload of the notifications that the datastore sends. Its own listener ignores them.
     pub(crate) notify_payload: String,
 }
 
 impl Database {
-    /// Connects to the server.
+    /// Connects to the server. Standbys are connected to when they are read from.
     pub(crate) async fn open(options: PostgresOptions) -> Result<Self, PersistenceError> {
-        let connections = Arc::new(Connections::new(&options)?);
+        let connections = Arc::new(Connections::new(&options, ServerRole::Primary)?);
+        let standbys = (!options.read_hosts.is_empty()).then(|| Standbys::new(&options)).transpose()?;
+        let standbys = standbys.map(Arc::new);
         connections.lease(LeaseKind::Read).await?.finish();
-        Ok(Self { options, connections, notify_payload: Uuid::new_v4().simple().to_string() })
+        let notify_payload = Uuid::new_v4().simple().to_string();
+        Ok(Self { options, connections, standbys, notify_payload })
+    }
+
+    /// Closes all connections.
+    pub(crate) async fn close(&self) {
+        self.connections.close().await;
+        if let Some(standbys) = &self.standbys {
+            standbys.connections.close().await;
+        }
     }
 
     /// Returns the same database with another default schema, on the same connections.
@@ -58,7 +72,7 @@ impl Database {
         let mut backoff = None;
         loop {
             let failed = match self.connections.lease(kind).await {
-                Ok(mut lease) => match self.fetch_on(&mut lease, query, &mut decode).await {
+                Ok(mut lease) => match self.fetch_checked(&mut lease, query, &mut decode).await {
                     Ok(Fetched { decoded, has_rest }) => {
                         // Closing the connection is cheaper than receiving the rest.
                         if !has_rest {
@@ -87,28 +101,14 @@ impl Database {
         }
     }
 
-    async fn fetch_on<T: Send>(
+    async fn fetch_checked<T: Send>(
         &self,
         lease: &mut Lease<'_>,
         query: &Query,
         decode: &mut (impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send),
     ) -> Result<Fetched<T>, FetchError> {
         let backend = lease.backend();
-        let connection: &mut PgConnection = lease;
-        let fetching = async {
-            let is_persistent = !self.options.transaction_pooler;
-            let begin = match query.is_users {
-                true => session::begin_for_user(&self.options, Access::ReadOnly),
-                false if is_persistent => return query::fetch(connection, query, true, decode).await,
-                false => session::begin(&self.options, Access::ReadOnly),
-            };
-            session::run(connection, &begin).await?;
-            let rows = query::fetch(connection, query, is_persistent, decode).await?;
-            if !rows.has_rest {
-                session::run(connection, "COMMIT").await?;
-            }
-            Ok(rows)
-        };
+        let fetching = query::fetch_on(&self.options, lease, query, decode);
         self.connections.with_liveness_check(backend, fetching).await?
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    connector::Connector,
+    connector::{Connector, ServerRole},
     idle_reaper::IdleReaper,
     liveness::{self, BackendState},
     session::Backend,
@@ -53,12 +53,12 @@ pub(crate) enum LeaseKind {
 }
 
 impl Connections {
-    pub(crate) fn new(options: &PostgresOptions) -> Result<Self, PersistenceError> {
+    pub(crate) fn new(options: &PostgresOptions, role: ServerRole) -> Result<Self, PersistenceError> {
         let size = options.pool_size.saturating_add(options.max_overflow);
         if size == 0 {
             return Err(PersistenceError::programming("pool size and overflow allow no connection at all"));
         }
-        let pool = managed::Pool::builder(Connector::new(options)?)
+        let pool = managed::Pool::builder(Connector::new(options, role)?)
             .max_size(size)
             .wait_timeout(Some(options.connect_timeout))
             .recycle_timeout(Some(options.connect_timeout))

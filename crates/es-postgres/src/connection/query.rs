@@ -7,7 +7,8 @@ use sqlx::{
     postgres::{PgArguments, PgConnection, PgRow},
 };
 
-use crate::error::DriverError;
+use super::session::{self, Access};
+use crate::{error::DriverError, options::PostgresOptions};
 
 /// A statement that reads, with its arguments.
 #[derive(Debug)]
@@ -75,6 +76,27 @@ pub(crate) async fn fetch<T: Send>(
         decoded.push(decode(&row)?);
     }
     Ok(Fetched { decoded, has_rest: false })
+}
+
+/// Fetches rows on a connection, in a transaction where the settings or the pooler need one.
+pub(super) async fn fetch_on<T: Send>(
+    options: &PostgresOptions,
+    connection: &mut PgConnection,
+    query: &Query,
+    decode: &mut (impl FnMut(&PgRow) -> Result<T, PersistenceError> + Send),
+) -> Result<Fetched<T>, FetchError> {
+    let is_persistent = !options.transaction_pooler;
+    let begin = match query.is_users {
+        true => session::begin_for_user(options, Access::ReadOnly),
+        false if is_persistent => return fetch(connection, query, true, decode).await,
+        false => session::begin(options, Access::ReadOnly),
+    };
+    session::run(connection, &begin).await?;
+    let rows = fetch(connection, query, is_persistent, decode).await?;
+    if !rows.has_rest {
+        session::run(connection, "COMMIT").await?;
+    }
+    Ok(rows)
 }
 
 /// Returns the value of a column.

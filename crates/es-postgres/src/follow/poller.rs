@@ -111,7 +111,10 @@ impl Poller {
     async fn poll_events(&mut self, table: &WatchedTable) -> Result<(), PersistenceError> {
         // Unknown until all tasks are woken, in case this fails half way.
         let (seen, gaps) = (self.seen.take(), std::mem::take(&mut self.gaps));
+        let known = table.head.get();
         let highest = gap_fence::highest_id(&self.database, &table.name).await?.unwrap_or(0);
+        // First, so that the tasks that are woken wait for a standby that has not replayed it.
+        table.head.observe(known, highest);
         let in_gaps: i64 = gaps.iter().map(|gap| gap.up_to - gap.after).sum();
         match seen {
             // A server that has lost events allocates their ids again.

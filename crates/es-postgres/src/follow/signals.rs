@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
+    read::known_head::KnownHead,
     schema::{TableName, TableSpec},
     task_permit::{TaskPermit, TaskSlot},
 };
@@ -31,6 +32,8 @@ pub(crate) struct Signals {
 pub(crate) struct WatchedTable {
     pub(crate) name: TableName,
     pub(crate) kind: TableKind,
+    /// The end of the log in an events table, for reads of standbys.
+    pub(crate) head: KnownHead,
     signals: Mutex<Vec<Signal>>,
     poller: TaskSlot,
     /// Wakes the poller before its interval is over.
@@ -111,6 +114,7 @@ impl TableRegistry {
         let new = || WatchedTable {
             name: name.clone(),
             kind,
+            head: KnownHead::default(),
             signals: Mutex::default(),
             poller: TaskSlot::default(),
             notified: Notify::new(),
@@ -128,9 +132,18 @@ impl TableRegistry {
 }
 
 impl Signals {
-    /// Wakes the tasks that wait for these events or this position, through any recorder of the table.
-    pub(crate) fn wake(&self, events: &[StoredEvent], tracking: Option<&Tracking>) {
+    /// Returns the end of the log, for a recorder of events.
+    pub(crate) fn head(&self) -> Option<&KnownHead> {
+        self.events.as_ref().map(|table| &table.head)
+    }
+
+    /// Wakes the tasks that wait for these events or this position, through any recorder of the table. `last`
+    /// is the last id of the events.
+    pub(crate) fn wake(&self, events: &[StoredEvent], last: Option<i64>, tracking: Option<&Tracking>) {
         if let Some(table) = &self.events {
+            if let Some(last) = last {
+                table.head.raise(last);
+            }
             table.wake(|| events.iter().map(|event| Topic::as_str(&event.topic)));
         }
         if let Some(tracking) = tracking {

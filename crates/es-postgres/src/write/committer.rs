@@ -218,7 +218,7 @@ impl Committer {
             if let Some(id) = ids.last() {
                 self.known_id.fetch_max(*id, Atomic::Relaxed);
             }
-            self.signals.wake(&request.events, request.tracking.as_ref());
+            self.signals.wake(&request.events, ids.last().copied(), request.tracking.as_ref());
         }
         request.answer(result);
         answer

@@ -180,6 +180,23 @@ impl Cluster {
         process.wait().unwrap();
     }
 
+    /// Stops all processes of the server for now: it neither answers nor closes connections.
+    pub fn freeze(&self) {
+        self.signal_all("-STOP");
+    }
+
+    /// Lets a server that is frozen continue.
+    pub fn thaw(&self) {
+        self.signal_all("-CONT");
+    }
+
+    fn signal_all(&self, signal: &str) {
+        let postmaster = self.process.as_ref().unwrap().id();
+        // The first one first, so that it starts no others meanwhile.
+        kill(signal, postmaster);
+        children(postmaster).into_iter().for_each(|child| kill(signal, child));
+    }
+
     /// Moves the write-ahead log of a server that is stopped to another directory.
     pub fn move_log(&self, directory: &Path) {
         let log = self.data().join("pg_wal");

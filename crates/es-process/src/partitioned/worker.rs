@@ -125,7 +125,8 @@ where
         let share = segments.fair_share(&self.name);
         for first_hash in segments.segments.iter().map(|segment| segment.first_hash).collect::<Vec<_>>() {
             let owned = segments.segments.iter().filter(|segment| self.owns(segment)).count();
-            if owned >= share {
+            // The lease comes first: there may be many segments.
+            if owned >= share || sent.elapsed() >= lease / 3 {
                 break;
             }
             let claim = SegmentChange::Claim { worker: self.name.clone(), first_hash };

@@ -6,6 +6,7 @@
 pub(crate) mod backend;
 pub(crate) mod following;
 pub(crate) mod growth;
+pub(crate) mod keys;
 pub(crate) mod mapper;
 pub(crate) mod popo;
 pub(crate) mod postgres;

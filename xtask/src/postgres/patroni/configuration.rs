@@ -83,6 +83,8 @@ pub(super) fn peers(members: &[Member]) -> String {
 
 /// The configuration of Patroni on a node, in JSON, which is YAML as well.
 ///
+/// The data survive the end of processes, but no power cut: nothing is flushed.
+///
 /// With `primary_start_timeout` at zero, a crashed primary is not started again while a standby can take
 /// over. With a longer one it would, and its recovery makes commits visible that no standby has.
 ///
@@ -103,12 +105,12 @@ pub(super) fn of_node(node: &Node, members: &[Member], binaries: &Binaries, pass
   "etcd": {{"hosts": [{etcd}]}},
   "bootstrap": {{
     "dcs": {{
-      "ttl": 6, "loop_wait": 1, "retry_timeout": 2, "primary_start_timeout": 0,
+      "ttl": 5, "loop_wait": 1, "retry_timeout": 2, "primary_start_timeout": 0,
       "synchronous_mode": true, "synchronous_mode_strict": true,
       "postgresql": {{
         "use_pg_rewind": true, "use_slots": true,
         "parameters": {{
-          "max_connections": 300, "max_prepared_transactions": 64, "unix_socket_directories": "",
+          "max_connections": 300, "max_prepared_transactions": 64, "unix_socket_directories": "", "fsync": "off",
           "lc_messages": "C"
         }}
       }}

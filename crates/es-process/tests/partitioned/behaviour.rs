@@ -1,0 +1,173 @@
+//! Behaviour that does not depend on the datastore.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use es_core::{
+    HandlerError, Notification, PersistenceError, Recorder, SegmentChange, SegmentRecorder,
+    SegmentRecorderExt, Segments, Signal, StoredEvent, Tracking, TrackingRecorder,
+};
+use es_popo::PopoProcessRecorder;
+use es_process::{Handler, HandlerConsumer, PartitionedProcessor, ProcessorError, RetryPolicy};
+
+use crate::support::{
+    Effects, Gate, LONG_LEASE, NAME, SHORT_LEASE, TOO_LONG, bank, check_all, effect, effects_in, segments,
+    worker,
+};
+
+/// Segments that cannot be changed while the datastore is cut off.
+#[derive(Clone, Debug)]
+struct CutOff(PopoProcessRecorder, Arc<AtomicBool>);
+
+impl Recorder for CutOff {
+    async fn close(&self) -> Result<(), PersistenceError> {
+        self.0.close().await
+    }
+}
+
+impl TrackingRecorder for CutOff {
+    async fn insert_tracking(&self, tracking: Tracking) -> Result<(), PersistenceError> {
+        self.0.insert_tracking(tracking).await
+    }
+
+    async fn max_tracking_id(&self, application_name: &str) -> Result<Option<i64>, PersistenceError> {
+        self.0.max_tracking_id(application_name).await
+    }
+
+    fn tracking_signal(&self) -> &Signal {
+        self.0.tracking_signal()
+    }
+}
+
+impl SegmentRecorder for CutOff {
+    async fn segments(&self, consumer_name: &str) -> Result<Segments, PersistenceError> {
+        self.0.segments(consumer_name).await
+    }
+
+    async fn change_segments(
+        &self,
+        consumer_name: &str,
+        change: SegmentChange,
+    ) -> Result<Segments, PersistenceError> {
+        if self.1.load(Ordering::SeqCst) {
+            return Err(PersistenceError::operational("cut off").transient());
+        }
+        self.0.change_segments(consumer_name, change).await
+    }
+}
+
+/// No other worker has claimed the segment: the clock of the worker is what stops it.
+#[tokio::test]
+async fn a_worker_begins_no_commit_after_its_lease() {
+    let (bank, recorder, gate) = (bank(1, 1).await, PopoProcessRecorder::new(), Gate::closed());
+    let leases = CutOff(recorder.clone(), Arc::default());
+    let is_cut_off = Arc::clone(&leases.1);
+    let (consumers, effects) = (recorder.clone(), Effects { gate: Some(gate.clone()) });
+    let worker = PartitionedProcessor::new(NAME, bank.clone(), leases, move |_| {
+        let consumer = HandlerConsumer::new(consumers.clone(), effects.clone());
+        async move { Ok(consumer) }
+    });
+    let mut running = worker.segments(segments(1)).lease(SHORT_LEASE).spawn().unwrap();
+    gate.arrived(1).await;
+    is_cut_off.store(true, Ordering::SeqCst);
+    let renew = SegmentChange::Renew { worker: "other".to_owned(), lease: LONG_LEASE };
+    // Until it is over by the clock of the datastore. Its end by that of the worker is earlier.
+    while recorder.change_segments(NAME, renew.clone()).await.unwrap().workers.len() > 1 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+    running.stop();
+    running.join().await.unwrap();
+    assert_eq!(effects_in(&recorder).await, []);
+}
+
+/// Fails for the notifications of one version, and parks them.
+#[derive(Clone, Default)]
+struct Failing {
+    calls: Arc<AtomicUsize>,
+    parks: bool,
+}
+
+impl Handler for Failing {
+    type Error = HandlerError;
+
+    async fn handle(&mut self, notification: Notification) -> Result<Vec<StoredEvent>, HandlerError> {
+        if notification.event.originator_version == 2 {
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            return Err("no".into());
+        }
+        Ok(vec![effect(&notification)])
+    }
+
+    async fn park(
+        &mut self,
+        notification: Notification,
+        failure: HandlerError,
+    ) -> Result<Vec<StoredEvent>, HandlerError> {
+        if self.parks { Ok(vec![effect(&notification)]) } else { Err(failure) }
+    }
+}
+
+fn failing_worker(
+    bank: &es_popo::PopoApplicationRecorder,
+    recorder: &PopoProcessRecorder,
+    failing: &Failing,
+) -> PartitionedProcessor<
+    es_popo::PopoApplicationRecorder,
+    PopoProcessRecorder,
+    HandlerConsumer<PopoProcessRecorder, Failing>,
+> {
+    let (consumers, failing) = (recorder.clone(), failing.clone());
+    PartitionedProcessor::new(NAME, bank.clone(), recorder.clone(), move |_| {
+        let consumer = HandlerConsumer::new(consumers.clone(), failing.clone());
+        async move { Ok(consumer) }
+    })
+    .segments(segments(4))
+    .concurrency(NonZeroUsize::MIN)
+}
+
+#[tokio::test]
+async fn notifications_are_retried_and_parked_in_each_segment() {
+    let (bank, recorder) = (bank(10, 3).await, PopoProcessRecorder::new());
+    let failing = Failing { parks: true, ..Failing::default() };
+    let policy =
+        RetryPolicy { first_pause: std::time::Duration::from_millis(1), ..RetryPolicy::max_retries(2) };
+    let worker =
+        failing_worker(&bank, &recorder, &failing).processors(move |processor| processor.retries(policy));
+    let mut running = worker.spawn().unwrap();
+    recorder.wait_for_segments(NAME, 30, TOO_LONG).await.unwrap();
+    assert_eq!(running.progress().processed(), 30);
+    running.stop();
+    running.join().await.unwrap();
+    check_all(&bank, &recorder).await;
+    // Each of the ten is called three times, before it is parked.
+    assert!(failing.calls.load(Ordering::SeqCst) >= 30);
+}
+
+#[tokio::test]
+async fn a_failure_stops_the_worker_and_releases_its_segments() {
+    let (bank, recorder) = (bank(1, 2).await, PopoProcessRecorder::new());
+    let mut worker = failing_worker(&bank, &recorder, &Failing::default());
+    let error = worker.run().await.unwrap_err();
+    let ProcessorError::Handler { notification, .. } = error else { panic!("{error:?}") };
+    assert_eq!(notification.id, 2);
+    let recorded = recorder.segments(NAME).await.unwrap();
+    assert!(recorded.workers.is_empty() && recorded.segments.iter().all(|segment| segment.owner.is_none()));
+    assert_eq!(effects_in(&recorder).await, [1]);
+}
+
+/// With the key of a tenant, for example, that several aggregates have.
+#[tokio::test]
+async fn notifications_with_one_key_are_in_one_segment() {
+    let (bank, recorder) = (bank(10, 2).await, PopoProcessRecorder::new());
+    let mut running = worker(&bank, &recorder, &Effects::default()).key(|_| b"tenant").spawn().unwrap();
+    recorder.wait_for_segments(NAME, 20, TOO_LONG).await.unwrap();
+    running.stop();
+    running.join().await.unwrap();
+    assert_eq!(effects_in(&recorder).await, (1..=20).collect::<Vec<_>>());
+}
