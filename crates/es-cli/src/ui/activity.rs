@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::{
-    page::{Problem, grouped, page as document},
+    page::{Problem, capitalized, grouped, page as document},
     source::{App, Source},
 };
 use crate::catalog::IdSelection;
@@ -254,11 +254,6 @@ fn figure(plot: &Plot, is_exact: bool) -> Markup {
             }
         }
     }
-}
-
-fn capitalized(text: &str) -> String {
-    let mut characters = text.chars();
-    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }
 
 /// Returns the next number of the form 1, 2, 4 or 8 with zeros, at least 4: an axis of four equal parts.

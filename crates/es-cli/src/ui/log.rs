@@ -12,7 +12,7 @@ use maud::{Markup, html};
 use super::{
     events::event_cells,
     filter::{Parameters, id},
-    page::{Problem, encoded, grouped, page as document},
+    page::{Problem, capitalized, encoded, grouped, page as document},
     source::{App, Row, Source, State as EventState},
 };
 use crate::catalog::IdSelection;
@@ -48,7 +48,9 @@ pub(super) async fn page(
     let topics: Vec<_> = topics.into_iter().map(|topic| topic.topic).collect();
     let (results, status) = match find(source, &parameters, head).await {
         Ok(found) => (results(&parameters, &found, head), StatusCode::OK),
-        Err(problem) => (html! { p.alert role="alert" { (problem.message) } }, problem.status),
+        Err(problem) => {
+            (html! { p.alert role="alert" { (capitalized(&problem.message)) "." } }, problem.status)
+        }
     };
     let content = html! { (form(&parameters, &topics)) (results) };
     Ok((status, document(source.location(), "log", "Log", &content)).into_response())

@@ -51,8 +51,8 @@ impl IntoResponse for Problem {
         let body = html! {
             main id="content" {
                 h1 { (reason) }
-                p { (self.message) }
-                p { a href="log" { "Go to the log" } }
+                p { (capitalized(&self.message)) "." }
+                @if self.status != StatusCode::FORBIDDEN { p { a href="log" { "Go to the log" } } }
             }
         };
         (self.status, document(reason, &html! {}, &body)).into_response()
@@ -109,6 +109,12 @@ pub(super) fn beginning(text: &str, bytes: usize) -> String {
         return text.to_owned();
     }
     format!("{}… ({} bytes)", &text[..text.floor_char_boundary(bytes)], text.len())
+}
+
+/// Returns a text with a capital letter at its beginning.
+pub(super) fn capitalized(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
 }
 
 /// Returns a number with its digits in groups of three.

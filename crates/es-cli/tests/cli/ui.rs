@@ -1,8 +1,12 @@
 //! `es ui` by HTTP: every refusal, and pages with values of other people.
 
 use std::{
+    fs::{self, Permissions},
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -209,6 +213,26 @@ fn the_url_is_printed_as_json() {
 }
 
 #[test]
+fn the_browser_is_opened_by_a_private_file() {
+    let mut sandbox = bank();
+    let fifo = sandbox.path("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let script = "#!/bin/sh\n{ echo \"$1\"; /bin/ls -l \"$1\"; /bin/cat \"$1\"; } > fifo\n";
+    sandbox.write("xdg-open", script);
+    fs::set_permissions(sandbox.path("xdg-open"), Permissions::from_mode(0o755)).unwrap();
+    let directory = sandbox.path("").to_str().unwrap().to_owned();
+    sandbox.set("PATH", &directory);
+    let mut page = Page::start(&sandbox, &["--database", "sqlite:bank.db", "--open"]);
+    let opened = fs::read_to_string(fifo).unwrap();
+    let [file, listed, content]: [&str; 3] = opened.splitn(3, '\n').collect::<Vec<_>>().try_into().unwrap();
+    assert!(listed.starts_with("-rw-------"), "{opened}");
+    assert!(content.contains(&page.url), "{opened}");
+    kill_process(Pid::from_child(&page.running.0), Signal::INT).unwrap();
+    assert_eq!(page.running.0.wait().unwrap().code(), Some(0));
+    assert!(!Path::new(file).exists(), "the file with the token is deleted");
+}
+
+#[test]
 fn values_are_text_and_not_markup() {
     let sandbox = bank();
     let quoted = SCRIPT.replace('\'', "''");
@@ -291,7 +315,7 @@ fn the_log_is_filtered_and_paged() {
         assert!(refused.status == 400 && refused.body.contains(message), "{refused:?}");
     }
     let absent = page.get("aggregate?id=00000000-0000-0000-0000-000000000009");
-    assert!(absent.status == 404 && absent.body.contains("there are no events of aggregate"), "{absent:?}");
+    assert!(absent.status == 404 && absent.body.contains("There are no events of aggregate"), "{absent:?}");
     assert_eq!(page.get(&format!("aggregate?id={ACCOUNT}&left=99")).status, 404);
     let trackers = page.body("trackers");
     assert!(trackers.contains("behind"), "{trackers}");
@@ -354,7 +378,7 @@ fn live_tails_are_bounded_and_end_with_the_tool() {
         assert!(tail.any(|line| line == "id: 43"));
     }
     let refused = page.get("live?after=42");
-    assert!(refused.status == 503 && refused.body.contains("too many live tails"), "{refused:?}");
+    assert!(refused.status == 503 && refused.body.contains("Too many live tails"), "{refused:?}");
     sandbox.execute(
         "INSERT INTO stored_events SELECT originator_id, 99, topic, state FROM stored_events WHERE rowid = 1",
     );

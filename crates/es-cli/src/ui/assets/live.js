@@ -5,6 +5,7 @@
   const button = section.querySelector("button");
   const status = section.querySelector("[role=status]");
   const body = document.querySelector("#events tbody");
+  const caption = document.querySelector("#events caption");
   const longestTable = 500;
   let source = null;
   let last = section.dataset.after;
@@ -42,6 +43,7 @@
     body.prepend(row);
     while (body.rows.length > longestTable) body.rows[body.rows.length - 1].remove();
     document.getElementById("empty")?.remove();
+    caption.textContent = `${body.rows.length} ${body.rows.length === 1 ? "event" : "events"}, newest first`;
   };
 
   const close = () => {
