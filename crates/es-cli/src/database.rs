@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use es_core::{
-    DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance, PersistenceError,
+    DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynSegmentRecorder,
+    DynStateMaintenance, PersistenceError,
 };
 use es_crypto::KeyRing;
 use es_factory::{Environment, EnvironmentKeyStore, InfrastructureFactory, Projections};
@@ -65,6 +66,11 @@ impl Database {
     /// Returns a recorder of the log and of positions.
     pub(crate) async fn process(&self) -> Result<Arc<dyn DynProcessRecorder>, Failure> {
         Ok(self.factory.process_recorder().await?)
+    }
+
+    /// Returns a recorder of the segments of partitioned consumers.
+    pub(crate) async fn segments(&self) -> Result<Arc<dyn DynSegmentRecorder>, Failure> {
+        Ok(self.factory.segment_recorder().await?)
     }
 
     /// Returns the versions of projections.

@@ -3,8 +3,8 @@
 use std::{fmt::Debug, sync::Arc};
 
 use es_core::{
-    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance,
-    DynTrackingRecorder, PersistenceError, RecorderTables,
+    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynSegmentRecorder,
+    DynStateMaintenance, DynTrackingRecorder, PersistenceError, RecorderTables,
 };
 
 use crate::{BoxConsumer, DynSqlProjection, Sql, SqlRow, sql::Statements};
@@ -40,6 +40,13 @@ pub trait Backend: Debug + Send + Sync + 'static {
         &'a self,
         tables: &'a RecorderTables,
     ) -> BoxFuture<'a, Arc<dyn DynProcessRecorder>>;
+
+    /// A recorder of the segments of partitioned consumers. By default it is not supported.
+    fn segment_recorder(&self) -> BoxFuture<'_, Arc<dyn DynSegmentRecorder>> {
+        Box::pin(async {
+            Err(PersistenceError::not_supported("the datastore cannot record segments of consumers"))
+        })
+    }
 
     /// A consumer that runs the statements of a projection in the commit that records the position. By
     /// default it is not supported.

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use es_core::{
-    Cipher, Compressor, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder,
+    Cipher, Compressor, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynSegmentRecorder,
     DynStateMaintenance, DynTrackingRecorder, EventStore, Mapper, PersistenceError, RecorderTables,
     serde::de::DeserializeOwned,
 };
@@ -171,6 +171,19 @@ impl InfrastructureFactory {
         tables: &RecorderTables,
     ) -> Result<Arc<dyn DynTrackingRecorder>, PersistenceError> {
         self.backend()?.tracking_recorder(tables).await
+    }
+
+    /// A recorder of the segments of partitioned consumers, beside the positions of the
+    /// [`tracking_recorder`](Self::tracking_recorder).
+    ///
+    /// # Errors
+    /// If the datastore cannot be opened; [`NotSupported`](es_core::ErrorKind::NotSupported) for a datastore
+    /// of your own that does not implement it.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn segment_recorder(&self) -> Result<Arc<dyn DynSegmentRecorder>, PersistenceError> {
+        self.backend()?.segment_recorder().await
     }
 
     /// A recorder of the application's events and its tracking positions.

@@ -94,6 +94,10 @@ impl EnvironmentKeyStore {
     }
 }
 
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(unused_variables, reason = "no store is compiled in")
+)]
 async fn open(settings: &Environment, creates_table: bool) -> Result<Arc<dyn DynKeyStore>, PersistenceError> {
     match settings.required("PERSISTENCE_MODULE")? {
         #[cfg(feature = "sqlite")]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use es_core::{
-    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynTrackingRecorder,
-    PersistenceError, RecorderTables,
+    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynSegmentRecorder,
+    DynTrackingRecorder, PersistenceError, RecorderTables,
 };
 use es_popo::PopoDatastore;
 
@@ -50,6 +50,10 @@ impl Backend for PopoDatastore {
             check_names(tables)?;
             Ok(Arc::new(self.process_recorder()?) as _)
         })
+    }
+
+    fn segment_recorder(&self) -> BoxFuture<'_, Arc<dyn DynSegmentRecorder>> {
+        Box::pin(async { Ok(Arc::new(self.tracking_recorder()?) as _) })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

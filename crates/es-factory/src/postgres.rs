@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use es_core::{
-    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance,
-    DynTrackingRecorder, PersistenceError, RecorderTables,
+    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynSegmentRecorder,
+    DynStateMaintenance, DynTrackingRecorder, PersistenceError, RecorderTables,
 };
 use es_postgres::{PostgresDatastore, PostgresOptions};
 use tokio::sync::OnceCell;
@@ -155,6 +155,13 @@ impl Backend for Postgres {
         Box::pin(async move {
             let datastore = self.datastore().await?;
             Ok(Arc::new(datastore.process_recorder_with(&self.application_name, tables).await?) as _)
+        })
+    }
+
+    fn segment_recorder(&self) -> BoxFuture<'_, Arc<dyn DynSegmentRecorder>> {
+        Box::pin(async {
+            let datastore = self.datastore().await?;
+            Ok(Arc::new(datastore.tracking_recorder(&self.application_name).await?) as _)
         })
     }
 

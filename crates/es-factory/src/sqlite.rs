@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use es_core::{
-    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynStateMaintenance,
-    DynTrackingRecorder, PersistenceError, RecorderTables,
+    BoxFuture, DynAggregateRecorder, DynApplicationRecorder, DynProcessRecorder, DynSegmentRecorder,
+    DynStateMaintenance, DynTrackingRecorder, PersistenceError, RecorderTables,
 };
 use es_sqlite::{SqliteDatastore, SqliteOptions};
 use tokio::sync::OnceCell;
@@ -71,6 +71,10 @@ impl Backend for Sqlite {
         Box::pin(
             async move { Ok(Arc::new(self.datastore().await?.process_recorder_with(tables).await?) as _) },
         )
+    }
+
+    fn segment_recorder(&self) -> BoxFuture<'_, Arc<dyn DynSegmentRecorder>> {
+        Box::pin(async { Ok(Arc::new(self.datastore().await?.tracking_recorder().await?) as _) })
     }
 
     fn projector(&self, projection: Box<dyn DynSqlProjection>) -> BoxFuture<'_, BoxConsumer> {

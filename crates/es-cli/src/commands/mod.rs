@@ -9,6 +9,7 @@ mod keys;
 mod log;
 mod projections;
 mod schema;
+mod segments;
 mod show;
 mod top;
 mod topics;
@@ -38,6 +39,7 @@ pub(crate) async fn run(arguments: Arguments, color: Color) -> Result<Exit, Fail
         Command::Import(arguments) => import::run(&arguments).await,
         Command::Track(command) => track::run(&command, color).await,
         Command::Projections(command) => projections::run(&command, color).await,
+        Command::Segments(command) => segments::run(&command, color).await,
         Command::Schema(command) => schema::run(&command).await,
         Command::Keys(command) => keys::run(&command, color).await,
         Command::Completions(arguments) => generate::completions(&arguments),

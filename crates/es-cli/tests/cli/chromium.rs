@@ -7,14 +7,14 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The longest wait for a message: a test that hangs fails.
+/// The longest wait for an answer or for a page: a test that hangs fails.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const FLAGS: [&str; 11] = [
     "--headless",
@@ -104,8 +104,9 @@ impl Chromium {
             message["sessionId"] = json!(self.session);
         }
         self.input.write_all(format!("{message}\0").as_bytes()).unwrap();
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            let message = self.receive(method);
+            let message = self.receive(method, deadline);
             if message["id"] == json!(id) {
                 assert!(message.get("error").is_none(), "{method}: {message}");
                 return message["result"].clone();
@@ -114,8 +115,8 @@ impl Chromium {
     }
 
     /// Receives a message; an event is kept.
-    fn receive(&mut self, awaited: &str) -> Value {
-        let message = self.messages.recv_timeout(TIMEOUT);
+    fn receive(&mut self, awaited: &str, deadline: Instant) -> Value {
+        let message = self.messages.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         let message = message.unwrap_or_else(|error| panic!("no message of Chromium, {awaited}: {error}"));
         if message.get("method").is_some() {
             self.events.push(message.clone());
@@ -132,8 +133,9 @@ impl Chromium {
     pub(crate) fn loads_all(&mut self, pages: usize, action: impl FnOnce(&mut Self)) {
         let expected = self.loaded() + pages;
         action(self);
+        let deadline = Instant::now() + TIMEOUT;
         while self.loaded() < expected {
-            self.receive("the load of a page");
+            self.receive("the load of a page", deadline);
         }
     }
 

@@ -23,6 +23,7 @@ mod projections;
 mod repairing;
 #[cfg(unix)]
 mod screens;
+mod segments;
 mod support;
 #[cfg(unix)]
 mod terminal;

@@ -62,14 +62,17 @@ fn set_position(sandbox: &Sandbox, consumer: &str, database: &[&str]) {
     sandbox.run(&[&["track", "set", consumer, "43", "--create", "--yes"], database].concat()).output();
 }
 
-/// Runs a test on SQLite and on PostgreSQL.
-fn on_each_database(test: impl Fn(&Sandbox, &[&str])) {
+/// Runs a test on SQLite and on PostgreSQL, in a database that `prepare` has prepared by these settings.
+pub(crate) fn on_each_database(
+    prepare: impl Fn(&Sandbox, Vec<(String, String)>, &[&str]),
+    test: impl Fn(&Sandbox, &[&str]),
+) {
     let sandbox = Sandbox::with_python_database("sqlite-9.5-plain");
     let database = ["--database", "sqlite:bank.db"];
     let name = sandbox.path("bank.db").display().to_string();
     let settings = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", &name)]
         .map(|(name, value)| (name.into(), value.into()));
-    register(&sandbox, settings.into(), &database);
+    prepare(&sandbox, settings.into(), &database);
     test(&sandbox, &database);
 
     let Some(schema) = Schema::with_python_database() else { return };
@@ -81,13 +84,13 @@ fn on_each_database(test: impl Fn(&Sandbox, &[&str])) {
     settings.push(("POSTGRES_SCHEMA".to_owned(), schema.name.clone()));
     let sandbox = schema.sandbox();
     let database = ["--application", "bank"];
-    register(&sandbox, settings, &database);
+    prepare(&sandbox, settings, &database);
     test(&sandbox, &database);
 }
 
 #[test]
 fn versions_are_listed_switched_and_dropped() {
-    on_each_database(|sandbox, database| {
+    on_each_database(register, |sandbox, database| {
         let run = |arguments: &[&str]| sandbox.run(&[&["projections"], arguments, database].concat());
         let list = || run(&["list", "owners"]).output().to_owned();
         assert_snapshot("projections-list", &list());

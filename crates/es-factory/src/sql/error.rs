@@ -27,8 +27,3 @@ impl fmt::Debug for StatementError {
             .finish()
     }
 }
-
-/// The error of a statement that must return a row.
-#[derive(Debug, thiserror::Error)]
-#[error("it returned no row")]
-pub(crate) struct NoRow;

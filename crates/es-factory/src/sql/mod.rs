@@ -1,6 +1,7 @@
 //! SQL that runs on SQLite and on PostgreSQL: statements, projections made of them, and queries.
 
 mod consumer;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod error;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -12,7 +13,6 @@ mod statement;
 mod value;
 
 pub use consumer::BoxConsumer;
-pub(crate) use error::NoRow;
 #[cfg(feature = "postgres")]
 pub(crate) use postgres::{PostgresStatements, fetch};
 pub use projection::{DynSqlProjection, SqlProjection, SqlProjector};
@@ -20,5 +20,6 @@ pub(crate) use projection::{Statements, Typed};
 pub use row::SqlRow;
 #[cfg(feature = "sqlite")]
 pub(crate) use sqlite::{SqliteStatements, select};
+pub(crate) use statement::NoRow;
 pub use statement::Sql;
 pub use value::SqlValue;

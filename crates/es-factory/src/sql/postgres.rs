@@ -12,10 +12,7 @@ use es_postgres::{
     },
 };
 
-use super::{
-    error::{NoRow, StatementError},
-    statement::highest_parameter,
-};
+use super::{NoRow, error::StatementError, statement::highest_parameter};
 use crate::{DynSqlProjection, Sql, SqlRow, SqlValue};
 
 /// Runs the statements of a projection.

@@ -12,7 +12,7 @@ use es_sqlite::{
 };
 use time::{UtcOffset, format_description::StaticFormatDescription, macros::format_description};
 
-use super::error::{NoRow, StatementError};
+use super::{NoRow, error::StatementError};
 use crate::{DynSqlProjection, Sql, SqlRow, SqlValue};
 
 /// A format of a fixed width, so that texts sort by time.

@@ -140,3 +140,8 @@ mod tests {
         assert_eq!(highest_parameter("SELECT '$3', 'it''s $4', \"$5\", $12::text"), 12);
     }
 }
+
+/// The error of a statement that must return a row.
+#[derive(Debug, thiserror::Error)]
+#[error("it returned no row")]
+pub(crate) struct NoRow;

@@ -1,7 +1,10 @@
 //! The lease of a worker, by the clock of its process.
 
 use std::{
+    future::{Future, poll_fn},
+    pin::pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -27,8 +30,22 @@ impl Lease {
         self.remaining().is_zero()
     }
 
+    /// Runs `work` until the lease is over, and returns `None` then. It is not polled after that: a handler
+    /// that was slow begins no commit.
+    pub(super) async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let (mut work, mut ended) = (pin!(work), pin!(self.ended()));
+        poll_fn(|context| {
+            // The timer may be late.
+            if self.is_over() || ended.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(context).map(Some)
+        })
+        .await
+    }
+
     /// Waits for the end. A signal that is closed meanwhile does not matter.
-    pub(super) async fn ended(&self) {
+    async fn ended(&self) {
         let never = Signal::new();
         loop {
             let remaining = self.remaining();

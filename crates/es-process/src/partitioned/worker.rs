@@ -188,11 +188,7 @@ where
         let mut processor = (self.settings.configure)(processor).labelled(label);
         let (stop, epoch, first_hash) = (processor.stop_handle(), segment.epoch, segment.first_hash);
         let run = async move {
-            let result = match select(pin!(processor.run()), pin!(lease.ended())).await {
-                Either::Left((result, _)) => Some(result),
-                Either::Right(_) => None,
-            };
-            let reason = match result {
+            let reason = match lease.during(processor.run()).await {
                 Some(Ok(())) => End::Stopped,
                 Some(Err(error)) if !is_fenced.load(Ordering::SeqCst) => End::Failed(error),
                 _ => End::Lost,
