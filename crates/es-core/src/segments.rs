@@ -298,7 +298,9 @@ impl Segments {
         steps.extend(gone.into_iter().map(|gone| SegmentStep::RemoveWorker { name: gone.name }));
         self.workers = kept;
         let milliseconds = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
-        let renewed = SegmentWorker::new(worker, now.saturating_add(milliseconds));
+        // The time is rounded down, and the lease must not end before the worker expects it.
+        let expires_at = now.saturating_add(milliseconds).saturating_add(1);
+        let renewed = SegmentWorker::new(worker, expires_at);
         self.workers.push(renewed.clone());
         steps.push(SegmentStep::PutWorker(renewed));
         steps
