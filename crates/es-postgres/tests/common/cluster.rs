@@ -182,19 +182,18 @@ impl Cluster {
 
     /// Stops all processes of the server for now: it neither answers nor closes connections.
     pub fn freeze(&self) {
-        self.signal_all("-STOP");
+        let first = self.process.as_ref().unwrap().id();
+        // The first one first, so that it starts no others meanwhile.
+        kill("-STOP", first);
+        children(first).into_iter().for_each(|child| kill("-STOP", child));
     }
 
     /// Lets a server that is frozen continue.
     pub fn thaw(&self) {
-        self.signal_all("-CONT");
-    }
-
-    fn signal_all(&self, signal: &str) {
-        let postmaster = self.process.as_ref().unwrap().id();
-        // The first one first, so that it starts no others meanwhile.
-        kill(signal, postmaster);
-        children(postmaster).into_iter().for_each(|child| kill(signal, child));
+        let first = self.process.as_ref().unwrap().id();
+        // The first one last, so that the others do not end before they are signalled.
+        children(first).into_iter().for_each(|child| kill("-CONT", child));
+        kill("-CONT", first);
     }
 
     /// Moves the write-ahead log of a server that is stopped to another directory.
