@@ -36,9 +36,16 @@ pub(super) fn cost(cost: Cost, sample: &Sample) -> Option<f64> {
         Cost::KeyBytes => 8_192.0 / per_leaf(UUID + BIGINT),
         Cost::IdBytes => 8_192.0 / per_leaf(BIGINT),
         Cost::KeyLevels => key_levels,
-        // A look for a conflict in both indexes, the row, an entry in both (that of the id without a descent,
-        // since the last leaf is known), and the row again, which is no longer speculative.
-        Cost::AppendPages => 2.0 * key_levels + id_levels + 3.0,
+        // A search for a conflict, the row, which is confirmed afterwards, and an entry in both indexes.
+        // Where keys ascend, the last leaf is known, in an index of three levels and more.
+        Cost::AppendPages => {
+            let last_leaf = |levels: f64| if levels < 3.0 { levels } else { 1.0 };
+            let entry = match sample.ids {
+                Ids::Random => key_levels,
+                Ids::TimeOrdered => last_leaf(key_levels),
+            };
+            key_levels + 2.0 + entry + last_leaf(id_levels)
+        }
         Cost::LoadPages => key_levels + OF_AGGREGATE as f64,
         Cost::ReadPages => id_levels + PAGE as f64 / per_leaf(BIGINT) + PAGE as f64 / per_page,
         Cost::AppendImages if sample.ids == Ids::TimeOrdered => 0.0,
