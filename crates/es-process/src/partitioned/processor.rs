@@ -29,6 +29,8 @@ pub const DEFAULT_LEASE: Duration = Duration::from_secs(10);
 
 /// The shortest duration of a lease.
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
+/// The longest duration of a lease.
+const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A worker of a partitioned consumer: processes a share of the notifications of an upstream, beside other
 /// workers in tasks, processes or on machines that have the same name and datastore.
@@ -192,11 +194,11 @@ where
         self
     }
 
-    /// The duration of the lease; [`DEFAULT_LEASE`] by default, at least 100 ms. The segments of a worker
+    /// The duration of the lease, of 100 ms to a day; [`DEFAULT_LEASE`] by default. The segments of a worker
     /// that was killed are processed again after this time.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.0.lease = lease.max(SHORTEST_LEASE);
+        self.0.lease = lease.clamp(SHORTEST_LEASE, LONGEST_LEASE);
         self
     }
 
