@@ -56,7 +56,19 @@ pub enum Call {
         limit: usize,
         /// The index of one of the [`TOPICS`]; `None` for all.
         topic: Option<usize>,
+        /// What must not be missing behind the last one if there are fewer than the limit.
+        required: Required,
     },
+}
+
+/// What a page that ends before its limit has to contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Required {
+    /// All that was acknowledged before the call.
+    Acknowledged,
+    /// All up to an id: the reader has waited for it on a standby, or has not waited at all.
+    UpTo(i64),
 }
 
 /// The answer to a call.
@@ -90,6 +102,8 @@ pub enum Message {
     Ready,
     /// A reader or a processor found that the log had lost events.
     RolledBack,
+    /// A processor was started again.
+    Restarted,
     /// An operation begins.
     Invoked {
         /// The operation.
@@ -139,7 +153,7 @@ impl History {
     /// Takes note of what a client reports.
     pub fn record(&mut self, message: Message) {
         match message {
-            Message::Ready | Message::RolledBack => {}
+            Message::Ready | Message::RolledBack | Message::Restarted => {}
             Message::Invoked { key, at, call } => {
                 self.open.insert(key.clone(), self.operations.len());
                 self.operations.push(Operation { key, call, invoked: at, returned: None });

@@ -42,7 +42,7 @@ fn tracked(aggregate: u64, position: i64) -> Call {
 }
 
 fn all_after(after: i64) -> Call {
-    Call::Select { after, limit: 10, topic: None }
+    Call::Select { after, limit: 10, topic: None, required: Required::Acknowledged }
 }
 
 fn did(history: &mut History, key: &str, invoked: u64, returned: u64, call: Call, answer: Answer) {
@@ -227,7 +227,9 @@ fn events_that_readers_of_a_topic_miss_or_misread_are_found() {
                 Some(position) => Answer::ReadUpTo(page, position),
                 None => Answer::Notifications(page),
             };
-            did(history, "s", 82, 90, Call::Select { after: 0, limit: 10, topic: Some(topic) }, answer);
+            let call =
+                Call::Select { after: 0, limit: 10, topic: Some(topic), required: Required::Acknowledged };
+            did(history, "s", 82, 90, call, answer);
         })
     };
     for topic in [0, 1] {
