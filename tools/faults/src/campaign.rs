@@ -2,7 +2,7 @@
 //! each round everything that was promised must hold.
 
 use std::{
-    fmt,
+    fmt, fs,
     ops::AddAssign,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -51,7 +51,7 @@ const LONG_PAUSE: Duration = Duration::from_secs(30);
 const SHOWN: usize = 20;
 
 /// The pause of writers between two calls, so that the history of a failover stays small.
-const PAUSE: Duration = Duration::from_millis(40);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Counts of the work of a campaign.
 #[derive(Clone, Debug, Default)]
@@ -158,9 +158,8 @@ pub async fn run(seed: u64, rounds: u32, program: &Path, cluster: Option<&Cluste
         )
     };
     let outcome = outcome.with_context(again);
-    if outcome.is_err()
-        && let Some(kept) = keep(directory)
-    {
+    if outcome.is_err() {
+        let kept = keep(directory, &campaign.history);
         eprint(&format!("the databases are kept: {kept}, {upstream:?}, {downstream:?}"));
     } else {
         upstream.delete().await?;
@@ -193,8 +192,14 @@ fn some_work(random: &mut fastrand::Rng) -> (Kind, Option<usize>) {
     (kind, random.bool().then(|| random.usize(0..TOPICS.len())))
 }
 
-fn keep(directory: tempfile::TempDir) -> Option<String> {
-    Some(directory.keep().display().to_string())
+/// Keeps the files, with the operations and the log beside them.
+fn keep(directory: tempfile::TempDir, history: &History) -> String {
+    let directory = directory.keep();
+    if let Ok(history) = serde_json::to_vec(history) {
+        // It only helps to find the cause.
+        let _ = fs::write(directory.join("history.json"), history);
+    }
+    directory.display().to_string()
 }
 
 #[expect(clippy::print_stderr, reason = "a failure is investigated in its databases")]

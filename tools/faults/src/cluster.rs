@@ -158,6 +158,12 @@ impl Cluster {
             let error = String::from_utf8_lossy(&output.stderr);
             bail!("cluster {}: {}", arguments.join(" "), error.trim_end());
         }
+        report(&String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+#[expect(clippy::print_stderr, reason = "a node that had to be rebuilt is part of the report")]
+fn report(messages: &str) {
+    eprint!("{messages}");
 }

@@ -56,18 +56,18 @@ pub enum Call {
         limit: usize,
         /// The index of one of the [`TOPICS`]; `None` for all.
         topic: Option<usize>,
-        /// What must not be missing behind the last one if there are fewer than the limit.
+        /// The last one that must be among them if they are fewer than the limit.
         required: Required,
     },
 }
 
-/// What a page that ends before its limit has to contain.
+/// The last notification that a page has to contain if it ends before its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Required {
-    /// All that was acknowledged before the call.
+    /// The last one that was acknowledged before the call.
     Acknowledged,
-    /// All up to an id: the reader has waited for it on a standby, or has not waited at all.
+    /// One that a reader of a standby has waited for; 0 if it has not waited.
     UpTo(i64),
 }
 
@@ -125,7 +125,7 @@ pub enum Message {
 }
 
 /// A call, and its answer unless the client was killed before it came.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Operation {
     /// Its name, unique in the history.
     pub key: String,
@@ -138,7 +138,7 @@ pub struct Operation {
 }
 
 /// The operations of clients, and the log after them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct History {
     /// The operations, in the order in which they were heard of.
     pub operations: Vec<Operation>,
@@ -146,6 +146,7 @@ pub struct History {
     pub log: Vec<Recorded>,
     /// The recorded positions of what is tracked.
     pub positions: BTreeMap<String, i64>,
+    #[serde(skip)]
     open: HashMap<String, usize>,
 }
 

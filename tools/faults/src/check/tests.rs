@@ -209,6 +209,21 @@ fn events_that_readers_miss_or_misread_are_found() {
     assert!(later.contains(&Violation::AgainstTime("l".to_owned())), "{later:?}");
 }
 
+#[test]
+fn a_reader_of_a_standby_may_be_behind_unless_it_has_waited() {
+    let read = |required, page: fn(&Recorded) -> bool| {
+        found(|history| {
+            let page = history.log.iter().filter(|it| page(it)).cloned().collect();
+            let call = Call::Select { after: 0, limit: 10, topic: None, required };
+            did(history, "s", 70, 80, call, Answer::Notifications(page));
+        })
+    };
+    assert_eq!(read(Required::UpTo(0), |it| it.id <= 2), []);
+    assert_eq!(read(Required::UpTo(4), |it| it.id <= 4), []);
+    assert_eq!(read(Required::UpTo(5), |it| it.id <= 4), [Violation::Stale("s".to_owned(), 5)]);
+    assert_eq!(read(Required::UpTo(0), |it| it.id != 2), [Violation::Missed("s".to_owned(), 2)]);
+}
+
 /// All events of the good history are of the second topic, but those of aggregate 2.
 #[test]
 fn events_that_readers_of_a_topic_miss_or_misread_are_found() {

@@ -93,6 +93,10 @@ pub(super) fn peers(members: &[Member]) -> String {
 /// With `primary_start_timeout` at zero, a crashed primary is not started again while a standby can take
 /// over. With a longer one it would, and its recovery makes commits visible that no standby has.
 ///
+/// Until `wal_sender_timeout`, a primary that is cut off from its standbys does not end, because it waits for
+/// them. With the default, 60 seconds, Patroni 3.0 started it a second time before it had ended, and rewound
+/// the data of the running one: the node never followed the new primary (`--fault cut` found it).
+///
 /// The API of etcd is version 2. With version 3, Patroni 3.0 (Debian 12) puts the key of the leader without
 /// a comparison: a primary that continues after a pause takes the leadership from its successor, and the
 /// successor's acknowledged commits are lost (`cargo xtask faults --failovers 10` found it).
@@ -117,7 +121,7 @@ pub(super) fn of_node(node: &Node, members: &[Member], binaries: &Binaries, pass
         "use_pg_rewind": true, "use_slots": true,
         "parameters": {{
           "max_connections": 300, "max_prepared_transactions": 64, "unix_socket_directories": "", "fsync": "off",
-          "lc_messages": "C"
+          "wal_sender_timeout": "3s", "wal_receiver_timeout": "3s", "lc_messages": "C"
         }}
       }}
     }},

@@ -42,6 +42,9 @@ const DIRECTORY: &str = "ES_TEST_CLUSTER_DIRECTORY";
 const NODES: usize = 3;
 /// Far more than it takes to create three nodes.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// A node that has not come back by then needs an operator: an interrupted `pg_rewind` leaves data that cannot
+/// be started, and Patroni 3.0 does not notice.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(40);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -306,12 +309,16 @@ impl Cluster {
         for node in &self.nodes {
             node.start(account)?;
         }
-        let deadline = Instant::now() + START_TIMEOUT;
+        let (began, mut is_repaired) = (Instant::now(), false);
         while !self.is_complete() {
             if process::interrupted().is_some() {
                 bail!("interrupted");
             }
-            if Instant::now() > deadline {
+            if !is_repaired && began.elapsed() > REPAIR_TIMEOUT {
+                is_repaired = true;
+                self.repair();
+            }
+            if began.elapsed() > START_TIMEOUT {
                 let roles: Vec<_> =
                     self.nodes.iter().map(|node| format!("{}: {}", node.name, node.role())).collect();
                 bail!(
@@ -324,6 +331,22 @@ impl Cluster {
             thread::sleep(POLL_INTERVAL);
         }
         Ok(())
+    }
+
+    /// Rebuilds each node that is not known to follow the primary, if there is one.
+    fn repair(&self) {
+        if self.primary().is_err() {
+            return;
+        }
+        for node in &self.nodes {
+            if matches!(node.role(), Role::Primary | Role::SyncStandby) {
+                continue;
+            }
+            match node.reinitialize() {
+                Ok(()) => eprintln!("xtask: {} did not come back, and is rebuilt", node.name),
+                Err(error) => eprintln!("xtask: {error:#}"),
+            }
+        }
     }
 
     fn is_complete(&self) -> bool {

@@ -112,6 +112,14 @@ impl Node {
         self.postmaster().is_alive() || self.patroni().is_alive()
     }
 
+    /// Copies the data of the primary again, as `patronictl reinit`.
+    pub(super) fn reinitialize(&self) -> Result<()> {
+        let body = r#"{"force": true}"#;
+        let (status, answer) = http::request(self.interface(), "POST", "/reinitialize", body, http::TIMEOUT)?;
+        ensure!(status == 200, "Patroni refuses to reinitialize {}: {answer}", self.name);
+        Ok(())
+    }
+
     /// Makes a standby the primary instead of this node.
     pub(super) fn switch_over(&self) -> Result<()> {
         let body = format!(r#"{{"leader": "{}"}}"#, self.name);
