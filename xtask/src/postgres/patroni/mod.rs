@@ -42,8 +42,8 @@ const DIRECTORY: &str = "ES_TEST_CLUSTER_DIRECTORY";
 const NODES: usize = 3;
 /// Far more than it takes to create three nodes.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
-/// A node that has not come back by then needs an operator: an interrupted `pg_rewind` leaves data that cannot
-/// be started, and Patroni 3.0 does not notice.
+/// A node that has not come back by then needs an operator: an interrupted `pg_rewind` leaves data with which
+/// it cannot start, and Patroni 3.0 does not notice.
 const REPAIR_TIMEOUT: Duration = Duration::from_secs(40);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
