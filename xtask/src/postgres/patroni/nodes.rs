@@ -156,7 +156,16 @@ impl Member {
         command.args(["--name", &self.name, "--logger", "zap", "--data-dir"]).arg(&data);
         command.args(["--listen-client-urls", &listen, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", peers, "--initial-cluster-state", "new", "--enable-v2"]);
+        // Else a member that was cut off interrupts the others when it comes back. If the leadership ends then,
+        // Patroni takes it by the old state that this member reports, and acknowledged commits are lost.
+        command.args([
+            "--initial-cluster",
+            peers,
+            "--initial-cluster-state",
+            "new",
+            "--enable-v2",
+            "--pre-vote",
+        ]);
         start(&mut command, &self.home, &self.process())
     }
 
