@@ -45,8 +45,10 @@ pub(crate) struct ProjectionsList {
 /// Make a version the one that is read and has side effects, in one commit
 #[derive(Debug, Args)]
 pub(crate) struct ProjectionsSwitch {
+    /// The projection
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
+    /// The number of the version, as `es projections list` prints it
     #[arg(value_name = "VERSION")]
     pub(crate) version: u32,
     /// The largest distance to the active version, in notification ids, by which readers may go back
@@ -64,6 +66,7 @@ pub(crate) struct ProjectionsSwitch {
 /// Switch back to the version that the active one has replaced
 #[derive(Debug, Args)]
 pub(crate) struct ProjectionsRollback {
+    /// The projection
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
     #[command(flatten)]
@@ -75,8 +78,10 @@ pub(crate) struct ProjectionsRollback {
 /// A version of a projection.
 #[derive(Debug, Args)]
 pub(crate) struct ProjectionVersion {
+    /// The projection
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
+    /// The number of the version, as `es projections list` prints it
     #[arg(value_name = "VERSION")]
     pub(crate) version: u32,
     #[command(flatten)]

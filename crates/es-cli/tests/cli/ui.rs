@@ -428,9 +428,13 @@ fn connections_without_a_request_are_bounded_and_end() {
 fn a_request_with_a_long_head_is_refused() {
     let sandbox = bank();
     let page = Page::on_bank(&sandbox);
-    let long = "x".repeat(100 << 10);
-    let refused = page.send("GET", "/", &[("Host", &page.host()), ("Cookie", &long)]);
-    assert_eq!(status(&refused), "HTTP/1.1 431 Request Header Fields Too Large\r\n");
+    let mut stream = TcpStream::connect(("127.0.0.1", page.port)).unwrap();
+    // The server closes the connection before it has read all, which may also break the response off.
+    let request = format!("GET / HTTP/1.1\r\nCookie: {}\r\n\r\n", "x".repeat(300 << 10));
+    let _ = stream.write_all(request.as_bytes());
+    let status = status(&stream);
+    assert!(["", "HTTP/1.1 431 Request Header Fields Too Large\r\n"].contains(&&*status), "{status}");
+    assert!(page.body("log").contains("bank:Account"));
 }
 
 /// The status line of a response; empty if the connection was closed.
