@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod behaviour;
+mod shared_reads;
 mod support;
 mod workers;
 
@@ -19,7 +20,8 @@ macro_rules! on_each_datastore {
         mod on_sqlite {
             $($(#[$attribute])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                crate::workers::$test(crate::support::sqlite().await).await;
+                let directory = tempfile::tempdir().unwrap();
+                crate::workers::$test(crate::support::sqlite(directory.path()).await).await;
             })+
         }
 
