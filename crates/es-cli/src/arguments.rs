@@ -490,7 +490,7 @@ pub(crate) enum Segments {
     List(SegmentsList),
     /// Split a segment into two of equal ranges, at its position
     Split(SegmentsChange),
-    /// Merge a segment with the next one, when their positions are equal, as at the end of the log
+    /// Merge a segment with the next one, when workers have brought both to one position, as at the end of the log
     Merge(SegmentsChange),
 }
 
@@ -516,6 +516,9 @@ pub(crate) struct SegmentsChange {
     /// The segment: its lowest hash, as `es segments list` prints it
     #[arg(value_name = "SEGMENT")]
     pub(crate) segment: String,
+    /// Wait so many seconds until no worker records the position, and those of segments to merge are equal
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) wait: u64,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(flatten)]
