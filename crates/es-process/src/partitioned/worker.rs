@@ -157,6 +157,10 @@ where
         for segment in owned.into_iter().skip(surplus) {
             if !self.held.contains_key(&segment.first_hash) {
                 self.start(segment).await?;
+                // The next renewal starts further ones: consumers may take long to make.
+                if sent.elapsed() >= lease / 3 {
+                    break;
+                }
             }
         }
         Ok(())
