@@ -32,10 +32,14 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["copy_kills", "projections"])]
     workers: bool,
     /// Instead of the rounds, let a part of a PostgreSQL cluster fail this number of times: its primary, the
-    /// node of the primary, or the leader of etcd, by crashes, pauses and switchovers. Patroni and etcd are
-    /// needed
+    /// node of the primary, or the leader of etcd, by crashes, pauses and switchovers, and by cuts of the
+    /// network where the nodes can have namespaces (root on Linux). Patroni and etcd are needed
     #[arg(long, value_name = "FAULTS", conflicts_with_all = ["rounds", "copy_kills", "workers", "without_postgres"])]
     failovers: Option<u32>,
+    /// With --failovers, cause faults of one kind alone: primary, switchover, node, etcd, pause, long-pause,
+    /// cut, cut-etcd, cut-all, cut-standby or cut-nodes
+    #[arg(long, value_name = "KIND", requires = "failovers")]
+    fault: Option<String>,
     /// Skip everything that needs a PostgreSQL server
     #[arg(long)]
     without_postgres: bool,
@@ -48,6 +52,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let cluster = TestCluster::provide()?;
         command.args(["run", "--package", "es-faults", "--", "--seed", &seed]);
         command.args(["--failovers", &failovers.to_string()]);
+        if let Some(fault) = &arguments.fault {
+            command.args(["--fault", fault]);
+        }
         command.envs(cluster.start()?.variables()).envs(cluster.variables()?);
         return process::check(&mut command);
     }

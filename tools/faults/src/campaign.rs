@@ -2,7 +2,7 @@
 //! each round everything that was promised must hold.
 
 use std::{
-    fmt,
+    fmt, fs,
     ops::AddAssign,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use es_core::{
     ApplicationRecorder, ApplicationRecorderExt, NotificationSelection, TrackingRecorder, TrackingRecorderExt,
 };
@@ -43,11 +44,14 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 /// The time limit until writes continue after a fault of the cluster.
 const FAILOVER: Duration = Duration::from_secs(60);
 
+/// The time that a paused primary stays paused after a standby has taken over.
+const LONG_PAUSE: Duration = Duration::from_secs(30);
+
 /// The number of broken promises that a failure names.
 const SHOWN: usize = 20;
 
 /// The pause of writers between two calls, so that the history of a failover stays small.
-const PAUSE: Duration = Duration::from_millis(40);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Counts of the work of a campaign.
 #[derive(Clone, Debug, Default)]
@@ -76,12 +80,25 @@ pub struct Tally {
     pub unknown: usize,
     /// Times that the log seemed to have lost events, because a paused primary answered from its old state.
     pub alarms: usize,
-    /// The longest time without an acknowledged put during each fault of the cluster.
-    pub outages: Vec<(Fault, Duration)>,
+    /// Times that a processor was started again after an error.
+    pub restarts: usize,
+    /// The effects of the faults of the cluster.
+    pub outages: Vec<Outage>,
     /// Events in the logs at the end.
     pub events: usize,
     /// Effects of processors at the end.
     pub effects: usize,
+}
+
+/// The effect of a fault of the cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Outage {
+    /// The fault.
+    pub fault: Fault,
+    /// The longest time without an acknowledged put.
+    pub time: Duration,
+    /// Returns whether another node became the primary.
+    pub is_failover: bool,
 }
 
 /// One database, or rather two: an upstream, and a downstream that processes it.
@@ -141,9 +158,8 @@ pub async fn run(seed: u64, rounds: u32, program: &Path, cluster: Option<&Cluste
         )
     };
     let outcome = outcome.with_context(again);
-    if outcome.is_err()
-        && let Some(kept) = keep(directory)
-    {
+    if outcome.is_err() {
+        let kept = keep(directory, &campaign.history);
         eprint(&format!("the databases are kept: {kept}, {upstream:?}, {downstream:?}"));
     } else {
         upstream.delete().await?;
@@ -176,8 +192,14 @@ fn some_work(random: &mut fastrand::Rng) -> (Kind, Option<usize>) {
     (kind, random.bool().then(|| random.usize(0..TOPICS.len())))
 }
 
-fn keep(directory: tempfile::TempDir) -> Option<String> {
-    Some(directory.keep().display().to_string())
+/// Keeps the files, with the operations and the log beside them.
+fn keep(directory: tempfile::TempDir, history: &History) -> String {
+    let directory = directory.keep();
+    if let Ok(history) = serde_json::to_vec(history) {
+        // It only helps to find the cause.
+        let _ = fs::write(directory.join("history.json"), history);
+    }
+    directory.display().to_string()
 }
 
 #[expect(clippy::print_stderr, reason = "a failure is investigated in its databases")]
@@ -196,13 +218,16 @@ impl Campaign<'_> {
             };
             let messages = messages.with_context(|| format!("round {round}"))?;
             let alarms = messages.iter().filter(|message| matches!(message, Message::RolledBack)).count();
-            // Without a watchdog, a paused primary that continues answers from its old state for a moment.
-            let may_alarm = self.cluster.is_some() && self.fault(round) == Fault::Pause;
+            // Without a watchdog, a primary that was replaced answers from its old state until it notices.
+            let may_alarm =
+                self.cluster.is_some_and(|cluster| self.fault(cluster, round).leaves_two_primaries());
             ensure!(
                 alarms == 0 || may_alarm,
                 "round {round}: {alarms} times the log seemed to be rolled back"
             );
             self.tally.alarms += alarms;
+            let is_restart = |message: &&Message| matches!(message, Message::Restarted);
+            self.tally.restarts += messages.iter().filter(is_restart).count();
             self.record(messages);
             self.verify(round).await.with_context(|| format!("after round {round}"))?;
         }
@@ -251,13 +276,24 @@ impl Campaign<'_> {
 
     /// Causes a fault of the cluster while processes work, and lets them work until it is repaired.
     async fn failover(&mut self, cluster: &Cluster, round: u32) -> Result<Vec<Message>> {
-        let fault = self.fault(round);
+        let fault = self.fault(cluster, round);
         progress::show(format_args!("seed {}, round {round}: {fault}", self.seed));
         let clients = Role::Clients(4, PAUSE);
         let processor = Role::Processor(self.downstream.clone(), self.work);
+        let (primary, standbys) = (self.upstream.clone(), self.upstream.clone().with_standby_reads());
+        let mut roles = vec![
+            (clients.clone(), &primary),
+            (clients, &primary),
+            (processor.clone(), &primary),
+            (processor, &standbys),
+        ];
+        if standbys.reads_from_standbys() {
+            roles.push((Role::Readers(PAUSE), &standbys));
+        }
         let mut children = Vec::new();
-        for (number, role) in (0..).zip([clients.clone(), clients, processor.clone(), processor]) {
-            let job = Job { kill_point: None, ..self.job(round, number, role) };
+        for (number, (role, upstream)) in (0..).zip(roles) {
+            let job = self.job(round, number, role);
+            let job = Job { kill_point: None, upstream: upstream.clone(), ..job };
             children.push(Child::spawn(self.program, &job)?);
         }
         self.tally.processes += children.len();
@@ -266,13 +302,25 @@ impl Campaign<'_> {
         }
         let mut messages = self.append_in_time(round, "early").await?;
         thread::sleep(Duration::from_millis(self.random.u64(300..1_500)));
+        let old_primary = cluster.primary()?;
         let struck = now();
         cluster.cause(fault)?;
+        if fault.is_cut() {
+            // Longer than a leadership lasts.
+            thread::sleep(Duration::from_millis(self.random.u64(8_000..10_000)));
+        }
+        if fault == Fault::CutNodes {
+            // Before that, nothing is acknowledged.
+            cluster.resume()?;
+        }
         let late = self.append_in_time(round, "late").await;
         messages.extend(late.with_context(|| format!("after a {fault}"))?);
         // Long enough for the processes to find the new primary, too.
         thread::sleep(Duration::from_millis(self.random.u64(1_000..2_000)));
-        if fault == Fault::Pause {
+        if fault == Fault::LongPause {
+            thread::sleep(LONG_PAUSE);
+        }
+        if fault.lasts() {
             cluster.resume()?;
         }
         thread::sleep(Duration::from_millis(self.random.u64(500..1_500)));
@@ -282,15 +330,16 @@ impl Campaign<'_> {
         for child in children {
             messages.extend(child.end().with_context(|| format!("during a {fault}"))?.1);
         }
-        self.tally.outages.push((fault, outage(&messages, struck)));
+        let is_failover = cluster.primary()? != old_primary;
+        self.tally.outages.push(Outage { fault, time: outage(&messages, struck), is_failover });
         Ok(messages)
     }
 
     /// The fault of a round: each of them occurs in both orderings.
-    fn fault(&self, round: u32) -> Fault {
+    fn fault(&self, cluster: &Cluster, round: u32) -> Fault {
         let number = self.seed / 2 * u64::from(ROUNDS) + u64::from(round) - 1;
-        let index = usize::try_from(number).unwrap_or(0) % Fault::ALL.len();
-        Fault::ALL.get(index).copied().unwrap_or(Fault::Primary)
+        let index = usize::try_from(number).unwrap_or(0) % cluster.faults().len().max(1);
+        cluster.faults().get(index).copied().unwrap_or(Fault::Primary)
     }
 
     /// Appends, again and again, until an append is acknowledged, as a program that is started after a
@@ -320,7 +369,9 @@ impl Campaign<'_> {
 
     fn job(&mut self, round: u32, number: u32, role: Role) -> Job {
         let mut points = match role {
-            Role::Clients(..) | Role::Switches(_) | Role::Worker(..) => self.upstream.points(),
+            Role::Clients(..) | Role::Readers(_) | Role::Switches(_) | Role::Worker(..) => {
+                self.upstream.points()
+            }
             Role::Processor(_, (Kind::Rows, _)) => self.downstream_backend.points_of_projectors().to_vec(),
             Role::Processor(_, (Kind::Events, _)) => self.downstream_backend.points_of_handlers().to_vec(),
         };
@@ -469,6 +520,7 @@ impl AddAssign for Tally {
         self.failed += other.failed;
         self.unknown += other.unknown;
         self.alarms += other.alarms;
+        self.restarts += other.restarts;
         self.outages.extend(other.outages);
         self.events += other.events;
         self.effects += other.effects;
@@ -499,17 +551,21 @@ impl fmt::Display for Tally {
         if self.alarms > 0 {
             write!(f, "; {} times the log seemed to be rolled back", self.alarms)?;
         }
-        for fault in Fault::ALL {
-            let of_fault = self.outages.iter().filter(|(of, _)| *of == fault);
-            let mut times: Vec<Duration> = of_fault.map(|(_, time)| *time).collect();
+        if !self.outages.is_empty() {
+            write!(f, "; {} times a processor was started again", self.restarts)?;
+        }
+        for fault in Fault::value_variants() {
+            let outages: Vec<_> = self.outages.iter().filter(|outage| outage.fault == *fault).collect();
+            let failovers = outages.iter().filter(|outage| outage.is_failover).count();
+            let mut times: Vec<Duration> = outages.iter().map(|outage| outage.time).collect();
             times.sort_unstable();
             if let (Some(median), Some(worst)) = (times.get(times.len() / 2), times.last()) {
                 let (median, worst) = (median.as_secs_f64(), worst.as_secs_f64());
                 write!(
                     f,
-                    "\n  {}, {}: no write for {median:.1} s (median), {worst:.1} s (worst)",
-                    times.len(),
-                    fault
+                    "\n  {}, {fault}: no write for {median:.1} s (median), {worst:.1} s (worst), {failovers} new \
+                     primaries",
+                    times.len()
                 )?;
             }
         }

@@ -6,7 +6,7 @@
 //! - each aggregate's sequence is strictly serialisable: there is an order of its puts and gets, each
 //!   at a moment between its beginning and its end, in which every answer is right;
 //! - what a reader got is without holes: nothing appears later at or below the last id that it got;
-//!   and what was acknowledged before it asked is not missing;
+//!   and what was acknowledged before it asked is not missing, or on a standby, what it has waited for;
 //! - ids follow time: what was acknowledged before another put began has lower ids;
 //! - a tracked position is recorded with its events, and once.
 //!
@@ -20,7 +20,7 @@ use std::{
     fmt,
 };
 
-use crate::history::{Answer, Call, Event, History, Operation, Recorded};
+use crate::history::{Answer, Call, Event, History, Operation, Recorded, Required};
 
 /// A promise that was broken, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,13 +221,17 @@ impl<'h> Checker<'h> {
 
     fn check_pages(&mut self) {
         for select in &self.history.operations {
-            let Call::Select { after, limit, topic } = select.call else { continue };
+            let Call::Select { after, limit, topic, required } = select.call else { continue };
+            let required = match required {
+                Required::Acknowledged => self.acknowledged_before(select.invoked, topic),
+                Required::UpTo(id) => self.highest_up_to(id, topic),
+            };
             match &select.returned {
                 Some((_, Answer::Notifications(page))) => {
-                    self.check_page(select, (after, limit, topic), page, None);
+                    self.check_page(select, (after, limit, topic), page, None, required);
                 }
                 Some((_, Answer::ReadUpTo(page, position))) => {
-                    self.check_page(select, (after, limit, topic), page, Some(*position));
+                    self.check_page(select, (after, limit, topic), page, Some(*position), required);
                 }
                 _ => {}
             }
@@ -241,6 +245,7 @@ impl<'h> Checker<'h> {
         (after, limit, topic): (i64, usize, Option<usize>),
         page: &[Recorded],
         position: Option<i64>,
+        required: Option<i64>,
     ) {
         let mut last = after;
         for Recorded { id, event } in page {
@@ -262,8 +267,7 @@ impl<'h> Checker<'h> {
         if let Some((id, _)) = missed {
             self.violations.push(Violation::Missed(select.key.clone(), *id));
         }
-        let before = self.acknowledged_before(select.invoked, topic);
-        if let Some(id) = before.filter(|id| page.len() < limit && *id > last) {
+        if let Some(id) = required.filter(|id| page.len() < limit && *id > last) {
             self.violations.push(Violation::Stale(select.key.clone(), id));
         }
     }
@@ -293,6 +297,12 @@ impl<'h> Checker<'h> {
                 self.violations.push(Violation::Position(name.clone(), *position));
             }
         }
+    }
+
+    /// The highest recorded id up to an id, of what a select asks for.
+    fn highest_up_to(&self, id: i64, topic: Option<usize>) -> Option<i64> {
+        let mut ids = self.log.range(..=id).rev();
+        ids.find(|(_, event)| Event::is_about(event.aggregate, topic)).map(|(id, _)| *id)
     }
 
     /// The highest id that was acknowledged before a moment, of what a select asks for.

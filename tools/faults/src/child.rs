@@ -52,6 +52,8 @@ pub struct Job {
 pub enum Role {
     /// Writes and reads, with this number of writers and this pause between the calls of each.
     Clients(u32, Duration),
+    /// Reads from standbys, with this pause.
+    Readers(Duration),
     /// Takes part in the campaign on versions of a projection.
     Switches(Task),
     /// Works on segments of the upstream, with effects in the other database.
@@ -81,6 +83,13 @@ pub async fn run(job: Job) -> Result<()> {
             clients.run(writers, job.seed.into()).await?;
             es_core::Recorder::close(&recorder).await?;
         }
+        Role::Readers(pause) => {
+            let recorder = job.upstream.open(&kill_point).await?;
+            report.say(Message::Ready);
+            let clients = Clients::new(recorder.clone(), report, job.round, job.seed, stop).pause(pause);
+            clients.run_on_standbys(job.seed.into()).await?;
+            es_core::Recorder::close(&recorder).await?;
+        }
         Role::Switches(task) => {
             switches::work(task, &job.upstream, kill_point, job.seed.into(), &report, stop).await?;
         }
@@ -102,6 +111,7 @@ pub async fn run(job: Job) -> Result<()> {
                 if !(is_rolled_back || is_transient) || *stop.borrow() {
                     return Err(error);
                 }
+                report.say(Message::Restarted);
                 tokio::time::sleep(OPEN_PAUSE).await;
             }
         }

@@ -20,7 +20,7 @@ use futures_util::TryStreamExt;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    history::{Answer, Call, Event, Message, Recorded, TOPICS, topics},
+    history::{Answer, Call, Event, Message, Recorded, Required, TOPICS, topics},
     report::Report,
     test_database::Recorder,
 };
@@ -30,6 +30,9 @@ pub const FEEDS: [&str; 2] = ["feed-0", "feed-1"];
 
 /// Aggregates that all clients of a round write.
 const SHARED: u64 = 8;
+
+/// The time limit of a reader that waits for a notification.
+const WAIT: Duration = Duration::from_secs(60);
 
 const PAGE_SIZE: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
@@ -43,6 +46,7 @@ pub struct Clients {
     /// The next aggregate of its own.
     fresh: Arc<AtomicU64>,
     pause: Duration,
+    required: Required,
     stop: watch::Receiver<bool>,
 }
 
@@ -63,6 +67,7 @@ impl Clients {
             shared: u64::from(round) * SHARED,
             fresh: Arc::new(AtomicU64::new(fresh)),
             pause: Duration::ZERO,
+            required: Required::Acknowledged,
             stop,
         }
     }
@@ -92,6 +97,27 @@ impl Clients {
         tasks.spawn(async move { clients.stream().await });
         let clients = self.clone();
         tasks.spawn(async move { clients.page(random).await });
+        while let Some(ended) = tasks.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
+
+    /// Runs four readers of standbys, which may be behind unless a reader has waited.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_on_standbys(self, seed: u64) -> Result<()> {
+        let clients = Self { required: Required::UpTo(0), ..self };
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut tasks = JoinSet::new();
+        for topic in [None, some_topic(&mut random)] {
+            let clients = clients.clone();
+            tasks.spawn(async move { clients.follow(topic).await });
+        }
+        let reader = clients.clone();
+        tasks.spawn(async move { reader.page(random).await });
+        tasks.spawn(async move { clients.wait().await });
         while let Some(ended) = tasks.join_next().await {
             ended??;
         }
@@ -195,7 +221,7 @@ impl Clients {
             let limit = random.usize(1..500);
             let topic = if random.bool() { some_topic(&mut random) } else { None };
             let key = self.report.key();
-            self.report.invoked(&key, Call::Select { after, limit, topic });
+            self.report.invoked(&key, Call::Select { after, limit, topic, required: self.required });
             let selection = NotificationSelection::new(limit).after(after).topics(topics(topic));
             let page = self.recorder.select_notifications(selection).await;
             let last = page.as_ref().ok().and_then(|page| page.last()).map(|last| last.id);
@@ -210,7 +236,10 @@ impl Clients {
     async fn stream(&self) -> Result<()> {
         while self.continues(self.pause * 32).await {
             let key = self.report.key();
-            self.report.invoked(&key, Call::Select { after: 0, limit: usize::MAX, topic: None });
+            self.report.invoked(
+                &key,
+                Call::Select { after: 0, limit: usize::MAX, topic: None, required: self.required },
+            );
             let all = NotificationSelection::new(usize::MAX);
             let log = self.recorder.stream_notifications_by(PAGE_SIZE, all);
             let log: Result<Vec<Recorded>, _> = log.map_ok(|one| Recorded::read(&one)).try_collect().await;
@@ -224,7 +253,8 @@ impl Clients {
         let mut subscription = self.recorder.subscribe(0, topics(topic)).page_size(PAGE_SIZE);
         loop {
             let key = self.report.key();
-            let call = Call::Select { after: subscription.position(), limit: PAGE_SIZE.get(), topic };
+            let (after, limit, required) = (subscription.position(), PAGE_SIZE.get(), self.required);
+            let call = Call::Select { after, limit, topic, required };
             self.report.invoked(&key, call);
             let page = tokio::select! {
                 page = subscription.next_page() => page,
@@ -246,6 +276,32 @@ impl Clients {
             };
             self.report.returned(key, answer?);
         }
+    }
+
+    /// Waits for the end of the log on a standby, then reads a page up to it, again and again.
+    async fn wait(&self) -> Result<()> {
+        while self.continues(self.pause * 4).await {
+            let end = match self.recorder.max_notification_id().await {
+                Ok(end) => end.unwrap_or(0),
+                Err(error) => {
+                    judge(error)?;
+                    continue;
+                }
+            };
+            let (after, limit) = (end - 50, 500);
+            let key = self.report.key();
+            let call = Call::Select { after, limit, topic: None, required: Required::UpTo(end) };
+            self.report.invoked(&key, call);
+            let page = match self.recorder.wait_for_notification(end, WAIT).await {
+                Ok(()) => {
+                    self.recorder.select_notifications(NotificationSelection::new(limit).after(after)).await
+                }
+                Err(error) => Err(error),
+            };
+            let answer = page.map(|page| Answer::Notifications(page.iter().map(Recorded::read).collect()));
+            self.report.returned(key, answer.or_else(judge)?);
+        }
+        Ok(())
     }
 
     /// Pauses, or yields if there is no pause, then returns whether the client continues. A recorder in

@@ -56,7 +56,19 @@ pub enum Call {
         limit: usize,
         /// The index of one of the [`TOPICS`]; `None` for all.
         topic: Option<usize>,
+        /// The last one that must be among them if they are fewer than the limit.
+        required: Required,
     },
+}
+
+/// The last notification that a page has to contain if it ends before its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Required {
+    /// The last one that was acknowledged before the call.
+    Acknowledged,
+    /// One that a reader of a standby has waited for; 0 if it has not waited.
+    UpTo(i64),
 }
 
 /// The answer to a call.
@@ -90,6 +102,8 @@ pub enum Message {
     Ready,
     /// A reader or a processor found that the log had lost events.
     RolledBack,
+    /// A processor was started again.
+    Restarted,
     /// An operation begins.
     Invoked {
         /// The operation.
@@ -111,7 +125,7 @@ pub enum Message {
 }
 
 /// A call, and its answer unless the client was killed before it came.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Operation {
     /// Its name, unique in the history.
     pub key: String,
@@ -124,7 +138,7 @@ pub struct Operation {
 }
 
 /// The operations of clients, and the log after them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct History {
     /// The operations, in the order in which they were heard of.
     pub operations: Vec<Operation>,
@@ -132,6 +146,7 @@ pub struct History {
     pub log: Vec<Recorded>,
     /// The recorded positions of what is tracked.
     pub positions: BTreeMap<String, i64>,
+    #[serde(skip)]
     open: HashMap<String, usize>,
 }
 
@@ -139,7 +154,7 @@ impl History {
     /// Takes note of what a client reports.
     pub fn record(&mut self, message: Message) {
         match message {
-            Message::Ready | Message::RolledBack => {}
+            Message::Ready | Message::RolledBack | Message::Restarted => {}
             Message::Invoked { key, at, call } => {
                 self.open.insert(key.clone(), self.operations.len());
                 self.operations.push(Operation { key, call, invoked: at, returned: None });

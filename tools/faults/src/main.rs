@@ -10,7 +10,7 @@ use clap::Parser;
 use es_faults::{
     campaign,
     child::{self, Job},
-    cluster::Cluster,
+    cluster::{Cluster, Fault},
     process, progress, switches, workers,
 };
 
@@ -33,6 +33,9 @@ struct Arguments {
     /// Instead of the rounds, cause this number of faults of a cluster's nodes
     #[arg(long, conflicts_with = "rounds")]
     failovers: Option<u32>,
+    /// Cause faults of this kind alone
+    #[arg(long, requires = "failovers")]
+    fault: Option<Fault>,
     /// Run as a child process with this job
     #[arg(long = process::JOB.trim_start_matches('-'), hide = true)]
     job: Option<String>,
@@ -64,10 +67,17 @@ async fn run() -> Result<()> {
         let run = async |seed, rounds| workers::run(seed, rounds, &program, None).await;
         return repeat(&arguments, workers::ROUNDS, run).await;
     }
-    let cluster = match arguments.failovers {
-        Some(_) => Some(Cluster::from_environment().context("there is no cluster")?),
-        None => None,
+    let cluster = match (arguments.failovers, arguments.fault) {
+        (None, _) => None,
+        (Some(_), None) => Some(Cluster::from_environment().context("there is no cluster")?),
+        (Some(_), Some(fault)) => {
+            Some(Cluster::from_environment().context("there is no cluster")?.only(fault))
+        }
     };
+    let has_cuts = cluster.as_ref().is_none_or(|cluster| cluster.faults().iter().any(|fault| fault.is_cut()));
+    if !has_cuts && arguments.fault.is_none() {
+        println!("The network was not cut: the nodes have no namespaces of their own.");
+    }
     let run = async |seed, rounds| campaign::run(seed, rounds, &program, cluster.as_ref()).await;
     repeat(&arguments, campaign::ROUNDS, run).await
 }

@@ -60,6 +60,8 @@ pub enum TestDatabase {
         parallel: bool,
         /// Enables `NOTIFY`.
         hints: bool,
+        /// Notifications are read from standbys.
+        standby_reads: bool,
     },
 }
 
@@ -101,7 +103,12 @@ impl TestDatabase {
         }
         let schema = format!("es_faults_{}_{name}", std::process::id());
         execute(format!("DROP SCHEMA IF EXISTS \"{schema}\" CASCADE; CREATE SCHEMA \"{schema}\"")).await?;
-        Ok(Self::Postgres { schema, parallel: backend == Backend::Parallel, hints: false })
+        Ok(Self::Postgres {
+            schema,
+            parallel: backend == Backend::Parallel,
+            hints: false,
+            standby_reads: false,
+        })
     }
 
     /// The same with `NOTIFY` on a server.
@@ -111,6 +118,20 @@ impl TestDatabase {
             *hints = true;
         }
         self
+    }
+
+    /// The same with reads from the standbys of a cluster, in the ordering that allows them.
+    #[must_use]
+    pub fn with_standby_reads(mut self) -> Self {
+        if let Self::Postgres { parallel: false, standby_reads, .. } = &mut self {
+            *standby_reads = true;
+        }
+        self
+    }
+
+    /// Returns whether notifications are read from standbys.
+    pub fn reads_from_standbys(&self) -> bool {
+        matches!(self, Self::Postgres { standby_reads: true, .. })
     }
 
     /// Creates the tracking table as version 9.1 of the Python library does: with a row for each position.
@@ -181,7 +202,7 @@ impl TestDatabase {
                 let datastore = options.open().await?;
                 Ok(ProcessRecorder::Sqlite(datastore.process_recorder().await?))
             }
-            Self::Postgres { schema, parallel, hints } => {
+            Self::Postgres { schema, parallel, hints, standby_reads } => {
                 let server = Server::from_environment()?;
                 let ordering =
                     if *parallel { NotificationOrdering::Parallel } else { NotificationOrdering::Serialized };
@@ -195,6 +216,10 @@ impl TestDatabase {
                     .hooks(hooks);
                 let options = match server.hosts.contains(',') {
                     true => options.response_timeout(RESPONSE_TIMEOUT),
+                    false => options,
+                };
+                let options = match standby_reads {
+                    true => options.read_host_list(&server.hosts, &server.ports)?,
                     false => options,
                 };
                 Ok(ProcessRecorder::Postgres(options.open().await?.process_recorder(APPLICATION).await?))

@@ -41,6 +41,17 @@ impl Account {
         command
     }
 
+    /// The same in a network namespace, which only root can enter.
+    pub(crate) fn command_in_namespace(self, namespace: &Path, program: &str, directory: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.current_dir(directory).arg(format!("--net={}", namespace.display()));
+        if let Some((user, group)) = self.other {
+            command.args([format!("--setuid={user}"), format!("--setgid={group}")]);
+        }
+        command.arg("--").arg(program);
+        command
+    }
+
     /// Gives it a file or directory of ours.
     pub(crate) fn own(self, path: &Path) -> Result<()> {
         let Some((user, group)) = self.other else { return Ok(()) };

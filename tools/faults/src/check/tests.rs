@@ -42,7 +42,7 @@ fn tracked(aggregate: u64, position: i64) -> Call {
 }
 
 fn all_after(after: i64) -> Call {
-    Call::Select { after, limit: 10, topic: None }
+    Call::Select { after, limit: 10, topic: None, required: Required::Acknowledged }
 }
 
 fn did(history: &mut History, key: &str, invoked: u64, returned: u64, call: Call, answer: Answer) {
@@ -209,6 +209,21 @@ fn events_that_readers_miss_or_misread_are_found() {
     assert!(later.contains(&Violation::AgainstTime("l".to_owned())), "{later:?}");
 }
 
+#[test]
+fn a_reader_of_a_standby_may_be_behind_unless_it_has_waited() {
+    let read = |required, page: fn(&Recorded) -> bool| {
+        found(|history| {
+            let page = history.log.iter().filter(|it| page(it)).cloned().collect();
+            let call = Call::Select { after: 0, limit: 10, topic: None, required };
+            did(history, "s", 70, 80, call, Answer::Notifications(page));
+        })
+    };
+    assert_eq!(read(Required::UpTo(0), |it| it.id <= 2), []);
+    assert_eq!(read(Required::UpTo(4), |it| it.id <= 4), []);
+    assert_eq!(read(Required::UpTo(5), |it| it.id <= 4), [Violation::Stale("s".to_owned(), 5)]);
+    assert_eq!(read(Required::UpTo(0), |it| it.id != 2), [Violation::Missed("s".to_owned(), 2)]);
+}
+
 /// All events of the good history are of the second topic, but those of aggregate 2.
 #[test]
 fn events_that_readers_of_a_topic_miss_or_misread_are_found() {
@@ -227,7 +242,9 @@ fn events_that_readers_of_a_topic_miss_or_misread_are_found() {
                 Some(position) => Answer::ReadUpTo(page, position),
                 None => Answer::Notifications(page),
             };
-            did(history, "s", 82, 90, Call::Select { after: 0, limit: 10, topic: Some(topic) }, answer);
+            let call =
+                Call::Select { after: 0, limit: 10, topic: Some(topic), required: Required::Acknowledged };
+            did(history, "s", 82, 90, call, answer);
         })
     };
     for topic in [0, 1] {

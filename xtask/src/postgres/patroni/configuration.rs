@@ -1,17 +1,20 @@
 //! Ports and settings of the cluster's parts.
 
-use std::{fs, io::ErrorKind, net::TcpListener, path::Path};
+use std::{
+    fs,
+    io::ErrorKind,
+    net::{Ipv4Addr, TcpListener},
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 
 use super::{
     NODES,
+    network::Link,
     nodes::{Member, Node},
 };
 use crate::postgres::locate::Binaries;
-
-/// The address of every part.
-pub(super) const ADDRESS: &str = "127.0.0.1";
 
 /// The file of the ports, which is there if the cluster was created.
 const FILE: &str = "ports";
@@ -39,7 +42,8 @@ impl Ports {
     /// Chooses ports that are free at the moment.
     pub(super) fn choose() -> Result<Self> {
         // All are bound at the same time, so that they differ.
-        let listeners: Result<Vec<_>, _> = (0..4 * NODES).map(|_| TcpListener::bind((ADDRESS, 0))).collect();
+        let listeners: Result<Vec<_>, _> =
+            (0..4 * NODES).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
         let listeners = listeners.context("cannot find free ports")?;
         let ports: Result<Vec<u16>, _> =
             listeners.iter().map(|listener| listener.local_addr().map(|address| address.port())).collect();
@@ -76,8 +80,9 @@ impl Ports {
 
 /// The members of etcd with their addresses, as each of them is given.
 pub(super) fn peers(members: &[Member]) -> String {
-    let peers =
-        members.iter().map(|member| format!("{}=http://{ADDRESS}:{}", member.name, member.ports.peer));
+    let peers = members.iter().map(|member| {
+        format!("{}=http://{}:{}", member.name, member.host.address(Link::Etcd), member.ports.peer)
+    });
     peers.collect::<Vec<_>>().join(",")
 }
 
@@ -88,12 +93,17 @@ pub(super) fn peers(members: &[Member]) -> String {
 /// With `primary_start_timeout` at zero, a crashed primary is not started again while a standby can take
 /// over. With a longer one it would, and its recovery makes commits visible that no standby has.
 ///
+/// Until `wal_sender_timeout`, a primary that is cut off from its standbys does not end, because it waits for
+/// them. With the default, 60 seconds, Patroni 3.0 started it a second time before it had ended, and rewound
+/// the data of the running one: the node never followed the new primary (`--fault cut` found it).
+///
 /// The API of etcd is version 2. With version 3, Patroni 3.0 (Debian 12) puts the key of the leader without
 /// a comparison: a primary that continues after a pause takes the leadership from its successor, and the
 /// successor's acknowledged commits are lost (`cargo xtask faults --failovers 10` found it).
 pub(super) fn of_node(node: &Node, members: &[Member], binaries: &Binaries, password: &str) -> String {
-    let etcd: Vec<_> =
-        members.iter().map(|member| format!("\"{ADDRESS}:{}\"", member.ports.client)).collect();
+    let client = |member: &Member| format!("\"{}:{}\"", member.host.address(Link::Etcd), member.ports.client);
+    let etcd: Vec<_> = members.iter().map(client).collect();
+    let (listen, address) = (node.host.listen_address(), node.host.address(Link::Nodes));
     let (postgres, patroni) = (node.ports.postgres, node.ports.patroni);
     let (name, etcd, home) = (&node.name, etcd.join(", "), node.home.display());
     let (data, programs) = (node.data(), binaries.directory().display());
@@ -101,7 +111,7 @@ pub(super) fn of_node(node: &Node, members: &[Member], binaries: &Binaries, pass
     format!(
         r#"{{
   "scope": "es", "name": "{name}",
-  "restapi": {{"listen": "{ADDRESS}:{patroni}", "connect_address": "{ADDRESS}:{patroni}"}},
+  "restapi": {{"listen": "{listen}:{patroni}", "connect_address": "{address}:{patroni}"}},
   "etcd": {{"hosts": [{etcd}]}},
   "bootstrap": {{
     "dcs": {{
@@ -111,21 +121,19 @@ pub(super) fn of_node(node: &Node, members: &[Member], binaries: &Binaries, pass
         "use_pg_rewind": true, "use_slots": true,
         "parameters": {{
           "max_connections": 300, "max_prepared_transactions": 64, "unix_socket_directories": "", "fsync": "off",
-          "lc_messages": "C"
+          "wal_sender_timeout": "3s", "wal_receiver_timeout": "3s", "lc_messages": "C"
         }}
       }}
     }},
     "initdb": ["no-sync", "no-locale", {{"encoding": "UTF8"}}, {{"auth": "scram-sha-256"}}]
   }},
   "postgresql": {{
-    "listen": "{ADDRESS}:{postgres}", "connect_address": "{ADDRESS}:{postgres}",
+    "listen": "{listen}:{postgres}", "connect_address": "{address}:{postgres}",
     "data_dir": "{data}", "bin_dir": "{programs}", "pgpass": "{home}/pgpass",
     "basebackup": [{{"checkpoint": "fast"}}, "no-sync"],
     "remove_data_directory_on_rewind_failure": true,
     "remove_data_directory_on_diverged_timelines": true,
-    "pg_hba": [
-      "host all all {ADDRESS}/32 scram-sha-256", "host replication all {ADDRESS}/32 scram-sha-256"
-    ],
+    "pg_hba": ["host all all samenet scram-sha-256", "host replication all samenet scram-sha-256"],
     "authentication": {{
       "superuser": {{"username": "postgres", "password": "{password}"}},
       "replication": {{"username": "replicator", "password": "{password}"}},

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -13,13 +13,12 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Returns the status and the body of the answer, each part of which may take `timeout`.
 pub(super) fn request(
-    port: u16,
+    address: SocketAddr,
     method: &str,
     path: &str,
     body: &str,
     timeout: Duration,
 ) -> Result<(u16, String)> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(timeout))?;
     let length = body.len();
@@ -36,6 +35,6 @@ pub(super) fn request(
 }
 
 /// Returns whether the answer to `GET` is `200 OK`.
-pub(super) fn is_ok(port: u16, path: &str) -> bool {
-    request(port, "GET", path, "", TIMEOUT).is_ok_and(|(status, _)| status == 200)
+pub(super) fn is_ok(address: SocketAddr, path: &str) -> bool {
+    request(address, "GET", path, "", TIMEOUT).is_ok_and(|(status, _)| status == 200)
 }

@@ -1,11 +1,13 @@
 //! `cargo xtask postgres cluster`: three nodes of PostgreSQL under Patroni, which etcd coordinates.
 //!
 //! The replication is synchronous and strict: a commit is acknowledged when a standby has it on disk, and
-//! without a standby there are no commits. All nodes listen on loopback alone. The periods of Patroni are as
-//! short as it takes for a hundred failovers in an hour; in production they are several times as long.
+//! without a standby there are no commits. Nodes can be reached from this machine alone. The periods of
+//! Patroni are as short as it takes for a hundred failovers in an hour; in production they are several times
+//! as long.
 
 mod configuration;
 mod http;
+mod network;
 mod nodes;
 
 use std::{
@@ -20,6 +22,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Subcommand, ValueEnum};
 use configuration::Ports;
+use network::{Link, Network};
 use nodes::{Member, Node, Role};
 use rustix::process::Signal;
 
@@ -39,6 +42,9 @@ const DIRECTORY: &str = "ES_TEST_CLUSTER_DIRECTORY";
 const NODES: usize = 3;
 /// Far more than it takes to create three nodes.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// A node that has not come back by then needs an operator: an interrupted `pg_rewind` leaves data with which
+/// it cannot start, and Patroni 3.0 does not notice.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(40);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -52,7 +58,7 @@ pub(crate) enum Command {
     Up,
     /// Stop all nodes and delete their data
     Down,
-    /// Kill, pause or move a part of the cluster; `up` starts again what was killed
+    /// Kill, pause, move or cut off a part of the cluster; `up` starts again what was killed
     Kill { target: Target },
     /// Print the role of each node
     Status,
@@ -69,10 +75,20 @@ pub(crate) enum Target {
     Etcd,
     /// Pauses all processes of the primary's PostgreSQL, with SIGSTOP
     Pause,
-    /// Continues all paused processes, with SIGCONT
+    /// Continues all paused processes, with SIGCONT, and connects all links
     Resume,
     /// Makes a standby the primary, in order
     Switchover,
+    /// Cuts the primary off from the other nodes: it keeps its leadership
+    CutNodes,
+    /// Cuts the primary and its member of etcd off from the other members
+    CutEtcd,
+    /// Cuts the primary off from the other nodes and etcd, but not from clients
+    Cut,
+    /// Cuts the primary off from all, clients included
+    CutAll,
+    /// Cuts the synchronous standby off from all
+    CutStandby,
 }
 
 pub(crate) fn run(command: &Command) -> Result<()> {
@@ -182,19 +198,25 @@ fn status() -> Result<()> {
         return Ok(());
     };
     for node in &cluster.nodes {
-        println!("{} on port {}: {}", node.name, node.ports.postgres, node.role());
+        let address = node.host.address(Link::Clients);
+        println!("{} on {address}:{}: {}", node.name, node.ports.postgres, node.role());
     }
     for member in &cluster.members {
-        println!("{} on port {}: {}", member.name, member.ports.client, member.state());
+        let address = member.host.address(Link::Clients);
+        println!("{} on {address}:{}: {}", member.name, member.ports.client, member.state());
     }
     Ok(())
 }
 
 /// Stops all processes of the cluster in a directory.
 pub(super) fn stop(directory: &ClusterDirectory) -> Result<()> {
-    // Without ports nothing was started.
-    let Some(ports) = Ports::read(directory.home())? else { return Ok(()) };
-    let (nodes, members) = parts(directory, &ports);
+    let network = Network::read(directory.home())?;
+    let Some(ports) = Ports::read(directory.home())? else {
+        // Nothing was started.
+        network.delete();
+        return Ok(());
+    };
+    let (nodes, members) = parts(directory, &ports, network);
     for node in &nodes {
         node.stop();
     }
@@ -208,6 +230,7 @@ pub(super) fn stop(directory: &ClusterDirectory) -> Result<()> {
         }
         thread::sleep(POLL_INTERVAL);
     }
+    network.delete();
     Ok(())
 }
 
@@ -231,6 +254,7 @@ fn existing() -> Result<Option<Cluster>> {
 struct Cluster {
     directory: ClusterDirectory,
     connection: Connection,
+    network: Network,
     nodes: Vec<Node>,
     members: Vec<Member>,
 }
@@ -242,15 +266,18 @@ impl Cluster {
         // Written before the ports.
         let lines = fs::read_to_string(directory.environment()).context("the cluster has no environment")?;
         let connection = Connection::from_lines(&lines)?.context("the cluster's environment is empty")?;
-        let (nodes, members) = parts(&directory, &ports);
-        Ok(Ok(Self { directory, connection, nodes, members }))
+        let network = Network::read(directory.home())?;
+        let (nodes, members) = parts(&directory, &ports, network);
+        Ok(Ok(Self { directory, connection, network, nodes, members }))
     }
 
     fn create(directory: ClusterDirectory) -> Result<Self> {
         let ports = Ports::choose()?;
         let (password, binaries) =
             (random_hex()?, locate::binaries().context("PostgreSQL is not installed")?);
-        let (nodes, members) = parts(&directory, &ports);
+        let network = Network::create();
+        network.write(directory.home())?;
+        let (nodes, members) = parts(&directory, &ports, network);
         for node in &nodes {
             directory.create_own(&node.home)?;
             let text = configuration::of_node(node, &members, &binaries, &password);
@@ -261,17 +288,19 @@ impl Cluster {
         for member in &members {
             directory.create_own(&member.home)?;
         }
-        let hosts = [configuration::ADDRESS; NODES].join(",");
+        let hosts = nodes.iter().map(|node| node.host.address(Link::Clients).to_string());
+        let hosts = hosts.collect::<Vec<_>>().join(",");
         let postgres = nodes.iter().map(|node| node.ports.postgres.to_string()).collect::<Vec<_>>().join(",");
         let connection = Connection { host: hosts, port: postgres, ..Connection::to_own_server(0, password) };
         let lines = connection.variables().map(|(name, value)| format!("{name}={value}\n")).concat();
         write_secret(&directory.environment(), &lines)?;
         ports.write(directory.home())?;
-        Ok(Self { directory, connection, nodes, members })
+        Ok(Self { directory, connection, network, nodes, members })
     }
 
     /// Starts what does not run, and waits until the cluster survives the loss of a node.
     fn start(&self) -> Result<()> {
+        self.network.restore()?;
         let account = self.directory.account();
         let peers = configuration::peers(&self.members);
         for member in &self.members {
@@ -280,12 +309,16 @@ impl Cluster {
         for node in &self.nodes {
             node.start(account)?;
         }
-        let deadline = Instant::now() + START_TIMEOUT;
+        let (began, mut is_repaired) = (Instant::now(), false);
         while !self.is_complete() {
             if process::interrupted().is_some() {
                 bail!("interrupted");
             }
-            if Instant::now() > deadline {
+            if !is_repaired && began.elapsed() > REPAIR_TIMEOUT {
+                is_repaired = true;
+                self.repair();
+            }
+            if began.elapsed() > START_TIMEOUT {
                 let roles: Vec<_> =
                     self.nodes.iter().map(|node| format!("{}: {}", node.name, node.role())).collect();
                 bail!(
@@ -298,6 +331,22 @@ impl Cluster {
             thread::sleep(POLL_INTERVAL);
         }
         Ok(())
+    }
+
+    /// Rebuilds each node that is not known to follow the primary, if there is one.
+    fn repair(&self) {
+        if self.primary().is_err() {
+            return;
+        }
+        for node in &self.nodes {
+            if matches!(node.role(), Role::Primary | Role::SyncStandby) {
+                continue;
+            }
+            match node.reinitialize() {
+                Ok(()) => eprintln!("xtask: {} did not come back, and is rebuilt", node.name),
+                Err(error) => eprintln!("xtask: {error:#}"),
+            }
+        }
     }
 
     fn is_complete(&self) -> bool {
@@ -316,8 +365,19 @@ impl Cluster {
                 leader.context("etcd has no leader at the moment")?.process().signal(Signal::KILL);
             }
             Target::Pause => self.primary()?.signal_postgres(Signal::STOP),
-            Target::Resume => self.nodes.iter().for_each(|node| node.signal_postgres(Signal::CONT)),
+            Target::Resume => {
+                self.nodes.iter().for_each(|node| node.signal_postgres(Signal::CONT));
+                self.network.heal()?;
+            }
             Target::Switchover => self.primary()?.switch_over()?,
+            Target::CutNodes => self.primary()?.host.cut(&[Link::Nodes])?,
+            Target::CutEtcd => self.primary()?.host.cut(&[Link::Etcd])?,
+            Target::Cut => self.primary()?.host.cut(&[Link::Nodes, Link::Etcd])?,
+            Target::CutAll => self.primary()?.host.cut(&Link::ALL)?,
+            Target::CutStandby => {
+                let standby = self.nodes.iter().find(|node| node.role() == Role::SyncStandby);
+                standby.context("no standby is synchronous at the moment")?.host.cut(&Link::ALL)?;
+            }
         }
         Ok(())
     }
@@ -328,15 +388,15 @@ impl Cluster {
     }
 }
 
-fn parts(directory: &ClusterDirectory, ports: &Ports) -> (Vec<Node>, Vec<Member>) {
+fn parts(directory: &ClusterDirectory, ports: &Ports, network: Network) -> (Vec<Node>, Vec<Member>) {
     let home = |name: &str| -> PathBuf { Path::new(directory.home()).join(name) };
-    let nodes = ports.nodes.iter().enumerate().map(|(index, ports)| {
-        let name = format!("node{}", index + 1);
-        Node { home: home(&name), name, ports: *ports }
+    let nodes = (1..).zip(&ports.nodes).map(|(number, ports)| {
+        let name = format!("node{number}");
+        Node { home: home(&name), name, host: network.host(number), ports: *ports }
     });
-    let members = ports.members.iter().enumerate().map(|(index, ports)| {
-        let name = format!("etcd{}", index + 1);
-        Member { home: home(&name), name, ports: *ports }
+    let members = (1..).zip(&ports.members).map(|(number, ports)| {
+        let name = format!("etcd{number}");
+        Member { home: home(&name), name, host: network.host(number), ports: *ports }
     });
     (nodes.collect(), members.collect())
 }

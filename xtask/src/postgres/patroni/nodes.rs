@@ -3,6 +3,7 @@
 use std::{
     fmt,
     fs::{self, OpenOptions},
+    net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -13,8 +14,9 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    configuration::{ADDRESS, MemberPorts, NodePorts},
+    configuration::{MemberPorts, NodePorts},
     http,
+    network::{Host, Link},
 };
 use crate::postgres::account::Account;
 
@@ -23,6 +25,7 @@ use crate::postgres::account::Account;
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) home: PathBuf,
+    pub(super) host: Host,
     pub(super) ports: NodePorts,
 }
 
@@ -41,6 +44,7 @@ pub(super) enum Role {
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) home: PathBuf,
+    pub(super) host: Host,
     pub(super) ports: MemberPorts,
 }
 
@@ -54,15 +58,20 @@ impl Node {
     }
 
     pub(super) fn start(&self, account: Account) -> Result<()> {
-        let mut command = account.command("patroni", &self.home);
+        let mut command = self.host.command(account, "patroni", &self.home);
         command.arg(self.configuration());
         start(&mut command, &self.home, &self.patroni())
     }
 
     pub(super) fn role(&self) -> Role {
         let roles = [("/primary", Role::Primary), ("/sync", Role::SyncStandby), ("/replica", Role::Standby)];
-        let role = roles.into_iter().find(|(path, _)| http::is_ok(self.ports.patroni, path));
+        let role = roles.into_iter().find(|(path, _)| http::is_ok(self.interface(), path));
         role.map_or(Role::Unavailable, |(_, role)| role)
+    }
+
+    /// The address of Patroni's interface.
+    fn interface(&self) -> SocketAddr {
+        (self.host.address(Link::Clients), self.ports.patroni).into()
     }
 
     pub(super) fn postmaster(&self) -> Process {
@@ -103,12 +112,20 @@ impl Node {
         self.postmaster().is_alive() || self.patroni().is_alive()
     }
 
+    /// Copies the data of the primary again, as `patronictl reinit`.
+    pub(super) fn reinitialize(&self) -> Result<()> {
+        let body = r#"{"force": true}"#;
+        let (status, answer) = http::request(self.interface(), "POST", "/reinitialize", body, http::TIMEOUT)?;
+        ensure!(status == 200, "Patroni refuses to reinitialize {}: {answer}", self.name);
+        Ok(())
+    }
+
     /// Makes a standby the primary instead of this node.
     pub(super) fn switch_over(&self) -> Result<()> {
         let body = format!(r#"{{"leader": "{}"}}"#, self.name);
         // The answer comes when a standby has taken over.
         let (status, answer) =
-            http::request(self.ports.patroni, "POST", "/switchover", &body, SWITCHOVER_TIMEOUT)?;
+            http::request(self.interface(), "POST", "/switchover", &body, SWITCHOVER_TIMEOUT)?;
         ensure!(status == 200, "Patroni refuses the switchover: {answer}");
         Ok(())
     }
@@ -131,11 +148,13 @@ impl fmt::Display for Role {
 impl Member {
     pub(super) fn start(&self, account: Account, peers: &str) -> Result<()> {
         let data = self.data();
-        let client = format!("http://{ADDRESS}:{}", self.ports.client);
-        let peer = format!("http://{ADDRESS}:{}", self.ports.peer);
-        let mut command = account.command("etcd", &self.home);
+        let url = |address, port| format!("http://{address}:{port}");
+        let listen = url(self.host.listen_address(), self.ports.client);
+        let client = url(self.host.address(Link::Etcd), self.ports.client);
+        let peer = url(self.host.address(Link::Etcd), self.ports.peer);
+        let mut command = self.host.command(account, "etcd", &self.home);
         command.args(["--name", &self.name, "--logger", "zap", "--data-dir"]).arg(&data);
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-client-urls", &listen, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", peers, "--initial-cluster-state", "new", "--enable-v2"]);
         start(&mut command, &self.home, &self.process())
@@ -149,8 +168,13 @@ impl Member {
         self.home.join("data")
     }
 
+    /// The address for clients.
+    fn address(&self) -> SocketAddr {
+        (self.host.address(Link::Clients), self.ports.client).into()
+    }
+
     pub(super) fn is_leader(&self) -> bool {
-        let status = http::request(self.ports.client, "POST", "/v3/maintenance/status", "{}", http::TIMEOUT);
+        let status = http::request(self.address(), "POST", "/v3/maintenance/status", "{}", http::TIMEOUT);
         let Ok((200, status)) = status else { return false };
         let id = |name: &str| {
             let (_, rest) = status.split_once(&format!("\"{name}\":\""))?;
@@ -160,7 +184,7 @@ impl Member {
     }
 
     pub(super) fn is_healthy(&self) -> bool {
-        http::is_ok(self.ports.client, "/health")
+        http::is_ok(self.address(), "/health")
     }
 
     pub(super) fn state(&self) -> &'static str {
