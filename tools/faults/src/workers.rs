@@ -336,9 +336,10 @@ impl Campaign<'_> {
                 async move { process(upstream, &downstream, work, KillPoint::new(None), stop).await },
             );
         let caught_up = self.caught_up().await;
+        let left = segments(&self.downstream).await?;
         stopper.send_replace(true);
         working.await??;
-        caught_up?;
+        caught_up.with_context(|| format!("{left:?}"))?;
         self.verify().await
     }
 
