@@ -4,7 +4,10 @@ use std::fmt;
 
 use es_core::{Cipher, EventContext, PersistenceError};
 
-use crate::{AesKey, Sealer};
+use crate::{
+    AesKey, Sealer,
+    gcm::{NONCE_LENGTH, TAG_LENGTH},
+};
 
 /// Encrypts the state of events with AES-GCM, as the Python library does.
 ///
@@ -56,7 +59,12 @@ impl Cipher for AesCipher {
         plaintext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), PersistenceError> {
-        self.sealer.seal(&[], plaintext, out)
+        let start = out.len();
+        out.reserve(Sealer::OVERHEAD + plaintext.len());
+        out.resize(start + Sealer::OVERHEAD, 0);
+        out.extend_from_slice(plaintext);
+        // In bounds: the bytes after `start` were appended above.
+        self.sealer.seal(&[], &mut out[start..]).inspect_err(|_| out.truncate(start))
     }
 
     fn decrypt(
@@ -65,8 +73,31 @@ impl Cipher for AesCipher {
         ciphertext: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), PersistenceError> {
-        self.sealer.open(&[], ciphertext, out)
+        let Some((nonce, tag, text)) = split(ciphertext) else {
+            return Err(PersistenceError::data(format!(
+                "an encrypted state has at least {} bytes, for nonce and tag; this one has {}",
+                Sealer::OVERHEAD,
+                ciphertext.len()
+            )));
+        };
+        let start = out.len();
+        out.extend_from_slice(text);
+        // In bounds: the bytes after `start` were appended above.
+        if self.sealer.gcm.open(*nonce, &[], *tag, &mut out[start..]) {
+            return Ok(());
+        }
+        out.truncate(start);
+        Err(PersistenceError::data(
+            "the state cannot be decrypted: it was encrypted with another key, or has changed since",
+        ))
     }
+}
+
+/// Nonce, tag and ciphertext.
+fn split(bytes: &[u8]) -> Option<(&[u8; NONCE_LENGTH], &[u8; TAG_LENGTH], &[u8])> {
+    let (nonce, rest) = bytes.split_first_chunk()?;
+    let (tag, text) = rest.split_first_chunk()?;
+    Some((nonce, tag, text))
 }
 
 impl fmt::Debug for AesCipher {

@@ -1,4 +1,4 @@
-//! AES-GCM of byte strings: nonce, tag and ciphertext, concatenated.
+//! AES-GCM of messages: nonce, tag and ciphertext, concatenated.
 
 use std::fmt;
 
@@ -10,91 +10,83 @@ use crate::{
     key::fill_random,
 };
 
-const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
-
 /// Encrypts byte strings with AES-GCM and associated data: for formats other than the state of an event.
 ///
-/// The result is a random nonce (12 bytes), the tag (16 bytes) and the ciphertext. See the
-/// [crate's documentation](crate) for how many one key may encrypt.
+/// A sealed message is a random nonce (12 bytes), the tag (16 bytes) and the ciphertext. See the
+/// [crate's documentation](crate) for how many one key may encrypt. Messages are encrypted and decrypted in
+/// place, so that no copies of the plaintext are made.
 ///
 /// ```
 /// use es_crypto::{AesKey, Sealer};
 ///
 /// let sealer = Sealer::new(&AesKey::random(32)?);
-/// let (mut sealed, mut opened) = (Vec::new(), Vec::new());
-/// sealer.seal(b"page 1", b"text", &mut sealed)?;
-/// sealer.open(b"page 1", &sealed, &mut opened)?;
-/// assert_eq!(opened, b"text");
-/// assert!(sealer.open(b"page 2", &sealed, &mut opened).is_err());
+/// let mut message = [&[0; Sealer::OVERHEAD], &b"text"[..]].concat();
+/// sealer.seal(b"page 1", &mut message)?;
+/// assert_eq!(sealer.open(b"page 1", &mut message.clone())?, b"text");
+/// assert!(sealer.open(b"page 2", &mut message).is_err());
 /// # Ok::<(), es_core::PersistenceError>(())
 /// ```
 pub struct Sealer {
-    gcm: Gcm,
+    pub(crate) gcm: Gcm,
 }
 
 impl Sealer {
+    /// The bytes of nonce and tag.
+    pub const OVERHEAD: usize = NONCE_LENGTH + TAG_LENGTH;
+
     /// A sealer with this key.
     pub fn new(key: &AesKey) -> Self {
         Self { gcm: Gcm::new(key) }
     }
 
-    /// Appends the encrypted `plaintext` to `out`.
+    /// Encrypts a message in place: [`OVERHEAD`](Self::OVERHEAD) bytes, which are overwritten with nonce and
+    /// tag, and the plaintext.
     ///
     /// # Errors
     /// [`Operational`](es_core::ErrorKind::Operational) if the operating system has no randomness,
-    /// [`Data`](es_core::ErrorKind::Data) if the text is longer than AES-GCM can encrypt.
-    pub fn seal(
-        &self,
-        associated_data: &[u8],
-        plaintext: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), PersistenceError> {
-        let mut nonce = [0; NONCE_LENGTH];
-        fill_random(&mut nonce)?;
-        let start = out.len();
-        out.reserve(OVERHEAD + plaintext.len());
-        out.extend_from_slice(&nonce);
-        out.extend_from_slice(&[0; TAG_LENGTH]);
-        out.extend_from_slice(plaintext);
-        // In bounds: the bytes after `start` were appended above.
-        let (head, text) = out[start..].split_at_mut(OVERHEAD);
-        let Some(tag) = self.gcm.seal(nonce, associated_data, text) else {
-            out.truncate(start);
-            return Err(PersistenceError::data(format!(
-                "a state of {} bytes is longer than AES-GCM can encrypt",
-                plaintext.len()
+    /// [`Data`](es_core::ErrorKind::Data) if the plaintext is longer than AES-GCM can encrypt,
+    /// [`Programming`](es_core::ErrorKind::Programming) if the message has no room for nonce and tag. The
+    /// plaintext is then not encrypted.
+    pub fn seal(&self, associated_data: &[u8], message: &mut [u8]) -> Result<(), PersistenceError> {
+        let Some((nonce, tag, text)) = split(message) else {
+            return Err(PersistenceError::programming(format!(
+                "a message to be sealed has at least {} bytes, for nonce and tag; this one has {}",
+                Self::OVERHEAD,
+                message.len()
             )));
         };
-        head[NONCE_LENGTH..].copy_from_slice(&tag);
+        fill_random(nonce)?;
+        *tag = self.gcm.seal(*nonce, associated_data, text).ok_or_else(|| {
+            PersistenceError::data(format!(
+                "a plaintext of {} bytes is longer than AES-GCM can encrypt",
+                text.len()
+            ))
+        })?;
         Ok(())
     }
 
-    /// Appends the decrypted text to `out`.
+    /// Decrypts a message in place; returns the plaintext, the end of the message.
     ///
     /// # Errors
     /// [`Data`](es_core::ErrorKind::Data) if it was encrypted with another key or other associated data, or
-    /// has been changed.
-    pub fn open(
+    /// has been changed. The message is then of no use.
+    pub fn open<'m>(
         &self,
         associated_data: &[u8],
-        sealed: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), PersistenceError> {
-        let Some((nonce, tag, text)) = split(sealed) else {
+        message: &'m mut [u8],
+    ) -> Result<&'m mut [u8], PersistenceError> {
+        let length = message.len();
+        let Some((nonce, tag, text)) = split(message) else {
             return Err(PersistenceError::data(format!(
-                "an encrypted state has at least {OVERHEAD} bytes, for nonce and tag; this one has {}",
-                sealed.len()
+                "a sealed message has at least {} bytes, for nonce and tag; this one has {length}",
+                Self::OVERHEAD
             )));
         };
-        let start = out.len();
-        out.extend_from_slice(text);
-        // In bounds: the bytes after `start` were appended above.
-        if self.gcm.open(*nonce, associated_data, *tag, &mut out[start..]) {
-            return Ok(());
+        if self.gcm.open(*nonce, associated_data, *tag, text) {
+            return Ok(text);
         }
-        out.truncate(start);
         Err(PersistenceError::data(
-            "the state cannot be decrypted: it was encrypted with another key, or has changed since",
+            "the message cannot be decrypted: it was encrypted with another key, or has changed since",
         ))
     }
 }
@@ -105,9 +97,11 @@ impl fmt::Debug for Sealer {
     }
 }
 
-/// Nonce, tag and ciphertext.
-fn split(bytes: &[u8]) -> Option<(&[u8; NONCE_LENGTH], &[u8; TAG_LENGTH], &[u8])> {
-    let (nonce, rest) = bytes.split_first_chunk()?;
-    let (tag, text) = rest.split_first_chunk()?;
+/// The parts of a message: nonce, tag and text.
+type Parts<'a> = (&'a mut [u8; NONCE_LENGTH], &'a mut [u8; TAG_LENGTH], &'a mut [u8]);
+
+fn split(message: &mut [u8]) -> Option<Parts<'_>> {
+    let (nonce, rest) = message.split_first_chunk_mut()?;
+    let (tag, text) = rest.split_first_chunk_mut()?;
     Some((nonce, tag, text))
 }

@@ -153,8 +153,8 @@
 //!   Backups and replicas of the events, and snapshots with [`Personal`] fields, become unreadable with the
 //!   key.
 //! - A key in memory is overwritten when its subject is erased there, and after it has expired when other
-//!   keys are loaded: see [es-crypto](es_crypto#keys-in-memory). The values that were decrypted are in the
-//!   memory of the program.
+//!   keys are loaded: see [es-crypto](es_crypto#keys-in-memory). The plaintext of a value is encrypted in
+//!   place, or overwritten after it was read. The values themselves are in the memory of the program.
 
 mod cache;
 mod dynamic;

@@ -2,12 +2,6 @@
 
 use std::fmt;
 
-use es_transcode::{
-    RegisteredOnly,
-    serde_with::{DeserializeAs, SerializeAs},
-};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use crate::Subject;
 
 /// A value of a data subject, for the fields of events and of the states of aggregates.
@@ -71,20 +65,6 @@ impl<T> Personal<T> {
     /// Returns whether the value was erased.
     pub fn is_erased(&self) -> bool {
         matches!(self, Self::Erased { .. })
-    }
-}
-
-/// Succeeds only within a transcoder with the transcoding of the type.
-impl<T: 'static> Serialize for Personal<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        RegisteredOnly::serialize_as(self, serializer)
-    }
-}
-
-/// Succeeds only within a transcoder with the transcoding of the type.
-impl<'de, T: 'static> Deserialize<'de> for Personal<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        RegisteredOnly::deserialize_as(deserializer)
     }
 }
 

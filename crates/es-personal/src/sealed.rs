@@ -24,8 +24,7 @@ const ATTRIBUTE: &str = "_personal_";
 impl SubjectKeys {
     /// Registers the transcoding of events that are [sealed](crate#sealed-events) as a whole.
     pub fn register_events(&self, transcoder: &mut JsonTranscoder) {
-        let plaintext = transcoder.clone();
-        transcoder.register(PersonalTranscoding::<Attributes>::new(self.clone(), plaintext));
+        transcoder.register(PersonalTranscoding::<Attributes>::new(self.clone()));
     }
 }
 

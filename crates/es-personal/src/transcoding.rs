@@ -2,9 +2,12 @@
 
 use std::{fmt, marker::PhantomData};
 
-use es_core::{BoxFuture, PersistenceError, Transcoder, Transcoding};
-use es_transcode::{JsonTranscoder, fail_later};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use es_core::{BoxFuture, PersistenceError, Transcoding};
+use es_transcode::{
+    JsonTranscoder, RegisteredAs, decode_part, encode_part, fail_later,
+    serde_with::{DeserializeAs, SerializeAs},
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 
 use crate::{
     Personal, Subject, SubjectKeys,
@@ -13,23 +16,19 @@ use crate::{
 };
 
 impl SubjectKeys {
-    /// Registers the transcoding of `Personal<T>`.
-    ///
-    /// The values are written by the transcodings that are registered at this time.
+    /// Registers the transcoding of `Personal<T>`. The values are written by the transcodings of the
+    /// transcoder.
     pub fn register<T>(&self, transcoder: &mut JsonTranscoder)
     where
         T: Serialize + DeserializeOwned + 'static,
     {
-        let plaintext = transcoder.clone();
-        transcoder.register(PersonalTranscoding::<T>::new(self.clone(), plaintext));
+        transcoder.register(PersonalTranscoding::<T>::new(self.clone()));
     }
 }
 
 /// The transcoding of `Personal<T>`: an object of the subject, and of the sealed value or `null`.
 pub(crate) struct PersonalTranscoding<T> {
     keys: SubjectKeys,
-    /// Writes the plaintexts.
-    plaintext: JsonTranscoder,
     values: PhantomData<fn() -> T>,
 }
 
@@ -49,8 +48,8 @@ pub(crate) struct Read {
 }
 
 impl<T> PersonalTranscoding<T> {
-    pub(crate) fn new(keys: SubjectKeys, plaintext: JsonTranscoder) -> Self {
-        Self { keys, plaintext, values: PhantomData }
+    pub(crate) fn new(keys: SubjectKeys) -> Self {
+        Self { keys, values: PhantomData }
     }
 }
 
@@ -73,9 +72,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Transcoding for PersonalTranscod
         };
         match (&*state, personal) {
             (SubjectState::Key(sealer), Personal::Value { value, .. }) => {
-                let mut plaintext = Vec::new();
-                self.plaintext.encode(value, &mut plaintext)?;
-                written(Some(format::seal(sealer, subject, &plaintext)?))
+                written(Some(format::seal(sealer, subject, |plaintext| encode_part(value, plaintext))?))
             }
             (SubjectState::Erased, Personal::Erased { .. }) => written(None),
             (SubjectState::Erased, Personal::Value { .. }) => Err(PersistenceError::data(format!(
@@ -94,8 +91,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Transcoding for PersonalTranscod
         };
         match (&*state, sealed) {
             (SubjectState::Key(sealer), Some(sealed)) => {
-                let plaintext = format::open(sealer, &subject, &sealed)?;
-                let value = self.plaintext.decode(PhantomData, &plaintext)?;
+                let value = format::open(sealer, &subject, &sealed, decode_part)?;
                 Ok(Personal::Value { subject, value })
             }
             (SubjectState::Erased, _) => Ok(Personal::Erased { subject }),
@@ -107,6 +103,20 @@ impl<T: Serialize + DeserializeOwned + 'static> Transcoding for PersonalTranscod
 
     fn load_missing(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.keys.load_missing())
+    }
+}
+
+/// Succeeds only within a transcoder with the transcoding of the type.
+impl<T: Serialize + DeserializeOwned + 'static> Serialize for Personal<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RegisteredAs::<PersonalTranscoding<T>>::serialize_as(self, serializer)
+    }
+}
+
+/// Succeeds only within a transcoder with the transcoding of the type.
+impl<'de, T: Serialize + DeserializeOwned + 'static> Deserialize<'de> for Personal<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        RegisteredAs::<PersonalTranscoding<T>>::deserialize_as(deserializer)
     }
 }
 

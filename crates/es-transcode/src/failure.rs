@@ -4,6 +4,8 @@ use std::cell::RefCell;
 
 use es_core::PersistenceError;
 
+use crate::json_error::JsonError;
+
 /// Errors pass through serde as text; this keeps the last one, and with it the kind.
 #[derive(Default)]
 pub(crate) struct Failure(RefCell<Option<PersistenceError>>);
@@ -21,10 +23,12 @@ impl Failure {
         self.0.take()
     }
 
-    /// Returns the kept error if `error` of serde contains its text.
+    /// Returns the error of a call: the kept one if `error` of serde contains its text, or else one with this
+    /// message.
     ///
-    /// It may be from an earlier attempt: an untagged enum tries one variant after the other.
-    pub(crate) fn take_if_in(&self, error: &serde_json::Error) -> Option<PersistenceError> {
-        self.take().filter(|kept| error.to_string().contains(&kept.to_string()))
+    /// The kept error may be from an earlier attempt: an untagged enum tries one variant after the other.
+    pub(crate) fn error(&self, error: serde_json::Error, message: &str) -> PersistenceError {
+        let kept = self.take().filter(|kept| error.to_string().contains(&kept.to_string()));
+        kept.unwrap_or_else(|| PersistenceError::data(message).with_source(JsonError::from(error)))
     }
 }

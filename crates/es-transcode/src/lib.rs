@@ -267,8 +267,8 @@ pub use decimal::DecimalAsStr;
 /// The library whose dates and times have transcodings, with the feature `jiff`.
 #[cfg(feature = "jiff")]
 pub use jiff;
-pub use raw_json::RawJson;
-pub use registered::{Registered, RegisteredOnly};
+pub use raw_json::{RawJson, decode_part, encode_part};
+pub use registered::{Registered, RegisteredAs, RegisteredOnly};
 /// The library whose decimals have a transcoding, with the feature `rust-decimal`.
 #[cfg(feature = "rust-decimal")]
 pub use rust_decimal;

@@ -87,7 +87,7 @@ pub(crate) fn unregistered_type(type_name: &str) -> PersistenceError {
 }
 
 /// A [`Transcoding`] whose types are erased, so that a registry can hold it.
-pub(crate) trait ErasedTranscoding: Debug + Send + Sync {
+pub(crate) trait ErasedTranscoding: Any + Debug + Send + Sync {
     fn tag(&self) -> &str;
 
     /// Passes the representation of a value to `write`.

@@ -12,7 +12,7 @@ use std::{
 
 use es_core::PersistenceError;
 
-use crate::{failure::Failure, json_error::JsonError, registry::Registry};
+use crate::{failure::Failure, registry::Registry};
 
 /// The number of nested representations after which one is buffered; values are rarely nested as deep.
 const MAX_NESTED_WRAPPERS: usize = 8;
@@ -92,10 +92,7 @@ impl Entered {
         if let Some(error) = self.scope.later.take() {
             return Err(error);
         }
-        result.map_err(|error| {
-            let kept = self.scope.failure.take_if_in(&error);
-            kept.unwrap_or_else(|| PersistenceError::data(message).with_source(JsonError::from(error)))
-        })
+        result.map_err(|error| self.scope.failure.error(error, message))
     }
 }
 

@@ -12,8 +12,8 @@ use alone::{Alone, decode, encode};
 use custom::SimpleCustomValue;
 use es_core::{ErrorKind, PersistenceError, Transcoder, Transcoding};
 use es_transcode::{
-    AsText, DatetimeAsIso, Integer, JsonTranscoder, Registered, UuidAsHex, Value, bigdecimal::BigDecimal,
-    serde_with::serde_as, uuid::Uuid,
+    AsText, DatetimeAsIso, Integer, JsonTranscoder, Registered, RegisteredAs, UuidAsHex, Value,
+    bigdecimal::BigDecimal, decode_part, encode_part, serde_with::serde_as, uuid::Uuid,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use time::{
@@ -484,6 +484,111 @@ fn a_value_within_flattened_types_is_an_error_and_not_a_wrong_value() {
         decode::<Outer>(&standard(), r#"{"a":1180591620717411303424}"#),
         "any valid JSON value",
     );
+}
+
+/// A value whose field names the type of the transcoding.
+#[serde_as(crate = "es_transcode::serde_with")]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Named(#[serde_as(as = "RegisteredAs<custom::SimpleCustomValueAsDict>")] SimpleCustomValue);
+
+#[test]
+fn a_field_that_names_its_transcoding_is_written_and_read_as_others() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(untagged)]
+    enum Buffered {
+        Named(Named),
+    }
+    let simple = SimpleCustomValue { id: UUID, date: date!(2000 - 02 - 20) };
+    let json = encode(&custom::transcoder(), &Alone(simple.clone())).unwrap();
+    assert_eq!(encode(&custom::transcoder(), &Named(simple.clone())).unwrap(), json);
+    assert_eq!(decode::<Named>(&custom::transcoder(), &json).unwrap(), Named(simple.clone()));
+    let data = json.strip_prefix(r#"{"_type_":"simple_custom_value","_data_":"#).unwrap();
+    let name_last =
+        format!(r#"{{"_data_":{},"_type_":"simple_custom_value"}}"#, data.strip_suffix('}').unwrap());
+    assert_eq!(decode::<Named>(&custom::transcoder(), name_last).unwrap(), Named(simple.clone()));
+    assert_eq!(
+        decode::<Buffered>(&custom::transcoder(), &json).unwrap(),
+        Buffered::Named(Named(simple.clone()))
+    );
+    assert!(serde_json::to_string(&Named(simple)).unwrap_err().to_string().contains("JsonTranscoder"));
+}
+
+#[test]
+fn a_transcoding_of_another_type_than_the_named_one_is_used_if_it_is_registered() {
+    #[derive(Debug)]
+    struct Short;
+    impl Transcoding for Short {
+        type Value = SimpleCustomValue;
+        type Encoded<'a> = Alone<Uuid>;
+        type Decoded = Alone<Uuid>;
+        fn name(&self) -> &str {
+            "short"
+        }
+        fn encode(&self, value: &SimpleCustomValue) -> Result<Alone<Uuid>, PersistenceError> {
+            Ok(Alone(value.id))
+        }
+        fn decode(&self, Alone(id): Alone<Uuid>) -> Result<SimpleCustomValue, PersistenceError> {
+            Ok(SimpleCustomValue { id, date: date!(2000 - 02 - 20) })
+        }
+    }
+    let named = || Named(SimpleCustomValue { id: UUID, date: date!(2000 - 02 - 20) });
+    let before = encode(&custom::transcoder(), &named()).unwrap();
+    let mut transcoder = custom::transcoder();
+    transcoder.register(Short);
+    let json = encode(&transcoder, &named()).unwrap();
+    assert_eq!(json, format!(r#"{{"_type_":"short","_data_":{UUID_JSON}}}"#));
+    assert_eq!(decode::<Named>(&transcoder, json).unwrap(), named());
+    assert_eq!(decode::<Named>(&transcoder, before).unwrap(), named());
+    let error = encode(&standard(), &named()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Programming, "{error}");
+}
+
+#[test]
+fn a_part_is_written_and_read_by_the_transcodings_of_the_call() {
+    /// Writes ids as JSON within a text.
+    #[derive(Debug)]
+    struct InText;
+    #[derive(Debug, PartialEq)]
+    struct Ids(Vec<Alone<Uuid>>);
+    impl Transcoding for InText {
+        type Value = Ids;
+        type Encoded<'a> = String;
+        type Decoded = String;
+        fn name(&self) -> &str {
+            "in_text"
+        }
+        fn encode(&self, Ids(ids): &Ids) -> Result<String, PersistenceError> {
+            let mut text = b"part:".to_vec();
+            encode_part(ids, &mut text).map(|()| String::from_utf8(text).unwrap())
+        }
+        fn decode(&self, text: String) -> Result<Ids, PersistenceError> {
+            decode_part(&text.as_bytes()[5..]).map(Ids)
+        }
+    }
+    let mut transcoder = standard();
+    transcoder.register(InText);
+    let json = encode(&transcoder, &Alone(Ids(vec![Alone(UUID)]))).unwrap();
+    assert_eq!(json, format!(r#"{{"_type_":"in_text","_data_":{:?}}}"#, format!("part:[{UUID_JSON}]")));
+    assert_eq!(decode::<Alone<Ids>>(&transcoder, json).unwrap(), Alone(Ids(vec![Alone(UUID)])));
+
+    for (part, kind, reason) in [
+        (r#"[{"_type_":"no_such","_data_":""}]"#, ErrorKind::Programming, "no_such"),
+        (r#"{"a":"a secret"}"#, ErrorKind::Data, "a part of the value is not the JSON that is expected"),
+        ("[]]", ErrorKind::Data, "a part of the value"),
+    ] {
+        let json = format!(r#"{{"_type_":"in_text","_data_":{:?}}}"#, format!("part:{part}"));
+        let error = decode::<Alone<Ids>>(&transcoder, json).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error:?}");
+        let text = message(&error);
+        assert!(text.contains(reason) && !text.contains("secret"), "{text}");
+    }
+    let mut empty = JsonTranscoder::empty();
+    empty.register(InText);
+    let error = encode(&empty, &Alone(Ids(vec![Alone(UUID)]))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Programming, "{error}");
+    assert_eq!(encode_part(&1, &mut Vec::new()).unwrap_err().kind(), ErrorKind::Programming);
+    assert_eq!(decode_part::<i32>(b"1").unwrap_err().kind(), ErrorKind::Programming);
 }
 
 #[test]

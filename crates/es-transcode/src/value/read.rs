@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Value;
 use crate::{
     json_text::{Token, tokens},
-    registered::DataSeed,
+    registered::{DataSeed, Unnamed},
     registry::ErasedTranscoding,
     scope::Scope,
 };
@@ -164,7 +164,7 @@ fn read<T: Into<Value> + 'static>(
     let transcoding = scope.registry.reader::<T>(name);
     let transcoding = transcoding.map_err(|error| Error::custom(scope.failure.keep(error)))?;
     let json = serde_json::to_string(data)?;
-    let seed = DataSeed { scope, transcoding, value: PhantomData::<T> };
+    let seed = DataSeed { scope, transcoding, expected: PhantomData::<Unnamed<T>> };
     seed.read(&mut serde_json::Deserializer::from_str(&json)).map(Into::into)
 }
 

@@ -157,6 +157,10 @@ impl Member {
         command.args(["--listen-client-urls", &listen, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", peers, "--initial-cluster-state", "new", "--enable-v2"]);
+        // Without it, a member that was cut off interrupts the others when it comes back. If the leadership
+        // ends then, Patroni 3.0 takes it by the old state that this member reports, and acknowledged commits
+        // are lost (a campaign with `--fault cut` found it).
+        command.arg("--pre-vote");
         start(&mut command, &self.home, &self.process())
     }
 
