@@ -408,7 +408,9 @@ impl Segments {
         }
         let refused = |reason: &str| {
             let name = &self.consumer_name;
-            Err(PersistenceError::programming(format!("segments of consumer {name:?} are not replaced: {reason}")))
+            Err(PersistenceError::programming(format!(
+                "segments of consumer {name:?} are not replaced: {reason}"
+            )))
         };
         if !has_each_hash_once(&source) {
             return refused("the new ones do not have each hash once");

@@ -528,10 +528,8 @@ async fn a_process_that_is_suspended_within_a_change_of_segments_stops_no_other_
     let schema = Schema::create().await;
     let open = async || schema.open().await.process_recorder("bank").await.unwrap();
     let (suspended, other) = (open().await, open().await);
-    let renew = |worker: &str| SegmentChange::Renew {
-        worker: worker.to_owned(),
-        lease: Duration::from_secs(3_600),
-    };
+    let renew =
+        |worker: &str| SegmentChange::Renew { worker: worker.to_owned(), lease: Duration::from_secs(3_600) };
     suspended.change_segments("audit", SegmentChange::Create(2.try_into().unwrap())).await.unwrap();
     let is_held = format!(
         "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted \

@@ -158,7 +158,8 @@ async fn workers_share_segments_behind_pgbouncer_in_transaction_mode() {
         let schema = Schema::create().await;
         let pooler = Pooler::start(&program, &schema.server, "").await;
         for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
-            let options = || through(&pooler, &schema).ordering(ordering).poll_interval(Duration::from_millis(50));
+            let options =
+                || through(&pooler, &schema).ordering(ordering).poll_interval(Duration::from_millis(50));
             let prefix = format!("{ordering:?}").to_lowercase();
             let log = options().open().await.unwrap().application_recorder(&prefix).await.unwrap();
             let mut running = Vec::new();
@@ -196,7 +197,8 @@ async fn workers_share_segments_behind_pgbouncer_in_transaction_mode() {
             }
             let all = log.select_notifications(NotificationSelection::new(1_000)).await.unwrap();
             let recorded = effects.select_notifications(NotificationSelection::new(1_000)).await.unwrap();
-            let mut recorded: Vec<_> = recorded.iter().map(|effect| effect.event.originator_version).collect();
+            let mut recorded: Vec<_> =
+                recorded.iter().map(|effect| effect.event.originator_version).collect();
             recorded.sort_unstable();
             assert_eq!(recorded, all.iter().map(|notification| notification.id).collect::<Vec<_>>());
         }

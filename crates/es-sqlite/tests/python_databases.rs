@@ -235,7 +235,10 @@ async fn segments_continue_in_both_layouts_of_tracking() {
         let upstream = PopoApplicationRecorder::new();
         let append = async |versions: std::ops::RangeInclusive<i64>| {
             for version in versions {
-                upstream.insert_events((1..=5).map(|originator| event(originator, version)).collect()).await.unwrap();
+                upstream
+                    .insert_events((1..=5).map(|originator| event(originator, version)).collect())
+                    .await
+                    .unwrap();
             }
         };
         append(1..=4).await;

@@ -80,7 +80,8 @@ pub(crate) async fn run(arguments: &Copy) -> Result<Exit, Failure> {
     }
     let mut copied = 0;
     if !writing.renumber {
-        let is_segment = |tracker: &Tracker| partitioned.iter().any(|consumer| has_name(consumer, &tracker.name));
+        let is_segment =
+            |tracker: &Tracker| partitioned.iter().any(|consumer| has_name(consumer, &tracker.name));
         let plain: Vec<_> = trackers.into_iter().filter(|tracker| !is_segment(tracker)).collect();
         copied += copy_trackers(&plain, target.recorder()).await?;
         copied += copy_segments(partitioned, &to).await?;

@@ -2,7 +2,9 @@
 
 use std::pin::pin;
 
-use es_core::{Segment, AggregateRecorderExt, ApplicationRecorder, ErrorKind, EventRange, StoredEvent, uuid::Uuid};
+use es_core::{
+    AggregateRecorderExt, ApplicationRecorder, ErrorKind, EventRange, Segment, StoredEvent, uuid::Uuid,
+};
 use futures_util::TryStreamExt;
 use serde::Serialize;
 

@@ -87,7 +87,10 @@ fn a_merge_waits_until_both_have_one_position() {
         assert!(merging.0.wait().unwrap().success());
         let list = sandbox.run(&[&["segments", "list", "balances", "--format", "json"], database].concat());
         assert_eq!(list.output().lines().count(), 3);
-        assert!(list.output().starts_with(r#"{"consumer":"balances","segment":"0000000000000000","last_hash":"3fff"#));
+        assert!(
+            list.output()
+                .starts_with(r#"{"consumer":"balances","segment":"0000000000000000","last_hash":"3fff"#)
+        );
     });
 }
 
@@ -105,7 +108,8 @@ fn segments_are_copied() {
         };
         // Ranges and positions.
         let list = |context| {
-            let segments = copying.sandbox.run(&["segments", "list", NAME, "-d", context]).output().to_owned();
+            let segments =
+                copying.sandbox.run(&["segments", "list", NAME, "-d", context]).output().to_owned();
             let columns = |line: &str| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ");
             segments.lines().map(columns).collect::<Vec<_>>()
         };

@@ -136,8 +136,7 @@ fn failing_worker(
 async fn notifications_are_retried_and_parked_in_each_segment() {
     let (bank, recorder) = (bank(10, 3).await, PopoProcessRecorder::new());
     let failing = Failing { parks: true, ..Failing::default() };
-    let policy =
-        RetryPolicy { first_pause: Duration::from_millis(1), ..RetryPolicy::max_retries(2) };
+    let policy = RetryPolicy { first_pause: Duration::from_millis(1), ..RetryPolicy::max_retries(2) };
     let worker =
         failing_worker(&bank, &recorder, &failing).processors(move |processor| processor.retries(policy));
     let mut running = worker.spawn().unwrap();

@@ -133,7 +133,8 @@ async fn segments_at_different_positions_meet() {
     running.stop();
     running.join().await.unwrap();
     let mut expected = Vec::new();
-    for Notification { id, event } in bank.select_notifications(NotificationSelection::new(usize::MAX)).await.unwrap()
+    for Notification { id, event } in
+        bank.select_notifications(NotificationSelection::new(usize::MAX)).await.unwrap()
     {
         let hash = key_hash(event.originator_id.as_bytes());
         let own = created.segments.iter().position(|segment| segment.contains(hash)).unwrap();
@@ -197,7 +198,11 @@ async fn the_segment_that_reads_may_be_lost() {
             let epochs: i64 = now.iter().map(|segment| segment.epoch).sum();
             epochs == recorded.iter().map(|segment| segment.epoch).sum::<i64>() + i64::from(SEGMENTS) - 1
         };
-        let again = async { while !is_claimed_again().await { tokio::task::yield_now().await } };
+        let again = async {
+            while !is_claimed_again().await {
+                tokio::task::yield_now().await
+            }
+        };
         tokio::time::timeout(TOO_LONG, again).await.unwrap();
         append(&bank, 10, kept + 2..=kept + 2).await;
     }
