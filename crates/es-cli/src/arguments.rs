@@ -490,7 +490,7 @@ pub(crate) enum Segments {
     List(SegmentsList),
     /// Split a segment into two of equal ranges, at its position
     Split(SegmentsChange),
-    /// Merge a segment with the next one, when workers have brought both to one position, as at the end of the log
+    /// Merge a segment with the next one, when both are at one position, as at the end of the log
     Merge(SegmentsChange),
 }
 

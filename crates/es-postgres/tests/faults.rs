@@ -520,8 +520,8 @@ async fn a_position_is_not_overtaken_by_the_next_one() {
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(3));
 }
 
-// A process that was suspended within a change of segments kept the lock of all changes. No other worker could
-// renew its lease, and the whole consumer stood still.
+// A process that was suspended within a change of segments kept the lock of all changes. No other worker
+// could renew its lease, and the whole consumer stood still.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_is_suspended_within_a_change_of_segments_stops_no_other_one() {

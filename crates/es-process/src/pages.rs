@@ -45,9 +45,9 @@ impl<R: ApplicationRecorder> Pages<'_, R> {
 /// The readers of processors that share their reads of one upstream, as the segments of a worker do.
 ///
 /// A reader follows the log from a position, and keeps its last pages. A processor takes a page that a reader
-/// has kept. At the position of a reader, it has that one read the next page, or waits while another processor
-/// does. Elsewhere it begins a reader, and joins one ahead of it when it reaches the pages that are kept
-/// there. Processors at the end of the log therefore have one reader, and read each page once.
+/// has kept. At the position of a reader, it has that one read the next page, or waits while another
+/// processor does. Elsewhere it begins a reader, and joins one ahead of it when it reaches the pages that are
+/// kept there. Processors at the end of the log therefore have one reader, and read each page once.
 ///
 /// No processor waits for a slower one: what is kept is bounded, and a processor that has fallen behind it
 /// reads for itself.

@@ -1,6 +1,6 @@
 //! A campaign on a partitioned consumer: workers in several processes are killed, paused beyond their leases,
-//! started and stopped, segments are split and merged, and after each round every notification must have had its
-//! effect as its segment says.
+//! started and stopped, segments are split and merged, and after each round every notification must have had
+//! its effect as its segment says.
 
 use std::{collections::HashMap, fmt, ops::AddAssign, path::Path, thread, time::Duration};
 

@@ -172,8 +172,8 @@ async fn notifications_with_one_key_are_in_one_segment() {
     assert_eq!(effects_in(&recorder).await, (1..=20).collect::<Vec<_>>());
 }
 
-/// Its end would be beyond what clocks can express, and a worker that is killed would keep its segments for
-/// ever.
+/// Its end would be beyond what clocks can express, and a worker that is killed would keep its segments
+/// permanently.
 #[tokio::test]
 async fn a_lease_is_of_100_milliseconds_to_a_day() {
     for (lease, milliseconds) in [(Duration::MAX, 24 * 60 * 60 * 1_000), (Duration::ZERO, 100)] {
@@ -192,7 +192,7 @@ async fn a_lease_is_of_100_milliseconds_to_a_day() {
 }
 
 /// The consumers of all segments together take longer to make than a lease lasts, as projectors on a slow
-/// database may. The lease ran out meanwhile, and the worker began again with all of them, for ever.
+/// database may. The lease ran out meanwhile, and the worker began again with all of them, without an end.
 #[tokio::test]
 async fn a_worker_renews_its_lease_while_consumers_are_made() {
     let (bank, recorder) = (bank(10, 2).await, PopoProcessRecorder::new());
