@@ -28,7 +28,7 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   2  an argument, a setting or a table is wrong
   3  the database cannot be reached or opened
   4  there are findings: of verify, a state that cannot be decoded, or a consumer that is too far behind
-  5  the aggregate or the consumer does not exist";
+  5  the aggregate, the consumer or the projection does not exist";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

@@ -14,6 +14,14 @@ use crate::{BoxConsumer, DynSqlProjection, Sql, SqlRow, sql::Statements};
 /// Implement it, and [register](crate::Registry::register_backend) a function that constructs it, to
 /// make a datastore of your own available by name. Constructing does not connect: the methods do.
 /// Recorders of one backend share its datastore.
+///
+/// # Errors
+/// The methods fail if the datastore cannot be opened or does not have what they need, such as a table that
+/// must exist; [`execute`](Self::execute) and [`query`](Self::query) with the errors of their statements.
+///
+/// # Cancel safety
+/// All methods are cancel safe: a table is created or not, and [`execute`](Self::execute) runs all statements
+/// or none.
 pub trait Backend: Debug + Send + Sync + 'static {
     /// A recorder of the events of aggregates for a purpose, such as `snapshots`, in a table of
     /// their own.
@@ -66,7 +74,7 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// `notification_id`. By default it is not supported.
     ///
     /// # Errors
-    /// If the datastore has no SQL.
+    /// [`NotSupported`](es_core::ErrorKind::NotSupported) if the datastore has no SQL.
     fn tracking_table(&self) -> Result<String, PersistenceError> {
         Err(no_sql())
     }

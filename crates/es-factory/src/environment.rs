@@ -37,6 +37,7 @@ use crate::{PasswordProvider, database_url};
 /// | `POSTGRES_MAX_WAITING` | 0, no limit | the callers that may wait for a connection |
 /// | `POSTGRES_SSLMODE`, `POSTGRES_SSLROOTCERT` | `prefer` | as libpq's `sslmode` and `sslrootcert` |
 /// | `POSTGRES_ORDERING` | `serialized` | or `parallel`, if all readers use this library |
+/// | `POSTGRES_TRANSACTION_POOLER` | no | connect through a pooler in transaction mode, such as pgbouncer |
 /// | `POSTGRES_NOTIFY` | no | notify other processes of commits; enable it for subscriptions in Python |
 ///
 /// `DATABASE_URL` sets the module and the database where the other variables do not. For PostgreSQL it may

@@ -257,7 +257,8 @@ impl InfrastructureFactory {
     /// Version 1 takes over a projection of the same name without versions: it renames the tables, and
     /// continues at the position. Stop the processors of that projection before.
     ///
-    /// A name is used by one projection of the database, or of the schema on PostgreSQL.
+    /// A name, and the name of a table, is used by one projection of the database, or of the schema on
+    /// PostgreSQL.
     ///
     /// ```
     /// # use es_core::{ApplicationRecorder, Event};
@@ -280,10 +281,11 @@ impl InfrastructureFactory {
     ///
     /// # Errors
     /// [`Programming`](es_core::ErrorKind::Programming) if the version was dropped, or registered with other
-    /// tables; as [`projector`](Self::projector).
+    /// tables; if another projection has the name or a table, or a relation stands where a view is to be; if
+    /// a name is invalid; as [`projector`](Self::projector).
     ///
     /// # Cancel safety
-    /// Cancel safe: the version is registered or not, and is set up the next time.
+    /// Cancel safe: either the version is registered and set up, or nothing is changed.
     pub async fn versioned_projector<P: VersionedProjection>(
         &self,
         name: impl Into<String>,

@@ -21,6 +21,7 @@ const DEFAULT_PORT: &str = "5432";
 pub(crate) struct Postgres {
     application_name: String,
     options: PostgresOptions,
+    is_pooled: bool,
     datastore: OnceCell<PostgresDatastore>,
 }
 
@@ -29,6 +30,7 @@ impl Postgres {
         Ok(Self {
             application_name: environment.application_name().to_owned(),
             options: options(environment)?,
+            is_pooled: is_pooled(environment)?,
             datastore: OnceCell::new(),
         })
     }
@@ -36,6 +38,11 @@ impl Postgres {
     async fn datastore(&self) -> Result<&PostgresDatastore, PersistenceError> {
         self.datastore.get_or_try_init(|| self.options.clone().open()).await
     }
+}
+
+/// Returns whether connections are those of a pooler in transaction mode.
+fn is_pooled(environment: &Environment) -> Result<bool, PersistenceError> {
+    environment.boolean("POSTGRES_TRANSACTION_POOLER", false)
 }
 
 fn options(environment: &Environment) -> Result<PostgresOptions, PersistenceError> {
@@ -47,6 +54,7 @@ fn options(environment: &Environment) -> Result<PostgresOptions, PersistenceErro
         .create_table(environment.boolean("CREATE_TABLE", true)?)
         .pre_ping(environment.boolean("POSTGRES_PRE_PING", false)?)
         .notify(environment.boolean("POSTGRES_NOTIFY", false)?)
+        .transaction_pooler(is_pooled(environment)?)
         .conn_max_age(environment.seconds("POSTGRES_CONN_MAX_AGE")?);
     options = match environment.password_provider()? {
         Some(provider) => options.password_provider(move || {
@@ -168,7 +176,8 @@ impl Backend for Postgres {
     fn projector(&self, projection: Box<dyn DynSqlProjection>) -> BoxFuture<'_, BoxConsumer> {
         Box::pin(async {
             let recorder = self.datastore().await?.tracking_recorder(&self.application_name).await?;
-            Ok(BoxConsumer::new(recorder.projector(PostgresStatements(projection)).await?))
+            let statements = PostgresStatements { projection, is_persistent: !self.is_pooled };
+            Ok(BoxConsumer::new(recorder.projector(statements).await?))
         })
     }
 

@@ -8,7 +8,7 @@ use crate::Environment;
 const MAX_DISTANCE: usize = 2;
 
 /// All settings, with those of the Python library that have no effect here.
-const SETTINGS: [&str; 40] = [
+const SETTINGS: [&str; 41] = [
     "DATABASE_URL",
     "PERSISTENCE_MODULE",
     "INFRASTRUCTURE_FACTORY",
@@ -47,6 +47,7 @@ const SETTINGS: [&str; 40] = [
     "POSTGRES_MAX_WAITING",
     "POSTGRES_ORDERING",
     "POSTGRES_NOTIFY",
+    "POSTGRES_TRANSACTION_POOLER",
     "POSTGRES_SSLMODE",
     "POSTGRES_SSLROOTCERT",
 ];

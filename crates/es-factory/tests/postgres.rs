@@ -101,6 +101,7 @@ fn invalid_settings_are_errors_when_the_factory_is_built() {
         ("POSTGRES_ORDERING", "chaotic"),
         ("POSTGRES_SSLMODE", "sometimes"),
         ("POSTGRES_NOTIFY", "often"),
+        ("POSTGRES_TRANSACTION_POOLER", "always"),
         ("CREATE_TABLE", "2"),
     ] {
         let error = build(complete.into_iter().chain([(name, wrong)]).collect()).unwrap_err();

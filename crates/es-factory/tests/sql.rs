@@ -15,6 +15,7 @@ use es_core::{
 use es_derive::Event;
 use es_factory::{InfrastructureFactory, Sql, SqlProjection};
 use es_process::{Processor, ProcessorError};
+use support::on_each_database;
 
 /// So long that a test which waits for it has failed.
 const TOO_LONG: Duration = Duration::from_secs(60);
@@ -103,25 +104,6 @@ struct Order {
     is_gift: bool,
     note: Vec<u8>,
     placed_at: String,
-}
-
-/// Runs a test on SQLite in memory and in a file, and on PostgreSQL.
-async fn on_each_database(test: impl AsyncFn(&InfrastructureFactory)) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("shop.db").display().to_string();
-    for database in [":memory:", &file] {
-        let settings = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", database)];
-        let factory = InfrastructureFactory::builder("Bank").environment(settings).build().unwrap();
-        test(&factory).await;
-        factory.close().await.unwrap();
-    }
-    #[cfg(feature = "postgres")]
-    if let Some(server) = support::server::Server::with_schema().await {
-        let factory = server.factory(&[]);
-        test(&factory).await;
-        factory.close().await.unwrap();
-        server.drop_schema().await;
-    }
 }
 
 /// Processes the application's events up to `last`, or until an error.

@@ -120,6 +120,13 @@ pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
     classify(error) == ErrorClass::Lost
 }
 
+/// Returns whether a statement cannot be executed as it was prepared, because its result has other columns
+/// now. SQLSTATE and text are those of other errors, or depend on the server's language.
+pub(crate) fn is_plan_outdated(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| error.routine() == Some("RevalidateCachedQuery"))
+}
+
 /// Returns whether the server itself has refused the connection, with an error.
 pub(crate) fn is_from_server(error: &PersistenceError) -> bool {
     let mut causes = successors(error.source(), |cause| (*cause).source());

@@ -47,6 +47,7 @@ enum Action {
     Pause,
     Resume,
     Reset,
+    Rebuild,
     Drop,
 }
 
@@ -71,6 +72,7 @@ pub(crate) async fn run(command: &Projections, color: Color) -> Result<Exit, Fai
         Projections::Pause(target) => (Action::Pause, target),
         Projections::Resume(target) => (Action::Resume, target),
         Projections::Reset(target) => (Action::Reset, target),
+        Projections::Rebuild(target) => (Action::Rebuild, target),
         Projections::Drop(target) => (Action::Drop, target),
     };
     change(action, (&target.name, target.version, &target.connection, &target.change), color).await
@@ -149,6 +151,7 @@ impl Action {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Reset => "reset",
+            Self::Rebuild => "rebuild",
             Self::Drop => "drop",
         }
     }
@@ -161,6 +164,7 @@ impl Action {
             Self::Pause => versions.pause(name, version).await,
             Self::Resume => versions.resume(name, version).await,
             Self::Reset => versions.reset(name, version).await,
+            Self::Rebuild => versions.rebuild(name, version).await,
             Self::Drop => versions.drop(name, version).await,
         }
     }

@@ -20,8 +20,8 @@ use axum::{
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{
-            ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, HOST, ORIGIN, REFERRER_POLICY, SET_COOKIE,
-            X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+            ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, COOKIE, HOST, ORIGIN, REFERRER_POLICY,
+            SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
         },
     },
     middleware::Next,
@@ -148,7 +148,8 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     pairs.filter(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value)
 }
 
-/// Refuses requests that are not of the page, and adds the headers of security to each response.
+/// Refuses requests that are not of the page, and adds the headers of security to each response. The
+/// connection ends with a response that is no success.
 pub(super) async fn verify(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
     let mut response = match access.refusal(&request) {
         Some(problem) => problem.into_response(),
@@ -162,6 +163,9 @@ pub(super) async fn verify(State(access): State<Arc<Access>>, request: Request, 
     let headers = response.headers_mut();
     headers.extend(HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
     headers.remove(ALLOW);
+    if !response.status().is_success() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
     }

@@ -4,7 +4,6 @@ use std::{convert::Infallible, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Query, State},
-    http::StatusCode,
     response::sse::{Event, KeepAlive, Sse},
 };
 use es_core::{
@@ -30,7 +29,8 @@ struct Tail {
     originator_id: Option<Uuid>,
     topics: Vec<Topic>,
     subscription: Subscription<Arc<dyn DynApplicationRecorder>>,
-    page: std::vec::IntoIter<Notification>,
+    /// The rows to send, which are shorter than the events can be: a slow reader may leave them here.
+    rows: std::vec::IntoIter<Row>,
     has_failed: bool,
     _permit: OwnedSemaphorePermit,
 }
@@ -47,15 +47,13 @@ pub(super) async fn stream(
         Some(last) => last,
         None => id("after", &parameters.after)?.unwrap_or(0),
     };
-    let permit = app.source.live_tail().ok_or_else(|| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many live tails are open: close other pages")
-    })?;
+    let permit = app.source.live_tail().ok_or_else(|| Problem::overloaded("live tails"))?;
     let topics: Vec<_> = parameters.topic().map(Topic::from_stored).into_iter().collect();
     let tail = Tail {
         originator_id: parameters.originator_id()?,
         subscription: subscribe(&app, after, &topics),
         topics,
-        page: Vec::new().into_iter(),
+        rows: Vec::new().into_iter(),
         has_failed: false,
         _permit: permit,
         app: Arc::clone(&app),
@@ -77,14 +75,11 @@ impl Tail {
             if self.has_failed {
                 return None;
             }
-            if let Some(notification) = self.page.next() {
-                if self.originator_id.is_none_or(|wanted| wanted == notification.event.originator_id) {
-                    return Some(message(&self.app.source.decoded(&notification)));
-                }
-                continue;
+            if let Some(row) = self.rows.next() {
+                return Some(message(&row));
             }
             match self.subscription.next_page().await {
-                Ok(page) => self.page = page?.notifications.into_iter(),
+                Ok(page) => self.rows = self.decoded(page?.notifications).into_iter(),
                 Err(error) if error.kind() == ErrorKind::RolledBack => {
                     return Some(self.fail(&chain(&error)));
                 }
@@ -95,6 +90,14 @@ impl Tail {
                 },
             }
         }
+    }
+
+    /// Decodes the notifications of the aggregate.
+    fn decoded(&self, mut notifications: Vec<Notification>) -> Vec<Row> {
+        notifications.retain(|Notification { event, .. }| {
+            self.originator_id.is_none_or(|wanted| wanted == event.originator_id)
+        });
+        notifications.iter().map(|notification| self.app.source.decoded(notification)).collect()
     }
 
     /// Reads the next row by itself, and continues after it.

@@ -1,13 +1,14 @@
 //! `es ui`: a local, read-only web page.
 //!
-//! `access` refuses requests, `source` reads the database, `page` has the parts that pages share, and each
-//! page is a module of its own. Pages are rendered here and work without JavaScript, except for the live
-//! tail.
+//! `connections` bounds the connections, `access` refuses requests, `source` reads the database, `page` has
+//! the parts that pages share, and each page is a module of its own. Pages are rendered here and work without
+//! JavaScript, except for the live tail.
 
 mod access;
 mod activity;
 mod aggregate;
 mod attributes;
+mod connections;
 mod events;
 mod filter;
 mod live;
@@ -17,7 +18,7 @@ mod source;
 mod topics;
 mod trackers;
 
-use std::{future::IntoFuture, io::Write, process::Stdio, sync::Arc, time::Duration};
+use std::{io::Write, process::Stdio, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -60,16 +61,18 @@ pub(crate) async fn run(arguments: &Ui) -> Result<Exit, Failure> {
     let access = Arc::new(Access::new(listener.local_addr().map_err(failed)?.port())?);
     let url = access.url();
     let (terminate, is_terminating) = watch::channel(false);
-    let app = Arc::new(App { source, is_terminating });
+    let app = Arc::new(App::new(source, is_terminating));
     // The handlers of signals are installed before the URL is printed.
     let signal = signal()?;
     print(&url, arguments.formatting.format)?;
     let opened = if arguments.open { Some(open(&url)?) } else { None };
 
-    let mut is_terminating = app.is_terminating.clone();
-    let server = axum::serve(listener, router(Arc::clone(&app), access))
-        .with_graceful_shutdown(async move { drop(is_terminating.changed().await) })
-        .into_future();
+    let server = connections::serve(
+        listener,
+        router(Arc::clone(&app), Arc::clone(&access)),
+        refusal(access),
+        app.is_terminating.clone(),
+    );
     pin_mut!(server, signal);
     if let Either::Left((_, server)) = select(signal, server).await {
         let _ = terminate.send(true);
@@ -84,13 +87,14 @@ fn router(app: Arc<App>, access: Arc<Access>) -> Router {
     let at = |name: &str| format!("{}{name}", access.directory());
     let entry = access.entry();
     Router::new()
-        .route(&at(""), get(async || entry))
         .route(&at("log"), get(log::page))
-        .route(&at("live"), get(live::stream))
         .route(&at("aggregate"), get(aggregate::page))
         .route(&at("topics"), get(topics::page))
         .route(&at("trackers"), get(trackers::page))
         .route(&at("activity"), get(activity::page))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), connections::with_permit))
+        .route(&at(""), get(async || entry))
+        .route(&at("live"), get(live::stream))
         .route(
             &at("style.css"),
             get(async || asset("text/css; charset=utf-8", include_str!("assets/style.css"))),
@@ -103,6 +107,13 @@ fn router(app: Arc<App>, access: Arc<Access>) -> Router {
         .fallback(async || Problem::not_found("there is no such page"))
         .layer(middleware::from_fn_with_state(access, access::verify))
         .with_state(app)
+}
+
+/// Refuses all requests, while there are too many connections.
+fn refusal(access: Arc<Access>) -> Router {
+    Router::new()
+        .fallback(async || Problem::overloaded("connections"))
+        .layer(middleware::from_fn_with_state(access, access::verify))
 }
 
 fn asset(media_type: &'static str, text: &'static str) -> Response {

@@ -29,6 +29,12 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// There are too many of something that a request needs.
+    pub(super) fn overloaded(what: &str) -> Self {
+        let message = format!("too many {what} are open: close other pages");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
     }

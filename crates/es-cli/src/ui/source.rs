@@ -36,10 +36,14 @@ const CONCURRENT_READS: usize = 8;
 const TIMESTAMP_ROWS: usize = 8;
 /// The largest number of open live tails.
 const LIVE_TAILS: usize = 16;
+/// The largest number of pages that are made or sent at the same time.
+const PAGES: usize = 8;
 
 /// The state of the server.
 pub(super) struct App {
     pub(super) source: Source,
+    /// Each page, which may be large, has a permit until it is sent.
+    pub(super) pages: Arc<Semaphore>,
     /// Changes when the server is to end.
     pub(super) is_terminating: watch::Receiver<bool>,
 }
@@ -83,6 +87,12 @@ pub(super) enum State {
     Unreadable {
         reason: String,
     },
+}
+
+impl App {
+    pub(super) fn new(source: Source, is_terminating: watch::Receiver<bool>) -> Self {
+        Self { source, pages: Arc::new(Semaphore::new(PAGES)), is_terminating }
+    }
 }
 
 impl Source {

@@ -28,6 +28,7 @@ fn help_of_every_command() {
         "projections pause",
         "projections resume",
         "projections reset",
+        "projections rebuild",
         "projections drop",
         "segments list",
         "segments split",

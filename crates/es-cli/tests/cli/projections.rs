@@ -97,6 +97,7 @@ fn versions_are_listed_switched_and_dropped() {
         assert_snapshot("projections-list-json", run(&["list", "--format", "json"]).output());
         run(&["list", "absent"]).fails_with(5, "there is no projection \"absent\"");
         run(&["rollback", "absent", "--yes"]).fails_with(5, "there is no projection \"absent\"");
+        run(&["rollback", "owners", "--yes"]).fails_with(2, "version 1 has replaced no other version");
 
         run(&["switch", "owners", "2", "--yes"]).fails_with(4, "43 notification ids behind version 1");
         run(&["switch", "owners", "2", "--wait", "0", "--yes"]).fails_with(1, "did not catch up");
@@ -111,8 +112,16 @@ fn versions_are_listed_switched_and_dropped() {
         assert_eq!(json.output(), expected);
         assert_snapshot("projections-switched", &list());
 
+        assert_eq!(run(&["rebuild", "owners", "1", "--yes"]).output(), "rebuild owners 1\n");
+        run(&["rebuild", "owners", "2", "--dry-run"])
+            .fails_with(2, "version 2 of projection \"owners\" is active");
+        assert_snapshot("projections-rebuilt", &list());
+        run(&["rollback", "owners", "--yes"]).fails_with(2, "is building");
+        set_position(sandbox, "owners", database);
+        assert_eq!(run(&["switch", "owners", "1", "--yes"]).output(), "switch owners 1\n");
+        assert_eq!(run(&["switch", "owners", "2", "--yes"]).output(), "switch owners 2\n");
+
         assert_eq!(run(&["rollback", "owners", "--yes"]).output(), "rollback owners 1\n");
-        run(&["rollback", "owners", "--yes"]).fails_with(2, "version 1 has replaced no other version");
         assert_eq!(run(&["pause", "owners", "1", "--yes"]).output(), "pause owners 1\n");
         assert_eq!(run(&["reset", "owners", "1", "--yes"]).output(), "reset owners 1\n");
         run(&["drop", "owners", "1", "--dry-run"]).fails_with(2, "is active, and version 2 exists");

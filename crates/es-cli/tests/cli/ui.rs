@@ -70,6 +70,12 @@ impl Page {
         stream
     }
 
+    /// Sends a request with the cookie, and does not read the response.
+    fn send_get(&self, path: &str) -> TcpStream {
+        let headers = [("Host", &*self.host()), ("Cookie", &*self.cookie())];
+        self.send("GET", &format!("{}{path}", self.directory), &headers)
+    }
+
     fn request(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
         let mut stream = self.send(method, target, &[headers, &[("Connection", "close")]].concat());
         let mut text = String::new();
@@ -393,6 +399,114 @@ fn live_tails_are_bounded_and_end_with_the_tool() {
     kill_process(pid, Signal::TERM).unwrap();
     assert_eq!(page.running.0.wait().unwrap().code(), Some(0));
     assert!(tails.into_iter().all(|tail| tail.count() < 10), "the streams end");
+}
+
+#[test]
+fn connections_without_a_request_are_bounded_and_end() {
+    let sandbox = bank();
+    let page = Page::on_bank(&sandbox);
+    let connect = |_| TcpStream::connect(("127.0.0.1", page.port)).unwrap();
+    // The connections that are held end after some time, in which a slow machine may not get to the request.
+    let refused = (0..5).find_map(|_| {
+        let _held: Vec<_> = (0..64).map(connect).collect();
+        let response = page.get("log");
+        (response.status != 200).then_some(response)
+    });
+    let refused = refused.unwrap();
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.body.contains("Too many connections are open"), "{refused:?}");
+    assert!(refused.head.contains("\r\nconnection: close"), "{refused:?}");
+    let mut half_open: Vec<_> = (0..300).map(connect).collect();
+    half_open[0].write_all(b"GET /log HTTP/1.1\r\nHost: ").unwrap();
+    for mut connection in half_open {
+        assert_eq!(connection.read(&mut [0]).unwrap_or(0), 0, "it is closed");
+    }
+    assert!(page.body("log").contains("bank:Account"));
+}
+
+#[test]
+fn a_request_with_a_long_head_is_refused() {
+    let sandbox = bank();
+    let page = Page::on_bank(&sandbox);
+    let mut stream = TcpStream::connect(("127.0.0.1", page.port)).unwrap();
+    // The server closes the connection before it has read all, which may also break the response off.
+    let request = format!("GET / HTTP/1.1\r\nCookie: {}\r\n\r\n", "x".repeat(300 << 10));
+    let _ = stream.write_all(request.as_bytes());
+    let status = status(&stream);
+    assert!(["", "HTTP/1.1 431 Request Header Fields Too Large\r\n"].contains(&&*status), "{status}");
+    assert!(page.body("log").contains("bank:Account"));
+}
+
+/// The status line of a response; empty if the connection was closed.
+fn status(stream: &TcpStream) -> String {
+    let mut line = String::new();
+    let _ = BufReader::with_capacity(16, stream).read_line(&mut line);
+    line
+}
+
+/// Returns the responses that are successes, which are so many. The others are refusals, or closed.
+fn served(streams: &[TcpStream], expected: usize) -> Vec<&TcpStream> {
+    let mut served = Vec::new();
+    for stream in streams {
+        match &*status(stream) {
+            "HTTP/1.1 200 OK\r\n" => served.push(stream),
+            other => assert!(["HTTP/1.1 503 Service Unavailable\r\n", ""].contains(&other), "{other}"),
+        }
+    }
+    assert_eq!(served.len(), expected);
+    served
+}
+
+#[test]
+fn slow_readers_hold_a_bounded_number_of_pages() {
+    let sandbox = bank();
+    // Quotes are longer in a page.
+    let state = format!("{{\"note\": \"{}\"}}", "\\\"".repeat(40_000));
+    sandbox.execute(&format!("UPDATE stored_events SET state = CAST('{state}' AS BLOB)"));
+    let page = Page::on_bank(&sandbox);
+    let readers: Vec<_> = (0..40).map(|_| page.send_get("log")).collect();
+    served(&readers, 8);
+    let refused = page.get("log");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.body.contains("Too many pages are open"), "{refused:?}");
+    let tails: Vec<_> = (0..20).map(|_| page.send_get("live")).collect();
+    served(&tails, 16);
+    #[cfg(target_os = "linux")]
+    {
+        let status = fs::read_to_string(format!("/proc/{}/status", page.running.0.id())).unwrap();
+        let (_, peak) = status.split_once("VmHWM:").unwrap();
+        let kilobytes: u64 = peak.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(kilobytes < 512 << 10, "{kilobytes} kB");
+    }
+    drop(readers);
+    assert!(page.body("log").contains("bank:Account"));
+}
+
+#[test]
+fn hundreds_of_requests_use_a_bounded_number_of_sessions() {
+    let Some(schema) = Schema::with_python_database() else { return };
+    let sandbox = schema.sandbox();
+    let page = Page::start(&sandbox, &["--application", "bank"]);
+    let tails: Vec<_> = (0..300).map(|_| page.send_get("live?after=47")).collect();
+    let followers = served(&tails, 16);
+    let pages: Vec<_> = (0..40).map(|_| page.send_get("log")).collect();
+    let answered = pages.iter().map(status).filter(|status| status.contains("200")).count();
+    assert!(answered >= 8, "{answered}");
+    // The pool of the log, and the session of the catalog.
+    let name = &schema.name;
+    let sessions = schema.query(&format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%{name}%' AND pid <> pg_backend_pid()"
+    ));
+    let sessions: i64 = sqlx::Row::get(&sessions.unwrap(), 0);
+    assert!((1..=16).contains(&sessions), "{sessions}");
+    schema.execute(&format!(
+        "INSERT INTO {name}.bank_events (originator_id, originator_version, topic, state) \
+         VALUES (gen_random_uuid(), 1, 'bank:Followed', '{{}}')"
+    ));
+    for tail in followers {
+        let mut lines = BufReader::new(tail).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("bank:Followed")));
+    }
 }
 
 #[test]

@@ -16,13 +16,17 @@ use super::{NoRow, error::StatementError, statement::highest_parameter};
 use crate::{DynSqlProjection, Sql, SqlRow, SqlValue};
 
 /// Runs the statements of a projection.
-pub(crate) struct PostgresStatements(pub(crate) Box<dyn DynSqlProjection>);
+pub(crate) struct PostgresStatements {
+    pub(crate) projection: Box<dyn DynSqlProjection>,
+    /// True if statements are kept prepared in the session.
+    pub(crate) is_persistent: bool,
+}
 
 impl PostgresProjection for PostgresStatements {
     type Error = HandlerError;
 
     async fn set_up(&mut self, transaction: &mut Transaction<'_, Postgres>) -> Result<(), HandlerError> {
-        execute(transaction, self.0.set_up()).await
+        execute(transaction, self.projection.set_up(), self.is_persistent).await
     }
 
     async fn project(
@@ -30,8 +34,8 @@ impl PostgresProjection for PostgresStatements {
         transaction: &mut Transaction<'_, Postgres>,
         notification: &Notification,
     ) -> Result<(), HandlerError> {
-        let statements = self.0.project(notification)?;
-        execute(transaction, statements).await
+        let statements = self.projection.project(notification)?;
+        execute(transaction, statements, self.is_persistent).await
     }
 
     async fn park(
@@ -40,8 +44,8 @@ impl PostgresProjection for PostgresStatements {
         notification: &Notification,
         failure: HandlerError,
     ) -> Result<(), HandlerError> {
-        let statements = self.0.park(notification, failure)?;
-        execute(transaction, statements).await
+        let statements = self.projection.park(notification, failure)?;
+        execute(transaction, statements, self.is_persistent).await
     }
 }
 
@@ -49,11 +53,13 @@ impl PostgresProjection for PostgresStatements {
 async fn execute(
     transaction: &mut Transaction<'_, Postgres>,
     statements: Vec<Sql>,
+    is_persistent: bool,
 ) -> Result<(), HandlerError> {
     for statement in statements {
         let named = |error: HandlerError| StatementError::new(statement.postgres_text(), error);
         let arguments = arguments(&statement).map_err(|error| named(error.into()))?;
-        let executed = sqlx::query_with(text(&statement), arguments).execute(&mut **transaction).await;
+        let query = sqlx::query_with(text(&statement), arguments).persistent(is_persistent);
+        let executed = query.execute(&mut **transaction).await;
         let rows = executed.map_err(|error| named(error.into()))?.rows_affected();
         if rows == 0 && statement.requires_row() {
             return Err(named(NoRow.into()).into());

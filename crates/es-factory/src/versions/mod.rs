@@ -3,6 +3,7 @@
 mod projection;
 mod projections;
 mod projector;
+mod registration;
 mod statements;
 mod version;
 

@@ -7,10 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{PersistenceError, Signal, Tracking};
+use es_core::{PersistenceError, Signal};
 
 use super::{
-    projection::ProjectionContext,
     statements::{self, version_table},
     version::{Columns, ProjectionVersion, VersionState},
 };
@@ -45,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Projections {
-    backend: Arc<dyn Backend>,
+    pub(super) backend: Arc<dyn Backend>,
     is_dry_run: bool,
 }
 
@@ -61,7 +60,7 @@ impl Projections {
         self
     }
 
-    /// Returns all versions of all projections, by name and number.
+    /// Returns all versions of the application's projections, by name and number.
     ///
     /// # Errors
     /// If the database cannot be read; [`NotSupported`](es_core::ErrorKind::NotSupported) if it has no SQL.
@@ -69,6 +68,17 @@ impl Projections {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn all(&self) -> Result<Vec<ProjectionVersion>, PersistenceError> {
+        let own = statements::origin(&self.backend.tracking_table()?);
+        if self.kind_of_relation(&own).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut versions = self.of_database().await?;
+        versions.retain(|version| version.origin == own);
+        Ok(versions)
+    }
+
+    /// Returns the versions of the projections of all applications of the database.
+    pub(super) async fn of_database(&self) -> Result<Vec<ProjectionVersion>, PersistenceError> {
         if self.kind_of_relation(statements::TABLE).await?.is_none() {
             return Ok(Vec::new());
         }
@@ -142,7 +152,7 @@ impl Projections {
                     }
                     Ok(switch(tracking, target, active, replaces, Some(max_lag)))
                 }
-                VersionState::Dropped => Err(dropped(target)),
+                VersionState::Dropped => Err(unusable(target)),
             }
         })
         .await
@@ -153,7 +163,8 @@ impl Projections {
     ///
     /// # Errors
     /// [`TimedOut`](es_core::ErrorKind::TimedOut) if the version does not catch up within `timeout`, for
-    /// example because no processor of it runs; as [`switch`](Self::switch).
+    /// example because no processor of it runs; [`Programming`](es_core::ErrorKind::Programming) if it is
+    /// paused; as [`switch`](Self::switch).
     ///
     /// # Cancel safety
     /// Not cancel safe: if the future is dropped, the active version may be left paused, until it is
@@ -169,16 +180,23 @@ impl Projections {
         if target.state != VersionState::Building {
             return self.switch(name, version, 0).await;
         }
+        if target.is_paused && target.position < active.position {
+            let message = format!("{} is paused: resume it, so that it catches up", target.title());
+            return Err(PersistenceError::programming(message));
+        }
         let was_paused = active.is_paused;
         self.pause(name, active.version).await?;
         let switched = match self.wait_until_caught_up(name, version, timeout).await {
             Ok(()) => self.switch(name, version, 0).await,
             Err(error) => Err(error),
         };
-        if switched.is_err() && !was_paused {
-            self.resume(name, active.version).await?;
+        match switched {
+            Err(error) if !was_paused => Err(match self.resume(name, active.version).await {
+                Ok(()) => error,
+                Err(_) => error.with_context(format_args!("{} could not be resumed", active.title())),
+            }),
+            switched => switched,
         }
-        switched
     }
 
     async fn wait_until_caught_up(
@@ -210,7 +228,7 @@ impl Projections {
     ///
     /// # Errors
     /// [`Programming`](es_core::ErrorKind::Programming) if the active version has replaced none, or that one
-    /// was dropped; as [`switch`](Self::switch).
+    /// was dropped or is being built again; as [`switch`](Self::switch).
     ///
     /// # Cancel safety
     /// As [`switch`](Self::switch).
@@ -228,7 +246,7 @@ impl Projections {
             }
             match target.state {
                 VersionState::Retired => Ok(switch(tracking, target, active, target.replaces, None)),
-                _ => Err(dropped(target)),
+                _ => Err(unusable(target)),
             }
         })
         .await
@@ -261,7 +279,7 @@ impl Projections {
         self.change(name, |versions, _| {
             let target = find(versions, name, version)?;
             if target.state == VersionState::Dropped {
-                return Err(dropped(target));
+                return Err(unusable(target));
             }
             if target.is_paused == is_paused {
                 return Ok(Vec::new());
@@ -274,8 +292,8 @@ impl Projections {
     }
 
     /// Deletes the rows and the position of a version, which then processes all notifications again: without
-    /// side effects for those that were processed. Readers see the rows of an active version grow again; to
-    /// rebuild a projection behind them, add a version.
+    /// side effects for those that were processed. Readers see the rows of an active version grow again. One
+    /// that was replaced is built again, as by [`rebuild`](Self::rebuild).
     ///
     /// A processor of the version that is running stops with an error of kind
     /// [`RolledBack`](es_core::ErrorKind::RolledBack) at its next commit: start it again.
@@ -286,19 +304,30 @@ impl Projections {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn reset(&self, name: &str, version: u32) -> Result<(), PersistenceError> {
+        self.change(name, |versions, tracking| empty(find(versions, name, version)?, tracking)).await
+    }
+
+    /// Builds a version that is not read again from the first notification: [resets](Self::reset) it, so that
+    /// it catches up beside the active one, and can be [switched](Self::switch) to. To rebuild the active
+    /// version behind its readers, register another one.
+    ///
+    /// # Errors
+    /// [`Programming`](es_core::ErrorKind::Programming) if the version is active; as
+    /// [`switch`](Self::switch).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn rebuild(&self, name: &str, version: u32) -> Result<(), PersistenceError> {
         self.change(name, |versions, tracking| {
             let target = find(versions, name, version)?;
-            if target.state == VersionState::Dropped {
-                return Err(dropped(target));
+            match target.state {
+                VersionState::Active => Err(PersistenceError::programming(format!(
+                    "{} is active, and readers would see its rows grow again: register another version, or \
+                     reset this one",
+                    target.title()
+                ))),
+                _ => empty(target, tracking),
             }
-            let mut change = statements::begin_change(target);
-            if target.state == VersionState::Active {
-                change.push(statements::keep_effects_position(tracking, target));
-            }
-            change.push(statements::delete_position(tracking, target));
-            let tables = target.tables.iter().map(|table| version_table(table, version));
-            change.extend(tables.map(|table| Sql::new(format!("DELETE FROM {table}"))));
-            Ok(change)
         })
         .await
     }
@@ -327,77 +356,21 @@ impl Projections {
             }
             let mut change = statements::begin_change(target);
             if is_active {
+                change.push(statements::require_last(target));
                 change.push(statements::keep_effects_position(tracking, target));
                 change.extend(target.tables.iter().map(|table| statements::drop_view(table)));
             }
             change.push(statements::delete_position(tracking, target));
             let tables = target.tables.iter().map(|table| version_table(table, version));
             change.extend(tables.map(|table| Sql::new(format!("DROP TABLE IF EXISTS {table}"))));
-            change.push(statements::set_dropped(target));
-            Ok(change)
-        })
-        .await
-    }
-
-    /// Registers a version, creates its tables by the statements that `set_up` returns, and its views if it
-    /// is active. If the first version is that of a projection without versions, renames the tables.
-    pub(super) async fn register(
-        &self,
-        name: &str,
-        version: u32,
-        tables: &[&str],
-        set_up: impl Fn(&ProjectionContext) -> Vec<Sql>,
-    ) -> Result<(), PersistenceError> {
-        check_names(name, version, tables)?;
-        let mut renames = Vec::new();
-        let mut missing = Vec::new();
-        for table in tables {
-            match self.kind_of_relation(table).await?.as_deref() {
-                Some("view") => {}
-                None => missing.push(*table),
-                Some(_) if version == 1 => {
-                    missing.push(*table);
-                    let renamed = version_table(table, version);
-                    renames.push(Sql::new(format!("ALTER TABLE {table} RENAME TO {renamed}")));
-                }
-                Some(_) => {
-                    return Err(PersistenceError::programming(format!(
-                        "a table {table:?} exists, where a view is to be: register version 1 of projection \
-                         {name:?}, which takes it over, or rename it"
-                    )));
-                }
-            }
-        }
-        let register = vec![statements::create_table(), statements::register(name, version, tables)];
-        self.backend.execute(register).await?;
-        let set_up = set_up(&ProjectionContext::new(version, true));
-        self.change(name, |versions, _| {
-            let registered = find(versions, name, version)?;
-            if registered.state == VersionState::Dropped {
-                return Err(dropped(registered));
-            }
-            if registered.tables != tables {
-                let message = format!(
-                    "{} was registered with the tables {:?}: give a projection with other tables a new version",
-                    registered.title(),
-                    registered.tables
-                );
-                return Err(PersistenceError::programming(message));
-            }
-            let mut change = vec![statements::guard(name, version, registered.epoch)];
-            change.extend(renames.iter().cloned());
-            change.extend(set_up.iter().cloned());
-            if registered.state == VersionState::Active {
-                let views = missing.iter().flat_map(|table| statements::replace_view(table, version));
-                change.extend(views);
-            }
+            change.push(statements::set_state(target, VersionState::Dropped));
             Ok(change)
         })
         .await
     }
 
     /// Makes a change of a projection: reads its versions, and executes the statements that `plan` returns
-    /// for them, which fail if the versions have changed. Then it is tried again.
+    /// for them.
     async fn change(
         &self,
         name: &str,
@@ -407,21 +380,33 @@ impl Projections {
         let mut retries = 0;
         loop {
             let change = plan(&self.versions(name).await?, &tracking)?;
-            if change.is_empty() || self.is_dry_run {
+            if self.try_execute(name, change, &mut retries).await? {
                 return Ok(());
             }
-            match self.backend.execute(change).await {
-                Err(error) if retries < RETRIES && may_succeed(&error) => retries += 1,
-                Err(error) => {
-                    return Err(error.with_context(format_args!("changing projection {name:?}")));
-                }
-                Ok(()) => return Ok(()),
-            }
-            pause().await;
         }
     }
 
-    async fn kind_of_relation(&self, name: &str) -> Result<Option<String>, PersistenceError> {
+    /// Executes the statements of a change, which fail if the versions have changed since they were read.
+    /// Returns false, after a pause, if the change is to be planned again.
+    pub(super) async fn try_execute(
+        &self,
+        name: &str,
+        change: Vec<Sql>,
+        retries: &mut usize,
+    ) -> Result<bool, PersistenceError> {
+        if change.is_empty() || self.is_dry_run {
+            return Ok(true);
+        }
+        match self.backend.execute(change).await {
+            Err(error) if *retries < RETRIES && may_succeed(&error) => *retries += 1,
+            Err(error) => return Err(error.with_context(format_args!("changing projection {name:?}"))),
+            Ok(()) => return Ok(true),
+        }
+        pause().await;
+        Ok(false)
+    }
+
+    pub(super) async fn kind_of_relation(&self, name: &str) -> Result<Option<String>, PersistenceError> {
         let kinds = self.backend.query(statements::kind_of_relation(name)).await?;
         kinds.into_iter().next().map(crate::SqlRow::deserialize).transpose()
     }
@@ -456,6 +441,23 @@ fn switch(
     change
 }
 
+/// Returns the statements that delete the rows and the position of a version. One that is not active is then
+/// built again.
+fn empty(target: &ProjectionVersion, tracking: &str) -> Result<Vec<Sql>, PersistenceError> {
+    let mut change = statements::begin_change(target);
+    change.push(match target.state {
+        VersionState::Active => statements::keep_effects_position(tracking, target),
+        VersionState::Building | VersionState::Retired => {
+            statements::set_state(target, VersionState::Building)
+        }
+        VersionState::Dropped => return Err(unusable(target)),
+    });
+    change.push(statements::delete_position(tracking, target));
+    let tables = target.tables.iter().map(|table| version_table(table, target.version));
+    change.extend(tables.map(|table| Sql::new(format!("DELETE FROM {table}"))));
+    Ok(change)
+}
+
 fn find<'v>(
     versions: &'v [ProjectionVersion],
     name: &str,
@@ -472,7 +474,7 @@ fn active(versions: &[ProjectionVersion]) -> Result<&ProjectionVersion, Persiste
     active.ok_or_else(|| PersistenceError::programming("all versions of the projection were dropped"))
 }
 
-fn dropped(version: &ProjectionVersion) -> PersistenceError {
+pub(super) fn unusable(version: &ProjectionVersion) -> PersistenceError {
     PersistenceError::programming(format!("{} is {}", version.title(), version.state))
 }
 
@@ -498,22 +500,4 @@ pub(super) fn has_no_row(error: &(dyn Error + 'static)) -> bool {
 
 async fn pause() {
     Signal::new().closed_timeout(PAUSE).await;
-}
-
-/// Verifies names, which become a part of statements.
-fn check_names(name: &str, version: u32, tables: &[&str]) -> Result<(), PersistenceError> {
-    Tracking::new(statements::consumer_name(name, version), 0)?;
-    let is_name = |table: &&&str| {
-        let is_letter = |letter: char| letter.is_ascii_lowercase() || letter == '_';
-        // PostgreSQL truncates names after 63 bytes.
-        (1..=48).contains(&table.len())
-            && table.starts_with(is_letter)
-            && table.chars().all(|letter| is_letter(letter) || letter.is_ascii_digit())
-    };
-    match tables.iter().find(|table| !is_name(table)) {
-        None => Ok(()),
-        Some(table) => Err(PersistenceError::programming(format!(
-            "table {table:?} of projection {name:?} must have lower-case letters, digits and '_' only, and at most 48"
-        ))),
-    }
 }

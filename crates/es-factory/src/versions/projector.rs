@@ -14,7 +14,7 @@ use es_core::{
 use es_transcode::JsonTranscoder;
 
 use super::{
-    ProjectionVersion, Projections, VersionState, VersionedProjection,
+    ProjectionContext, ProjectionVersion, Projections, VersionState, VersionedProjection,
     projection::{BatchState, TypedVersion},
     projections::has_no_row,
     statements::consumer_name,
@@ -76,7 +76,8 @@ impl<P: VersionedProjection> VersionedProjector<P> {
         let projections = Projections::new(Arc::clone(&backend));
         // Creates the table of positions.
         backend.tracking_recorder(&es_core::RecorderTables::new()).await?;
-        projections.register(&name, version, P::TABLES, |context| projection.set_up(context)).await?;
+        let set_up = projection.set_up(&ProjectionContext::new(version, true));
+        projections.register(&name, version, P::TABLES, &set_up).await?;
         let state = Arc::default();
         let typed = TypedVersion {
             projection,

@@ -5,11 +5,10 @@
 //! updates the rows of all versions of a projection: it waits for the transactions of their projectors, and
 //! refuses those that come after it.
 
-use crate::{ProjectionVersion, Sql};
+use crate::{ProjectionVersion, Sql, VersionState};
 
 /// The columns that [`select`] returns, after which the position follows.
-const COLUMNS: &str =
-    "v.name, v.version, v.state, v.is_paused, v.epoch, v.live_from, v.consumer_name, v.tables, v.replaces";
+const COLUMNS: &str = "v.name, v.version, v.state, v.is_paused, v.epoch, v.live_from, v.consumer_name, v.tables, v.replaces, v.origin";
 
 /// The version that is read has one row here.
 pub(super) const TABLE: &str = "projection_versions";
@@ -29,28 +28,44 @@ pub(super) fn consumer_name(name: &str, version: u32) -> String {
     if version == 1 { name.to_owned() } else { format!("{name}@{version}") }
 }
 
+/// Returns what identifies the application of a projection: the name of its table of positions, without the
+/// schema. Applications that share a schema have a table of positions each.
+pub(super) fn origin(tracking: &str) -> String {
+    tracking.rsplit('.').next().unwrap_or(tracking).trim_matches('"').to_owned()
+}
+
 pub(super) fn create_table() -> Sql {
     Sql::new(format!(
         "CREATE TABLE IF NOT EXISTS {TABLE} (name TEXT NOT NULL, version BIGINT NOT NULL, state TEXT NOT NULL, \
          is_paused BIGINT NOT NULL, epoch BIGINT NOT NULL, live_from BIGINT NOT NULL, \
-         consumer_name TEXT NOT NULL, tables TEXT NOT NULL, replaces BIGINT, PRIMARY KEY (name, version))"
+         consumer_name TEXT NOT NULL, tables TEXT NOT NULL, replaces BIGINT, origin TEXT NOT NULL, \
+         PRIMARY KEY (name, version))"
     ))
 }
 
-/// Adds a version: as the active one if the projection has none, otherwise as one to be built.
-pub(super) fn register(name: &str, version: u32, tables: &[&str]) -> Sql {
+/// Adds a version, unless the versions of the projection are others than those that were read.
+pub(super) fn register(
+    (name, version): (&str, u32),
+    tables: &[&str],
+    origin: &str,
+    is_active: bool,
+    read: &[ProjectionVersion],
+) -> Sql {
+    let state = if is_active { VersionState::Active } else { VersionState::Building };
     Sql::new(format!(
-        "INSERT INTO {TABLE} SELECT $1, $2, \
-         CASE WHEN EXISTS (SELECT 1 FROM {TABLE} WHERE name = $1 AND state <> 'dropped') \
-         THEN 'building' ELSE 'active' END, \
-         0, (SELECT COALESCE(MAX(epoch), 0) FROM {TABLE} WHERE name = $1), \
-         (SELECT COALESCE(MAX(live_from), 0) FROM {TABLE} WHERE name = $1), $3, $4, NULL \
-         WHERE NOT EXISTS (SELECT 1 FROM {TABLE} WHERE name = $1 AND version = $2)"
+        "INSERT INTO {TABLE} SELECT $1, $2, $3, 0, COALESCE(MAX(epoch), 0), COALESCE(MAX(live_from), 0), \
+         $4, $5, NULL, $6 FROM {TABLE} WHERE name = $1 \
+         HAVING COUNT(*) = $7 AND COALESCE(MAX(epoch), 0) = $8 RETURNING version"
     ))
     .bind(name)
     .bind(version)
+    .bind(state.as_str())
     .bind(consumer_name(name, version))
     .bind(tables.join(" "))
+    .bind(origin)
+    .bind(i64::try_from(read.len()).unwrap_or(i64::MAX))
+    .bind(read.iter().map(|version| version.epoch).max().unwrap_or(0))
+    .require_row()
 }
 
 /// Selects the versions of one projection, or of all.
@@ -157,10 +172,20 @@ pub(super) fn set_paused(version: &ProjectionVersion, is_paused: bool) -> Sql {
         .bind(i64::from(is_paused))
 }
 
-pub(super) fn set_dropped(version: &ProjectionVersion) -> Sql {
-    Sql::new(format!("UPDATE {TABLE} SET state = 'dropped' WHERE name = $1 AND version = $2"))
+pub(super) fn set_state(version: &ProjectionVersion, state: VersionState) -> Sql {
+    Sql::new(format!("UPDATE {TABLE} SET state = $3 WHERE name = $1 AND version = $2"))
         .bind(&version.name)
         .bind(version.version)
+        .bind(state.as_str())
+}
+
+/// Verifies that the other versions of the projection were dropped.
+pub(super) fn require_last(version: &ProjectionVersion) -> Sql {
+    let other = format!("SELECT 1 FROM {TABLE} WHERE name = $1 AND version <> $2 AND state <> 'dropped'");
+    Sql::new(format!("SELECT 1 WHERE NOT EXISTS ({other})"))
+        .bind(&version.name)
+        .bind(version.version)
+        .require_row()
 }
 
 pub(super) fn delete_position(tracking: &str, version: &ProjectionVersion) -> Sql {
@@ -182,18 +207,23 @@ pub(super) fn drop_view(table: &str) -> Sql {
     Sql::new(format!("DROP VIEW IF EXISTS {table}"))
 }
 
-/// Replaces a view on PostgreSQL. A view whose columns differ must be dropped; the privileges on it are
-/// granted again.
+/// Replaces a view on PostgreSQL. A view whose columns differ must be dropped; the new one gets its owner,
+/// options and privileges.
 fn replace_postgres_view(view: &str, select: &str) -> String {
     format!(
-        "DO $do$ DECLARE grants text; BEGIN \
+        "DO $do$ DECLARE owner name; options text; grants text; BEGIN \
+         SELECT pg_get_userbyid(relowner), array_to_string(reloptions, ', '), \
+         (SELECT string_agg(format('GRANT %s ON {view} TO %s%s', privilege_type, \
+         CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, \
+         CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END), '; ') FROM aclexplode(relacl)) \
+         INTO owner, options, grants FROM pg_class WHERE oid = to_regclass('{view}'); \
          BEGIN CREATE OR REPLACE VIEW {view} AS {select}; \
          EXCEPTION WHEN invalid_table_definition THEN \
-         SELECT string_agg(format('GRANT %s ON {view} TO %s', privilege_type, \
-         CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END), '; ') INTO grants \
-         FROM pg_class, aclexplode(relacl) WHERE oid = to_regclass('{view}'); \
          DROP VIEW {view}; CREATE VIEW {view} AS {select}; \
-         IF grants IS NOT NULL THEN EXECUTE grants; END IF; END; END $do$"
+         IF owner <> current_user THEN EXECUTE format('ALTER VIEW {view} OWNER TO %I', owner); END IF; \
+         IF grants IS NOT NULL THEN EXECUTE grants; END IF; END; \
+         IF options IS NOT NULL THEN EXECUTE format('ALTER VIEW {view} SET (%s)', options); END IF; \
+         END $do$"
     )
 }
 

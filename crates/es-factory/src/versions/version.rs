@@ -12,7 +12,7 @@ pub enum VersionState {
     Building,
     /// Its tables are the ones that are read, and it has the side effects.
     Active,
-    /// Another version has replaced it. It commits nothing, until it is switched back to.
+    /// Another version has replaced it. It commits nothing, until it is switched back to or built again.
     Retired,
     /// Its tables are deleted. Its number is not used again.
     Dropped,
@@ -68,15 +68,29 @@ pub struct ProjectionVersion {
     pub replaces: Option<u32>,
     /// Counts the changes of the projection's versions. A commit that expects another count is refused.
     pub(crate) epoch: i64,
+    /// The application of the projection.
+    pub(crate) origin: String,
 }
 
 /// The columns of a version.
-pub(super) type Columns = (String, i64, String, i64, i64, i64, String, String, Option<i64>, Option<i64>);
+pub(super) type Columns =
+    (String, i64, String, i64, i64, i64, String, String, Option<i64>, String, Option<i64>);
 
 impl ProjectionVersion {
     pub(super) fn from_columns(columns: Columns) -> Result<Self, PersistenceError> {
-        let (name, version, state, is_paused, epoch, live_from, consumer_name, tables, replaces, position) =
-            columns;
+        let (
+            name,
+            version,
+            state,
+            is_paused,
+            epoch,
+            live_from,
+            consumer_name,
+            tables,
+            replaces,
+            origin,
+            position,
+        ) = columns;
         let number = |version: i64| {
             u32::try_from(version).map_err(|error| {
                 let message =
@@ -94,6 +108,7 @@ impl ProjectionVersion {
             tables: tables.split_whitespace().map(str::to_owned).collect(),
             replaces: replaces.map(number).transpose()?,
             epoch,
+            origin,
             name,
         })
     }

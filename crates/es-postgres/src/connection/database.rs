@@ -82,9 +82,10 @@ impl Database {
                     }
                     Err(FetchError::Row(failed)) => return Err(failed),
                     Err(FetchError::Statement(failed)) => {
-                        let is_lost = error::is_lost(&failed);
+                        // Other idle connections have the statement prepared, too.
+                        let is_worth_retry = error::is_lost(&failed) || error::is_plan_outdated(&failed);
                         let failed = error::from_statement(query.operation, failed);
-                        if !is_lost {
+                        if !is_worth_retry {
                             return Err(failed);
                         }
                         self.connections.purge();

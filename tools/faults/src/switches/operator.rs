@@ -72,6 +72,7 @@ async fn change(
         8..10 => projections.rollback(NAME).await,
         10 => projections.pause(NAME, version).await,
         11..13 => projections.resume(NAME, version).await,
+        13 if random.bool() => projections.rebuild(NAME, version).await,
         13 => projections.reset(NAME, version).await,
         _ if left.len() == VERSIONS => projections.drop(NAME, version).await,
         _ => Ok(()),
