@@ -200,7 +200,7 @@ async fn the_segment_that_reads_may_be_lost() {
         };
         let again = async {
             while !is_claimed_again().await {
-                tokio::task::yield_now().await
+                tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(TOO_LONG, again).await.unwrap();
