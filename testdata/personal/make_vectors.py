@@ -1,4 +1,4 @@
-"""Writes vectors.json: personal values and wrapped keys, made with Python's `cryptography` alone.
+"""Writes vectors.json: personal values, sealed events and wrapped keys, made with Python's `cryptography` alone.
 
     pip install cryptography
     python make_vectors.py > vectors.json
@@ -34,6 +34,18 @@ def sealed_value(subject: str, key: bytes, nonce: bytes, plaintext: bytes) -> st
     return b64encode(b"\x01" + gcm(key, nonce, plaintext, b"\x01" + subject.encode())).decode()
 
 
+def sealed_event(subject: str, key: bytes, nonce: bytes, name: str) -> str:
+    """The state of an event that is sealed as a whole."""
+    attributes = {"originator_topic": "shop:Customer", "customer": subject, "name": name}
+    plaintext = json.dumps(attributes, ensure_ascii=False).encode()
+    data = {"subject": subject, "sealed": sealed_value(subject, key, nonce, plaintext)}
+    state = {
+        "timestamp": {"_type_": "datetime_iso", "_data_": "2024-01-01T00:00:00+00:00"},
+        "_personal_": {"_type_": "personal", "_data_": data},
+    }
+    return json.dumps(state, ensure_ascii=False)
+
+
 def wrapped_key(subject: str, key: bytes, nonce: bytes, ring_key: bytes) -> bytes:
     header = b"\x89ES\x01" + struct.pack(">BBI", 1, 0, RING_KEY_ID)
     topic = f"personal-key:{subject}".encode()
@@ -59,6 +71,7 @@ for index, (subject, value) in enumerate(VALUES):
             "wrapped_key": wrapped_key(subject, key, seeded(f"wrap/{index}", 12), ring_key).hex(),
             "value": value,
             "sealed": sealed_value(subject, key, seeded(f"nonce/{index}", 12), plaintext),
+            "event": sealed_event(subject, key, seeded(f"event/{index}", 12), value),
         }
     )
 print(json.dumps({"ring_key_id": RING_KEY_ID, "ring_key": ring_key.hex(), "values": vectors}, indent=1))

@@ -68,7 +68,10 @@ class KeyRingCipher(Cipher):
         if path:
             with open(path, encoding="ascii") as file:
                 text += "," + file.read()
-        self._keys = dict(_key(entry) for entry in re.split(r"[,\s]+", text) if entry)
+        keys = [_key(entry) for entry in re.split(r"[,\s]+", text) if entry]
+        self._keys = dict(keys)
+        if len(self._keys) < len(keys):
+            raise ValueError("an id is twice in the key ring")
         if not self._keys:
             raise ValueError("CIPHER_KEYS and CIPHER_KEYS_FILE have no key")
         self._primary = int(environment.get("CIPHER_PRIMARY_KEY_ID") or next(iter(self._keys)))
@@ -117,7 +120,7 @@ class KeyRingCipher(Cipher):
 def _key(entry):
     key_id, _, key = entry.partition(":")
     key = b64decode(key, validate=True)
-    if not key_id.isdecimal() or len(key) != 32:
+    if not re.fullmatch("[0-9]{1,10}", key_id) or int(key_id) >= 1 << 32 or len(key) != 32:
         raise ValueError("an entry of the cipher keys is not ID:BASE64 with a key of 32 bytes")
     return int(key_id), key
 

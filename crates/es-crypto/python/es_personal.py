@@ -1,5 +1,5 @@
-"""Personal values for the Python `eventsourcing` library, versions 9.1 to 9.5: values that the Rust crate es-personal
-reads and writes.
+"""Personal values for the Python `eventsourcing` library, versions 9.1 to 9.5: values and sealed events that the Rust crate
+es-personal reads and writes.
 
 Copy this file and `es_key_ring.py` into a program. Register the transcoding with the application's transcoder, and put
 values of type `Personal` into the fields of events:
@@ -17,6 +17,28 @@ values of type `Personal` into the fields of events:
 After the erasure of its subject, a value is decoded as `Personal(subject, is_erased=True)`, whose `value` is None. Other
 processes read it until their keys in memory have expired.
 
+If all attributes of an event are personal, the event is sealed as a whole: its class has a property `data_subject`, and a
+static method `erased`, which returns the attributes of the event after an erasure. `SealedEventMapper` wraps the mapper;
+without it, the property has no effect:
+
+    class Shop(Application):
+        ...
+        def construct_mapper(self, *args, **kwargs):
+            return SealedEventMapper(super().construct_mapper(*args, **kwargs))
+
+    class Customer(Aggregate):
+        class Registered(Aggregate.Created):
+            customer: str
+            name: str
+
+            @property
+            def data_subject(self):
+                return self.customer
+
+            @staticmethod
+            def erased(subject):
+                return {"originator_topic": get_topic(Customer), "customer": subject, "name": None}
+
 It needs the package `cryptography`; a key store on PostgreSQL also needs psycopg or psycopg2. The key ring wraps the keys
 of the subjects, and is independent of the cipher of the events. The documentation of es-personal describes the format.
 """
@@ -27,6 +49,7 @@ import unicodedata
 from base64 import b64decode, b64encode
 from collections import OrderedDict
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from threading import Lock
@@ -37,10 +60,14 @@ from uuid import UUID
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from es_key_ring import NONCE_LENGTHS, bound_to, split
 from eventsourcing.persistence import Transcoding
+from eventsourcing.utils import resolve_topic
 
 AES_256_GCM = b"\x01"
 KEY_LENGTH = 32
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+SEALED = "_personal_"
+# What stays readable in a sealed event, beside its class version.
+READABLE = ("originator_id", "originator_version", "timestamp", "_metadata_")
 
 
 @dataclass(frozen=True)
@@ -101,6 +128,62 @@ class PersonalAsSealed(Transcoding):
         nonce, tag, text = split(sealed[1:], NONCE_LENGTHS[1])
         plaintext = gcm.decrypt(nonce, text + tag, AES_256_GCM + subject.encode())
         return Personal(subject, self._transcoder.decode(plaintext))
+
+
+class SealedEventMapper:
+    """A mapper that seals events with a `data_subject` as a whole, and passes them to another mapper."""
+
+    def __init__(self, mapper):
+        self._mapper = mapper
+
+    def to_stored_event(self, domain_event):
+        """Is called by version 9.5."""
+        return self._mapper.to_stored_event(_sealed(domain_event))
+
+    def from_domain_event(self, domain_event):
+        """Is called by version 9.1."""
+        return self._mapper.from_domain_event(_sealed(domain_event))
+
+    def to_domain_event(self, stored_event):
+        mapper = copy(self._mapper)
+        mapper.transcoder = _OpeningTranscoder(mapper.transcoder, resolve_topic(stored_event.topic))
+        return mapper.to_domain_event(stored_event)
+
+
+def _sealed(domain_event):
+    """Returns a copy of an event whose attributes are one personal value; an event without a subject as it is."""
+    event_class = type(domain_event)
+    # The class decides: an error of the property must not leave the event unsealed.
+    if not hasattr(event_class, "data_subject"):
+        return domain_event
+    subject = domain_event.data_subject
+    if not isinstance(subject, (str, UUID)):
+        raise TypeError(f"the data subject of an event is neither a string nor a UUID, but a {type(subject).__name__}")
+    attributes = dict(vars(domain_event))
+    state = {name: attributes.pop(name) for name in READABLE if name in attributes}
+    state[SEALED] = Personal(str(subject), attributes)
+    sealed = object.__new__(event_class)
+    vars(sealed).update(state)
+    return sealed
+
+
+class _OpeningTranscoder:
+    """Decodes a sealed event to its attributes, before the mapper upcasts them."""
+
+    def __init__(self, transcoder, event_class):
+        self._transcoder = transcoder
+        self._event_class = event_class
+
+    def decode(self, data):
+        state = self._transcoder.decode(data)
+        personal = state.pop(SEALED, None)
+        if personal is None:
+            return state
+        if not personal.is_erased:
+            return {**state, **personal.value}
+        # Without upcasts: the attributes are those of the current class version.
+        state["class_version"] = getattr(self._event_class, "class_version", 1)
+        return {**state, **self._event_class.erased(personal.subject)}
 
 
 class SubjectKeys:

@@ -72,21 +72,13 @@
 //! # Where nonces come from
 //! Each is drawn from the operating system. A generator inside the process would be faster, but
 //! hands the same nonces to both sides of a `fork()`, or of a virtual machine that is restored twice
-//! from one snapshot; the kernel's does not. Medians on one AMD EPYC core, for 341 bytes
-//! (`cargo bench -p es-crypto` measures the first four again):
+//! from one snapshot; the kernel's does not.
 //!
-//! | | ns |
-//! |---|---|
-//! | seal AES-128 or -256 (`ring`), nonce included | 510 to 540 |
-//! | open AES-128 or -256 (`ring`) | 130 to 140 |
-//! | seal AES-192 (`aes-gcm`), nonce included | 750 |
-//! | nonce, by system call | 360 |
-//! | nonce, by the kernel's vDSO | 28 |
-//! | not used: 1 KiB of system randomness per thread, process id checked | 175 |
-//! | not used: `rand::ThreadRng`, which no `fork()` reseeds | 6 |
-//!
-//! The C library decides between system call and vDSO: glibc from 2.41, on Linux from 6.11, takes
-//! the vDSO.
+//! The C library decides between a system call and the kernel's vDSO, which is many times as fast: glibc
+//! from 2.41, on Linux from 6.11, takes the vDSO. By a system call, the nonce is the larger part of the cost
+//! of a short state. `cargo bench -p es-crypto` measures a nonce alone, and the sealing and opening of 341
+//! bytes with each size of key and with both algorithms of a key ring. AES-192 is that of `aes-gcm`, because
+//! `ring` lacks it, and slower.
 //!
 //! # What a key ring costs
 //! A state of a ring is authenticated together with its event: `ring` takes a step for each 16 bytes of the

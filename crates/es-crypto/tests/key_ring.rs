@@ -219,7 +219,12 @@ fn a_provider_is_called_once_for_each_key() {
     let other = KeyRing::builder().key(1, key(1)).build().unwrap();
     assert_eq!(decrypt(&ring, &encrypt(&other, b"other")).unwrap(), b"other");
     assert_eq!(calls.load(Ordering::Relaxed), 2);
-    // A failure of the provider is no data error.
+    // A failure of the provider is no data error, also if there is a legacy key that could be tried.
+    let third = KeyRing::builder().key(3, key(3)).build().unwrap();
+    let legacy = builder().primary(2).legacy_key(key(9)).build().unwrap();
+    for ring in [&ring, &legacy] {
+        assert!(decrypt(ring, &encrypt(&third, b"third")).unwrap_err().is_transient());
+    }
     assert!(builder().primary(3).build().unwrap_err().is_transient());
     assert_eq!(builder().primary(4).build().unwrap_err().kind(), ErrorKind::Programming);
 }

@@ -41,7 +41,8 @@ fn keys_are_rotated_by_the_environment() {
     let [one, two] = RING_KEYS;
     let (old, both) = (format!("1:{one}"), format!("1:{one},2:{two}"));
     let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), format!("2:{two}\n1:{one}\n")).unwrap();
+    // As an editor on Windows writes it.
+    fs::write(file.path(), format!("2:{two}\r\n1:{one}\r\n")).unwrap();
     let single = ("CIPHER_KEY", "SuvoWcmz3Tg+KemGGGirdQ==");
     let states = [
         (encrypt(&[single]), None),

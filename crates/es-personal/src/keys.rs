@@ -168,7 +168,13 @@ impl<S: KeyStore, W: KeyWrapper> StoreSource<S, W> {
     async fn create(&self, subjects: Vec<Subject>) -> Result<Vec<KeyRecord>, PersistenceError> {
         let create = |subject: &Subject| Ok((subject.clone(), AesKey::random(KEY_BYTES)?));
         let keys: Vec<_> = subjects.iter().map(create).collect::<Result<_, PersistenceError>>()?;
-        self.store.insert(self.wrapper.wrap(&keys).await?).await?;
+        let wrapped = self.wrapper.wrap(&keys).await?;
+        if !wrapped.iter().map(|key| &key.subject).eq(&subjects) {
+            return Err(PersistenceError::programming(
+                "a key wrapper did not wrap each of the keys, in their order",
+            ));
+        }
+        self.store.insert(wrapped).await?;
         self.store.select(&subjects).await
     }
 
@@ -185,8 +191,21 @@ impl<S: KeyStore, W: KeyWrapper> StoreSource<S, W> {
             }
         }
         let keys = self.wrapper.unwrap(&wrapped).await?;
+        if keys.len() != wrapped.len() {
+            return Err(PersistenceError::programming(format!(
+                "a key wrapper has {} results for {} keys",
+                keys.len(),
+                wrapped.len()
+            )));
+        }
         for (WrappedKey { subject, .. }, key) in wrapped.into_iter().zip(keys) {
-            let state = key.map_or_else(SubjectState::Failed, |key| SubjectState::Key(Sealer::new(&key)));
+            let state = match key {
+                Ok(key) if key.as_bytes().len() == KEY_BYTES => SubjectState::Key(Sealer::new(&key)),
+                Ok(key) => SubjectState::Failed(PersistenceError::data(format!(
+                    "the unwrapped key of data subject {subject:?} is an {key:?}, and has to have 256 bits"
+                ))),
+                Err(error) => SubjectState::Failed(error),
+            };
             states.push((subject, state));
         }
         Ok(states)

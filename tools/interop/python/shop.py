@@ -2,9 +2,10 @@
 import os
 
 from es_key_ring import KeyRingCipher
-from es_personal import PersonalAsSealed, PostgresKeyStore, SqliteKeyStore, SubjectKeys
+from es_personal import PersonalAsSealed, PostgresKeyStore, SealedEventMapper, SqliteKeyStore, SubjectKeys
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
+from eventsourcing.utils import get_topic
 
 
 class Order(Aggregate):
@@ -18,6 +19,25 @@ class Order(Aggregate):
         self.item = item
         self.buyer = buyer
         self.address = address
+
+
+class Customer(Aggregate):
+    class Registered(Aggregate.Created):
+        customer: str
+        name: str
+
+        @property
+        def data_subject(self):
+            return self.customer
+
+        @staticmethod
+        def erased(subject):
+            return {"originator_topic": get_topic(Customer), "customer": subject, "name": None}
+
+    @event(Registered)
+    def __init__(self, customer, name):
+        self.customer = customer
+        self.name = name
 
 
 def key_store():
@@ -42,3 +62,6 @@ class Shop(Application):
     def register_transcodings(self, transcoder):
         super().register_transcodings(transcoder)
         transcoder.register(PersonalAsSealed(KEYS, transcoder))
+
+    def construct_mapper(self, *args, **kwargs):
+        return SealedEventMapper(super().construct_mapper(*args, **kwargs))

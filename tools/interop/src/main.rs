@@ -4,7 +4,7 @@
 //! lets [`participant`]s in both languages play their roles in it, each a process of its own, and [`checks`]
 //! compares what they found. What Rust plays in `participant.rs`, Python plays in `python/participant.py`.
 //! Beside that, [`transcoding`] compares the transcoders of both on random values, and [`personal`] their
-//! personal values.
+//! personal values and sealed events.
 
 // A command-line program prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]

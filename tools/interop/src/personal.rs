@@ -1,5 +1,6 @@
-//! Personal values of both languages in one database, with one key store: each reads the values of the other
-//! and erases a subject, whose values are then erased for both. `python/personal.py` is the Python half.
+//! Personal values and sealed events of both languages in one database, with one key store: each reads those
+//! of the other and erases a subject, whose values and events are then erased for both. `python/personal.py`
+//! is the Python half.
 
 use std::{path::Path, process::Stdio, sync::Arc};
 
@@ -47,11 +48,32 @@ struct Address {
     id: Uuid,
 }
 
+/// The customer of an order, in an event that is sealed as a whole.
+#[derive(Clone, Debug, Event)]
+#[event(topic = "shop:Customer.Registered", subject = customer, erased = Self::erased)]
+struct Registered {
+    originator_topic: String,
+    customer: String,
+    name: Option<String>,
+}
+
+impl Registered {
+    fn new(customer: &str, name: Option<String>) -> Self {
+        Self { originator_topic: "shop:Customer".to_owned(), customer: customer.to_owned(), name }
+    }
+
+    fn erased(customer: Subject) -> Self {
+        Self::new(customer.as_str(), None)
+    }
+}
+
 /// An order of either language, as it is passed to Python.
 #[derive(Clone, Debug, Serialize)]
 struct Order {
     #[serde(with = "uuid::serde::simple")]
     id: Uuid,
+    /// The aggregate of its customer.
+    customer: Uuid,
     item: String,
     subject: &'static str,
     buyer: String,
@@ -72,7 +94,8 @@ struct Findings {
 struct Task<'a> {
     place: &'a [Order],
     erase: &'a [&'static str],
-    read: Vec<String>,
+    /// The ids of orders and of their customers.
+    read: Vec<[Uuid; 2]>,
     refuse: &'a [Order],
 }
 
@@ -126,8 +149,11 @@ impl<'a> Comparison<'a> {
         let mut expected: Vec<Json> = orders.iter().map(|order| shown(order, false)).collect();
 
         let shop = Shop::open(&self.settings).await?;
-        shop.place(ours).await?;
-        let read: Vec<String> = orders.iter().map(|order| order.id.to_string()).collect();
+        for order in ours {
+            shop.place(order).await?;
+            shop.register(order).await?;
+        }
+        let read: Vec<_> = orders.iter().map(|order| [order.id, order.customer]).collect();
         let findings = self.python(&Task { place: theirs, read: read.clone(), ..Task::default() }).await?;
         ensure!(findings.orders == expected, "Python reads {:?}, expected {expected:?}", findings.orders);
         shop.expect(&orders, &expected).await?;
@@ -138,15 +164,14 @@ impl<'a> Comparison<'a> {
         let findings = self.python(&task).await?;
         expected[1] = shown(&orders[1], true);
         ensure!(findings.orders == expected, "Python reads {:?} after its erasure", findings.orders);
-        ensure!(findings.refused.len() == 1, "Python stores a value of an erased subject");
+        ensure!(findings.refused.len() == 2, "Python refuses {:?} of an erased subject", findings.refused);
         shop.close().await?;
         // Another process has no keys in memory.
         let shop = Shop::open(&self.settings).await?;
         shop.expect(&orders, &expected).await?;
-        ensure!(
-            shop.place(&[order(9, by_python)]).await.is_err(),
-            "Rust stores a value of an erased subject"
-        );
+        let refused = order(9, by_python);
+        ensure!(shop.place(&refused).await.is_err(), "Rust stores a value of an erased subject");
+        ensure!(shop.register(&refused).await.is_err(), "Rust stores an event of an erased subject");
         let erasure = shop.erasure(by_python).await?;
         ensure!(findings.erasures == [erasure.clone()], "Rust reads {erasure:?}, of {:?}", findings.erasures);
 
@@ -159,7 +184,7 @@ impl<'a> Comparison<'a> {
         ensure!(erasure[1] == "rust" && findings.erasures == [erasure.clone()], "{erasure:?} is not Rust's");
         shop.expect(&orders, &expected).await?;
         shop.close().await?;
-        Ok(2 * orders.len())
+        Ok(3 * orders.len())
     }
 
     async fn python(&self, task: &Task<'_>) -> Result<Findings> {
@@ -203,6 +228,7 @@ impl Shop {
         let mut transcoder = JsonTranscoder::new();
         keys.register::<String>(&mut transcoder);
         keys.register::<Address>(&mut transcoder);
+        keys.register_events(&mut transcoder);
         let environment = settings.iter().map(|(name, value)| (*name, value.as_str()));
         let factory =
             InfrastructureFactory::builder("Shop").environment(environment).transcoder(transcoder).build()?;
@@ -210,17 +236,22 @@ impl Shop {
         Ok(Self { factory, store, keys, pool })
     }
 
-    async fn place(&self, orders: &[Order]) -> Result<()> {
-        for Order { id, item, subject, buyer, street } in orders.iter().cloned() {
-            let subject = Subject::new(subject)?;
-            let placed = Placed {
-                originator_topic: "shop:Order".to_owned(),
-                item,
-                buyer: Personal::new(subject.clone(), buyer),
-                address: Personal::new(subject, Address { street, id }),
-            };
-            self.store.append(id, Expected::New, [placed]).await?;
-        }
+    async fn place(&self, order: &Order) -> Result<()> {
+        let Order { id, item, subject, buyer, street, .. } = order.clone();
+        let subject = Subject::new(subject)?;
+        let placed = Placed {
+            originator_topic: "shop:Order".to_owned(),
+            item,
+            buyer: Personal::new(subject.clone(), buyer),
+            address: Personal::new(subject, Address { street, id }),
+        };
+        self.store.append(id, Expected::New, [placed]).await?;
+        Ok(())
+    }
+
+    async fn register(&self, order: &Order) -> Result<()> {
+        let registered = Registered::new(order.subject, Some(order.buyer.clone()));
+        self.store.append(order.customer, Expected::New, [registered]).await?;
         Ok(())
     }
 
@@ -231,10 +262,13 @@ impl Shop {
             let Placed { item, buyer, address, .. } = placed.context("an order is missing")?.payload;
             let address_value =
                 address.value().map(|Address { street, id }| json!({"street": street, "id": id.simple()}));
+            let registered = self.store.get::<Registered>(order.customer, EventRange::all()).await?.pop();
+            let Registered { customer, name, .. } = registered.context("a customer is missing")?.payload;
             let found = json!([
                 item,
                 [buyer.subject().as_str(), buyer.value()],
-                [address.subject().as_str(), address_value]
+                [address.subject().as_str(), address_value],
+                [customer, name]
             ]);
             ensure!(found == *expected, "Rust reads {found}, expected {expected}");
         }
@@ -264,15 +298,23 @@ impl Shop {
 
 fn order(index: usize, subject: &'static str) -> Order {
     let id = Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("/orders/{index}").as_bytes());
+    let customer = Uuid::new_v5(&id, b"customer");
     let buyer = format!("\"Żółć\" \u{1F980} {index}");
-    Order { id, item: format!("item {index}"), subject, buyer, street: format!("{index} Rue de l'Église") }
+    Order {
+        id,
+        customer,
+        item: format!("item {index}"),
+        subject,
+        buyer,
+        street: format!("{index} Rue de l'Église"),
+    }
 }
 
 /// Returns an order as both languages show it.
 fn shown(order: &Order, is_erased: bool) -> Json {
-    let Order { id, item, subject, buyer, street } = order;
+    let Order { id, item, subject, buyer, street, .. } = order;
     if is_erased {
-        return json!([item, [subject, null], [subject, null]]);
+        return json!([item, [subject, null], [subject, null], [subject, null]]);
     }
-    json!([item, [subject, buyer], [subject, {"street": street, "id": id.simple()}]])
+    json!([item, [subject, buyer], [subject, {"street": street, "id": id.simple()}], [subject, buyer]])
 }

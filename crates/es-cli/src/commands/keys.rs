@@ -4,7 +4,7 @@ mod erase;
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{ErrorKind, Write},
+    io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -176,7 +176,8 @@ fn rotate(arguments: &KeysRotate) -> Result<Exit, Failure> {
         let message = "CIPHER_PRIMARY_KEY_ID names the key that encrypts, whatever the order of the file";
         return Err(Failure::usage(message).with_hint("change that variable, or remove it"));
     }
-    let mut entries = entries(&path)?;
+    let before = entries(&path)?;
+    let mut entries = before.clone();
     let newest = (0..entries.len()).max_by_key(|index| entries[*index].0);
     let (question, done) = if arguments.promote {
         let newest = newest.ok_or_else(|| Failure::usage(format!("{} has no key", path.display())))?;
@@ -194,15 +195,18 @@ fn rotate(arguments: &KeysRotate) -> Result<Exit, Failure> {
         (format!("add key {id} to {}", path.display()), done)
     };
     confirm(&question, arguments.yes)?;
-    write(&path, &entries)?;
+    write(&path, &before, &entries)?;
     let mut output = Output::new();
     output.line(&done)?;
     output.flush()?;
     Ok(Exit::Success)
 }
 
-/// Reads the entries of a file of keys, with their ids; none if it does not exist.
-fn entries(path: &Path) -> Result<Vec<(u32, String)>, Failure> {
+/// An entry of a file of keys, and its id.
+type Entry = (u32, String);
+
+/// Reads the entries of a file of keys; none if it does not exist.
+fn entries(path: &Path) -> Result<Vec<Entry>, Failure> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         text => text.map_err(|error| file_error("read", path, &error))?,
@@ -217,27 +221,87 @@ fn entries(path: &Path) -> Result<Vec<(u32, String)>, Failure> {
     entries.enumerate().map(entry).collect()
 }
 
-/// Replaces the file as a whole, so that no program reads a part of it. Only its owner can read it.
-fn write(path: &Path, entries: &[(u32, String)]) -> Result<(), Failure> {
+/// Replaces the file as a whole, so that no program reads a part of it. A new file can be read by its owner
+/// only; another one keeps its owner and its permissions, so that the same programs read it.
+fn write(path: &Path, before: &[Entry], after: &[Entry]) -> Result<(), Failure> {
+    // That a link points to; the link stays.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
-    let written = create(&new).and_then(|mut file| {
-        entries.iter().try_for_each(|(_, entry)| writeln!(file, "{entry}"))?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    });
+    let file = create(&new).map_err(|error| {
+        let failure = file_error("create", &new, &error);
+        match error.kind() {
+            ErrorKind::AlreadyExists => {
+                failure.with_hint("another rotation is running; delete the file if none is")
+            }
+            _ => failure,
+        }
+    })?;
+    let replaced = replace(path, before, &new, file, after);
+    if replaced.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    replaced
+}
+
+/// Replaces the file, which nothing else replaces at the same time, unless it has changed since it was read.
+fn replace(
+    path: &Path,
+    before: &[Entry],
+    new: &Path,
+    mut file: File,
+    after: &[Entry],
+) -> Result<(), Failure> {
+    if entries(path)? != before {
+        return Err(Failure::new(format!("{} has changed in the meantime", path.display())));
+    }
+    let written = after
+        .iter()
+        .try_for_each(|(_, entry)| writeln!(file, "{entry}"))
+        .and_then(|()| keep_access(path, &file))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(new, path))
+        .and_then(|()| sync_directory(path));
     written.map_err(|error| file_error("write", path, &error))
 }
 
-fn create(path: &Path) -> std::io::Result<File> {
+/// Creates a file that does not exist: the permissions of another one may be those of a stranger.
+fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
 }
 
-fn file_error(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
+/// Gives a file the owner and the permissions of the one that it replaces, if there is one.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "permissions are those of the directory"))]
+fn keep_access(path: &Path, file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    if let Ok(old) = fs::metadata(path) {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let new = file.metadata()?;
+        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+            fchown(file, Some(old.uid()), Some(old.gid()))?;
+        }
+        file.set_permissions(old.permissions())?;
+    }
+    Ok(())
+}
+
+/// Makes the new name of a file durable.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "directories cannot be opened"))]
+fn sync_directory(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    if let Some(directory) = path.parent() {
+        // A relative path may have no directory.
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn file_error(verb: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::new(format!("cannot {verb} {}: {error}", path.display()))
 }

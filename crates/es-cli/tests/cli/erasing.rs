@@ -1,5 +1,7 @@
 //! `es keys erase`, and the keys of data subjects in the other commands.
 
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
 use es_core::{DomainEvent, EventRange, Expected, Snapshot, SnapshotState, uuid::Uuid};
 use es_derive::Event;
 use es_factory::InfrastructureFactory;
@@ -119,6 +121,26 @@ async fn a_subject_is_searched_and_erased_with_a_record() {
     let snapshots = factory.snapshot_store().await.unwrap().unwrap();
     let snapshot = snapshots.get::<Snapshot<Order>>(Uuid::from_u128(1), EventRange::all()).await.unwrap();
     assert!(snapshot[0].payload.state.buyer.is_erased());
+}
+
+/// The databases with their bytes. A connection that only reads leaves an empty log and its index.
+fn databases(sandbox: &Sandbox) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(sandbox.path("")).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.map(|path| (path.clone(), fs::read(path).unwrap()));
+    files.filter(|(path, bytes)| !path.ends_with("bank.db-shm") && !bytes.is_empty()).collect()
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_no_byte() {
+    let sandbox = recorded().await;
+    let before = databases(&sandbox);
+    assert_eq!(before.len(), 2, "a log and a key store");
+    for subject in [subject(1).to_string(), "customer-7".to_owned()] {
+        sandbox.on_bank(&["keys", "erase", &subject, "--dry-run"]).output();
+        assert!(databases(&sandbox) == before, "a file has other bytes");
+    }
+    sandbox.on_bank(&["keys", "erase", "customer-7", "--yes"]).output();
+    assert!(databases(&sandbox).into_values().ne(before.into_values()), "an erasure has no effect");
 }
 
 #[tokio::test]

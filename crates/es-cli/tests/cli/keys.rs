@@ -1,6 +1,6 @@
 //! `es keys`.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use crate::{postgres::Schema, support::Sandbox};
 
@@ -99,4 +99,68 @@ fn files_and_settings_that_cannot_be_used_are_named() {
     sandbox.write("keys.txt", "1:secret");
     sandbox.set("CIPHER_PRIMARY_KEY_ID", "1");
     sandbox.on_bank(&["keys", "rotate", "--promote", "--yes"]).fails_with(2, "CIPHER_PRIMARY_KEY_ID");
+}
+
+/// Keys with the line ends of Windows are read; a byte order mark is an error.
+#[test]
+fn the_file_of_a_rotation_keeps_its_keys_permissions_and_links() {
+    let key = python_key();
+    let mut sandbox = Sandbox::with_python_database("sqlite-9.5-plain");
+    sandbox.set("CIPHER_KEYS_FILE", "link.txt");
+    sandbox.write("keys.txt", &format!("7:{key}\r\n3:{key}\r\n"));
+    let listed = "KEY\n3\n7    encrypts\n";
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        symlink("keys.txt", sandbox.path("link.txt")).unwrap();
+        let group = fs::Permissions::from_mode(0o640);
+        fs::set_permissions(sandbox.path("keys.txt"), group).unwrap();
+        assert_eq!(sandbox.on_bank(&["keys", "list"]).output(), listed);
+        sandbox.on_bank(&["keys", "rotate", "--yes"]).output();
+        let mode = fs::metadata(sandbox.path("keys.txt")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        assert!(fs::symlink_metadata(sandbox.path("link.txt")).unwrap().is_symlink());
+    }
+    sandbox.set("CIPHER_KEYS_FILE", "keys.txt");
+    sandbox.write("keys.txt", &format!("7:{key}\r\n3:{key}\r\n"));
+
+    // A file that another program left, which every user may read, gets no keys.
+    sandbox.write("keys.txt.new", "");
+    let refused = sandbox.on_bank(&["keys", "rotate", "--yes"]);
+    refused.fails_with(1, "hint: another rotation is running; delete the file if none is");
+    assert_eq!(fs::read(sandbox.path("keys.txt.new")).unwrap(), b"");
+    assert_eq!(sandbox.on_bank(&["keys", "list"]).output(), listed);
+    fs::remove_file(sandbox.path("keys.txt.new")).unwrap();
+    sandbox.on_bank(&["keys", "rotate", "--yes"]).output();
+    assert!(!sandbox.path("keys.txt.new").exists());
+    let kept = fs::read_to_string(sandbox.path("keys.txt")).unwrap();
+    assert!(kept.starts_with(&format!("7:{key}\n3:{key}\n8:")), "the keys and their order");
+
+    sandbox.write("keys.txt", &format!("\u{feff}7:{key}\n"));
+    sandbox.on_bank(&["keys", "rotate", "--yes"]).fails_with(2, "entry 1 of keys.txt is not ID:BASE64");
+    sandbox.on_bank(&["keys", "list"]).fails_with(2, "entry 1 of the cipher keys");
+    sandbox.write("keys.txt", &format!("7:{key}\n7:{key}\n"));
+    sandbox.on_bank(&["keys", "list"]).fails_with(2, "key 7 is twice in the key ring");
+}
+
+/// Each of two rotations at the same time adds a key of its own, or fails.
+#[test]
+fn rotations_at_the_same_time_lose_no_key() {
+    let mut sandbox = Sandbox::with_python_database("sqlite-9.5-plain");
+    sandbox.set("CIPHER_KEYS_FILE", "keys.txt");
+    let rotations: Vec<_> = (0..8)
+        .map(|_| {
+            let mut command = sandbox.command(&["keys", "rotate", "--yes", "-d", "sqlite:bank.db"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    let outputs = rotations.into_iter().map(|child| child.wait_with_output().unwrap());
+    let mut added: Vec<_> =
+        outputs.filter(|output| output.status.success()).map(|done| done.stdout).collect();
+    added.sort();
+    let ids = (1..=added.len()).map(|id| format!("added key {id};"));
+    assert!(added.iter().zip(ids).all(|(added, id)| added.starts_with(id.as_bytes())), "{added:?}");
+    let keys = fs::read_to_string(sandbox.path("keys.txt")).unwrap();
+    assert_eq!(keys.lines().count(), added.len());
+    assert!(!added.is_empty());
 }

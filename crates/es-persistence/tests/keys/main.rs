@@ -4,13 +4,19 @@
 mod database;
 mod killed;
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use database::{Database, on_each_backend};
 use es_persistence::{
     AggregateRecorder, ApplicationRecorder, Cipher, ErrorKind, EventKey, EventRange, NotificationSelection,
-    Recorder, StateMaintenance, StateReplacement, StoredEvent, Topic,
-    crypto::{AesCipher, AesKey, KeyRing, KeyUsage, Reencryption},
+    PersistenceError, Recorder, StateMaintenance, StateReplacement, StoredEvent, Topic,
+    crypto::{AesCipher, AesKey, KeyProvider, KeyRing, KeyUsage, Reencryption},
     uuid::Uuid,
 };
 
@@ -19,6 +25,7 @@ on_each_backend!(
     a_table_is_encrypted_again_while_it_is_written_and_read,
     snapshots_are_encrypted_again_in_their_own_table,
     a_state_that_no_key_decrypts_stops_a_rotation_and_is_named,
+    a_provider_that_fails_within_a_page_leaves_the_page_to_the_next_call,
     a_closed_recorder_maintains_nothing,
 );
 
@@ -164,6 +171,39 @@ async fn a_state_that_no_key_decrypts_stops_a_rotation_and_is_named(database: im
     // It can be passed over by hand.
     let mut after = Reencryption::new(&recorder, &new).after(damaged.key());
     assert_eq!(after.next_page().await.unwrap(), None);
+}
+
+/// Has key 1, and no answer for a number of calls.
+#[derive(Clone, Debug)]
+struct Failing(Arc<AtomicUsize>);
+
+impl KeyProvider for Failing {
+    fn key(&self, id: u32) -> Result<Option<AesKey>, PersistenceError> {
+        let failures = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        match failures {
+            Ok(_) => Err(PersistenceError::operational("the key service does not answer").transient()),
+            Err(_) => Ok((id == 1).then(|| key(1))),
+        }
+    }
+}
+
+async fn a_provider_that_fails_within_a_page_leaves_the_page_to_the_next_call(database: impl Database) {
+    let recorder = database.process_recorder().await;
+    // The legacy state is before the others, and could be encrypted again.
+    let mut events = vec![encrypted(&AesCipher::new(&key(9)), 1, 1)];
+    events.extend((2..=5).map(|id| encrypted(&ring(1), id, 1)));
+    recorder.insert_events(events.clone()).await.unwrap();
+    let provider = Failing(Arc::new(AtomicUsize::new(2)));
+    let ring = KeyRing::builder().key(2, key(2)).legacy_key(key(9)).provider(provider).build().unwrap();
+    let mut reencryption = Reencryption::new(&recorder, &ring);
+    for _ in 0..2 {
+        let error = reencryption.next_page().await.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+        assert_eq!(recorder.select_by_key(None, 10).await.unwrap(), events);
+    }
+    assert_eq!(reencryption.next_page().await.unwrap().unwrap().replaced, 5);
+    let replaced = recorder.select_by_key(None, 10).await.unwrap();
+    replaced.iter().for_each(|event| check(&ring, event));
 }
 
 async fn a_closed_recorder_maintains_nothing(database: impl Database) {

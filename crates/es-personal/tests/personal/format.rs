@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use es_core::{Bytes, DomainEvent, ErrorKind, Mapper, StoredEvent, uuid::Uuid};
 use es_crypto::{AesKey, KeyRing};
+use es_derive::Event;
 use es_personal::{KeyRecord, KeyStore, MemoryKeyStore, Personal, Subject, SubjectKeys, WrappedKey};
 use es_popo::PopoApplicationRecorder;
 
@@ -12,6 +13,21 @@ use crate::{OrderEvent, keys, name, orders, placed, subject, transcoder};
 fn hex(text: &serde_json::Value) -> Vec<u8> {
     let text = text.as_str().unwrap();
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+/// The sealed event of the vectors.
+#[derive(Debug, PartialEq, Event)]
+#[event(topic = "shop:Customer.Registered", subject = customer, erased = Self::erased)]
+struct Registered {
+    originator_topic: String,
+    customer: Subject,
+    name: String,
+}
+
+impl Registered {
+    fn erased(customer: Subject) -> Self {
+        Self { originator_topic: String::new(), customer, name: String::new() }
+    }
 }
 
 /// The vectors were made by Python's `cryptography`.
@@ -23,7 +39,10 @@ async fn values_and_keys_of_another_implementation_are_read() {
     let ring_key_id = vectors["ring_key_id"].as_u64().unwrap().try_into().unwrap();
     let ring = KeyRing::builder().key(ring_key_id, ring_key).build().unwrap();
     let store = MemoryKeyStore::new();
-    let mapper = Mapper::new(transcoder(&SubjectKeys::new(store.clone(), ring)));
+    let keys = SubjectKeys::new(store.clone(), ring);
+    let mut transcoder = transcoder(&keys);
+    keys.register_events(&mut transcoder);
+    let mapper = Mapper::new(transcoder);
     let vectors = vectors["values"].as_array().unwrap();
     assert!(!vectors.is_empty());
     for vector in vectors {
@@ -34,11 +53,15 @@ async fn values_and_keys_of_another_implementation_are_read() {
             "_type_": "personal",
             "_data_": {"subject": subject.as_str(), "sealed": vector["sealed"]},
         });
+        let value = vector["value"].as_str().unwrap().to_owned();
         let read = mapper.read_event::<OrderEvent>(&stored(&personal)).await.unwrap();
-        assert_eq!(
-            read.payload,
-            placed(Personal::new(subject, vector["value"].as_str().unwrap().to_owned()))
-        );
+        assert_eq!(read.payload, placed(Personal::new(subject.clone(), value.clone())));
+
+        let state = Bytes::from(vector["event"].as_str().unwrap().to_owned());
+        let event = StoredEvent { topic: Registered::TOPIC, state, ..stored(&personal) };
+        let read = mapper.read_event::<Registered>(&event).await.unwrap();
+        let originator_topic = "shop:Customer".to_owned();
+        assert_eq!(read.payload, Registered { originator_topic, customer: subject, name: value });
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod bulk;
 mod erasure;
+mod faults;
 mod format;
 mod notification;
 mod processes;
