@@ -23,7 +23,7 @@ pub(crate) fn statements(environment: &Environment) -> String {
     if environment.get("SQLITE_DBNAME").is_some() && !is_postgres(environment) {
         return SQLITE.to_owned();
     }
-    let Tables { events, snapshots, tracking } = Tables::of(environment);
+    let Tables { events, snapshots, tracking, .. } = Tables::of(environment);
     let columns = "originator_id uuid NOT NULL, originator_version bigint NOT NULL, topic text, state bytea";
     let key = "PRIMARY KEY (originator_id, originator_version)";
     let index = format!("{}_notification_id_idx", events.name).replace('"', "\"\"");

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    ApplicationRecorder, ConsumerLag, PersistenceError, TrackingRecorder,
+    ApplicationRecorder, ConsumerLag, PersistenceError, Tracking, TrackingRecorder,
     tracking_ext::{POLL_INTERVAL, timed_out},
 };
 
@@ -128,10 +128,16 @@ pub enum SegmentChange {
     },
     /// Merges a segment with the next one, if their positions are equal: at a lower position the effects of
     /// one would be repeated, and at a higher one those of the other be missing. The result is free.
+    ///
+    /// Repeat it until it succeeds: workers bring both to the end of the log.
     Merge {
         /// The first of the two segments.
         first_hash: i64,
     },
+    /// Replaces all segments by those of a copied log, at their positions. All are free. Nothing changes if
+    /// ranges and positions are the same. No worker may have a lease, and no key be processed further than in
+    /// the source.
+    Restore(Vec<Segment>),
 }
 
 /// A step of a change, for a backend to perform.
@@ -175,6 +181,13 @@ pub enum SegmentStep {
         from: String,
         /// The new name.
         to: String,
+    },
+    /// Records a position under a name that has none.
+    InsertPosition {
+        /// The name.
+        name: String,
+        /// The position.
+        position: i64,
     },
     /// Removes a position. The change fails as for [`MovePosition`](Self::MovePosition).
     RemovePosition {
@@ -237,9 +250,12 @@ impl Segments {
     ///
     /// # Errors
     /// [`Programming`](crate::ErrorKind::Programming) if the consumer does not have a segment that is to be
-    /// split or merged, or its range is too small. If two segments to merge have different positions, an
-    /// error that is [transient](PersistenceError::is_transient).
+    /// split or merged, or its range is too small; if segments cannot be restored.
+    /// [`Data`](crate::ErrorKind::Data) if the consumer's name is invalid. If two segments to merge have
+    /// different positions, an error that is [transient](PersistenceError::is_transient).
     pub fn apply(&mut self, change: &SegmentChange, now: i64) -> Result<Vec<SegmentStep>, PersistenceError> {
+        // A position of this name is moved, and must not be the row that marks the layout of its table.
+        Tracking::new(self.consumer_name.as_str(), 0)?;
         match change {
             SegmentChange::Create(count) => Ok(self.create(*count)),
             SegmentChange::Renew { worker, lease } => Ok(self.renew(worker, *lease, now)),
@@ -256,6 +272,7 @@ impl Segments {
             }
             SegmentChange::Split { first_hash } => self.split(*first_hash),
             SegmentChange::Merge { first_hash } => self.merge(*first_hash),
+            SegmentChange::Restore(segments) => self.restore(segments, now),
         }
     }
 
@@ -383,6 +400,52 @@ impl Segments {
         ])
     }
 
+    fn restore(&mut self, source: &[Segment], now: i64) -> Result<Vec<SegmentStep>, PersistenceError> {
+        let source = Self::new(&self.consumer_name, source.to_vec(), Vec::new()).segments;
+        let state = |segment: &Segment| (segment.first_hash, segment.last_hash, segment.position);
+        if self.segments.iter().map(state).eq(source.iter().map(state)) {
+            return Ok(Vec::new());
+        }
+        let refused = |reason: &str| {
+            let name = &self.consumer_name;
+            Err(PersistenceError::programming(format!(
+                "segments of consumer {name:?} are not replaced: {reason}"
+            )))
+        };
+        if !has_each_hash_once(&source) {
+            return refused("the new ones do not have each hash once");
+        }
+        if self.workers.iter().any(|worker| worker.expires_at > now) {
+            return refused("it has workers");
+        }
+        let is_behind = |segment: &Segment, old: &Segment| {
+            segment.first_hash <= old.last_hash
+                && old.first_hash <= segment.last_hash
+                && segment.position < old.position
+        };
+        if source.iter().any(|segment| self.segments.iter().any(|old| is_behind(segment, old))) {
+            return refused("it has processed more than the new ones");
+        }
+        let epoch = if self.segments.is_empty() { 0 } else { self.next_epoch() };
+        let restored = source.into_iter().map(|segment| {
+            let epoch = epoch.max(segment.epoch);
+            Segment { epoch, owner: None, ..segment }
+        });
+        let old = std::mem::replace(&mut self.segments, restored.collect());
+        let mut steps = Vec::new();
+        for segment in &old {
+            let (name, position) = (self.name(segment), segment.position);
+            steps.push(SegmentStep::RemovePosition { name, position });
+            steps.push(SegmentStep::RemoveSegment { first_hash: segment.first_hash });
+        }
+        for segment in &self.segments {
+            let (name, position) = (self.name(segment), segment.position);
+            steps.push(SegmentStep::InsertPosition { name, position });
+            steps.push(SegmentStep::PutSegment(segment.clone()));
+        }
+        Ok(steps)
+    }
+
     /// Returns an epoch that no segment has had. A segment that is merged leaves a higher one behind, so that
     /// its name does not come back when the ranges are split again.
     fn next_epoch(&self) -> i64 {
@@ -403,9 +466,22 @@ impl Segments {
     }
 }
 
+/// Returns whether segments that are ordered by hash have each hash once.
+fn has_each_hash_once(segments: &[Segment]) -> bool {
+    let mut next = Some(0);
+    for segment in segments {
+        if next != Some(segment.first_hash) || segment.last_hash < segment.first_hash {
+            return false;
+        }
+        next = segment.last_hash.checked_add(1);
+    }
+    // The highest hash has no next one.
+    next.is_none()
+}
+
 /// Stores the segments of partitioned consumers, beside their positions.
 ///
-/// The tables are created by [`SegmentChange::Create`].
+/// The tables are created by [`SegmentChange::Create`] and [`SegmentChange::Restore`].
 pub trait SegmentRecorder: TrackingRecorder {
     /// Returns the segments of a consumer with their positions, in one read.
     ///

@@ -52,6 +52,7 @@ impl Model {
                 assert!(position.is_none_or(|position| position == moved));
                 self.insert(to, moved);
             }
+            SegmentStep::InsertPosition { name, position } => self.insert(name, position),
             SegmentStep::RemovePosition { name, position } => {
                 assert_eq!(self.positions.remove(&name), Some(position));
             }
@@ -91,6 +92,8 @@ enum Action {
     Leave(usize),
     Split(usize),
     Merge(usize),
+    /// As many equal ranges, at one position.
+    Restore(i64, i64),
     /// A worker commits a position.
     Commit(usize),
     Pass(i64),
@@ -105,6 +108,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => worker.prop_map(Action::Leave),
         1 => segment.clone().prop_map(Action::Split),
         2 => segment.clone().prop_map(Action::Merge),
+        1 => (1..6_i64, 0..20_i64).prop_map(|(count, position)| Action::Restore(count, position)),
         4 => segment.prop_map(Action::Commit),
         2 => (1..20_i64).prop_map(Action::Pass),
     ]
@@ -130,6 +134,7 @@ proptest! {
                 Action::Leave(index) => SegmentChange::Leave { worker: worker(index) },
                 Action::Split(segment) => SegmentChange::Split { first_hash: first_hash(segment) },
                 Action::Merge(segment) => SegmentChange::Merge { first_hash: first_hash(segment) },
+                Action::Restore(count, position) => SegmentChange::Restore(ranges(count, position)),
                 Action::Commit(segment) => {
                     let name = segments[segment % segments.len()].tracking_name(NAME);
                     let position = model.positions.get_mut(&name).unwrap();
@@ -141,7 +146,10 @@ proptest! {
                     continue;
                 }
             };
-            let before = model.segments.clone();
+            let mut before = model.segments.clone();
+            for segment in &mut before.segments {
+                segment.position = model.positions[&segment.tracking_name(NAME)];
+            }
             // A merge of segments with different positions is refused.
             let result = model.apply(&change);
             model.check();
@@ -155,10 +163,51 @@ proptest! {
                 let is_claimed = segment.owner.is_some() && held.is_some_and(|held| held.owner != segment.owner);
                 prop_assert!(!is_claimed || held.is_some_and(|held| held.epoch < segment.epoch));
             }
-            let may_fail = matches!(change, SegmentChange::Merge { .. } | SegmentChange::Split { .. });
+            if let SegmentChange::Restore(_) = &change {
+                let is_used = before.workers.iter().any(|worker| worker.expires_at > model.now);
+                let unchanged = before.segments == model.segments.segments;
+                prop_assert!(!is_used || unchanged, "segments of workers were replaced");
+                for segment in &model.segments.segments {
+                    let before = before.of_hash(segment.first_hash).unwrap();
+                    let position = model.positions[&segment.tracking_name(NAME)];
+                    prop_assert!(unchanged || before.position <= position, "a position was moved back");
+                }
+            }
+            let may_fail = matches!(
+                change,
+                SegmentChange::Merge { .. } | SegmentChange::Split { .. } | SegmentChange::Restore(_)
+            );
             prop_assert!(result.is_ok() || may_fail);
         }
     }
+}
+
+fn ranges(count: i64, position: i64) -> Vec<Segment> {
+    let first = |index: i64| (i64::MAX / count) * index;
+    let last = |index: i64| if index + 1 == count { i64::MAX } else { first(index + 1) - 1 };
+    (0..count).map(|index| Segment::new(first(index), last(index), 0, None, position)).collect()
+}
+
+#[test]
+fn segments_that_lack_hashes_are_not_restored() {
+    let mut model = Model::new();
+    let [gap, overlap, end, none] = [0, 1, 2, 3].map(|defect| {
+        let mut ranges = ranges(3, 1);
+        match defect {
+            0 => ranges[1].first_hash += 1,
+            1 => ranges[1].first_hash -= 1,
+            2 => ranges[2].last_hash -= 1,
+            _ => ranges.clear(),
+        }
+        ranges
+    });
+    for defect in [gap, overlap, end, none] {
+        let refused = model.apply(&SegmentChange::Restore(defect)).unwrap_err();
+        assert!(refused.to_string().contains("each hash once"), "{refused}");
+        model.check();
+    }
+    model.apply(&SegmentChange::Restore(ranges(3, 1))).unwrap();
+    model.check();
 }
 
 #[test]
@@ -192,4 +241,44 @@ fn a_worker_that_renews_too_late_has_no_segments() {
     model.now = 11;
     model.apply(&renew).unwrap();
     assert_eq!(model.segments.segments[0].owner, None);
+}
+
+/// The clock of the datastore is set forward: leases end early. It is set back: those of workers that have
+/// ended last longer, by as much.
+#[test]
+fn clocks_that_are_set_delay_claims_at_most() {
+    let mut model = Model::new();
+    let renew = |worker: &str| SegmentChange::Renew { worker: worker.to_owned(), lease: LEASE };
+    let claim = |worker: &str| SegmentChange::Claim { worker: worker.to_owned(), first_hash: 0 };
+    let owner = |model: &Model| model.segments.segments[0].owner.clone();
+    model.now = 1_000;
+    model.apply(&renew("a")).unwrap();
+    model.apply(&claim("a")).unwrap();
+    model.now = 5_000;
+    model.apply(&renew("b")).unwrap();
+    model.apply(&claim("b")).unwrap();
+    assert_eq!(owner(&model).as_deref(), Some("b"));
+    // The first worker still runs. It begins a lease without segments.
+    model.apply(&renew("a")).unwrap();
+    model.apply(&claim("a")).unwrap();
+    assert_eq!(owner(&model).as_deref(), Some("b"));
+    model.now = 1_000;
+    for now in 1_000..1_050 {
+        model.now = now;
+        model.apply(&renew("b")).unwrap();
+        model.apply(&claim("a")).unwrap();
+        assert_eq!(owner(&model).as_deref(), Some("b"), "a worker that renews its lease keeps its segments");
+    }
+    // The lease of the first one seems to last until 5,011, and the second one has left.
+    model.apply(&SegmentChange::Leave { worker: "b".to_owned() }).unwrap();
+    model.apply(&claim("a")).unwrap();
+    model.now = 1_100;
+    model.apply(&renew("b")).unwrap();
+    model.apply(&claim("b")).unwrap();
+    assert_eq!(owner(&model).as_deref(), Some("a"));
+    model.now = 5_011;
+    model.apply(&renew("b")).unwrap();
+    model.apply(&claim("b")).unwrap();
+    assert_eq!(owner(&model).as_deref(), Some("b"));
+    model.check();
 }

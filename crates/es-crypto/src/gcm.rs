@@ -62,7 +62,9 @@ impl Gcm {
                 tag.as_ref().try_into().ok()
             }
             Self::Aes192(key) => {
-                key.encrypt_inout_detached(&nonce.into(), associated_data, text.into()).ok().map(Into::into)
+                let tag = key.encrypt_inout_detached(&nonce.into(), associated_data, text.into());
+                overwrite_round_keys();
+                tag.ok().map(Into::into)
             }
         }
     }
@@ -83,7 +85,10 @@ impl Gcm {
                 key.open_in_place_separate_tag(nonce, associated_data, Tag::from(tag), text, 0..).is_ok()
             }
             Self::Aes192(key) => {
-                key.decrypt_inout_detached(&nonce.into(), associated_data, text.into(), &tag.into()).is_ok()
+                let opened =
+                    key.decrypt_inout_detached(&nonce.into(), associated_data, text.into(), &tag.into());
+                overwrite_round_keys();
+                opened.is_ok()
             }
         }
     }
@@ -104,4 +109,11 @@ impl Drop for Gcm {
 #[inline(never)]
 pub(crate) fn overwrite_stack() {
     black_box(&mut [0_u8; 64 << 10]);
+}
+
+/// Overwrites the part of the stack on which a call of the crate `aes` leaves round keys: less, because each
+/// message needs it.
+#[inline(never)]
+pub(crate) fn overwrite_round_keys() {
+    black_box(&mut [0_u8; 8 << 10]);
 }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     AesKey,
-    gcm::{Gcm, NONCE_LENGTH, overwrite_stack},
+    gcm::{Gcm, NONCE_LENGTH, overwrite_round_keys, overwrite_stack},
 };
 
 /// The length of a nonce: of the key derivation, and then of AES-256-GCM.
@@ -62,10 +62,12 @@ impl XaesKey {
             half.iter_mut().zip(self.subkey.iter()).for_each(|(byte, subkey)| *byte ^= subkey);
             encrypt_block(&self.cipher, half.try_into().ok()?);
         }
+        overwrite_round_keys();
         Some((Gcm::expand(&AesKey::from_bytes(&*derived).ok()?), nonce))
     }
 }
 
+#[inline(never)]
 fn encrypt_block(cipher: &Aes256, block: &mut [u8; 16]) {
     cipher.encrypt_block(block.into());
 }

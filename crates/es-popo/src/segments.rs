@@ -59,6 +59,9 @@ fn perform(positions: &mut HashMap<String, i64>, step: SegmentStep) {
             let position = positions.get(&from).copied().unwrap_or(Segment::UNSTARTED);
             positions.insert(to, position);
         }
+        SegmentStep::InsertPosition { name, position } => {
+            positions.insert(name, position);
+        }
         SegmentStep::RemovePosition { name, .. } => {
             positions.remove(&name);
         }

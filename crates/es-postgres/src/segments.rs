@@ -1,8 +1,10 @@
 //! The segments of partitioned consumers: tables beside the one of tracking records.
 
+use std::time::Duration;
+
 use es_core::{
     ErrorKind, PersistenceError, Segment, SegmentChange, SegmentRecorder, SegmentStep, SegmentWorker,
-    Segments,
+    Segments, Tracking,
 };
 use sqlx::{
     Arguments, AssertSqlSafe, Row,
@@ -23,6 +25,10 @@ use crate::{
 const UNDEFINED_TABLE: &str = "42P01";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
+/// The longest pause of a process within a change, after which the server ends its session. The changes of
+/// all workers would wait for a process that is suspended meanwhile, and their leases end.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 macro_rules! record_segments {
     ($($recorder:ident),+) => {$(
         impl SegmentRecorder for $recorder {
@@ -36,6 +42,8 @@ macro_rules! record_segments {
                 consumer_name: &str,
                 change: SegmentChange,
             ) -> Result<Segments, PersistenceError> {
+                // Before it is a part of a statement.
+                Tracking::new(consumer_name, 0)?;
                 let changed = transact(&self.0, consumer_name, Some(&change)).await?;
                 changed.ok_or_else(|| {
                     let message = "the tables of segments are missing: create the segments first";
@@ -104,7 +112,8 @@ async fn transact(
     let mut lease = connections.lease(kind).await?;
     let backend = lease.backend();
     let connection: &mut PgConnection = &mut lease;
-    if matches!(change, Some(SegmentChange::Create(_))) && options.create_table {
+    let creates = matches!(change, Some(SegmentChange::Create(_) | SegmentChange::Restore(_)));
+    if creates && options.create_table {
         let creating = tables.create(connection);
         connections
             .with_liveness_check(backend, creating)
@@ -118,7 +127,10 @@ async fn transact(
         consumer_name,
     };
     let access = if change.is_some() { Access::ReadWrite } else { Access::ReadOnly };
-    let begin = session::begin(options, access);
+    let mut begin = session::begin(options, access);
+    if change.is_some() {
+        begin.push_str(&session::idle_timeout(LONGEST_PAUSE));
+    }
     let running = transaction.run(&begin, change);
     let outcome = connections.with_liveness_check(backend, running).await.flatten();
     let outcome = outcome.map_err(|failed| failure(failed, change))?;
@@ -204,6 +216,8 @@ impl Transaction<'_> {
         let consumer_name = self.consumer_name;
         let move_position =
             format!("UPDATE {tracking} SET application_name = $2 WHERE application_name = $1 RETURNING 1");
+        let insert_position =
+            format!("INSERT INTO {tracking} (application_name, notification_id) VALUES ($1, $2)");
         match step {
             SegmentStep::PutSegment(segment) => {
                 let put = format!(
@@ -234,9 +248,7 @@ impl Transaction<'_> {
             }
             SegmentStep::BeginPosition { from, to } => {
                 if self.fetch(move_position, arguments((from, to.clone()))?).await?.is_empty() {
-                    let insert =
-                        format!("INSERT INTO {tracking} (application_name, notification_id) VALUES ($1, $2)");
-                    self.fetch(insert, arguments((to, Segment::UNSTARTED))?).await?;
+                    self.fetch(insert_position, arguments((to, Segment::UNSTARTED))?).await?;
                 }
             }
             SegmentStep::MovePosition { from, to, position } => {
@@ -251,6 +263,9 @@ impl Transaction<'_> {
                      SELECT $2, notification_id FROM {tracking} WHERE application_name = $1"
                 );
                 self.fetch(copy, arguments((from, to))?).await?;
+            }
+            SegmentStep::InsertPosition { name, position } => {
+                self.fetch(insert_position, arguments((name, position))?).await?;
             }
             SegmentStep::RemovePosition { name, position } => {
                 if let Err(refused) = self.lock_position(&tracking, &name, Some(position)).await? {

@@ -5,6 +5,7 @@
 mod common;
 
 use common::prelude::*;
+use es_core::{SegmentChange, SegmentRecorder};
 
 async fn open(options: PostgresOptions) -> PostgresProcessRecorder {
     options.open().await.unwrap().process_recorder("bank").await.unwrap()
@@ -399,4 +400,30 @@ async fn a_stricter_transaction_of_the_callers_is_refused() {
         assert!(refused.to_string().contains("READ COMMITTED"), "{refused}");
         transaction.rollback().await.unwrap();
     }
+}
+
+/// A row of a later position could be inserted beside the one that a claim moves.
+#[tokio::test]
+async fn segments_are_refused_in_the_earlier_layout() {
+    let schema = Schema::create().await;
+    let create = format!(
+        "CREATE TABLE {} (application_name text, notification_id bigint, \
+         PRIMARY KEY (application_name, notification_id))",
+        schema.table("bank_tracking")
+    );
+    run(&mut schema.connect().await, &create).await;
+    let recorder = open(schema.options()).await;
+    recorder.insert_tracking(Tracking::new("audit", 5).unwrap()).await.unwrap();
+    let change = SegmentChange::Create(std::num::NonZeroU16::MIN);
+    let refusals = [
+        recorder.change_segments("audit", change).await.map(drop).unwrap_err(),
+        recorder.segments("audit").await.map(drop).unwrap_err(),
+    ];
+    for refused in refusals {
+        assert_eq!(refused.kind(), ErrorKind::NotSupported);
+        assert!(refused.to_string().contains("version 9.5 of the Python library"), "{refused}");
+    }
+    let is_left = format!("SELECT to_regclass('{}') IS NULL", schema.table("bank_tracking_segments"));
+    assert!(scalar::<bool>(&mut schema.connect().await, &is_left).await);
+    assert_eq!(recorder.max_tracking_id("audit").await.unwrap(), Some(5));
 }

@@ -4,10 +4,13 @@
 
 mod common;
 
+use std::task::Poll;
+
 use common::{
     prelude::*,
     proxy::{Cut, Proxy},
 };
+use es_core::{SegmentChange, SegmentRecorder};
 
 const MARK: &[u8] = b"cut the connection here";
 
@@ -515,4 +518,36 @@ async fn a_position_is_not_overtaken_by_the_next_one() {
     held.await.unwrap().unwrap();
     next.unwrap();
     assert_eq!(recorder.max_tracking_id("upstream").await.unwrap(), Some(3));
+}
+
+// A process that was suspended within a change of segments kept the lock of all changes. No other worker
+// could renew its lease, and the whole consumer stood still.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_suspended_within_a_change_of_segments_stops_no_other_one() {
+    let schema = Schema::create().await;
+    let open = async || schema.open().await.process_recorder("bank").await.unwrap();
+    let (suspended, other) = (open().await, open().await);
+    let renew =
+        |worker: &str| SegmentChange::Renew { worker: worker.to_owned(), lease: Duration::from_secs(3_600) };
+    suspended.change_segments("audit", SegmentChange::Create(2.try_into().unwrap())).await.unwrap();
+    let is_held = format!(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted \
+         AND (classid::bigint << 32) | objid::bigint = hashtextextended('{} audit', 0))",
+        format_args!("\"{}\".\"bank_tracking_segments\"", schema.name)
+    );
+    let mut watching = schema.connect().await;
+    let change = 'held: loop {
+        let mut change = Box::pin(suspended.change_segments("audit", renew("a")));
+        while std::future::poll_fn(|context| Poll::Ready(change.as_mut().poll(context).is_pending())).await {
+            if scalar::<bool>(&mut watching, &is_held).await {
+                break 'held change;
+            }
+        }
+    };
+    let renewed = other.change_segments("audit", renew("b"));
+    let renewed = tokio::time::timeout(Duration::from_secs(60), renewed).await.unwrap().unwrap();
+    assert_eq!(renewed.workers.len(), 1, "{renewed:?}");
+    let lost = change.await.unwrap_err();
+    assert!(lost.is_outcome_unknown() || lost.is_transient(), "{lost:?}");
 }

@@ -12,8 +12,12 @@ use common::{
     pooler::{POOL_SIZE, Pooler, Program},
     prelude::*,
 };
-use es_core::{Bytes, EventKey, StateMaintenance, StateReplacement, StoredEvent};
+use es_core::{
+    Bytes, EventKey, SegmentChange, SegmentRecorder, SegmentRecorderExt, StateMaintenance, StateReplacement,
+    StoredEvent,
+};
 use es_personal::{Erasure, KeyReplacement, KeyStore, PostgresKeyStore, Subject, WrappedKey};
+use es_process::{HandlerConsumer, PartitionedProcessor};
 use sqlx::{
     Row,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -145,6 +149,65 @@ async fn use_key_store(store: &PostgresKeyStore, subjects: usize) {
     assert!(keys.len() == subjects - subjects / 10 && keys.iter().all(|key| *key.key == *b"second"));
     let erasures = store.select_erasures(None, 1_000).await.unwrap();
     assert_eq!(erasures.len(), subjects / 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_share_segments_behind_pgbouncer_in_transaction_mode() {
+    const NAME: &str = "audit";
+    for program in Program::all() {
+        let schema = Schema::create().await;
+        let pooler = Pooler::start(&program, &schema.server, "").await;
+        for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
+            let options =
+                || through(&pooler, &schema).ordering(ordering).poll_interval(Duration::from_millis(50));
+            let prefix = format!("{ordering:?}").to_lowercase();
+            let log = options().open().await.unwrap().application_recorder(&prefix).await.unwrap();
+            let mut running = Vec::new();
+            for _ in 0..2 {
+                let recorder = options().open().await.unwrap();
+                let recorder = recorder.process_recorder(&format!("{prefix}_effects")).await.unwrap();
+                let consumers = recorder.clone();
+                let worker = PartitionedProcessor::new(NAME, log.clone(), recorder, move |_| {
+                    let consumer = HandlerConsumer::new(consumers.clone(), effect);
+                    async move { Ok(consumer) }
+                });
+                // Short: segments go from worker to worker.
+                let worker = worker.segments(6.try_into().unwrap()).lease(Duration::from_millis(300));
+                running.push(worker.spawn().unwrap());
+            }
+            let effects = options().open().await.unwrap();
+            let effects = effects.process_recorder(&format!("{prefix}_effects")).await.unwrap();
+            let ids: Vec<_> = (0..10).map(|_| Uuid::new_v4()).collect();
+            let mut end = 0;
+            for version in 1..=10 {
+                let events = ids.iter().map(|id| event(*id, version)).collect();
+                end = log.insert_events(events).await.unwrap().into_iter().max().unwrap();
+                let segments = effects.segments(NAME).await.unwrap().segments;
+                if let Some(segment) = segments.get(usize::try_from(version).unwrap() % 6) {
+                    let first_hash = segment.first_hash;
+                    let changed = effects.change_segments(NAME, SegmentChange::Split { first_hash }).await;
+                    // Its position may just be recorded.
+                    assert!(changed.map_or_else(|error| error.is_transient(), |_| true));
+                }
+            }
+            effects.wait_for_segments(NAME, end, Duration::from_secs(60)).await.unwrap();
+            for mut running in running {
+                running.stop();
+                running.join().await.unwrap();
+            }
+            let all = log.select_notifications(NotificationSelection::new(1_000)).await.unwrap();
+            let recorded = effects.select_notifications(NotificationSelection::new(1_000)).await.unwrap();
+            let mut recorded: Vec<_> =
+                recorded.iter().map(|effect| effect.event.originator_version).collect();
+            recorded.sort_unstable();
+            assert_eq!(recorded, all.iter().map(|notification| notification.id).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// Its version is the id of the notification.
+async fn effect(notification: Notification) -> Result<Vec<StoredEvent>, PersistenceError> {
+    Ok(vec![event(Uuid::new_v4(), notification.id)])
 }
 
 /// The state of each session that the pooler has: all settings, and what else a client can leave behind.

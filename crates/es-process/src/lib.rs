@@ -80,6 +80,7 @@ mod events;
 mod handler;
 mod metrics;
 mod names;
+mod pages;
 mod partitioned;
 mod processor;
 mod progress;

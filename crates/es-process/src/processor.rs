@@ -1,6 +1,6 @@
 //! The processor: follows an upstream and commits the effects of its notifications once each.
 
-use std::{collections::HashMap, fmt, num::NonZeroUsize, pin::pin, time::Duration};
+use std::{collections::HashMap, fmt, num::NonZeroUsize, pin::pin, sync::Arc, time::Duration};
 
 use es_core::{
     ApplicationRecorder, ApplicationRecorderExt, Conflict, ConsumerError, DEFAULT_PAGE_SIZE, HandlerError,
@@ -10,7 +10,10 @@ use es_core::{
 use futures_util::future::{Either, select};
 
 use crate::{
-    Handler, HandlerConsumer, ProcessorError, Progress, RetryPolicy, metrics::Metrics, names::NameClaim,
+    Handler, HandlerConsumer, ProcessorError, Progress, RetryPolicy,
+    metrics::Metrics,
+    names::NameClaim,
+    pages::{Pages, SharedPages, SharedReads},
     progress::RunGuard,
 };
 
@@ -59,6 +62,8 @@ struct Settings<R> {
     /// The name in metrics, if it is another one.
     label: Option<String>,
     upstream: R,
+    /// The reads of the upstream that it shares with other processors, if any.
+    reads: Option<SharedReads<R>>,
     topics: Vec<Topic>,
     batch_size: NonZeroUsize,
     page_size: NonZeroUsize,
@@ -101,6 +106,7 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
             name: name.into(),
             label: None,
             upstream,
+            reads: None,
             topics: Vec::new(),
             batch_size: DEFAULT_BATCH_SIZE,
             page_size: DEFAULT_PAGE_SIZE,
@@ -178,6 +184,13 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Processor<R, C> {
     #[must_use]
     pub(crate) fn labelled(mut self, label: String) -> Self {
         self.settings.label = Some(label);
+        self
+    }
+
+    /// Has it share its reads of the upstream with other processors of the same topics.
+    #[must_use]
+    pub(crate) fn sharing(mut self, reads: SharedReads<R>) -> Self {
+        self.settings.reads = Some(reads);
         self
     }
 
@@ -269,13 +282,10 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
         let Some(position) = self.first_position().await? else { return Ok(()) };
         self.position = position;
         tracing::debug!(consumer = settings.name, position, "processing notifications");
-        let mut subscription = settings.subscribe(position);
-        while let Some(page) =
-            subscription.next_page().await.map_err(|error| settings.upstream_error(error))?
-        {
-            let Some(reached) = self.process_page(&page).await? else { break };
-            if reached > page.position {
-                subscription.seek(reached);
+        let mut pages = settings.pages(position);
+        while let Some(page) = settings.next_page(&mut pages, self.position).await? {
+            if !self.process_page(&page).await? {
+                break;
             }
         }
         Ok(())
@@ -291,12 +301,12 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
         Ok(Some(position))
     }
 
-    /// Processes a page. Returns the position that is recorded then (the page's, or a later one if another
-    /// instance is ahead), or `None` if the run ends before the end of the page.
-    async fn process_page(&mut self, page: &NotificationPage) -> Result<Option<i64>, ProcessorError> {
+    /// Processes the notifications of a page after the recorded position, which is that of the page then, or
+    /// a later one if another instance is ahead. Returns false if the run ends before.
+    async fn process_page(&mut self, page: &NotificationPage) -> Result<bool, ProcessorError> {
         let settings = self.settings;
         let end = page.position.saturating_add(page.lag);
-        let mut rest = page.notifications.as_slice();
+        let mut rest = after_position(&page.notifications, self.position);
         let mut failures = Failures::default();
         while !settings.is_ended() {
             let batch = self.batch(&settings.name, rest, page.position);
@@ -322,10 +332,10 @@ impl<R: ApplicationRecorder + Clone, C: NotificationConsumer> Run<'_, R, C> {
             };
             self.moved(position, end);
             if position >= page.position {
-                return Ok(Some(position));
+                return Ok(true);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Returns the next batch of the rest of a page.
@@ -525,10 +535,32 @@ impl<R: ApplicationRecorder + Clone> Settings<R> {
             .map_err(|error| self.error(error))
     }
 
+    /// Returns the pages after a position.
+    fn pages(&self, position: i64) -> Pages<'_, R> {
+        match &self.reads {
+            None => Pages::Own(self.subscribe(position)),
+            Some(reads) => {
+                Pages::Shared(SharedPages::new(reads, &self.topics, |position| self.subscribe(position)))
+            }
+        }
+    }
+
+    /// Waits for a page with the notifications after a position, or the end of the run.
+    async fn next_page(
+        &self,
+        pages: &mut Pages<'_, R>,
+        position: i64,
+    ) -> Result<Option<Arc<NotificationPage>>, ProcessorError> {
+        // Polled first: a stopped processor reads no further page.
+        match select(pin!(self.stop.stopped()), pin!(pages.after(position))).await {
+            Either::Left(_) => Ok(None),
+            Either::Right((page, _)) => page.map_err(|error| self.upstream_error(error)),
+        }
+    }
+
     fn subscribe(&self, position: i64) -> Subscription<R> {
-        let Self { upstream, topics, page_size, poll_interval, stop, .. } = self;
-        let subscription =
-            upstream.subscribe(position, topics).page_size(*page_size).stopped_by(stop.clone());
+        let Self { upstream, topics, page_size, poll_interval, .. } = self;
+        let subscription = upstream.subscribe(position, topics).page_size(*page_size);
         match poll_interval {
             Some(poll_interval) => subscription.poll_interval(*poll_interval),
             None => subscription,

@@ -56,7 +56,7 @@ async fn change_segments(
 ) -> Result<Segments, PersistenceError> {
     let Store { datastore, lifecycle, .. } = store;
     lifecycle.check_open()?;
-    if matches!(change, SegmentChange::Create(_)) {
+    if matches!(change, SegmentChange::Create(_) | SegmentChange::Restore(_)) {
         let create = |connection: &mut Connection| {
             // Writing would wait for a lock, also where there is nothing to create.
             if tables::exists(connection, SEGMENTS).map_err(from_sqlite)? {
@@ -126,6 +126,7 @@ fn apply(
 fn perform(connection: &Connection, consumer_name: &str, step: &SegmentStep) -> rusqlite::Result<usize> {
     const MOVE: &str = "UPDATE tracking SET application_name = ?2 WHERE application_name = ?1 AND (?3 IS NULL \
          OR ?3 = (SELECT MAX(notification_id) FROM tracking WHERE application_name = ?1))";
+    const INSERT: &str = "INSERT INTO tracking (application_name, notification_id) VALUES (?1, ?2)";
     let execute = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| {
         connection.prepare_cached(sql).and_then(|mut statement| statement.execute(parameters))
     };
@@ -155,10 +156,7 @@ fn perform(connection: &Connection, consumer_name: &str, step: &SegmentStep) -> 
             params![consumer_name, name],
         ),
         SegmentStep::BeginPosition { from, to } => match execute(MOVE, params![from, to, None::<i64>])? {
-            0 => execute(
-                "INSERT INTO tracking (application_name, notification_id) VALUES (?1, ?2)",
-                params![to, Segment::UNSTARTED],
-            ),
+            0 => execute(INSERT, params![to, Segment::UNSTARTED]),
             moved => Ok(moved),
         },
         SegmentStep::MovePosition { from, to, position } => execute(MOVE, params![from, to, position]),
@@ -167,6 +165,7 @@ fn perform(connection: &Connection, consumer_name: &str, step: &SegmentStep) -> 
              SELECT ?2, MAX(notification_id) FROM tracking WHERE application_name = ?1",
             params![from, to],
         ),
+        SegmentStep::InsertPosition { name, position } => execute(INSERT, params![name, position]),
         SegmentStep::RemovePosition { name, position } => execute(
             "DELETE FROM tracking WHERE application_name = ?1 AND ?2 = \
              (SELECT MAX(notification_id) FROM tracking WHERE application_name = ?1)",

@@ -8,8 +8,11 @@ use std::{fs, path::PathBuf};
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, Conflict, EventRange, Notification, NotificationSelection,
-    ProcessRecorder, StoredEvent, Tracking, TrackingRecorder,
+    PersistenceError, ProcessRecorder, SegmentChange, SegmentRecorder, SegmentRecorderExt, StoredEvent,
+    Tracking, TrackingRecorder,
 };
+use es_popo::PopoApplicationRecorder;
+use es_process::{HandlerConsumer, PartitionedProcessor};
 use es_sqlite::{SqliteDatastore, SqliteOptions};
 use rusqlite::Connection;
 use serde_json::Value;
@@ -219,6 +222,60 @@ async fn a_new_database_is_as_python_makes_it() {
         .unwrap();
     let id = "000000000000000000000000000000ab".to_owned();
     assert_eq!(row, (1, id, "integer".to_owned(), "blob".to_owned()));
+}
+
+/// A consumer of the Python library continues in segments, in both layouts of the table.
+#[tokio::test]
+async fn segments_continue_in_both_layouts_of_tracking() {
+    const NAME: &str = "upstream";
+    for name in ["sqlite-9.1-plain", "sqlite-9.5-plain"] {
+        let written = Written::by_python(name);
+        let recorder = written.open().await.process_recorder().await.unwrap();
+        let before = recorder.max_notification_id().await.unwrap();
+        let upstream = PopoApplicationRecorder::new();
+        let append = async |versions: std::ops::RangeInclusive<i64>| {
+            for version in versions {
+                upstream
+                    .insert_events((1..=5).map(|originator| event(originator, version)).collect())
+                    .await
+                    .unwrap();
+            }
+        };
+        append(1..=4).await;
+        // Each worker takes over from the one before, and segments are split and merged in between.
+        for round in 0..3 {
+            let end = 20 + 5 * round;
+            let (leases, consumers) = (recorder.clone(), recorder.clone());
+            let worker = PartitionedProcessor::new(NAME, upstream.clone(), leases, move |_| {
+                let consumer = HandlerConsumer::new(consumers.clone(), effect);
+                async move { Ok(consumer) }
+            });
+            let mut running = worker.segments(2.try_into().unwrap()).spawn().unwrap();
+            recorder.wait_for_segments(NAME, end, support::TIMEOUT).await.unwrap();
+            running.stop();
+            running.join().await.unwrap();
+            append(round + 5..=round + 5).await;
+            let changes = [SegmentChange::Split { first_hash: 0 }, SegmentChange::Merge { first_hash: 0 }];
+            if let Some(change) = changes.into_iter().nth(usize::try_from(round).unwrap()) {
+                recorder.change_segments(NAME, change).await.unwrap();
+            }
+        }
+        let effects = NotificationSelection::new(1_000).after(before.unwrap());
+        let effects = recorder.select_notifications(effects).await.unwrap();
+        let mut effects: Vec<_> = effects.iter().map(|effect| effect.event.originator_version).collect();
+        effects.sort_unstable();
+        // Python has processed the first seven.
+        assert_eq!(effects, (8..=30).collect::<Vec<_>>(), "{name}");
+        let positions = recorder.segments(NAME).await.unwrap();
+        assert_eq!((positions.segments.len(), positions.position()), (2, 30), "{name}");
+        assert_eq!(recorder.max_tracking_id("other").await.unwrap(), Some(41), "{name}");
+    }
+}
+
+/// Its version is the id of the notification.
+async fn effect(notification: Notification) -> Result<Vec<StoredEvent>, PersistenceError> {
+    let originator_id = es_core::uuid::Uuid::new_v4();
+    Ok(vec![StoredEvent { originator_id, originator_version: notification.id, ..event(1, 1) }])
 }
 
 fn tracking_rows(path: &str) -> Vec<(String, i64)> {

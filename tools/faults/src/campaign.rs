@@ -97,7 +97,7 @@ pub struct Outage {
     pub fault: Fault,
     /// The longest time without an acknowledged put.
     pub time: Duration,
-    /// Returns whether another node became the primary.
+    /// Another node became the primary.
     pub is_failover: bool,
 }
 

@@ -184,6 +184,8 @@ impl Child {
             if let Some(status) = self.process.try_wait()? {
                 return Ok(status);
             }
+            // It may have paused itself after it was resumed.
+            self.resume()?;
             thread::sleep(Duration::from_millis(2));
         }
         bail!("process {} does not end within {PATIENCE:?}", self.name)

@@ -1,13 +1,14 @@
 //! A campaign on a partitioned consumer: workers in several processes are killed, paused beyond their leases,
-//! started and stopped, and after each round every notification must have had its effect as its segment says.
+//! started and stopped, segments are split and merged, and after each round every notification must have had
+//! its effect as its segment says.
 
 use std::{collections::HashMap, fmt, ops::AddAssign, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use es_core::{
     AggregateRecorder, ApplicationRecorderExt, ConsumerError, HandlerError, NotificationBatch,
-    NotificationConsumer, NotificationSelection, PersistenceError, ProcessRecorder, SegmentRecorder,
-    SegmentRecorderExt, Segments, StoredEvent,
+    NotificationConsumer, NotificationSelection, PersistenceError, ProcessRecorder, SegmentChange,
+    SegmentRecorder, SegmentRecorderExt, Segments, StoredEvent,
 };
 use es_process::{Handler, HandlerConsumer, PartitionedProcessor, key_hash};
 use futures_util::TryStreamExt;
@@ -29,7 +30,7 @@ use crate::{
 pub const ROUNDS: u32 = 4;
 
 /// The lease of workers that are paused for longer.
-const LEASE: Duration = Duration::from_millis(400);
+const LEASE: Duration = Duration::from_millis(250);
 
 const SEGMENTS: u16 = 6;
 const AGGREGATES: u64 = 12;
@@ -77,8 +78,12 @@ pub struct Tally {
     pub self_killed: usize,
     /// Pauses beyond the lease.
     pub paused: usize,
-    /// Claims of segments.
-    pub claims: i64,
+    /// Segments that were split.
+    pub splits: usize,
+    /// Pairs of segments that were merged.
+    pub merges: usize,
+    /// The sum of the epochs of segments, which claims, splits and merges begin.
+    pub epochs: i64,
     /// Effects at the end.
     pub effects: usize,
 }
@@ -171,8 +176,8 @@ impl Campaign<'_> {
             workers.push(self.start(round, number, plan)?);
         }
         for _ in 0..self.random.usize(2..6) {
-            thread::sleep(Duration::from_millis(self.random.u64(20..250)));
-            match self.random.u8(0..4) {
+            thread::sleep(Duration::from_millis(self.random.u64(20..120)));
+            match self.random.u8(0..5) {
                 0 if workers.len() < MOST_WORKERS => {
                     let plan = self.plan();
                     workers.push(self.start(round, workers.len(), plan)?);
@@ -184,6 +189,7 @@ impl Campaign<'_> {
                         self.pause(worker)?;
                     }
                 }
+                3 => self.repartition().await?,
                 _ => {
                     let index = self.random.usize(0..workers.len());
                     if let Some(worker) = workers.get_mut(index) {
@@ -218,9 +224,33 @@ impl Campaign<'_> {
     /// Pauses a worker until its lease is over.
     fn pause(&mut self, worker: &mut Child) -> Result<()> {
         worker.pause()?;
-        thread::sleep(LEASE + Duration::from_millis(self.random.u64(0..300)));
+        thread::sleep(LEASE + Duration::from_millis(self.random.u64(0..150)));
         worker.resume()?;
         self.tally.paused += 1;
+        Ok(())
+    }
+
+    /// Splits or merges a segment, unless its position is being recorded or its neighbour has another one.
+    async fn repartition(&mut self) -> Result<()> {
+        let segments = segments(&self.downstream).await?.segments;
+        let Some(first_hash) = self.random.choice(&segments).map(|segment| segment.first_hash) else {
+            return Ok(());
+        };
+        let is_last = segments.last().is_some_and(|last| last.first_hash == first_hash);
+        let is_merge = segments.len() > usize::from(SEGMENTS) && !is_last;
+        let change = match is_merge {
+            true => SegmentChange::Merge { first_hash },
+            false => SegmentChange::Split { first_hash },
+        };
+        let changed = match self.downstream.open_process(KillPoint::new(None), true).await? {
+            AnyRecorder::Sqlite(recorder) => recorder.change_segments(UPSTREAM, change).await,
+            AnyRecorder::Postgres(recorder) => recorder.change_segments(UPSTREAM, change).await,
+        };
+        match changed {
+            Ok(_) if is_merge => self.tally.merges += 1,
+            Ok(_) => self.tally.splits += 1,
+            Err(error) => ensure!(error.is_transient(), error),
+        }
         Ok(())
     }
 
@@ -289,7 +319,7 @@ impl Campaign<'_> {
         let all = self.log.stream_notifications(NotificationSelection::new(usize::MAX));
         let log: Vec<Recorded> = all.map_ok(|one| Recorded::read(&one)).try_collect().await?;
         let segments = segments(&self.downstream).await?;
-        self.tally.claims = segments.segments.iter().map(|segment| segment.epoch).sum();
+        self.tally.epochs = segments.segments.iter().map(|segment| segment.epoch).sum();
         let effects = effects::read(&self.downstream, self.kind).await?;
         self.tally.effects = effects.len();
         check(&log, &segments, &effects)
@@ -306,9 +336,10 @@ impl Campaign<'_> {
                 async move { process(upstream, &downstream, work, KillPoint::new(None), stop).await },
             );
         let caught_up = self.caught_up().await;
+        let left = segments(&self.downstream).await?;
         stopper.send_replace(true);
         working.await??;
-        caught_up?;
+        caught_up.with_context(|| format!("{left:?}"))?;
         self.verify().await
     }
 
@@ -509,7 +540,9 @@ impl AddAssign for Tally {
         self.killed += other.killed;
         self.self_killed += other.self_killed;
         self.paused += other.paused;
-        self.claims += other.claims;
+        self.splits += other.splits;
+        self.merges += other.merges;
+        self.epochs += other.epochs;
         self.effects += other.effects;
     }
 }
@@ -519,8 +552,16 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} rounds, {} workers ({} killed at a random moment, {} at a point), {} pauses beyond the lease, {} \
-             claims; {} effects found",
-            self.rounds, self.workers, self.killed, self.self_killed, self.paused, self.claims, self.effects
+             splits, {} merges, {} epochs; {} effects found",
+            self.rounds,
+            self.workers,
+            self.killed,
+            self.self_killed,
+            self.paused,
+            self.splits,
+            self.merges,
+            self.epochs,
+            self.effects
         )
     }
 }

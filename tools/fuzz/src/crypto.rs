@@ -65,18 +65,22 @@ fn keys_are_not_shown(data: &[u8]) {
     }
 }
 
+/// A ring for each algorithm, made once: the expansion of a key overwrites a large part of the stack.
+static RINGS: LazyLock<[KeyRing; 2]> = LazyLock::new(|| {
+    [EnvelopeAlgorithm::Aes256Gcm, EnvelopeAlgorithm::Xaes256Gcm].map(|algorithm| {
+        #[expect(clippy::expect_used, reason = "the keys are above")]
+        let [legacy, key] = [KEYS[0], KEYS[2]].map(|key| AesKey::from_base64(key).expect("a key"));
+        let ring = KeyRing::builder().key(1, key.clone()).key(2, key).legacy_key(legacy);
+        #[expect(clippy::expect_used, reason = "the ids differ")]
+        ring.algorithm(algorithm).build().expect("a ring")
+    })
+});
+
 /// A ring of two keys and a legacy key. The first byte selects algorithm and topic; the others are a state
 /// and a plaintext.
 pub fn key_ring(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else { return };
-    let algorithm = [EnvelopeAlgorithm::Aes256Gcm, EnvelopeAlgorithm::Xaes256Gcm][usize::from(choice % 2)];
-    #[expect(clippy::expect_used, reason = "the keys are above")]
-    let ring = AesKey::from_base64(KEYS[0])
-        .and_then(|legacy| {
-            let key = AesKey::from_base64(KEYS[2])?;
-            KeyRing::builder().key(1, key.clone()).key(2, key).legacy_key(legacy).algorithm(algorithm).build()
-        })
-        .expect("a ring");
+    let ring = &RINGS[usize::from(choice % 2)];
     let topic = Topic::from_stored(if choice & 2 == 0 { "bank:Account.Opened" } else { "" });
     let originator_version = i64::from(*choice) - 128;
     let context = EventContext { originator_id: Uuid::nil(), originator_version, topic: &topic };
@@ -89,7 +93,7 @@ pub fn key_ring(data: &[u8]) {
             Err(_) => assert_eq!(out, b"before", "a part of a refused state was returned"),
         }
     }
-    is_bound_to_its_event(&ring, &context, data);
+    is_bound_to_its_event(ring, &context, data);
 }
 
 /// The text of `CIPHER_KEYS`, also as a key file: a ring of the keys that a simpler parser finds, or an error
@@ -143,7 +147,10 @@ fn parsed(text: &str) -> Option<Vec<u32>> {
 
 fn key_file(content: &[u8]) -> String {
     #[expect(clippy::expect_used, reason = "a directory does not depend on the input")]
-    static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a directory"));
+    static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| {
+        // In memory if there is such a file system: a disk takes most of the time.
+        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
+    });
     // Tests use it on several threads.
     let path: PathBuf = DIRECTORY.path().join(format!("{:?}", std::thread::current().id()));
     #[expect(clippy::expect_used, reason = "a file does not depend on the input")]

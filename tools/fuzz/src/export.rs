@@ -1,9 +1,12 @@
 //! Bytes that claim to be an export of the command-line tool.
 
+use std::cell::RefCell;
+
 use arbitrary::{Result, Unstructured};
 use es_persistence::{Bytes, Notification, StoredEvent, Topic};
 use serde::Serialize;
 use uuid::Uuid;
+use zstd::bulk::Compressor;
 
 use crate::{
     interchange::{Interchange, Line, Reader},
@@ -83,5 +86,10 @@ fn line(line: &impl Serialize) -> Vec<u8> {
 
 #[expect(clippy::expect_used, reason = "in memory")]
 fn compressed(lines: &[u8]) -> Vec<u8> {
-    zstd::bulk::compress(lines, 1).expect("compressed lines")
+    thread_local! {
+        // Made once: a context has a large memory, which it clears.
+        static COMPRESSOR: RefCell<Compressor<'static>> =
+            RefCell::new(Compressor::new(1).expect("a compressor"));
+    }
+    COMPRESSOR.with_borrow_mut(|compressor| compressor.compress(lines)).expect("compressed lines")
 }

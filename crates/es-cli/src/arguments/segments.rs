@@ -38,6 +38,9 @@ pub(crate) struct SegmentsChange {
     /// The segment: its lowest hash, as `es segments list` prints it
     #[arg(value_name = "SEGMENT")]
     pub(crate) segment: String,
+    /// Wait so many seconds until no worker records the position, and those of segments to merge are equal
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) wait: u64,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(flatten)]

@@ -66,6 +66,14 @@ impl Catalog {
         }
     }
 
+    /// Returns the names of the consumers that have segments.
+    pub(crate) async fn partitioned(&mut self) -> Result<Vec<String>, Failure> {
+        match self {
+            Self::Sqlite(catalog) => catalog.partitioned(),
+            Self::Postgres(catalog) => catalog.partitioned().await,
+        }
+    }
+
     /// Returns the file, or the host, the database and the schema.
     pub(crate) fn location(&self) -> &str {
         match self {

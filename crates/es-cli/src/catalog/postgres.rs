@@ -25,6 +25,7 @@ pub(crate) struct PostgresCatalog {
     events: Table,
     snapshots: Table,
     tracking: Table,
+    segments: Table,
     /// True if [`integrity`](Self::integrity) has found damage.
     is_damaged: bool,
 }
@@ -40,17 +41,19 @@ pub(crate) struct Tables {
     pub(crate) events: Table,
     pub(crate) snapshots: Table,
     pub(crate) tracking: Table,
+    /// Those of partitioned consumers.
+    pub(crate) segments: Table,
 }
 
 type Read<'c> = Transaction<'c, Postgres>;
 
 impl PostgresCatalog {
     pub(super) async fn open(environment: &Environment) -> Result<Self, Failure> {
-        let Tables { events, snapshots, tracking } = Tables::of(environment);
+        let Tables { events, snapshots, tracking, segments } = Tables::of(environment);
         let (connection, host) = connect(environment).await?;
         let schema = schema(environment);
         let location = format!("{host}/{}, schema {schema}", environment.required("POSTGRES_DBNAME")?);
-        Ok(Self { connection, location, events, snapshots, tracking, is_damaged: false })
+        Ok(Self { connection, location, events, snapshots, tracking, segments, is_damaged: false })
     }
 
     pub(super) fn location(&self) -> &str {
@@ -130,6 +133,15 @@ impl PostgresCatalog {
     pub(super) async fn trackers(&mut self) -> Result<Vec<Tracker>, Failure> {
         let mut read = begin(&mut self.connection).await?;
         trackers(&mut read, &self.tracking).await
+    }
+
+    pub(super) async fn partitioned(&mut self) -> Result<Vec<String>, Failure> {
+        let mut read = begin(&mut self.connection).await?;
+        if !exists(&mut read, &self.segments).await? {
+            return Ok(Vec::new());
+        }
+        let sql = format!("SELECT DISTINCT consumer_name FROM {}", self.segments.quoted);
+        rows(&mut read, &sql, |row| row.try_get(0)).await
     }
 
     pub(super) async fn last_id(&mut self) -> Result<i64, Failure> {
@@ -302,6 +314,7 @@ impl Tables {
             events: table("events", "stored_events"),
             snapshots: table("snapshots", "stored_snapshots"),
             tracking: table("tracking", "notification_tracking"),
+            segments: table("tracking_segments", "notification_tracking_segments"),
         }
     }
 }

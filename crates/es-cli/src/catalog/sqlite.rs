@@ -120,6 +120,16 @@ impl SqliteCatalog {
         self.read(trackers)
     }
 
+    pub(super) fn partitioned(&mut self) -> Result<Vec<String>, Failure> {
+        self.read(|transaction| {
+            if !exists(transaction, "tracking_segments")? {
+                return Ok(Vec::new());
+            }
+            let mut select = transaction.prepare("SELECT DISTINCT consumer_name FROM tracking_segments")?;
+            select.query_map((), |row| row.get(0))?.collect()
+        })
+    }
+
     pub(super) fn last_id(&mut self) -> Result<i64, Failure> {
         self.read(|transaction| transaction.query_row(LAST_ID, (), |row| row.get(0)))
     }

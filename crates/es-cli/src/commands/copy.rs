@@ -4,8 +4,8 @@ use std::{pin::pin, sync::Arc};
 
 use es_core::{
     AggregateRecorder, AggregateRecorderExt, ApplicationRecorder, DynAggregateRecorder,
-    DynApplicationRecorder, DynProcessRecorder, EventRange, NotificationSelection, StoredEvent, Tracking,
-    TrackingRecorder, uuid::Uuid,
+    DynApplicationRecorder, DynProcessRecorder, EventRange, NotificationSelection, Segment, SegmentChange,
+    SegmentRecorder, Segments, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
 };
 use futures_util::TryStreamExt;
 use serde::Serialize;
@@ -51,6 +51,7 @@ pub(crate) async fn run(arguments: &Copy) -> Result<Exit, Failure> {
     let mut catalog = from.catalog().await?;
     let log = from.log().await?;
     // First the positions, then the end of the log, so that the effects of each position are copied.
+    let partitioned = read_segments(&from, catalog.partitioned().await?).await?;
     let trackers = catalog.trackers().await?;
     let head = log.max_notification_id().await?.unwrap_or(0);
     let recoder = from.recoder(&to)?;
@@ -77,14 +78,21 @@ pub(crate) async fn run(arguments: &Copy) -> Result<Exit, Failure> {
             }
         }
     }
-    let trackers = if writing.renumber { 0 } else { copy_trackers(&trackers, target.recorder()).await? };
+    let mut copied = 0;
+    if !writing.renumber {
+        let is_segment =
+            |tracker: &Tracker| partitioned.iter().any(|consumer| has_name(consumer, &tracker.name));
+        let plain: Vec<_> = trackers.into_iter().filter(|tracker| !is_segment(tracker)).collect();
+        copied += copy_trackers(&plain, target.recorder()).await?;
+        copied += copy_segments(partitioned, &to).await?;
+    }
     let summary = Summary {
         events,
         position: target.position(),
         ids: if writing.renumber { "renumbered" } else { "kept" },
         states: if recoder.is_verbatim() { "unchanged" } else { "encoded anew" },
         snapshots,
-        trackers,
+        trackers: copied,
     };
     from.close().await?;
     to.close().await?;
@@ -162,6 +170,43 @@ async fn copy_trackers(trackers: &[Tracker], target: &impl TrackingRecorder) -> 
         }
         target.insert_tracking(Tracking::new(name.as_str(), *position)?).await?;
         copied += 1;
+    }
+    Ok(copied)
+}
+
+/// Returns the segments of partitioned consumers.
+async fn read_segments(database: &Database, consumers: Vec<String>) -> Result<Vec<Segments>, Failure> {
+    let mut read = Vec::new();
+    if !consumers.is_empty() {
+        let recorder = database.segments().await?;
+        for consumer in consumers {
+            read.push(recorder.segments(&consumer).await?);
+        }
+    }
+    Ok(read)
+}
+
+/// Returns whether a position is one of a segment of a consumer, also one that has ended.
+fn has_name(consumer: &Segments, name: &str) -> bool {
+    let rest = name.strip_prefix(&consumer.consumer_name).and_then(|rest| rest.strip_prefix('/'));
+    let Some((hash, epoch)) = rest.and_then(|rest| rest.split_once('/')) else { return false };
+    i64::from_str_radix(hash, 16).is_ok_and(|hash| {
+        let segment = |epoch| Segment::new(hash, hash, epoch, None, 0).tracking_name(&consumer.consumer_name);
+        epoch.parse().is_ok_and(|epoch| segment(epoch) == name)
+    })
+}
+
+/// Copies segments with their positions, where they differ; returns the number of positions.
+async fn copy_segments(partitioned: Vec<Segments>, target: &Database) -> Result<u64, Failure> {
+    let mut copied = 0;
+    if !partitioned.is_empty() {
+        let recorder = target.segments().await?;
+        for Segments { consumer_name, segments, .. } in partitioned {
+            let count = segments.len();
+            let before = recorder.segments(&consumer_name).await?;
+            let after = recorder.change_segments(&consumer_name, SegmentChange::Restore(segments)).await?;
+            copied += if after == before { 0 } else { count as u64 };
+        }
     }
     Ok(copied)
 }

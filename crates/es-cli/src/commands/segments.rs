@@ -1,7 +1,15 @@
 //! `es segments`.
 
-use es_core::{ApplicationRecorder, Segment, SegmentChange, SegmentRecorder, Segments as Consumer};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use es_core::{
+    ApplicationRecorder, DynSegmentRecorder, Segment, SegmentChange, SegmentRecorder, Segments as Consumer,
+};
 use serde::Serialize;
+use tokio::time::sleep;
 
 use crate::{
     arguments::{Segments, SegmentsChange, SegmentsList},
@@ -12,6 +20,9 @@ use crate::{
     failure::{Exit, Failure},
     output::{Cell, Format, Output, printable, table},
 };
+
+/// The pause between attempts at a change.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// A segment, as JSON.
 #[derive(Serialize)]
@@ -86,11 +97,13 @@ async fn change(
     arguments: &SegmentsChange,
     color: Color,
 ) -> Result<Exit, Failure> {
-    let SegmentsChange { consumer: name, segment, connection, change: options } = arguments;
+    let SegmentsChange { consumer: name, segment, wait, connection, change: options } = arguments;
     let of_segment = of_segment(first_hash(segment)?);
     let settings = Settings::find(connection.database.as_deref(), &connection.sources)?;
     let before = find(&Database::of(connection)?, name).await?;
     let mut after = before.clone();
+    // Those of segments to merge need not be equal yet.
+    after.segments.iter_mut().for_each(|segment| segment.position = Segment::UNSTARTED);
     after.apply(&of_segment, Consumer::local_time())?;
     let (mut output, format) = (Output::new(), options.formatting.format);
     if format == Format::Text {
@@ -103,7 +116,7 @@ async fn change(
     if !options.dry_run {
         confirm(&format!("{change} the segment of {}", printable(name)), options.yes)?;
         let recorder = Database::open_for_writing(&settings)?.segments().await?;
-        recorder.change_segments(name, of_segment).await?;
+        change_within(Duration::from_secs(*wait), &recorder, name, &of_segment).await?;
     }
     if format == Format::Json {
         let (segments_before, segments_after) = (before.segments.len(), after.segments.len());
@@ -112,6 +125,26 @@ async fn change(
         output.flush()?;
     }
     Ok(Exit::Success)
+}
+
+/// Makes a change as soon as the positions allow it: they are not just being recorded, and those of segments
+/// to merge are equal.
+async fn change_within(
+    wait: Duration,
+    recorder: &Arc<dyn DynSegmentRecorder>,
+    name: &str,
+    change: &SegmentChange,
+) -> Result<(), Failure> {
+    let began = Instant::now();
+    loop {
+        match recorder.change_segments(name, change.clone()).await {
+            Err(error) if error.is_transient() && began.elapsed() < wait => sleep(RETRY_PAUSE).await,
+            Err(error) if error.is_transient() => {
+                return Err(Failure::from(error).with_hint("--wait sets the time to wait for the positions"));
+            }
+            changed => return Ok(changed.map(drop)?),
+        }
+    }
 }
 
 async fn find(database: &Database, name: &str) -> Result<Consumer, Failure> {

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::{
     postgres::Schema,
+    projections::sqlite_settings,
     support::{Sandbox, python},
 };
 
@@ -21,6 +22,7 @@ const KEY: &str = "S7dWXcSV2xZeweJ0QSsbXuJxSvvS9SN+L6rBY9rcy0Q=";
 pub(crate) struct Copying {
     pub(crate) sandbox: Sandbox,
     schemas: Vec<Schema>,
+    backends: [Backend; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,7 +53,18 @@ impl Copying {
         sandbox.write("es/config.toml", &configuration);
         let mut sandbox = sandbox;
         sandbox.set("XDG_CONFIG_HOME", sandbox.path("").to_str().unwrap());
-        Some(Self { sandbox, schemas })
+        Some(Self { sandbox, schemas, backends: [from, to] })
+    }
+
+    /// Returns the settings of the source or the target, for a factory.
+    pub(crate) fn settings(&self, context: &str) -> Vec<(String, String)> {
+        let [from, to] = self.backends;
+        let (backend, file) = if context == "from" { (from, "bank.db") } else { (to, "copy.db") };
+        let schema = if context == "from" { self.schemas.first() } else { self.schemas.last() };
+        match schema.filter(|_| backend == Backend::Postgres) {
+            Some(schema) => schema.settings(),
+            None => sqlite_settings(&self.sandbox.path(file)),
+        }
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Value {
@@ -74,7 +87,7 @@ impl Copying {
     }
 
     /// Verifies that the copy has the events, the snapshots and the positions of the source.
-    fn assert_equal(&self) {
+    pub(crate) fn assert_equal(&self) {
         let (from, to) = (self.verify("from"), self.verify("to"));
         for part in ["digest", "digest_with_ids", "events", "last_id", "snapshots"] {
             assert_eq!(from[part], to[part], "{part}: {from} {to}");
@@ -84,7 +97,7 @@ impl Copying {
     }
 }
 
-const PAIRS: [(Backend, Backend); 4] = [
+pub(crate) const PAIRS: [(Backend, Backend); 4] = [
     (Backend::Sqlite, Backend::Sqlite),
     (Backend::Sqlite, Backend::Postgres),
     (Backend::Postgres, Backend::Sqlite),

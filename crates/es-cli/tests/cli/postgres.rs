@@ -56,6 +56,14 @@ impl Schema {
         )
     }
 
+    /// Returns the settings for a factory.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let names = SETTINGS.into_iter().chain(["POSTGRES_PASSWORD"]);
+        let module = ("PERSISTENCE_MODULE".to_owned(), "postgres".to_owned());
+        let schema = ("POSTGRES_SCHEMA".to_owned(), self.name.clone());
+        names.map(|name| (name.to_owned(), setting(name))).chain([module, schema]).collect()
+    }
+
     pub(crate) fn execute(&self, sql: &str) {
         self.query(sql);
     }

@@ -1,5 +1,7 @@
 //! `es projections`.
 
+use std::path::Path;
+
 use es_core::{
     Event, EventNotification, HandlerError, PersistenceError, StateReader, Topic, Transcoder,
     serde::ser::SerializeMap,
@@ -7,7 +9,7 @@ use es_core::{
 use es_factory::{InfrastructureFactory, ProjectionContext, Sql, VersionedProjection};
 
 use crate::{
-    postgres::{Schema, setting},
+    postgres::Schema,
     support::{Sandbox, assert_snapshot},
 };
 
@@ -69,23 +71,21 @@ pub(crate) fn on_each_database(
 ) {
     let sandbox = Sandbox::with_python_database("sqlite-9.5-plain");
     let database = ["--database", "sqlite:bank.db"];
-    let name = sandbox.path("bank.db").display().to_string();
-    let settings = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", &name)]
-        .map(|(name, value)| (name.into(), value.into()));
-    prepare(&sandbox, settings.into(), &database);
+    prepare(&sandbox, sqlite_settings(&sandbox.path("bank.db")), &database);
     test(&sandbox, &database);
 
     let Some(schema) = Schema::with_python_database() else { return };
-    let mut settings: Vec<_> =
-        ["POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DBNAME", "POSTGRES_USER", "POSTGRES_PASSWORD"]
-            .map(|name| (name.to_owned(), setting(name)))
-            .into();
-    settings.push(("PERSISTENCE_MODULE".to_owned(), "postgres".to_owned()));
-    settings.push(("POSTGRES_SCHEMA".to_owned(), schema.name.clone()));
     let sandbox = schema.sandbox();
     let database = ["--application", "bank"];
-    prepare(&sandbox, settings, &database);
+    prepare(&sandbox, schema.settings(), &database);
     test(&sandbox, &database);
+}
+
+/// Returns the settings of a file of SQLite, for a factory.
+pub(crate) fn sqlite_settings(file: &Path) -> Vec<(String, String)> {
+    let name = file.display().to_string();
+    let settings = [("PERSISTENCE_MODULE", "sqlite"), ("SQLITE_DBNAME", &name)];
+    settings.map(|(name, value)| (name.into(), value.into())).into()
 }
 
 #[test]

@@ -1,25 +1,35 @@
 //! `es segments`.
 
-use std::num::NonZeroU16;
+use std::{num::NonZeroU16, time::Duration};
 
-use es_core::{SegmentChange, SegmentRecorder};
+use es_core::{SegmentChange, SegmentRecorder, Segments};
 use es_factory::InfrastructureFactory;
 
 use crate::{
+    copying::{Copying, PAIRS},
     projections::on_each_database,
     support::{Sandbox, assert_snapshot},
 };
 
-/// Creates four segments of a consumer, of which nothing is processed yet.
-fn create(_: &Sandbox, settings: Vec<(String, String)>, _: &[&str]) {
+/// Changes the segments of a consumer of the database with these settings.
+fn change(settings: Vec<(String, String)>, consumer: &str, change: SegmentChange) -> Segments {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let factory = InfrastructureFactory::builder("bank").environment(settings).build().unwrap();
         let recorder = factory.segment_recorder().await.unwrap();
-        let four = SegmentChange::Create(NonZeroU16::new(4).unwrap());
-        recorder.change_segments("balances", four).await.unwrap();
+        let changed = recorder.change_segments(consumer, change).await.unwrap();
         factory.close().await.unwrap();
-    });
+        changed
+    })
+}
+
+fn four() -> SegmentChange {
+    SegmentChange::Create(NonZeroU16::new(4).unwrap())
+}
+
+/// Creates four segments of a consumer, of which nothing is processed yet.
+fn create(_: &Sandbox, settings: Vec<(String, String)>, _: &[&str]) {
+    change(settings, "balances", four());
 }
 
 #[test]
@@ -56,4 +66,85 @@ fn segments_are_listed_split_and_merged() {
 fn a_database_without_segments_has_none() {
     let sandbox = Sandbox::with_python_database("sqlite-9.5-plain");
     sandbox.on_bank(&["segments", "list", "balances"]).fails_with(5, "has no segments");
+}
+
+/// The worker of the second segment is further than that of the first one.
+#[test]
+fn a_merge_waits_until_both_have_one_position() {
+    on_each_database(create, |sandbox, database| {
+        let reached = |segment: &str| {
+            let name = format!("balances/{segment}/0");
+            sandbox.run(&[&["track", "set", &name, "30", "--yes"], database].concat()).output();
+        };
+        let [first, second] = ["0000000000000000", "2000000000000000"];
+        let merge = [&["segments", "merge", "balances", first, "--yes"], database].concat();
+        reached(second);
+        let refused = sandbox.run(&[&merge[..], &["--wait", "0"]].concat());
+        refused.fails_with(3, "are at positions -1 and 30");
+        refused.fails_with(3, "hint: --wait sets the time");
+        let mut merging = sandbox.start(&merge);
+        reached(first);
+        assert!(merging.0.wait().unwrap().success());
+        let list = sandbox.run(&[&["segments", "list", "balances", "--format", "json"], database].concat());
+        assert_eq!(list.output().lines().count(), 3);
+        assert!(
+            list.output()
+                .starts_with(r#"{"consumer":"balances","segment":"0000000000000000","last_hash":"3fff"#)
+        );
+    });
+}
+
+/// Consumers go on in the copy at the position of each segment.
+#[test]
+fn segments_are_copied() {
+    // The name is a part of those of the positions.
+    const NAME: &str = "b/ö \"'%_\\/0";
+    for (from, to) in PAIRS {
+        let Some(copying) = Copying::between(from, to) else { continue };
+        let change = |context, change_| change(copying.settings(context), NAME, change_);
+        let copy = || copying.run(&["copy", "from", "to", "--yes"])["trackers"].clone();
+        let set = |context, name: &str, position| {
+            copying.sandbox.run(&["track", "set", name, position, "--yes", "-d", context]).output();
+        };
+        // Ranges and positions.
+        let list = |context| {
+            let segments =
+                copying.sandbox.run(&["segments", "list", NAME, "-d", context]).output().to_owned();
+            let columns = |line: &str| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ");
+            segments.lines().map(columns).collect::<Vec<_>>()
+        };
+        change("from", four());
+        let split = change("from", SegmentChange::Split { first_hash: 0 });
+        let names: Vec<_> = split.segments.iter().map(|segment| segment.tracking_name(NAME)).collect();
+        set("from", &names[1], "20");
+        assert_eq!(copy(), 2 + 5);
+        copying.assert_equal();
+        assert_eq!((list("from"), copy()), (list("to"), 0.into()));
+
+        // A later copy, after a claim.
+        let worker = || "worker".to_owned();
+        let lease = Duration::from_secs(3_600);
+        change("from", SegmentChange::Renew { worker: worker(), lease });
+        let first_hash = split.segments[2].first_hash;
+        let claimed = change("from", SegmentChange::Claim { worker: worker(), first_hash });
+        set("from", &claimed.segments[2].tracking_name(NAME), "30");
+        assert_eq!(copy(), 5);
+        assert_eq!((list("from"), copy()), (list("to"), 0.into()));
+
+        // The copy is in use.
+        let refused = |message| {
+            let run = copying.sandbox.run(&["copy", "from", "to", "--yes"]);
+            run.fails_with(2, "are not replaced");
+            run.fails_with(2, message);
+        };
+        let copied = change("to", SegmentChange::Renew { worker: worker(), lease });
+        set("from", &names[1], "25");
+        refused("it has workers");
+        change("to", SegmentChange::Leave { worker: worker() });
+        set("to", &copied.segments[1].tracking_name(NAME), "26");
+        refused("it has processed more");
+        set("from", &names[1], "27");
+        assert_eq!(copy(), 5);
+        assert_eq!(list("from"), list("to"));
+    }
 }

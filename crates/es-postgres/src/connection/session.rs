@@ -64,7 +64,7 @@ pub(crate) fn begin(options: &PostgresOptions, access: Access) -> String {
             let _ = write!(begin, " SET LOCAL {name} = {value};");
         }
         let _ = write!(begin, " SET LOCAL lock_timeout = {};", milliseconds(options.lock_timeout));
-        begin.push_str(&idle_timeout(options));
+        begin.push_str(&idle_timeout(options.idle_in_transaction_session_timeout));
     }
     begin
 }
@@ -74,7 +74,7 @@ pub(crate) fn begin(options: &PostgresOptions, access: Access) -> String {
 pub(crate) fn begin_for_user(options: &PostgresOptions, access: Access) -> String {
     let mut begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED{};", access.as_sql());
     if options.transaction_pooler {
-        begin.push_str(&idle_timeout(options));
+        begin.push_str(&idle_timeout(options.idle_in_transaction_session_timeout));
     } else {
         for name in PLANNER.iter().map(|(name, _)| *name).chain(["search_path", "lock_timeout"]) {
             let _ = write!(begin, " SET LOCAL {name} TO DEFAULT;");
@@ -97,8 +97,9 @@ pub(crate) fn milliseconds(timeout: Duration) -> u128 {
     timeout.as_nanos().div_ceil(1_000_000)
 }
 
-fn idle_timeout(options: &PostgresOptions) -> String {
-    match milliseconds(options.idle_in_transaction_session_timeout) {
+/// Returns the statement that limits the pauses of a client within its transaction; none without a limit.
+pub(crate) fn idle_timeout(timeout: Duration) -> String {
+    match milliseconds(timeout) {
         0 => String::new(),
         idle => format!(" SET LOCAL idle_in_transaction_session_timeout = {idle};"),
     }

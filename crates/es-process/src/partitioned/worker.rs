@@ -26,7 +26,7 @@ use super::{
     lease::Lease,
     settings::Settings,
 };
-use crate::{Processor, ProcessorError};
+use crate::{Processor, ProcessorError, pages::SharedReads};
 
 /// One run of a worker.
 pub(super) struct Worker<'p, U, L, C> {
@@ -34,6 +34,8 @@ pub(super) struct Worker<'p, U, L, C> {
     /// Unique: a worker that runs again does not continue an earlier lease.
     name: String,
     shared: Shared,
+    /// The reads of the upstream for all its segments.
+    reads: SharedReads<U>,
     held: HashMap<i64, Held>,
     tasks: JoinSet<Ended>,
 }
@@ -73,7 +75,8 @@ where
             progress: settings.progress.clone(),
         };
         let name = Uuid::now_v7().to_string();
-        Self { settings, name, shared, held: HashMap::new(), tasks: JoinSet::new() }
+        let (reads, held, tasks) = (SharedReads::new(), HashMap::new(), JoinSet::new());
+        Self { settings, name, shared, reads, held, tasks }
     }
 
     pub(super) async fn run(mut self) -> Result<(), ProcessorError> {
@@ -154,6 +157,10 @@ where
         for segment in owned.into_iter().skip(surplus) {
             if !self.held.contains_key(&segment.first_hash) {
                 self.start(segment).await?;
+                // The next renewal starts further ones: consumers may take long to make.
+                if sent.elapsed() >= lease / 3 {
+                    break;
+                }
             }
         }
         Ok(())
@@ -185,7 +192,7 @@ where
         let name = segment.tracking_name(&self.settings.name);
         let label = format!("{}/{:016x}", self.settings.name, segment.first_hash);
         let processor = Processor::with_consumer(name, self.settings.upstream.clone(), consumer);
-        let mut processor = (self.settings.configure)(processor).labelled(label);
+        let mut processor = (self.settings.configure)(processor).labelled(label).sharing(self.reads.clone());
         let (stop, epoch, first_hash) = (processor.stop_handle(), segment.epoch, segment.first_hash);
         let run = async move {
             let reason = match lease.during(processor.run()).await {

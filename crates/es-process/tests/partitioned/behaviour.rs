@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use es_core::{
@@ -135,8 +136,7 @@ fn failing_worker(
 async fn notifications_are_retried_and_parked_in_each_segment() {
     let (bank, recorder) = (bank(10, 3).await, PopoProcessRecorder::new());
     let failing = Failing { parks: true, ..Failing::default() };
-    let policy =
-        RetryPolicy { first_pause: std::time::Duration::from_millis(1), ..RetryPolicy::max_retries(2) };
+    let policy = RetryPolicy { first_pause: Duration::from_millis(1), ..RetryPolicy::max_retries(2) };
     let worker =
         failing_worker(&bank, &recorder, &failing).processors(move |processor| processor.retries(policy));
     let mut running = worker.spawn().unwrap();
@@ -170,4 +170,43 @@ async fn notifications_with_one_key_are_in_one_segment() {
     running.stop();
     running.join().await.unwrap();
     assert_eq!(effects_in(&recorder).await, (1..=20).collect::<Vec<_>>());
+}
+
+/// Its end would be beyond what clocks can express, and a worker that is killed would keep its segments
+/// permanently.
+#[tokio::test]
+async fn a_lease_is_of_100_milliseconds_to_a_day() {
+    for (lease, milliseconds) in [(Duration::MAX, 24 * 60 * 60 * 1_000), (Duration::ZERO, 100)] {
+        let (bank, recorder) = (bank(1, 1).await, PopoProcessRecorder::new());
+        let before = Segments::local_time();
+        let mut running = worker(&bank, &recorder, &Effects::default()).lease(lease).spawn().unwrap();
+        recorder.wait_for_segments(NAME, 1, TOO_LONG).await.unwrap();
+        let recorded = recorder.segments(NAME).await.unwrap();
+        let after = Segments::local_time();
+        running.stop();
+        running.join().await.unwrap();
+        // A millisecond more, since times are rounded down.
+        let expected = before + milliseconds + 1..=after + milliseconds + 1;
+        assert!(expected.contains(&recorded.workers[0].expires_at), "{recorded:?}, {expected:?}");
+    }
+}
+
+/// The consumers of all segments together take longer to make than a lease lasts, as projectors on a slow
+/// database may. The lease ran out meanwhile, and the worker began again with all of them, without an end.
+#[tokio::test]
+async fn a_worker_renews_its_lease_while_consumers_are_made() {
+    let (bank, recorder) = (bank(10, 2).await, PopoProcessRecorder::new());
+    let consumers = recorder.clone();
+    let worker = PartitionedProcessor::new(NAME, bank.clone(), recorder.clone(), move |_| {
+        let consumer = HandlerConsumer::new(consumers.clone(), Effects::default());
+        async move {
+            tokio::time::sleep(SHORT_LEASE / 4).await;
+            Ok(consumer)
+        }
+    });
+    let mut running = worker.segments(segments(8)).lease(SHORT_LEASE).spawn().unwrap();
+    recorder.wait_for_segments(NAME, 20, TOO_LONG).await.unwrap();
+    running.stop();
+    running.join().await.unwrap();
+    check_all(&bank, &recorder).await;
 }

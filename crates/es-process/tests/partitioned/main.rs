@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod behaviour;
+mod shared_reads;
 mod support;
 mod workers;
 
@@ -19,7 +20,8 @@ macro_rules! on_each_datastore {
         mod on_sqlite {
             $($(#[$attribute])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                crate::workers::$test(crate::support::sqlite().await).await;
+                let directory = tempfile::tempdir().unwrap();
+                crate::workers::$test(crate::support::sqlite(directory.path()).await).await;
             })+
         }
 
@@ -44,6 +46,9 @@ on_each_datastore!(
     a_position_does_not_pass_an_unprocessed_event,
     segments_are_split_and_merged_while_workers_run,
     a_consumer_that_was_not_partitioned_continues,
+    a_worker_that_is_paused_after_its_claim_records_nothing,
+    changes_at_the_same_time_exclude_each_other,
+    consumers_may_have_any_valid_name,
 );
 
 #[test]

@@ -1,15 +1,6 @@
 //! Databases, logs, and handlers with one effect for each notification.
 
-use std::{
-    collections::HashMap,
-    env,
-    num::NonZeroU16,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, env, num::NonZeroU16, path::Path, sync::Arc, time::Duration};
 
 use es_core::{
     AggregateRecorder, ApplicationRecorder, Bytes, Notification, NotificationSelection, PersistenceError,
@@ -42,12 +33,8 @@ pub(crate) async fn popo() -> PopoProcessRecorder {
     PopoProcessRecorder::new()
 }
 
-/// A database on disk, whose connections are many.
-pub(crate) async fn sqlite() -> SqliteProcessRecorder {
-    static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let directory = env::temp_dir().join(format!("es-process-{}-{number}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
+/// A database on disk, whose connections are many, in a directory of its own.
+pub(crate) async fn sqlite(directory: &Path) -> SqliteProcessRecorder {
     let datastore = SqliteOptions::new(directory.join("events.db")).open().await.unwrap();
     datastore.process_recorder().await.unwrap()
 }

@@ -1,11 +1,13 @@
 //! The tests that each datastore passes.
 
+use std::sync::Arc;
+
 use es_core::{
     ErrorKind, Segment, SegmentChange, SegmentRecorder, SegmentRecorderExt, Segments, Tracking,
     TrackingRecorder, TrackingRecorderExt,
 };
 use es_popo::PopoProcessRecorder;
-use es_process::{HandlerConsumer, Processor};
+use es_process::{HandlerConsumer, PartitionedProcessor, Processor};
 
 use crate::support::{
     Downstream, Effects, Gate, LONG_LEASE, NAME, TOO_LONG, append, bank, check_all, effect, effects_in,
@@ -303,4 +305,100 @@ pub(crate) async fn a_consumer_that_was_not_partitioned_continues<R: Downstream>
     after.join().await.unwrap();
     assert_eq!(recorder.max_tracking_id(NAME).await.unwrap(), None);
     check_all(&bank, &recorder).await;
+}
+
+/// The worker is paused after it has claimed its segment, before it has read the position, until another one
+/// has processed all.
+pub(crate) async fn a_worker_that_is_paused_after_its_claim_records_nothing<R: Downstream>(recorder: R) {
+    let bank = bank(4, 2).await;
+    let gate = Gate::closed();
+    let (consumers, at) = (recorder.clone(), Arc::clone(&gate));
+    let old = PartitionedProcessor::new(NAME, bank.clone(), recorder.clone(), move |_| {
+        let consumer = HandlerConsumer::new(consumers.clone(), Effects::default());
+        let gate = Arc::clone(&at);
+        async move {
+            gate.waiting.add_permits(1);
+            gate.permits.acquire().await.unwrap_err();
+            Ok(consumer)
+        }
+    });
+    let mut old = old.segments(segments(1)).lease(LONG_LEASE).spawn().unwrap();
+    gate.arrived(1).await;
+    let owner = recorder.segments(NAME).await.unwrap().segments[0].owner.clone().unwrap();
+    change(&recorder, SegmentChange::Leave { worker: owner }).await;
+    let mut new = worker(&bank, &recorder, &Effects::default()).spawn().unwrap();
+    recorder.wait_for_segments(NAME, 8, TOO_LONG).await.unwrap();
+    gate.open();
+    append(&bank, 4, 3..=3).await;
+    recorder.wait_for_segments(NAME, 12, TOO_LONG).await.unwrap();
+    for running in [&mut old, &mut new] {
+        running.stop();
+        running.join().await.unwrap();
+    }
+    check_all(&bank, &recorder).await;
+}
+
+/// Several operators split and merge at the same time, while workers run.
+pub(crate) async fn changes_at_the_same_time_exclude_each_other<R: Downstream>(recorder: R) {
+    const CHANGES: usize = 20;
+    let bank = bank(10, 2).await;
+    let effects = Effects::default();
+    let mut running = [(); 2].map(|()| worker(&bank, &recorder, &effects).spawn().unwrap());
+    recorder.wait_for_segments(NAME, 20, TOO_LONG).await.unwrap();
+    let operators = (0..3).map(|seed| {
+        let recorder = recorder.clone();
+        tokio::spawn(async move {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut changed = 0;
+            while changed < CHANGES {
+                let segments = recorder.segments(NAME).await.unwrap().segments;
+                let first_hash = random.choice(&segments).unwrap().first_hash;
+                let change = match segments.len() > 6 {
+                    true => SegmentChange::Merge { first_hash },
+                    false => SegmentChange::Split { first_hash },
+                };
+                match recorder.change_segments(NAME, change).await {
+                    Ok(_) => changed += 1,
+                    // Another operator was faster, or the segment is the last one.
+                    Err(error) => {
+                        assert!(error.is_transient() || error.kind() == ErrorKind::Programming, "{error}");
+                    }
+                }
+            }
+        })
+    });
+    let operators: Vec<_> = operators.collect();
+    append(&bank, 10, 3..=6).await;
+    for operator in operators {
+        operator.await.unwrap();
+    }
+    recorder.wait_for_segments(NAME, 60, TOO_LONG).await.unwrap();
+    for running in &mut running {
+        running.stop();
+        running.join().await.unwrap();
+    }
+    check_all(&bank, &recorder).await;
+    let segments = recorder.segments(NAME).await.unwrap().segments;
+    assert_eq!((segments[0].first_hash, segments[segments.len() - 1].last_hash), (0, i64::MAX));
+    assert!(segments.windows(2).all(|pair| pair[0].last_hash + 1 == pair[1].first_hash), "{segments:?}");
+}
+
+/// A consumer of the reserved name would move the row that marks the layout of the table.
+pub(crate) async fn consumers_may_have_any_valid_name<R: Downstream>(recorder: R) {
+    for name in ["a/b", "ö \"'%_\\", "x/0000000000000000/1", " ", "$1"] {
+        let change = async |change| recorder.change_segments(name, change).await.unwrap();
+        change(SegmentChange::Create(segments(2))).await;
+        change(renew("a")).await;
+        let claimed = change(claim("a", 0)).await;
+        let tracking = Tracking::new(claimed.segments[0].tracking_name(name), 7).unwrap();
+        recorder.insert_tracking(tracking.after(Segment::UNSTARTED).unwrap()).await.unwrap();
+        let segments = recorder.segments(name).await.unwrap().segments;
+        let position = |segment: &Segment| segment.position;
+        assert_eq!(segments.iter().map(position).collect::<Vec<_>>(), [7, Segment::UNSTARTED], "{name:?}");
+    }
+    for name in ["", Tracking::RESERVED_NAME, "a\0b"] {
+        let create = SegmentChange::Create(segments(2));
+        let refused = recorder.change_segments(name, create).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Data, "{name:?}");
+    }
 }

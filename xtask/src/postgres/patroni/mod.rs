@@ -353,7 +353,12 @@ impl Cluster {
         let roles: Vec<_> = self.nodes.iter().map(Node::role).collect();
         let count = |wanted| roles.iter().filter(|role| **role == wanted).count();
         let has_standbys = count(Role::SyncStandby) == 1 && count(Role::Standby) == NODES - 2;
-        count(Role::Primary) == 1 && has_standbys && self.members.iter().all(Member::is_healthy)
+        let mut primaries = self.nodes.iter().zip(&roles).filter(|(_, role)| **role == Role::Primary);
+        let is_followed = primaries.next().is_some_and(|(node, _)| node.followers() == NODES - 1);
+        is_followed
+            && primaries.next().is_none()
+            && has_standbys
+            && self.members.iter().all(Member::is_healthy)
     }
 
     fn kill(&self, target: Target) -> Result<()> {

@@ -74,6 +74,13 @@ impl Node {
         (self.host.address(Link::Clients), self.ports.patroni).into()
     }
 
+    /// Returns the number of standbys that stream from this node. A standby that Patroni is about to rewind
+    /// counts as running.
+    pub(super) fn followers(&self) -> usize {
+        let status = http::request(self.interface(), "GET", "/patroni", "", http::TIMEOUT);
+        status.map_or(0, |(_, status)| status.matches(r#""state": "streaming""#).count())
+    }
+
     pub(super) fn postmaster(&self) -> Process {
         Process::read(&self.data().join("postmaster.pid"), &self.data())
     }
