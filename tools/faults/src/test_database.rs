@@ -270,6 +270,21 @@ impl TestDatabase {
         }
     }
 
+    /// Waits for transactions of killed processes, whose last statement a server may still execute.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn wait_for_transactions(&self) -> Result<()> {
+        let Self::Postgres { schema, .. } = self else { return Ok(()) };
+        let mut connection = connect().await?;
+        let held = "SELECT EXISTS (SELECT 1 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation \
+                    WHERE c.relnamespace = to_regnamespace($1) AND l.pid <> pg_backend_pid())";
+        while sqlx::query_scalar(held).bind(format!("\"{schema}\"")).fetch_one(&mut connection).await? {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
     /// The numbers in a column of a table, in the order of another column; none without the table.
     ///
     /// # Errors

@@ -19,6 +19,8 @@ const CATCH_UP: Duration = Duration::from_secs(180);
 /// Verifies the tables of each version and the side effects. Returns the numbers of versions, of changes, of
 /// events and of side effects.
 pub(super) async fn verify(database: &TestDatabase) -> Result<(usize, usize, usize, usize)> {
+    // Positions and rows are read one after the other.
+    database.wait_for_transactions().await?;
     let factory = database.factory()?;
     let versions = factory.projections().versions(NAME).await?;
     factory.close().await?;
