@@ -21,6 +21,9 @@ const WRAPPED: [u8; 70] = *b"\
     \xd9\xa0\xe1\x35";
 const ERASED: &str = "customer-8";
 
+/// The texts of a stored event that are as long as a value and in plain text.
+const NAMES: [&str; 4] = ["timestamp", "datetime_iso", "personal", SUBJECT];
+
 #[derive(Debug, PartialEq, Event)]
 #[event(topic = "shop:Order.Placed")]
 struct Placed {
@@ -96,9 +99,10 @@ impl Shop {
         let (stored, again) = self.round_trip(&event).expect("a value is sealed");
         assert_eq!(again, event);
         let is_long = text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let is_name = NAMES.iter().any(|name| name.contains(text));
         let has_text = stored.state.windows(text.len().max(1)).any(|window| window == text.as_bytes());
         // Shorter ones may occur in base64 by chance.
-        assert!(!is_long || !has_text, "a value is stored in plain text");
+        assert!(!is_long || is_name || !has_text, "a value is stored in plain text");
 
         let mut state = stored.state.to_vec();
         #[expect(clippy::expect_used, reason = "a broken promise")]
