@@ -1,5 +1,6 @@
 //! The facts that a catalog returns.
 
+use es_core::Segment;
 #[cfg(feature = "ui")]
 use es_core::uuid::Uuid;
 use serde::Serialize;
@@ -51,6 +52,18 @@ pub(crate) enum Layout {
 pub(crate) struct Tracker {
     pub(crate) name: String,
     pub(crate) position: i64,
+}
+
+impl Tracker {
+    /// Returns whether the position is one of a segment of these consumers, also one that has ended.
+    pub(crate) fn is_of_segment(&self, consumers: &[String]) -> bool {
+        consumers.iter().any(|consumer| {
+            let rest = self.name.strip_prefix(consumer).and_then(|rest| rest.strip_prefix('/'));
+            let Some((hash, epoch)) = rest.and_then(|rest| rest.split_once('/')) else { return false };
+            let (Ok(hash), Ok(epoch)) = (i64::from_str_radix(hash, 16), epoch.parse()) else { return false };
+            Segment::new(hash, hash, epoch, None, self.position).tracking_name(consumer) == self.name
+        })
+    }
 }
 
 /// The events of one topic.

@@ -4,7 +4,7 @@ use std::{pin::pin, sync::Arc};
 
 use es_core::{
     AggregateRecorder, AggregateRecorderExt, ApplicationRecorder, DynAggregateRecorder,
-    DynApplicationRecorder, DynProcessRecorder, EventRange, NotificationSelection, Segment, SegmentChange,
+    DynApplicationRecorder, DynProcessRecorder, EventRange, NotificationSelection, SegmentChange,
     SegmentRecorder, Segments, StoredEvent, Tracking, TrackingRecorder, uuid::Uuid,
 };
 use futures_util::TryStreamExt;
@@ -51,7 +51,8 @@ pub(crate) async fn run(arguments: &Copy) -> Result<Exit, Failure> {
     let mut catalog = from.catalog().await?;
     let log = from.log().await?;
     // First the positions, then the end of the log, so that the effects of each position are copied.
-    let partitioned = read_segments(&from, catalog.partitioned().await?).await?;
+    let partitioned = catalog.partitioned().await?;
+    let segments = read_segments(&from, &partitioned).await?;
     let trackers = catalog.trackers().await?;
     let head = log.max_notification_id().await?.unwrap_or(0);
     let recoder = from.recoder(&to)?;
@@ -80,11 +81,10 @@ pub(crate) async fn run(arguments: &Copy) -> Result<Exit, Failure> {
     }
     let mut copied = 0;
     if !writing.renumber {
-        let is_segment =
-            |tracker: &Tracker| partitioned.iter().any(|consumer| has_name(consumer, &tracker.name));
-        let plain: Vec<_> = trackers.into_iter().filter(|tracker| !is_segment(tracker)).collect();
+        let plain: Vec<_> =
+            trackers.into_iter().filter(|tracker| !tracker.is_of_segment(&partitioned)).collect();
         copied += copy_trackers(&plain, target.recorder()).await?;
-        copied += copy_segments(partitioned, &to).await?;
+        copied += copy_segments(segments, &to).await?;
     }
     let summary = Summary {
         events,
@@ -175,25 +175,15 @@ async fn copy_trackers(trackers: &[Tracker], target: &impl TrackingRecorder) -> 
 }
 
 /// Returns the segments of partitioned consumers.
-async fn read_segments(database: &Database, consumers: Vec<String>) -> Result<Vec<Segments>, Failure> {
+async fn read_segments(database: &Database, consumers: &[String]) -> Result<Vec<Segments>, Failure> {
     let mut read = Vec::new();
     if !consumers.is_empty() {
         let recorder = database.segments().await?;
         for consumer in consumers {
-            read.push(recorder.segments(&consumer).await?);
+            read.push(recorder.segments(consumer).await?);
         }
     }
     Ok(read)
-}
-
-/// Returns whether a position is one of a segment of a consumer, also one that has ended.
-fn has_name(consumer: &Segments, name: &str) -> bool {
-    let rest = name.strip_prefix(&consumer.consumer_name).and_then(|rest| rest.strip_prefix('/'));
-    let Some((hash, epoch)) = rest.and_then(|rest| rest.split_once('/')) else { return false };
-    i64::from_str_radix(hash, 16).is_ok_and(|hash| {
-        let segment = |epoch| Segment::new(hash, hash, epoch, None, 0).tracking_name(&consumer.consumer_name);
-        epoch.parse().is_ok_and(|epoch| segment(epoch) == name)
-    })
 }
 
 /// Copies segments with their positions, where they differ; returns the number of positions.

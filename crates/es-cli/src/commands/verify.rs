@@ -139,9 +139,9 @@ async fn verify_trackers(
         return Ok(0);
     }
     // The positions are read before the head: a consumer that processes meanwhile is not ahead of the log.
-    let trackers = match catalog.trackers().await {
-        Ok(trackers) => trackers,
-        Err(failure) => return report.found(Check::Tracker, failure).map(|()| 0),
+    let (partitioned, trackers) = match (catalog.partitioned().await, catalog.trackers().await) {
+        (Ok(partitioned), Ok(trackers)) => (partitioned, trackers),
+        (Err(failure), _) | (_, Err(failure)) => return report.found(Check::Tracker, failure).map(|()| 0),
     };
     let head = match &arguments.upstream {
         None => head(database).await,
@@ -159,7 +159,7 @@ async fn verify_trackers(
         let problem = match tracker.position {
             position if position > head => format!("is after the end of the log, {head}"),
             // That of a segment that has processed nothing.
-            Segment::UNSTARTED => continue,
+            Segment::UNSTARTED if tracker.is_of_segment(&partitioned) => continue,
             ..0 => "is negative".to_owned(),
             _ => continue,
         };
