@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use common::{
     prelude::*,
@@ -531,20 +531,20 @@ async fn a_process_that_is_suspended_within_a_change_of_segments_stops_no_other_
     let renew =
         |worker: &str| SegmentChange::Renew { worker: worker.to_owned(), lease: Duration::from_secs(3_600) };
     suspended.change_segments("audit", SegmentChange::Create(2.try_into().unwrap())).await.unwrap();
-    let is_held = format!(
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted \
-         AND (classid::bigint << 32) | objid::bigint = hashtextextended('{} audit', 0))",
-        format_args!("\"{}\".\"bank_tracking_segments\"", schema.name)
+    // Its write waits for this lock. When that is released, the client is suspended, and does not commit.
+    let workers = schema.table("bank_tracking_workers");
+    let mut locking = schema.connect().await;
+    run(&mut locking, &format!("BEGIN; LOCK TABLE {workers} IN SHARE MODE")).await;
+    let is_waiting = format!(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = '{workers}'::regclass AND NOT granted)"
     );
     let mut watching = schema.connect().await;
-    let change = 'held: loop {
-        let mut change = Box::pin(suspended.change_segments("audit", renew("a")));
-        while std::future::poll_fn(|context| Poll::Ready(change.as_mut().poll(context).is_pending())).await {
-            if scalar::<bool>(&mut watching, &is_held).await {
-                break 'held change;
-            }
-        }
-    };
+    let mut change = Box::pin(suspended.change_segments("audit", renew("a")));
+    while !scalar::<bool>(&mut watching, &is_waiting).await {
+        let is_pending = |context: &mut Context<'_>| Poll::Ready(change.as_mut().poll(context).is_pending());
+        assert!(std::future::poll_fn(is_pending).await);
+    }
+    run(&mut locking, "COMMIT").await;
     let renewed = other.change_segments("audit", renew("b"));
     let renewed = tokio::time::timeout(Duration::from_secs(60), renewed).await.unwrap().unwrap();
     assert_eq!(renewed.workers.len(), 1, "{renewed:?}");
