@@ -154,8 +154,8 @@
 //!   key.
 //! - A key in memory is overwritten when its subject is erased there, and after it has expired when other
 //!   keys are loaded: see [es-crypto](es_crypto#keys-in-memory). The plaintext of a value is encrypted in
-//!   place, or overwritten after it was read; while one of more than 480 bytes is written, its buffer grows, and
-//!   leaves copies in freed memory. The values themselves are in the memory of the program.
+//!   place, or overwritten after it was read. While one of more than 480 bytes is written, its buffer grows,
+//!   and leaves copies in freed memory. The values themselves are in the memory of the program.
 
 mod cache;
 mod dynamic;
