@@ -18,6 +18,12 @@ async fn change(recorder: &impl SegmentRecorder, change: SegmentChange) -> Segme
     recorder.change_segments(NAME, change).await.unwrap()
 }
 
+/// Ends the lease of the first segment's worker, which does not notice.
+async fn end_first_lease(recorder: &impl SegmentRecorder) {
+    let worker = recorder.segments(NAME).await.unwrap().segments[0].owner.clone().unwrap();
+    change(recorder, SegmentChange::Leave { worker }).await;
+}
+
 fn renew(worker: &str) -> SegmentChange {
     SegmentChange::Renew { worker: worker.to_owned(), lease: LONG_LEASE }
 }
@@ -180,9 +186,7 @@ pub(crate) async fn a_worker_that_lost_its_segment_between_handling_and_commit_r
     let old = worker(&bank, &recorder, &gated).segments(segments(1)).lease(LONG_LEASE);
     let mut old = old.spawn().unwrap();
     gate.arrived(1).await;
-    let owner = recorder.segments(NAME).await.unwrap().segments[0].owner.clone().unwrap();
-    // As if its lease were over: it does not notice.
-    change(&recorder, SegmentChange::Leave { worker: owner }).await;
+    end_first_lease(&recorder).await;
     let mut new = worker(&bank, &recorder, &Effects::default()).spawn().unwrap();
     recorder.wait_for_segments(NAME, 8, TOO_LONG).await.unwrap();
     gate.open();
@@ -324,8 +328,7 @@ pub(crate) async fn a_worker_that_is_paused_after_its_claim_records_nothing<R: D
     });
     let mut old = old.segments(segments(1)).lease(LONG_LEASE).spawn().unwrap();
     gate.arrived(1).await;
-    let owner = recorder.segments(NAME).await.unwrap().segments[0].owner.clone().unwrap();
-    change(&recorder, SegmentChange::Leave { worker: owner }).await;
+    end_first_lease(&recorder).await;
     let mut new = worker(&bank, &recorder, &Effects::default()).spawn().unwrap();
     recorder.wait_for_segments(NAME, 8, TOO_LONG).await.unwrap();
     gate.open();
