@@ -14,6 +14,7 @@ use es_postgres::HookFuture;
 use es_sqlite::{Fault, FaultHooks};
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
+use signal_hook::{consts::SIGSTOP, low_level::raise};
 
 /// The point of a handler, or a projection, that is called.
 pub const HANDLER: &str = "Handler";
@@ -57,8 +58,9 @@ impl KillPoint {
             return;
         }
         if plan.pauses {
-            // As for `end`; the next line runs when the process is resumed.
-            let _ = kill_process(getpid(), Signal::STOP);
+            // To this thread: another one may take a signal to the process, while this one goes on.
+            // The next line runs when the process is resumed.
+            let _ = raise(SIGSTOP);
             return;
         }
         if plan.delay == 0 {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use crate::{
     child::{Job, STOP},
@@ -133,12 +133,12 @@ impl Child {
     /// # Errors
     /// When the state of the process cannot be read.
     pub fn pauses_itself_within(&mut self, patience: Duration) -> Result<bool> {
-        let stat = format!("/proc/{}/stat", self.process.id());
+        let id = Pid::from_child(&self.process);
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let began = Instant::now();
         while began.elapsed() < patience {
-            // The state comes after the name, which is in parentheses.
-            let state = std::fs::read_to_string(&stat)?;
-            if state.rsplit(") ").next().is_some_and(|state| state.starts_with('T')) {
+            // All threads have stopped then.
+            if waitid(WaitId::Pid(id), options)?.is_some() {
                 return Ok(true);
             }
             thread::sleep(Duration::from_millis(2));

@@ -270,6 +270,22 @@ impl TestDatabase {
         }
     }
 
+    /// Returns whether another process holds the lock that all writers of a file need. On a server there is
+    /// none, and a paused process does not hold the lock of all leases for long: the server ends its session.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn is_locked(&self) -> Result<bool> {
+        let Self::Sqlite(path) = self else { return Ok(false) };
+        let connection = rusqlite::Connection::open(path)?;
+        connection.busy_timeout(Duration::ZERO)?;
+        match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK") {
+            Ok(()) => Ok(false),
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Waits for transactions of killed processes, whose last statement a server may still execute.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ const AGGREGATES: u64 = 12;
 const MOST_WORKERS: usize = 6;
 
 /// The time limit for a process to pause itself.
-const PAUSE_WAIT: Duration = Duration::from_secs(2);
+const PAUSE_WAIT: Duration = Duration::from_secs(60);
 
 /// The time limit for undisturbed workers to catch up.
 const CATCH_UP: Duration = Duration::from_secs(60);
@@ -207,11 +207,7 @@ impl Campaign<'_> {
 
     /// Has one worker pause itself in a handler until others have processed everything.
     async fn paused_round(&mut self, round: u32) -> Result<()> {
-        let plan = Plan { point: HANDLER.to_owned(), passing: 1, delay: 0, pauses: true };
-        let mut paused = self.start(round, 0, Some(plan))?;
-        if !paused.pauses_itself_within(PAUSE_WAIT)? {
-            bail!("the worker does not reach its handler");
-        }
+        let mut paused = self.start_paused(round)?;
         self.tally.paused += 1;
         let mut other = self.start(round, 1, None)?;
         self.caught_up().await?;
@@ -219,6 +215,23 @@ impl Campaign<'_> {
         other.stop();
         paused.stop();
         self.end(vec![paused, other])
+    }
+
+    /// Starts a worker that pauses itself in its first handler.
+    fn start_paused(&mut self, round: u32) -> Result<Child> {
+        loop {
+            let plan = Plan { point: HANDLER.to_owned(), passing: 1, delay: 0, pauses: true };
+            let mut paused = self.start(round, 0, Some(plan))?;
+            if !paused.pauses_itself_within(PAUSE_WAIT)? {
+                bail!("the worker does not reach its handler");
+            }
+            if !self.downstream.is_locked()? {
+                return Ok(paused);
+            }
+            // It renews its lease in the same moment. On SQLite, all others would wait for its lock.
+            paused.kill()?;
+            self.end(vec![paused])?;
+        }
     }
 
     /// Pauses a worker until its lease is over.
@@ -434,7 +447,9 @@ where
     L: SegmentRecorder,
     C: NotificationConsumer + 'static,
 {
-    let segments = SEGMENTS.try_into()?;
+    // With one segment, a worker that is killed in its first handler has had no effect.
+    let segments = if work.defect == Some(Defect::Unfenced) { 1 } else { SEGMENTS };
+    let segments = segments.try_into()?;
     let mut worker = worker
         .segments(segments)
         .lease(work.lease)
