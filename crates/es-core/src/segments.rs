@@ -102,8 +102,8 @@ pub enum SegmentChange {
         /// The duration of the lease.
         lease: Duration,
     },
-    /// Renews the lease of a worker as [`Renew`](Self::Renew) does, and claims a segment for it. A segment that
-    /// is not free remains as it is.
+    /// Renews the lease of a worker as [`Renew`](Self::Renew) does, and claims a segment for it. A segment
+    /// that is not free remains as it is.
     Claim {
         /// The worker.
         worker: String,

@@ -269,12 +269,10 @@ where
         }
         match reason {
             End::Failed(error) => Err(error),
-            End::Stopped if is_current && !self.is_renewal_urgent() => {
-                match self.release(first_hash).await {
-                    Err(error) if !may_retry(&error) => Err(self.error(error)),
-                    _ => Ok(()),
-                }
-            }
+            End::Stopped if is_current && !self.is_renewal_urgent() => match self.release(first_hash).await {
+                Err(error) if !may_retry(&error) => Err(self.error(error)),
+                _ => Ok(()),
+            },
             // If it is still the worker's, it is released after the next renewal.
             End::Stopped => Ok(()),
             End::Lost => {
