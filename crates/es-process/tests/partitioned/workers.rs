@@ -29,7 +29,7 @@ fn renew(worker: &str) -> SegmentChange {
 }
 
 fn claim(worker: &str, first_hash: i64) -> SegmentChange {
-    SegmentChange::Claim { worker: worker.to_owned(), first_hash }
+    SegmentChange::Claim { worker: worker.to_owned(), lease: LONG_LEASE, first_hash }
 }
 
 fn release(worker: &str, first_hash: i64) -> SegmentChange {
