@@ -57,8 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// The outcome of a run whose tests could be started.
 pub(crate) struct Outcome {
     total: Total,
-    /// The names of the tests that failed, in the order in which they did.
-    failed: Vec<String>,
+    failed: Vec<Failed>,
     is_success: bool,
     without_postgres: bool,
     without_chromium: bool,
@@ -83,11 +82,10 @@ impl Outcome {
         self.without_cluster = self.without_cluster.take().or(other.without_cluster);
     }
 
-    /// The total is a line of its own, and the last. What failed stands before it, so that the end of a long
-    /// output tells.
+    /// Prints what failed, and the total as the last line: the end of a long output has all that matters.
     pub(crate) fn print(&self) {
-        for name in &self.failed {
-            println!("FAILED: {name}");
+        for failed in &self.failed {
+            println!("FAILED: {failed}");
         }
         if !self.is_success && self.total.failed == 0 {
             println!("Not every test was run: see above for what did not compile or did not end by itself.");
@@ -184,11 +182,11 @@ pub(crate) fn run_with(
     }
     let start = Instant::now();
     let mut total = Total::default();
-    let mut failed = Vec::new();
+    let mut failures = Failures { failed: Vec::new(), version, is_reading: None };
     let status = process::run_with_lines(&mut command, |line| {
         let text = String::from_utf8_lossy(line);
         total.add_line(&text);
-        failed.extend(failed_test(&text).map(|name| named(name, version)));
+        failures.add_line(&text);
         // A closed output does not change the result of the tests.
         let _ = io::stdout().write_all(line);
     })?;
@@ -202,7 +200,7 @@ pub(crate) fn run_with(
     let without_chromium = chromium::is_left_out(&arguments.packages, &arguments.exclude);
     Ok(Outcome {
         total,
-        failed,
+        failed: failures.failed,
         is_success: status.success(),
         without_postgres,
         without_chromium,
@@ -217,13 +215,54 @@ fn has_failovers(arguments: &Arguments) -> bool {
     is_selected && !names(&arguments.exclude) && !arguments.without_postgres
 }
 
-fn named(test: &str, version: Option<Version>) -> String {
-    version.map_or_else(|| test.to_owned(), |version| format!("{test} (PostgreSQL {version})"))
+/// A test that failed.
+#[derive(Debug)]
+struct Failed {
+    name: String,
+    version: Option<Version>,
+    /// The place of the panic, and the first line of its message.
+    panic: Option<String>,
 }
 
-/// The name of the test that a line `test NAME ... FAILED` is about.
-fn failed_test(line: &str) -> Option<&str> {
-    line.trim_end().strip_prefix("test ")?.strip_suffix(" ... FAILED")
+impl fmt::Display for Failed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, version, panic } = self;
+        write!(formatter, "{name}")?;
+        if let Some(version) = version {
+            write!(formatter, " (PostgreSQL {version})")?;
+        }
+        panic.iter().try_for_each(|panic| write!(formatter, ": {panic}"))
+    }
+}
+
+/// Collects the tests that failed from the output of test programs: first their names, then their output.
+struct Failures {
+    failed: Vec<Failed>,
+    version: Option<Version>,
+    /// The failed test whose output is being read.
+    is_reading: Option<usize>,
+}
+
+impl Failures {
+    fn add_line(&mut self, line: &str) {
+        let line = line.trim_end();
+        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failed.push(Failed { name: name.to_owned(), version: self.version, panic: None });
+        } else if let Some(name) =
+            line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            self.is_reading = self.failed.iter().rposition(|failed| failed.name == name);
+        } else if let Some(failed) = self.is_reading.and_then(|index| self.failed.get_mut(index)) {
+            match &mut failed.panic {
+                None => failed.panic = line.split_once(" panicked at ").map(|(_, place)| place.to_owned()),
+                Some(panic) => {
+                    panic.push(' ');
+                    panic.push_str(line);
+                    self.is_reading = None;
+                }
+            }
+        }
+    }
 }
 
 /// The sum of what test programs report.
@@ -261,7 +300,7 @@ impl fmt::Display for Total {
 
 #[cfg(test)]
 mod tests {
-    use super::{Total, failed_test};
+    use super::{Failures, Total};
 
     fn total(lines: &[&str]) -> String {
         let mut total = Total::default();
@@ -282,14 +321,27 @@ mod tests {
     }
 
     #[test]
-    fn tests_that_failed_are_named() {
-        assert_eq!(failed_test("test kills::a_round ... FAILED\n"), Some("kills::a_round"));
+    fn tests_that_failed_are_named_with_their_panics() {
+        let lines = [
+            "test kills::a_round ... FAILED\n",
+            "test kills::another_round ... ok\n",
+            "test src/lib.rs - Topic (line 12) ... FAILED\n",
+            "test result: FAILED. 20 passed; 2 failed\n",
+            "---- kills::a_round stdout ----\n",
+            "\n",
+            "thread 'kills::a_round' (7) panicked at tests/kills.rs:46:23:\n",
+            "seed 12: not processed\n",
+            "stack backtrace:\n",
+            "---- src/lib.rs - Topic (line 12) stdout ----\n",
+            "error: a doc test that does not compile\n",
+        ];
+        let mut failures = Failures { failed: Vec::new(), version: None, is_reading: None };
+        lines.iter().for_each(|line| failures.add_line(line));
+        let failed: Vec<String> = failures.failed.iter().map(ToString::to_string).collect();
         assert_eq!(
-            failed_test("test src/lib.rs - Topic (line 12) ... FAILED\n"),
-            Some("src/lib.rs - Topic (line 12)")
+            failed,
+            ["kills::a_round: tests/kills.rs:46:23: seed 12: not processed", "src/lib.rs - Topic (line 12)"]
         );
-        assert_eq!(failed_test("test kills::a_round ... ok\n"), None);
-        assert_eq!(failed_test("test result: FAILED. 20 passed; 2 failed\n"), None);
     }
 
     #[test]

@@ -102,10 +102,13 @@ pub enum SegmentChange {
         /// The duration of the lease.
         lease: Duration,
     },
-    /// Claims a free segment for a worker with a lease. Nothing changes if the segment is not free.
+    /// Renews the lease of a worker as [`Renew`](Self::Renew) does, and claims a segment for it. A segment
+    /// that is not free remains as it is.
     Claim {
         /// The worker.
         worker: String,
+        /// The duration of the lease.
+        lease: Duration,
         /// The segment.
         first_hash: i64,
     },
@@ -259,7 +262,11 @@ impl Segments {
         match change {
             SegmentChange::Create(count) => Ok(self.create(*count)),
             SegmentChange::Renew { worker, lease } => Ok(self.renew(worker, *lease, now)),
-            SegmentChange::Claim { worker, first_hash } => Ok(self.claim(worker, *first_hash, now)),
+            SegmentChange::Claim { worker, lease, first_hash } => {
+                let mut steps = self.renew(worker, *lease, now);
+                steps.extend(self.claim(worker, *first_hash, now));
+                Ok(steps)
+            }
             SegmentChange::Release { worker, first_hash } => {
                 let first_hash = *first_hash;
                 Ok(self.release(|segment| segment.first_hash == first_hash, worker))
@@ -327,7 +334,7 @@ impl Segments {
         let owner = self.find(first_hash).and_then(|index| self.segments[index].owner.clone());
         let is_free = owner.is_none_or(|owner| owner != worker && !self.has_lease(&owner, now));
         match self.find(first_hash) {
-            Some(index) if is_free && self.has_lease(worker, now) => {
+            Some(index) if is_free => {
                 let from = self.name(&self.segments[index]);
                 let segment = &mut self.segments[index];
                 segment.epoch += 1;

@@ -126,7 +126,8 @@ proptest! {
             let change = match action {
                 Action::Renew(index) => SegmentChange::Renew { worker: worker(index), lease: LEASE },
                 Action::Claim(index, segment) => {
-                    SegmentChange::Claim { worker: worker(index), first_hash: first_hash(segment) }
+                    let first_hash = first_hash(segment);
+                    SegmentChange::Claim { worker: worker(index), lease: LEASE, first_hash }
                 }
                 Action::Release(index, segment) => {
                     SegmentChange::Release { worker: worker(index), first_hash: first_hash(segment) }
@@ -182,6 +183,14 @@ proptest! {
     }
 }
 
+fn renew(worker: &str) -> SegmentChange {
+    SegmentChange::Renew { worker: worker.to_owned(), lease: LEASE }
+}
+
+fn claim(worker: &str, first_hash: i64) -> SegmentChange {
+    SegmentChange::Claim { worker: worker.to_owned(), lease: LEASE, first_hash }
+}
+
 fn ranges(count: i64, position: i64) -> Vec<Segment> {
     let first = |index: i64| (i64::MAX / count) * index;
     let last = |index: i64| if index + 1 == count { i64::MAX } else { first(index + 1) - 1 };
@@ -213,21 +222,15 @@ fn segments_that_lack_hashes_are_not_restored() {
 #[test]
 fn a_worker_loses_its_segments_with_its_lease() {
     let mut model = Model::new();
-    let renew = |worker: &str| SegmentChange::Renew { worker: worker.to_owned(), lease: LEASE };
-    let claim = |worker: &str| SegmentChange::Claim { worker: worker.to_owned(), first_hash: 0 };
     let owner = |model: &Model| model.segments.segments[0].owner.clone();
-    // Without a lease there is no claim.
-    model.apply(&claim("a")).unwrap();
-    assert_eq!(owner(&model), None);
-    model.apply(&renew("a")).unwrap();
-    model.apply(&claim("a")).unwrap();
+    model.apply(&claim("a", 0)).unwrap();
     // Times are rounded down: ten milliseconds may not be over at 10.
     model.now = 10;
     model.apply(&renew("b")).unwrap();
-    model.apply(&claim("b")).unwrap();
+    model.apply(&claim("b", 0)).unwrap();
     assert_eq!(owner(&model).as_deref(), Some("a"));
     model.now = 11;
-    model.apply(&claim("b")).unwrap();
+    model.apply(&claim("b", 0)).unwrap();
     assert_eq!(owner(&model).as_deref(), Some("b"));
     assert_eq!(model.segments.segments[0].epoch, 2);
 }
@@ -235,12 +238,33 @@ fn a_worker_loses_its_segments_with_its_lease() {
 #[test]
 fn a_worker_that_renews_too_late_has_no_segments() {
     let mut model = Model::new();
-    let renew = SegmentChange::Renew { worker: "a".to_owned(), lease: LEASE };
-    model.apply(&renew).unwrap();
-    model.apply(&SegmentChange::Claim { worker: "a".to_owned(), first_hash: 0 }).unwrap();
+    let [first, second] = [0, 1].map(|index: usize| model.segments.segments[index].first_hash);
+    let owners = |model: &Model| [0, 1].map(|index: usize| model.segments.segments[index].owner.clone());
+    model.apply(&renew("a")).unwrap();
+    model.apply(&claim("a", first)).unwrap();
     model.now = 11;
-    model.apply(&renew).unwrap();
-    assert_eq!(model.segments.segments[0].owner, None);
+    model.apply(&renew("a")).unwrap();
+    assert_eq!(owners(&model), [None, None]);
+    model.apply(&claim("a", first)).unwrap();
+    model.now = 22;
+    model.apply(&claim("a", second)).unwrap();
+    assert_eq!(owners(&model), [None, Some("a".to_owned())]);
+    model.check();
+}
+
+#[test]
+fn a_claim_renews_the_lease() {
+    let mut model = Model::new();
+    model.apply(&claim("a", 0)).unwrap();
+    model.now = 5;
+    // It is not free.
+    model.apply(&claim("a", 0)).unwrap();
+    model.apply(&claim("b", 0)).unwrap();
+    for worker in ["a", "b"] {
+        assert!(model.segments.has_lease(worker, 15) && !model.segments.has_lease(worker, 16));
+    }
+    assert_eq!(model.segments.segments[0].owner.as_deref(), Some("a"));
+    model.check();
 }
 
 /// The clock of the datastore is set forward: leases end early. It is set back: those of workers that have
@@ -248,37 +272,35 @@ fn a_worker_that_renews_too_late_has_no_segments() {
 #[test]
 fn clocks_that_are_set_delay_claims_at_most() {
     let mut model = Model::new();
-    let renew = |worker: &str| SegmentChange::Renew { worker: worker.to_owned(), lease: LEASE };
-    let claim = |worker: &str| SegmentChange::Claim { worker: worker.to_owned(), first_hash: 0 };
     let owner = |model: &Model| model.segments.segments[0].owner.clone();
     model.now = 1_000;
     model.apply(&renew("a")).unwrap();
-    model.apply(&claim("a")).unwrap();
+    model.apply(&claim("a", 0)).unwrap();
     model.now = 5_000;
     model.apply(&renew("b")).unwrap();
-    model.apply(&claim("b")).unwrap();
+    model.apply(&claim("b", 0)).unwrap();
     assert_eq!(owner(&model).as_deref(), Some("b"));
     // The first worker still runs. It begins a lease without segments.
     model.apply(&renew("a")).unwrap();
-    model.apply(&claim("a")).unwrap();
+    model.apply(&claim("a", 0)).unwrap();
     assert_eq!(owner(&model).as_deref(), Some("b"));
     model.now = 1_000;
     for now in 1_000..1_050 {
         model.now = now;
         model.apply(&renew("b")).unwrap();
-        model.apply(&claim("a")).unwrap();
+        model.apply(&claim("a", 0)).unwrap();
         assert_eq!(owner(&model).as_deref(), Some("b"), "a worker that renews its lease keeps its segments");
     }
-    // The lease of the first one seems to last until 5,011, and the second one has left.
+    // The lease of the first one lasts until 5,011, and the second one has left.
+    model.now = 5_000;
     model.apply(&SegmentChange::Leave { worker: "b".to_owned() }).unwrap();
-    model.apply(&claim("a")).unwrap();
+    model.apply(&claim("a", 0)).unwrap();
     model.now = 1_100;
-    model.apply(&renew("b")).unwrap();
-    model.apply(&claim("b")).unwrap();
+    model.apply(&claim("b", 0)).unwrap();
     assert_eq!(owner(&model).as_deref(), Some("a"));
     model.now = 5_011;
     model.apply(&renew("b")).unwrap();
-    model.apply(&claim("b")).unwrap();
+    model.apply(&claim("b", 0)).unwrap();
     assert_eq!(owner(&model).as_deref(), Some("b"));
     model.check();
 }

@@ -218,7 +218,7 @@ impl Ring {
         let start = out.len();
         out.extend_from_slice(envelope.text);
         // In bounds: the bytes after `start` were appended above.
-        if key.open(algorithm, envelope.nonce, &associated_data, envelope.tag, &mut out[start..]) {
+        if key.open(algorithm, envelope.nonce, &associated_data, *envelope.tag, &mut out[start..]) {
             return Ok(());
         }
         out.truncate(start);

@@ -9,6 +9,7 @@ use std::{
 
 use es_core::PersistenceError;
 use es_crypto::Sealer;
+use foldhash::fast::RandomState;
 use parking_lot::{Mutex, RwLock};
 
 use crate::Subject;
@@ -42,7 +43,8 @@ pub(crate) struct KeyCache {
 
 #[derive(Default)]
 struct Entries {
-    by_subject: HashMap<Subject, Entry>,
+    /// By a faster hash than that of std; an attacker who makes entries collide is limited by the capacity.
+    by_subject: HashMap<Subject, Entry, RandomState>,
     /// The entries by age. A replaced entry is found by its time, and then left alone.
     by_age: VecDeque<(Instant, Subject)>,
 }

@@ -1,6 +1,6 @@
 //! The bytes of a sealed value.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{Engine, decoded_len_estimate, engine::general_purpose::STANDARD};
 use es_core::PersistenceError;
 use es_crypto::Sealer;
 use smallvec::SmallVec;
@@ -40,9 +40,12 @@ pub(crate) fn open<T>(
 ) -> Result<T, PersistenceError> {
     let fail =
         |reason| PersistenceError::data(format!("a personal value of data subject {subject:?} {reason}"));
-    let mut sealed =
-        STANDARD.decode(sealed).map_err(|error| fail("is not base64 text").with_source(error))?;
-    let [AES_256_GCM, message @ ..] = &mut sealed[..] else {
+    // That of usual values is on the stack.
+    let mut decoded = SmallVec::<[u8; 256]>::from_elem(0, decoded_len_estimate(sealed.len()));
+    let length = STANDARD
+        .decode_slice(sealed, &mut decoded)
+        .map_err(|error| fail("is not base64 text").with_source(error))?;
+    let Some([AES_256_GCM, message @ ..]) = decoded.get_mut(..length) else {
         return Err(fail("has a format that is not known to this program"));
     };
     let plaintext = sealer.open(&associated_data(subject), message).map_err(|_| {

@@ -53,12 +53,11 @@ impl Subject {
 }
 
 fn has_control_character(text: &str) -> bool {
-    // ASCII text, as of a UUID, is searched faster without its characters.
-    if text.is_ascii() {
-        text.bytes().any(|byte| byte.is_ascii_control())
-    } else {
-        text.chars().any(char::is_control)
-    }
+    // All bytes without a branch, which takes less time for short text. The control characters beyond ASCII
+    // begin with the byte 0xc2.
+    let is_possible = |byte: u8| byte.is_ascii_control() | (byte == 0xc2);
+    let may_have_one = text.bytes().fold(false, |found, byte| found | is_possible(byte));
+    may_have_one && text.chars().any(char::is_control)
 }
 
 impl From<Uuid> for Subject {

@@ -126,7 +126,7 @@ fn segments_are_copied() {
         let lease = Duration::from_secs(3_600);
         change("from", SegmentChange::Renew { worker: worker(), lease });
         let first_hash = split.segments[2].first_hash;
-        let claimed = change("from", SegmentChange::Claim { worker: worker(), first_hash });
+        let claimed = change("from", SegmentChange::Claim { worker: worker(), lease, first_hash });
         set("from", &claimed.segments[2].tracking_name(NAME), "30");
         assert_eq!(copy(), 5);
         assert_eq!((list("from"), copy()), (list("to"), 0.into()));

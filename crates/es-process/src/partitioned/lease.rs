@@ -56,7 +56,7 @@ impl Lease {
         }
     }
 
-    fn remaining(&self) -> Duration {
+    pub(super) fn remaining(&self) -> Duration {
         self.0.lock().saturating_duration_since(Instant::now())
     }
 }

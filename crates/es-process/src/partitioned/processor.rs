@@ -196,6 +196,9 @@ where
 
     /// The duration of the lease, of 100 ms to a day; [`DEFAULT_LEASE`] by default. The segments of a worker
     /// that was killed are processed again after this time.
+    ///
+    /// Choose more than twice the time that a commit may take: a worker whose renewals take longer than half
+    /// of the lease claims nothing, and loses what it has.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.0.lease = lease.clamp(SHORTEST_LEASE, LONGEST_LEASE);

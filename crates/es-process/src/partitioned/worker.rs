@@ -117,53 +117,68 @@ where
 
     /// Renews the lease, and runs the processors of this worker's share of the segments.
     async fn balance(&mut self) -> Result<(), PersistenceError> {
-        let sent = Instant::now();
-        let lease = self.settings.lease;
-        let renew = SegmentChange::Renew { worker: self.name.clone(), lease };
-        let mut segments = self.change(renew).await?;
-        self.shared.lease.extend(sent + lease);
+        let (worker, lease) = (self.name.clone(), self.settings.lease);
+        let mut segments = self.renew(SegmentChange::Renew { worker, lease }).await?;
         let head = self.settings.upstream.max_notification_id().await?.unwrap_or(0);
         self.settings.progress.moved(segments.position(), head);
-        self.forget_lost(&segments);
         let share = segments.fair_share(&self.name);
-        for first_hash in segments.segments.iter().map(|segment| segment.first_hash).collect::<Vec<_>>() {
-            let owned = segments.segments.iter().filter(|segment| self.owns(segment)).count();
-            // The lease comes first: there may be many segments.
-            if owned >= share || sent.elapsed() >= lease / 3 {
+        let owned = segments.segments.iter().filter(|segment| self.owns(segment));
+        let surplus = owned.clone().count().saturating_sub(share);
+        // The same ones at each call, until they have ended.
+        let surplus: Vec<_> = owned.take(surplus).map(|segment| segment.first_hash).collect();
+        for first_hash in &surplus {
+            match self.held.get(first_hash) {
+                Some(held) => held.stop.stop(),
+                None if self.is_renewal_urgent() => {}
+                None => self.release(*first_hash).await?,
+            }
+        }
+        let all: Vec<_> = segments.segments.iter().map(|segment| segment.first_hash).collect();
+        for first_hash in all.into_iter().filter(|first_hash| !surplus.contains(first_hash)) {
+            // A claim renews the lease, but consumers may take long to make.
+            if self.is_renewal_urgent() || self.is_ended() {
                 break;
             }
-            let claim = SegmentChange::Claim { worker: self.name.clone(), first_hash };
-            let is_claimable =
-                |segment: &Segment| segment.first_hash == first_hash && is_free(&segments, segment);
-            if segments.segments.iter().any(is_claimable) {
-                match self.change(claim).await {
-                    Ok(claimed) => segments = claimed,
-                    Err(error) if may_retry(&error) => {
-                        tracing::debug!(consumer = self.settings.name, %error, "a segment was not claimed");
-                    }
-                    Err(error) => return Err(error),
-                }
+            let owned = segments.segments.iter().filter(|segment| self.owns(segment)).count();
+            let is_claimable = |one: &Segment| one.first_hash == first_hash && is_free(&segments, one);
+            if owned < share && segments.segments.iter().any(is_claimable) {
+                segments = self.claim(first_hash).await?.unwrap_or(segments);
             }
-        }
-        let owned: Vec<_> = segments.segments.iter().filter(|segment| self.owns(segment)).cloned().collect();
-        let surplus = owned.len().saturating_sub(share);
-        // The same ones at each call, until they have ended.
-        for segment in owned.iter().take(surplus) {
-            match self.held.get(&segment.first_hash) {
-                Some(held) => held.stop.stop(),
-                None => self.release(segment.first_hash).await?,
-            }
-        }
-        for segment in owned.into_iter().skip(surplus) {
-            if !self.held.contains_key(&segment.first_hash) {
-                self.start(segment).await?;
-                // The next renewal starts further ones: consumers may take long to make.
-                if sent.elapsed() >= lease / 3 {
-                    break;
-                }
+            let own = |one: &&Segment| one.first_hash == first_hash && self.owns(one);
+            if let Some(segment) = segments.segments.iter().find(own)
+                && !self.held.contains_key(&first_hash)
+            {
+                self.start(segment.clone()).await?;
             }
         }
         Ok(())
+    }
+
+    /// Claims a segment. Returns `None` if that is not possible at the moment.
+    async fn claim(&mut self, first_hash: i64) -> Result<Option<Segments>, PersistenceError> {
+        let (worker, lease) = (self.name.clone(), self.settings.lease);
+        match self.renew(SegmentChange::Claim { worker, lease, first_hash }).await {
+            Err(error) if may_retry(&error) => {
+                tracing::debug!(consumer = self.settings.name, %error, "a segment was not claimed");
+                Ok(None)
+            }
+            claimed => claimed.map(Some),
+        }
+    }
+
+    /// Makes a change that renews the lease.
+    async fn renew(&mut self, change: SegmentChange) -> Result<Segments, PersistenceError> {
+        let sent = Instant::now();
+        let segments = self.change(change).await?;
+        self.shared.lease.extend(sent + self.settings.lease);
+        self.forget_lost(&segments);
+        Ok(segments)
+    }
+
+    /// Returns whether the lease comes before other changes: half of it is over, and the next renewal may
+    /// take as long as the last one.
+    fn is_renewal_urgent(&self) -> bool {
+        self.shared.lease.remaining() <= self.settings.lease / 2
     }
 
     /// Stops the processors of segments that this worker has no more.
@@ -207,11 +222,18 @@ where
         Ok(())
     }
 
-    /// Returns the end of a processor that ends before a time, and before the worker is stopped.
+    /// Returns the end of a processor that has ended, or ends before a time and before the worker is stopped.
     async fn ended_before(&mut self, time: Instant) -> Option<Result<Ended, JoinError>> {
         loop {
+            if self.is_ended() {
+                return None;
+            }
+            // Also if the renewal has taken all the time.
+            if let Some(ended) = self.tasks.try_join_next() {
+                return Some(ended);
+            }
             let remaining = time.saturating_duration_since(Instant::now());
-            if remaining.is_zero() || self.is_ended() {
+            if remaining.is_zero() {
                 return None;
             }
             let (stop, signal) = (&self.settings.stop, self.settings.upstream.commit_signal());
@@ -247,11 +269,11 @@ where
         }
         match reason {
             End::Failed(error) => Err(error),
-            End::Stopped if is_current => match self.release(first_hash).await {
+            End::Stopped if is_current && !self.is_renewal_urgent() => match self.release(first_hash).await {
                 Err(error) if !may_retry(&error) => Err(self.error(error)),
-                // It is released at the next renewal.
                 _ => Ok(()),
             },
+            // If it is still the worker's, it is released after the next renewal.
             End::Stopped => Ok(()),
             End::Lost => {
                 tracing::warn!(consumer = self.settings.name, first_hash, "a segment was lost");

@@ -1,6 +1,8 @@
 //! Behaviour that does not depend on the datastore.
 
 use std::{
+    fmt,
+    future::ready,
     num::NonZeroUsize,
     sync::{
         Arc,
@@ -10,7 +12,7 @@ use std::{
 };
 
 use es_core::{
-    HandlerError, Notification, PersistenceError, Recorder, SegmentChange, SegmentRecorder,
+    BoxFuture, HandlerError, Notification, PersistenceError, Recorder, SegmentChange, SegmentRecorder,
     SegmentRecorderExt, Segments, Signal, StoredEvent, Tracking, TrackingRecorder,
 };
 use es_popo::PopoProcessRecorder;
@@ -21,17 +23,25 @@ use crate::support::{
     worker,
 };
 
-/// Segments that cannot be changed while the datastore is cut off.
-#[derive(Clone, Debug)]
-struct CutOff(PopoProcessRecorder, Arc<AtomicBool>);
+/// Segments whose changes are made after a hook, or fail with its error.
+#[derive(Clone)]
+struct Hooked(PopoProcessRecorder, Hook);
 
-impl Recorder for CutOff {
+type Hook = Arc<dyn Fn(&SegmentChange) -> BoxFuture<'static, ()> + Send + Sync>;
+
+impl fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hooked").field(&self.0).finish_non_exhaustive()
+    }
+}
+
+impl Recorder for Hooked {
     async fn close(&self) -> Result<(), PersistenceError> {
         self.0.close().await
     }
 }
 
-impl TrackingRecorder for CutOff {
+impl TrackingRecorder for Hooked {
     async fn insert_tracking(&self, tracking: Tracking) -> Result<(), PersistenceError> {
         self.0.insert_tracking(tracking).await
     }
@@ -45,7 +55,7 @@ impl TrackingRecorder for CutOff {
     }
 }
 
-impl SegmentRecorder for CutOff {
+impl SegmentRecorder for Hooked {
     async fn segments(&self, consumer_name: &str) -> Result<Segments, PersistenceError> {
         self.0.segments(consumer_name).await
     }
@@ -55,9 +65,7 @@ impl SegmentRecorder for CutOff {
         consumer_name: &str,
         change: SegmentChange,
     ) -> Result<Segments, PersistenceError> {
-        if self.1.load(Ordering::SeqCst) {
-            return Err(PersistenceError::operational("cut off").transient());
-        }
+        (self.1)(&change).await?;
         self.0.change_segments(consumer_name, change).await
     }
 }
@@ -66,8 +74,14 @@ impl SegmentRecorder for CutOff {
 #[tokio::test]
 async fn a_worker_begins_no_commit_after_its_lease() {
     let (bank, recorder, gate) = (bank(1, 1).await, PopoProcessRecorder::new(), Gate::closed());
-    let leases = CutOff(recorder.clone(), Arc::default());
-    let is_cut_off = Arc::clone(&leases.1);
+    let is_cut_off = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_cut_off);
+    let cut_off = move |_: &SegmentChange| -> BoxFuture<'static, ()> {
+        let is_cut_off = seen.load(Ordering::SeqCst);
+        let error = || PersistenceError::operational("cut off").transient();
+        Box::pin(ready(if is_cut_off { Err(error()) } else { Ok(()) }))
+    };
+    let leases = Hooked(recorder.clone(), Arc::new(cut_off));
     let (consumers, effects) = (recorder.clone(), Effects { gate: Some(gate.clone()) });
     let worker = PartitionedProcessor::new(NAME, bank.clone(), leases, move |_| {
         let consumer = HandlerConsumer::new(consumers.clone(), effects.clone());
@@ -209,4 +223,77 @@ async fn a_worker_renews_its_lease_while_consumers_are_made() {
     running.stop();
     running.join().await.unwrap();
     check_all(&bank, &recorder).await;
+}
+
+/// The lease of workers on a slow datastore.
+const SLOW_LEASE: Duration = Duration::from_millis(1_200);
+
+/// A datastore on which each change takes until the next renewal is due.
+fn slow(recorder: &PopoProcessRecorder) -> Hooked {
+    let take_long = |_: &SegmentChange| -> BoxFuture<'static, ()> {
+        Box::pin(async {
+            tokio::time::sleep(SLOW_LEASE / 3).await;
+            Ok(())
+        })
+    };
+    Hooked(recorder.clone(), Arc::new(take_long))
+}
+
+fn slow_worker<H: Handler<Error: Into<HandlerError>> + Clone + 'static>(
+    bank: &es_popo::PopoApplicationRecorder,
+    recorder: &PopoProcessRecorder,
+    handler: H,
+) -> PartitionedProcessor<es_popo::PopoApplicationRecorder, Hooked, HandlerConsumer<PopoProcessRecorder, H>> {
+    let consumers = recorder.clone();
+    PartitionedProcessor::new(NAME, bank.clone(), slow(recorder), move |_| {
+        let consumer = HandlerConsumer::new(consumers.clone(), handler.clone());
+        async move { Ok(consumer) }
+    })
+    .segments(segments(3))
+    .lease(SLOW_LEASE)
+}
+
+/// The renewal left no time for claims, and the worker had no segments, without an end.
+#[tokio::test]
+async fn a_worker_on_a_slow_datastore_claims_segments() {
+    let (bank, recorder) = (bank(10, 2).await, PopoProcessRecorder::new());
+    let mut running = slow_worker(&bank, &recorder, Effects::default()).spawn().unwrap();
+    recorder.wait_for_segments(NAME, 20, TOO_LONG).await.unwrap();
+    running.stop();
+    running.join().await.unwrap();
+    check_all(&bank, &recorder).await;
+}
+
+/// The ends of processors were noticed only in the time that the renewals left.
+#[tokio::test]
+async fn a_worker_on_a_slow_datastore_hands_over_segments() {
+    let (bank, recorder) = (bank(10, 2).await, PopoProcessRecorder::new());
+    let mut first = slow_worker(&bank, &recorder, Effects::default()).spawn().unwrap();
+    recorder.wait_for_segments(NAME, 20, TOO_LONG).await.unwrap();
+    let mut second = worker(&bank, &recorder, &Effects::default()).spawn().unwrap();
+    let is_handed_over = async || {
+        let recorded = recorder.segments(NAME).await.unwrap();
+        let mut owners: Vec<_> = recorded.segments.iter().filter_map(|one| one.owner.clone()).collect();
+        owners.dedup();
+        owners.len() == 2
+    };
+    let handed_over = async {
+        while !is_handed_over().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TOO_LONG, handed_over).await.unwrap();
+    first.stop();
+    first.join().await.unwrap();
+    second.stop();
+    second.join().await.unwrap();
+    check_all(&bank, &recorder).await;
+}
+
+#[tokio::test]
+async fn a_failure_stops_a_worker_on_a_slow_datastore() {
+    let (bank, recorder) = (bank(1, 2).await, PopoProcessRecorder::new());
+    let mut worker = slow_worker(&bank, &recorder, Failing::default());
+    let ended = tokio::time::timeout(TOO_LONG, worker.run()).await.unwrap();
+    assert!(matches!(ended, Err(ProcessorError::Handler { .. })), "{ended:?}");
 }

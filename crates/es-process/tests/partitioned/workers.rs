@@ -29,7 +29,7 @@ fn renew(worker: &str) -> SegmentChange {
 }
 
 fn claim(worker: &str, first_hash: i64) -> SegmentChange {
-    SegmentChange::Claim { worker: worker.to_owned(), first_hash }
+    SegmentChange::Claim { worker: worker.to_owned(), lease: LONG_LEASE, first_hash }
 }
 
 fn release(worker: &str, first_hash: i64) -> SegmentChange {
@@ -199,9 +199,9 @@ pub(crate) async fn a_worker_that_lost_its_segment_between_handling_and_commit_r
     check_all(&bank, &recorder).await;
 }
 
-/// In commanded, a handler that crashed was started again after the event that it had not handled: the
-/// position was acknowledged apart from the effects. Here the worker is dropped when its handlers have run,
-/// and before their effects are committed.
+/// In commanded (its issue 556), a handler that crashed was started again after the event that it had not
+/// handled: the position was acknowledged apart from the effects. Here the worker is dropped when its
+/// handlers have run, and before their effects are committed.
 pub(crate) async fn an_event_is_not_skipped_after_a_crash<R: Downstream>(recorder: R) {
     let bank = bank(6, 2).await;
     let gate = Gate::closed();
@@ -223,9 +223,10 @@ pub(crate) async fn an_event_is_not_skipped_after_a_crash<R: Downstream>(recorde
     check_all(&bank, &recorder).await;
 }
 
-/// In KurrentDB, the checkpoint of a persistent subscription passed events that were still being processed,
-/// when later ones were acknowledged or parked before them. They were lost at the next start. Here all
-/// segments but one go on, and the overall position remains before the event that is being processed.
+/// In KurrentDB (its issues 5497 and 5615), the checkpoint of a persistent subscription passed events that
+/// were still being processed, when later ones were acknowledged or parked before them. They were lost at the
+/// next start. Here all segments but one go on, and the overall position remains before the event that is
+/// being processed.
 pub(crate) async fn a_position_does_not_pass_an_unprocessed_event<R: Downstream>(recorder: R) {
     let bank = bank(10, 1).await;
     let log = es_core::ApplicationRecorder::select_notifications(
