@@ -259,7 +259,7 @@ fn a_key_is_distributed_by_a_provider_at_run_time() {
     let ring = KeyRing::builder().provider(service.clone()).primary(1).build().unwrap();
     let new = KeyRing::builder().key(2, key(2)).build().unwrap();
     let state = encrypt(&new, b"state");
-    // The provider is asked each time for a key that it lacks.
+    // The ring asks again each time for a key that the provider lacks.
     for calls in [2, 3] {
         let refused = decrypt(&ring, &state).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Data);

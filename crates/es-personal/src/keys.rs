@@ -67,8 +67,8 @@ impl SubjectKeys {
     /// [crate's documentation](crate) says what an erasure does not reach.
     ///
     /// # Errors
-    /// [`Data`](es_core::ErrorKind::Data) if `erased_by` has a NUL; any error of the key store. Repeat the call
-    /// after the latter.
+    /// [`Data`](es_core::ErrorKind::Data) if `erased_by` has a NUL; any error of the key store, after which
+    /// the call is repeated.
     ///
     /// # Cancel safety
     /// Cancel safe: the subject is erased or not.

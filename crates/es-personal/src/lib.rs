@@ -157,8 +157,8 @@
 //!   keys are loaded: see [es-crypto](es_crypto#keys-in-memory). The plaintext of a value is encrypted in
 //!   place, or overwritten after it was read. While one of more than 480 bytes is written, its buffer grows,
 //!   and leaves copies in freed memory. The values themselves are in the memory of the program.
-//! - Errors and `Debug` show no values. The error of a type's own `Deserialize` or `Serialize` is passed on: its
-//!   text must not have the value.
+//! - Errors and `Debug` show no values. The error of a type's own `Deserialize` or `Serialize` is passed on:
+//!   its text must not have the value.
 
 mod cache;
 mod dynamic;

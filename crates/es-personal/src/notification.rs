@@ -30,7 +30,8 @@ impl SubjectErased {
     /// Records the event in a log, unless the log has one of the subject already.
     ///
     /// # Errors
-    /// [`Data`](es_core::ErrorKind::Data) if `erased_by` has a NUL; any error of the store, except that conflict.
+    /// [`Data`](es_core::ErrorKind::Data) if `erased_by` has a NUL; any error of the store, except that
+    /// conflict.
     ///
     /// # Cancel safety
     /// Cancel safe: the event is recorded or not.

@@ -207,8 +207,8 @@ fn rotate(arguments: &KeysRotate) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// Returns the index of the key that is to encrypt: the one with the id, or else the newest one. Of several that
-/// do not encrypt yet, the newest one may not be distributed.
+/// Returns the index of the key that is to encrypt: the one with the id, or else the newest one. Of several
+/// that do not encrypt yet, the newest one may not be distributed.
 fn promoted(entries: &[Entry], id: Option<u32>, path: &Path) -> Result<usize, Failure> {
     let path = path.display();
     if let Some(id) = id {

@@ -156,8 +156,8 @@ async fn a_table_is_encrypted_again_while_it_is_written_and_read(database: impl 
     }
 }
 
-/// Three operators encrypt again with different keys, one of whom changes the key between the pages, while a writer
-/// changes its own.
+/// Three re-encryptions with different keys run at the same time. One of them changes its key between the
+/// pages, and so does a writer between its events.
 async fn rotations_at_the_same_time_leave_every_state_readable(database: impl Database) {
     let recorder = database.process_recorder().await;
     let legacy = AesCipher::new(&key(9));
