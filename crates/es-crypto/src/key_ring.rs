@@ -476,4 +476,62 @@ mod tests {
         assert_eq!(due, [1 << 28, 1 << 29, 1 << 30, 1 << 31, 1 << 32]);
         assert!(!is_warning_due((1 << 28) + 1));
     }
+
+    /// Keeps the warnings.
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<std::sync::Mutex<Vec<String>>>);
+
+    impl tracing::Subscriber for Warnings {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::WARN
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut warning = String::new();
+            event.record(&mut |field: &tracing::field::Field, value: &dyn fmt::Debug| {
+                warning.push_str(&format!("{field}={value:?} "));
+            });
+            self.0.lock().unwrap().push(warning);
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    /// The counts cannot be reached by encrypting.
+    #[test]
+    fn a_key_is_warned_of_once_at_each_count() {
+        let warnings = Warnings::default();
+        let _subscribed = tracing::subscriber::set_default(warnings.clone());
+        let topic = es_core::Topic::from_static("bank:Account.Opened");
+        let context =
+            EventContext { originator_id: es_core::uuid::Uuid::nil(), originator_version: 1, topic: &topic };
+        let key = || AesKey::from_bytes(&[1; 32]).unwrap();
+        for (algorithm, expected) in [(EnvelopeAlgorithm::Aes256Gcm, 1), (EnvelopeAlgorithm::Xaes256Gcm, 0)] {
+            let ring = KeyRing::builder().key(6, key()).key(7, key()).primary(7).algorithm(algorithm);
+            let ring = ring.build().unwrap();
+            for count in [1 << 28, 1 << 31] {
+                ring.0.known(7).unwrap().encrypted.store(count - 3, Ordering::Relaxed);
+                for _ in 0..6 {
+                    ring.encrypt(&context, b"state", &mut Vec::new()).unwrap();
+                }
+                assert_eq!(ring.encrypted(7), count + 3);
+                let logged = std::mem::take(&mut *warnings.0.lock().unwrap());
+                assert_eq!(logged.len(), expected, "{logged:?}");
+                for warning in logged {
+                    let has_numbers = warning.contains(&format!("key_id=7 encrypted={count} "));
+                    assert!(has_numbers && warning.contains("4294967296 states"), "{warning}");
+                }
+            }
+        }
+    }
 }

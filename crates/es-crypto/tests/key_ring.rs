@@ -1,9 +1,13 @@
 //! Key rings: rotation, the binding to the event, states without an envelope, and vectors from Python.
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use es_core::{Cipher, ErrorKind, EventContext, PersistenceError, Topic, uuid::Uuid};
@@ -227,6 +231,147 @@ fn a_provider_is_called_once_for_each_key() {
     }
     assert!(builder().primary(3).build().unwrap_err().is_transient());
     assert_eq!(builder().primary(4).build().unwrap_err().kind(), ErrorKind::Programming);
+}
+
+/// A provider whose keys change while a ring uses it.
+#[derive(Clone, Debug, Default)]
+struct Service {
+    keys: Arc<Mutex<BTreeMap<u32, AesKey>>>,
+    is_down: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
+}
+
+impl KeyProvider for Service {
+    fn key(&self, id: u32) -> Result<Option<AesKey>, PersistenceError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err(PersistenceError::operational("the key service does not answer").transient());
+        }
+        Ok(self.keys.lock().unwrap().get(&id).cloned())
+    }
+}
+
+/// A running process gets a new key, decrypts with it, and makes it the primary key.
+#[test]
+fn a_key_is_distributed_by_a_provider_at_run_time() {
+    let service = Service::default();
+    service.keys.lock().unwrap().insert(1, key(1));
+    let ring = KeyRing::builder().provider(service.clone()).primary(1).build().unwrap();
+    let new = KeyRing::builder().key(2, key(2)).build().unwrap();
+    let state = encrypt(&new, b"state");
+    // The ring asks again each time for a key that the provider lacks.
+    for calls in [2, 3] {
+        let refused = decrypt(&ring, &state).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Data);
+        assert!(refused.to_string().contains("key 2, which is not in the key ring"), "{refused}");
+        assert_eq!(service.calls.load(Ordering::Relaxed), calls);
+    }
+    assert_eq!(ring.set_primary_key_id(2).unwrap_err().kind(), ErrorKind::Programming);
+    service.is_down.store(true, Ordering::Relaxed);
+    assert!(ring.set_primary_key_id(2).unwrap_err().is_transient());
+    assert_eq!(KeyRing::key_id(&encrypt(&ring, b"state")), Some(1));
+
+    service.is_down.store(false, Ordering::Relaxed);
+    service.keys.lock().unwrap().insert(2, key(2));
+    assert_eq!(decrypt(&ring, &state).unwrap(), b"state");
+    assert_eq!(ring.primary_key_id(), 1, "it does not encrypt yet");
+    ring.set_primary_key_id(2).unwrap();
+    // The ring keeps the keys that it has.
+    service.is_down.store(true, Ordering::Relaxed);
+    assert_eq!(decrypt(&new, &encrypt(&ring, b"state")).unwrap(), b"state");
+}
+
+#[test]
+fn a_key_of_another_size_from_a_provider_is_refused() {
+    let service = Service::default();
+    service.keys.lock().unwrap().insert(1, AesKey::from_bytes(&[1; 16]).unwrap());
+    let refused = KeyRing::builder().provider(service.clone()).primary(1).build().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Programming);
+    let ring = KeyRing::builder().key(2, key(2)).legacy_key(key(9)).provider(service).build().unwrap();
+    let state = encrypt(&KeyRing::builder().key(1, key(1)).build().unwrap(), b"state");
+    let refused = decrypt(&ring, &state).unwrap_err();
+    assert!(refused.to_string().contains("key 1 of a key ring is expected to have 256 bits"), "{refused}");
+}
+
+/// Answers several threads at the same time only.
+#[derive(Debug)]
+struct Simultaneous(Barrier);
+
+impl KeyProvider for Simultaneous {
+    fn key(&self, id: u32) -> Result<Option<AesKey>, PersistenceError> {
+        if id == 2 {
+            self.0.wait();
+        }
+        Ok(Some(key(u8::try_from(id).unwrap())))
+    }
+}
+
+#[test]
+fn threads_that_ask_a_provider_at_the_same_time_share_a_key_and_its_count() {
+    const THREADS: usize = 4;
+    let provider = Simultaneous(Barrier::new(THREADS));
+    let ring = KeyRing::builder().provider(provider).primary(1).build().unwrap();
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            // A handle each: all of them have the key that the first one added.
+            let ring = ring.clone();
+            scope.spawn(move || {
+                ring.set_primary_key_id(2).unwrap();
+                assert_eq!(decrypt(&ring, &encrypt(&ring, b"state")).unwrap(), b"state");
+            });
+        }
+    });
+    assert_eq!((ring.encrypted(1), ring.encrypted(2)), (0, THREADS as u64));
+}
+
+/// The count is that of the process: it goes on over clones, threads and rotations.
+#[test]
+fn each_encrypted_state_is_counted_once() {
+    const STATES: u64 = 500;
+    for algorithm in ALGORITHMS {
+        let ring = KeyRing::builder().key(1, key(1)).key(2, key(2)).algorithm(algorithm).build().unwrap();
+        let encrypt_many = || {
+            thread::scope(|scope| {
+                for ring in [ring.clone(), ring.clone(), ring.clone()] {
+                    scope.spawn(move || (0..STATES).for_each(|_| drop(encrypt(&ring, b"state"))));
+                }
+            });
+        };
+        encrypt_many();
+        ring.set_primary_key_id(2).unwrap();
+        let state = encrypt(&ring, b"state");
+        ring.set_primary_key_id(1).unwrap();
+        encrypt_many();
+        // Neither a decryption nor a state that is refused.
+        decrypt(&ring, &state).unwrap();
+        let long = Topic::new("t".repeat(65_536)).unwrap();
+        ring.encrypt(&context(&long), b"state", &mut Vec::new()).unwrap_err();
+        assert_eq!((ring.encrypted(1), ring.encrypted(2)), (6 * STATES, 1));
+    }
+}
+
+/// No change of a single bit makes one algorithm of the other.
+#[test]
+fn an_envelope_is_bound_to_its_header_and_its_length() {
+    // Two ids of one key, so that the associated data alone makes the difference.
+    let ring =
+        |algorithm| KeyRing::builder().key(1, key(1)).key(2, key(1)).algorithm(algorithm).build().unwrap();
+    for algorithm in ALGORITHMS {
+        let ring = ring(algorithm);
+        let state = encrypt(&ring, b"a state that is longer than a nonce");
+        let changed = |at: usize, byte: u8| {
+            let mut changed = state.clone();
+            changed[at] = byte;
+            changed
+        };
+        let (other_algorithm, other_key) = (changed(4, 3 - state[4]), changed(9, 2));
+        assert_eq!(KeyRing::key_id(&other_algorithm), Some(1));
+        assert_eq!(KeyRing::key_id(&other_key), Some(2));
+        let longer = [&state[..], b"x"].concat();
+        for changed in [other_algorithm, other_key, longer, Vec::new()] {
+            assert_eq!(decrypt(&ring, &changed).unwrap_err().kind(), ErrorKind::Data);
+        }
+    }
 }
 
 #[test]

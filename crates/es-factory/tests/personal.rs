@@ -84,6 +84,18 @@ async fn settings_that_are_missing_or_unusable_are_named() {
     }
 }
 
+/// The time until other processes see an erasure, as it is documented.
+#[tokio::test]
+async fn keys_expire_after_the_documented_time_or_that_of_the_environment() {
+    let variables = [("PERSONAL_KEYS_URL", "sqlite:keys.db"), ("CIPHER_KEYS", RING_KEY)];
+    for (max_age, lifetime) in [(None, "60s"), (Some("0.5"), "500ms")] {
+        let max_age = max_age.map(|seconds| ("PERSONAL_KEYS_MAX_AGE", seconds));
+        let factory = build(&variables.into_iter().chain(max_age).collect::<Vec<_>>()).unwrap();
+        let shown = format!("{:?}", factory.subject_keys().unwrap().unwrap());
+        assert!(shown.contains(&format!("lifetime: {lifetime}")), "{shown}");
+    }
+}
+
 #[tokio::test]
 async fn a_missing_store_is_not_created_if_tables_are_not() {
     let directory = tempfile::tempdir().unwrap();

@@ -14,6 +14,7 @@ use es_crypto::{AesKey, Sealer};
 use crate::{
     Erasure, KeyRecord, KeyStore, KeyWrapper, Subject, WrappedKey,
     cache::{KeyCache, Lookup, SubjectState},
+    store::verify_erased_by,
 };
 
 const KEY_BYTES: usize = 32;
@@ -66,7 +67,8 @@ impl SubjectKeys {
     /// [crate's documentation](crate) says what an erasure does not reach.
     ///
     /// # Errors
-    /// Any error of the key store. Repeat the call then.
+    /// [`Data`](es_core::ErrorKind::Data) if `erased_by` has a NUL; any error of the key store, after which
+    /// the call is repeated.
     ///
     /// # Cancel safety
     /// Cancel safe: the subject is erased or not.
@@ -75,7 +77,9 @@ impl SubjectKeys {
         subject: impl Into<Subject>,
         erased_by: impl Into<String>,
     ) -> Result<Erasure, PersistenceError> {
-        let erasure = self.0.source.erase(Erasure::now(subject, erased_by)).await?;
+        let erasure = Erasure::now(subject, erased_by);
+        verify_erased_by(&erasure.erased_by)?;
+        let erasure = self.0.source.erase(erasure).await?;
         self.0.cache.insert(Instant::now(), [(erasure.subject.clone(), SubjectState::Erased)]);
         Ok(erasure)
     }

@@ -115,7 +115,8 @@
 //! Keys in memory are bounded in number, and expire a fixed time after they were requested: by default
 //! [10,000](SubjectKeys::DEFAULT_CAPACITY) and [60 s](SubjectKeys::DEFAULT_LIFETIME). That is also the
 //! longest time for which another process reads values after an erasure, and writes values that are then
-//! lost. A process that follows [`SubjectErased`] and erases each subject does so at once.
+//! lost. Time in which the machine is suspended may not be counted. A process that follows [`SubjectErased`]
+//! and erases each subject does so at once.
 //!
 //! # Format
 //! A value is `{"_type_":"personal","_data_":{"subject":SUBJECT,"sealed":BASE64}}`, or with `null` as
@@ -156,6 +157,8 @@
 //!   keys are loaded: see [es-crypto](es_crypto#keys-in-memory). The plaintext of a value is encrypted in
 //!   place, or overwritten after it was read. While one of more than 480 bytes is written, its buffer grows,
 //!   and leaves copies in freed memory. The values themselves are in the memory of the program.
+//! - Errors and `Debug` show no values. The error of a type's own `Deserialize` or `Serialize` is passed on:
+//!   its text must not have the value.
 
 mod cache;
 mod dynamic;

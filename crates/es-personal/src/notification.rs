@@ -6,7 +6,7 @@ use es_core::{
 };
 use serde::{Deserialize, Serialize, ser::SerializeMap};
 
-use crate::{Erasure, Subject, SubjectKeys};
+use crate::{Erasure, Subject, SubjectKeys, store::verify_erased_by};
 
 const TOPIC: &str = "es_personal:SubjectErased";
 
@@ -30,7 +30,8 @@ impl SubjectErased {
     /// Records the event in a log, unless the log has one of the subject already.
     ///
     /// # Errors
-    /// Any error of the store, except that conflict.
+    /// [`Data`](es_core::ErrorKind::Data) if `erased_by` has a NUL; any error of the store, except that
+    /// conflict.
     ///
     /// # Cancel safety
     /// Cancel safe: the event is recorded or not.
@@ -38,6 +39,7 @@ impl SubjectErased {
         self,
         log: &EventStore<R, T>,
     ) -> Result<(), PersistenceError> {
+        verify_erased_by(&self.erased_by)?;
         let originator_id = Uuid::new_v5(&NAMESPACE, self.subject.as_str().as_bytes());
         match log.append(originator_id, Expected::New, [self]).await {
             Err(error) if !error.is_conflict() => Err(error),

@@ -214,14 +214,22 @@ fn record(row: &PgRow) -> Result<KeyRecord, PersistenceError> {
 fn from_sqlx(error: sqlx::Error) -> PersistenceError {
     if let sqlx::Error::Database(error) = &error {
         let code = error.code().unwrap_or_default();
-        let kind = match code.get(..2) {
-            Some("08" | "40" | "53" | "55" | "57" | "58") => ErrorKind::Operational,
-            Some("3D" | "3F" | "42") => ErrorKind::Programming,
+        let class = code.get(..2).unwrap_or_default();
+        // Of a server that has become a standby, and of a transaction that was idle for too long.
+        let is_unavailable = matches!(&*code, "25006" | "25P03" | "25P04");
+        let kind = match class {
+            "08" | "28" | "40" | "53" | "55" | "57" | "58" => ErrorKind::Operational,
+            "25" if is_unavailable => ErrorKind::Operational,
+            "3D" | "3F" | "42" => ErrorKind::Programming,
             _ => ErrorKind::Database,
         };
         let message = format!("key store: PostgreSQL reported {code}: {}", error.message());
         let converted = PersistenceError::new(kind, message);
-        let is_transient = kind == ErrorKind::Operational && !code.starts_with("58");
+        // As of the recorders. A full disk remains full until an operator has made room.
+        let is_transient = is_unavailable
+            || matches!(class, "08" | "40")
+            || matches!(&*code, "53300" | "55P03" | "57014")
+            || code.starts_with("57P");
         return if is_transient { converted.transient() } else { converted };
     }
     match error {

@@ -52,13 +52,24 @@ where
 ///
 /// A state without a personal value in their place was written before the event was sealed, and is decoded
 /// as it is.
-#[derive(Debug)]
+///
+/// `Debug` does not show the attributes.
+//
 // Exhaustive: the attributes are there or not.
 pub enum Sealed<A> {
     /// The attributes.
     Attributes(A),
     /// The subject of the event was erased.
     Erased(Subject),
+}
+
+impl<A> fmt::Debug for Sealed<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attributes(_) => f.debug_tuple("Attributes").finish_non_exhaustive(),
+            Self::Erased(subject) => f.debug_tuple("Erased").field(subject).finish(),
+        }
+    }
 }
 
 impl<'de, A: DeserializeOwned> Deserialize<'de> for Sealed<A> {

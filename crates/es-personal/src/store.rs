@@ -134,6 +134,17 @@ impl Erasure {
     }
 }
 
+/// Verifies that every store can have a text as the name of an erasure.
+///
+/// # Errors
+/// [`Data`](es_core::ErrorKind::Data) if it has a NUL, which PostgreSQL does not store.
+pub(crate) fn verify_erased_by(erased_by: &str) -> Result<(), PersistenceError> {
+    match erased_by.contains('\0') {
+        true => Err(PersistenceError::data("the person or program that orders an erasure has a NUL")),
+        false => Ok(()),
+    }
+}
+
 impl KeyRecord {
     /// Returns the data subject.
     pub fn subject(&self) -> &Subject {

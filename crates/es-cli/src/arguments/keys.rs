@@ -42,11 +42,13 @@ pub(crate) struct KeysUsage {
 /// A rotation takes two steps. `es keys rotate` adds a key that does not encrypt yet: distribute the file,
 /// and restart the programs. `es keys rotate --promote` moves it to the first place of the file, the key that
 /// encrypts: distribute the file again. Keys are not printed.
+///
+/// If several rotations have added keys that do not encrypt yet, name the one that is distributed.
 #[derive(Debug, Args)]
 pub(crate) struct KeysRotate {
-    /// Let the key with the highest id encrypt
-    #[arg(long)]
-    pub(crate) promote: bool,
+    /// Let the newest key encrypt, or the one with this id
+    #[arg(long, value_name = "ID", num_args = 0..=1)]
+    pub(crate) promote: Option<Option<u32>>,
     #[command(flatten)]
     pub(crate) connection: Connection,
     /// Do not ask

@@ -11,6 +11,7 @@ use std::{
 use es_crypto::{AesCipher, KeyUsage, Reencryption};
 use es_personal::Rewrapping;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::{
     arguments::{Keys, KeysList, KeysReencrypt, KeysRotate, KeysUsage},
@@ -172,25 +173,29 @@ fn rotate(arguments: &KeysRotate) -> Result<Exit, Failure> {
         Failure::usage("CIPHER_KEYS_FILE is not set")
             .with_hint("set it to a file of keys, or to the new file")
     })?;
-    if settings.get("CIPHER_PRIMARY_KEY_ID").is_some() && arguments.promote {
+    if settings.get("CIPHER_KEYS").is_some() {
+        let message =
+            "CIPHER_KEYS has keys beside those of the file: their ids are taken, and the first one encrypts";
+        return Err(Failure::usage(message).with_hint("move its keys to the file, and remove that variable"));
+    }
+    if settings.get("CIPHER_PRIMARY_KEY_ID").is_some() && arguments.promote.is_some() {
         let message = "CIPHER_PRIMARY_KEY_ID names the key that encrypts, whatever the order of the file";
         return Err(Failure::usage(message).with_hint("change that variable, or remove it"));
     }
     let before = entries(&path)?;
     let mut entries = before.clone();
-    let newest = (0..entries.len()).max_by_key(|index| entries[*index].0);
-    let (question, done) = if arguments.promote {
-        let newest = newest.ok_or_else(|| Failure::usage(format!("{} has no key", path.display())))?;
-        let entry = entries.remove(newest);
+    let (question, done) = if let Some(id) = arguments.promote {
+        let entry = entries.remove(promoted(&entries, id, &path)?);
         let id = entry.0;
         entries.insert(0, entry);
         (format!("let key {id} encrypt"), format!("key {id} encrypts; distribute the file"))
     } else {
-        let id = match newest {
-            Some(newest) => entries[newest].0.checked_add(1).ok_or_else(|| Failure::new("no id is left"))?,
+        let id = match entries.iter().map(|(id, _)| *id).max() {
+            Some(newest) => newest.checked_add(1).ok_or_else(|| Failure::new("no id is left"))?,
             None => 1,
         };
-        entries.push((id, format!("{id}:{}", AesCipher::create_key(32)?)));
+        let key = Zeroizing::new(AesCipher::create_key(32)?);
+        entries.push((id, Zeroizing::new([&id.to_string(), ":", &*key].concat())));
         let done = format!("added key {id}; distribute the file, then run `es keys rotate --promote`");
         (format!("add key {id} to {}", path.display()), done)
     };
@@ -202,19 +207,39 @@ fn rotate(arguments: &KeysRotate) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
+/// Returns the index of the key that is to encrypt: the one with the id, or else the newest one. Of several
+/// that do not encrypt yet, the newest one may not be distributed.
+fn promoted(entries: &[Entry], id: Option<u32>, path: &Path) -> Result<usize, Failure> {
+    let path = path.display();
+    if let Some(id) = id {
+        let index = entries.iter().position(|entry| entry.0 == id);
+        return index.ok_or_else(|| Failure::usage(format!("{path} has no key {id}")));
+    }
+    let Some((primary, _)) = entries.first() else {
+        return Err(Failure::usage(format!("{path} has no key")));
+    };
+    let newer: Vec<usize> = (0..entries.len()).filter(|index| entries[*index].0 > *primary).collect();
+    match newer[..] {
+        [] => Ok(0),
+        [newest] => Ok(newest),
+        _ => Err(Failure::usage(format!("{path} has {} keys that do not encrypt yet", newer.len()))
+            .with_hint("pass the id of the one that is distributed, such as --promote 2")),
+    }
+}
+
 /// An entry of a file of keys, and its id.
-type Entry = (u32, String);
+type Entry = (u32, Zeroizing<String>);
 
 /// Reads the entries of a file of keys; none if it does not exist.
 fn entries(path: &Path) -> Result<Vec<Entry>, Failure> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text.map_err(|error| file_error("read", path, &error))?,
+        text => Zeroizing::new(text.map_err(|error| file_error("read", path, &error))?),
     };
     let entries = text.split([',', ' ', '\t', '\r', '\n']).filter(|entry| !entry.is_empty());
     let entry = |(number, entry): (usize, &str)| {
         let id = entry.split_once(':').and_then(|(id, _)| id.parse().ok());
-        id.map(|id| (id, entry.to_owned())).ok_or_else(|| {
+        id.map(|id| (id, Zeroizing::new(entry.to_owned()))).ok_or_else(|| {
             Failure::usage(format!("entry {} of {} is not ID:BASE64", number + 1, path.display()))
         })
     };
@@ -258,7 +283,7 @@ fn replace(
     }
     let written = after
         .iter()
-        .try_for_each(|(_, entry)| writeln!(file, "{entry}"))
+        .try_for_each(|(_, entry)| writeln!(file, "{}", **entry))
         .and_then(|()| keep_access(path, &file))
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(new, path))

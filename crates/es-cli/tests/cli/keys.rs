@@ -2,6 +2,8 @@
 
 use std::{fs, process::Stdio};
 
+#[cfg(unix)]
+use crate::terminal::Terminal;
 use crate::{postgres::Schema, support::Sandbox};
 
 /// The key of the database `sqlite-9.5-aes256-zlib`, which the Python library wrote.
@@ -99,6 +101,11 @@ fn files_and_settings_that_cannot_be_used_are_named() {
     sandbox.write("keys.txt", "1:secret");
     sandbox.set("CIPHER_PRIMARY_KEY_ID", "1");
     sandbox.on_bank(&["keys", "rotate", "--promote", "--yes"]).fails_with(2, "CIPHER_PRIMARY_KEY_ID");
+    // Its first key would encrypt, and a new key of the file could have one of its ids.
+    sandbox.set("CIPHER_KEYS", &format!("1:{}", python_key()));
+    for arguments in [&["keys", "rotate", "--yes"][..], &["keys", "rotate", "--promote", "--yes"]] {
+        sandbox.on_bank(arguments).fails_with(2, "CIPHER_KEYS has keys beside those of the file");
+    }
 }
 
 /// Keys with the line ends of Windows are read; a byte order mark is an error.
@@ -163,4 +170,54 @@ fn rotations_at_the_same_time_lose_no_key() {
     let keys = fs::read_to_string(sandbox.path("keys.txt")).unwrap();
     assert_eq!(keys.lines().count(), added.len());
     assert!(!added.is_empty());
+}
+
+/// Returns the ids of the keys of a file, in their order.
+fn ids(sandbox: &Sandbox) -> Vec<String> {
+    let keys = fs::read_to_string(sandbox.path("keys.txt")).unwrap();
+    keys.lines().map(|line| line.split_once(':').unwrap().0.to_owned()).collect()
+}
+
+/// Two rotations have added keys, of which the newest may not be distributed.
+#[test]
+fn of_several_new_keys_the_distributed_one_is_named() {
+    let mut sandbox = Sandbox::with_python_database("sqlite-9.5-plain");
+    sandbox.set("CIPHER_KEYS_FILE", "keys.txt");
+    let rotate = |arguments: &[&str]| sandbox.on_bank(&[&["keys", "rotate", "--yes"], arguments].concat());
+    for _ in 0..3 {
+        rotate(&[]).output();
+    }
+    rotate(&["--promote"]).fails_with(2, "keys.txt has 2 keys that do not encrypt yet");
+    rotate(&["--promote", "4"]).fails_with(2, "keys.txt has no key 4");
+    assert_eq!(ids(&sandbox), ["1", "2", "3"]);
+    assert_eq!(rotate(&["--promote", "2"]).output(), "key 2 encrypts; distribute the file\n");
+    assert_eq!(ids(&sandbox), ["2", "1", "3"]);
+    // Key 3 is the only one that does not encrypt yet, and then there is none.
+    for _ in 0..2 {
+        assert_eq!(rotate(&["--promote"]).output(), "key 3 encrypts; distribute the file\n");
+        assert_eq!(ids(&sandbox), ["3", "2", "1"]);
+    }
+}
+
+/// Another rotation ends while the first one waits for the answer to its question.
+#[cfg(unix)]
+#[test]
+fn a_file_that_changes_during_a_rotation_is_not_replaced() {
+    let mut sandbox = Sandbox::with_python_database("sqlite-9.5-plain");
+    sandbox.set("CIPHER_KEYS_FILE", "keys.txt");
+    sandbox.on_bank(&["keys", "rotate", "--yes"]).output();
+    for (arguments, question) in
+        [(&["keys", "rotate"][..], "add key"), (&["keys", "rotate", "--promote"], "let key")]
+    {
+        let arguments = [arguments, &["--database", "sqlite:bank.db"]].concat();
+        let mut first = Terminal::start(&sandbox, (24, 80), &arguments);
+        first.wait_for(question);
+        sandbox.on_bank(&["keys", "rotate", "--yes"]).output();
+        let before = fs::read(sandbox.path("keys.txt")).unwrap();
+        first.press("y\r");
+        assert_eq!(first.wait_for_end(), Some(1), "{}", first.text());
+        assert!(first.text().contains("keys.txt has changed in the meantime"), "{}", first.text());
+        assert_eq!(fs::read(sandbox.path("keys.txt")).unwrap(), before);
+        assert!(!sandbox.path("keys.txt.new").exists());
+    }
 }

@@ -14,15 +14,19 @@ use std::{
 
 use database::{Database, on_each_backend};
 use es_persistence::{
-    AggregateRecorder, ApplicationRecorder, Cipher, ErrorKind, EventKey, EventRange, NotificationSelection,
-    PersistenceError, Recorder, StateMaintenance, StateReplacement, StoredEvent, Topic,
+    AggregateRecorder, ApplicationRecorder, Bytes, Cipher, DomainEvent, ErrorKind, Event, EventKey,
+    EventRange, EventStore, Expected, Mapper, NotificationSelection, PersistenceError, Recorder,
+    StateMaintenance, StateReplacement, StoredEvent, Topic,
     crypto::{AesCipher, AesKey, KeyProvider, KeyRing, KeyUsage, Reencryption},
+    transcode::JsonTranscoder,
     uuid::Uuid,
 };
 
 on_each_backend!(
     events_are_selected_by_key_and_replaced_only_if_they_are_as_expected,
     a_table_is_encrypted_again_while_it_is_written_and_read,
+    rotations_at_the_same_time_leave_every_state_readable,
+    states_that_are_swapped_between_rows_and_tables_are_refused,
     snapshots_are_encrypted_again_in_their_own_table,
     a_state_that_no_key_decrypts_stops_a_rotation_and_is_named,
     a_provider_that_fails_within_a_page_leaves_the_page_to_the_next_call,
@@ -150,6 +154,107 @@ async fn a_table_is_encrypted_again_while_it_is_written_and_read(database: impl 
     for notification in recorder.select_notifications(NotificationSelection::new(2_000)).await.unwrap() {
         check(&only_new, &notification.event);
     }
+}
+
+/// Three re-encryptions with different keys run at the same time. One of them changes its key between the
+/// pages, and so does a writer between its events.
+async fn rotations_at_the_same_time_leave_every_state_readable(database: impl Database) {
+    let recorder = database.process_recorder().await;
+    let legacy = AesCipher::new(&key(9));
+    recorder.insert_events((1..=1_200).map(|id| encrypted(&legacy, id, 1)).collect()).await.unwrap();
+    let writing = async {
+        let writer = ring(1);
+        for id in 1..=40 {
+            writer.set_primary_key_id(1 + u32::from(id % 2 == 0)).unwrap();
+            recorder.insert_events(vec![encrypted(&writer, 10_000 * id, 1)]).await.unwrap();
+        }
+    };
+    let undecided = async {
+        let ring = ring(1);
+        let mut reencryption = Reencryption::new(&recorder, &ring);
+        while reencryption.next_page().await.unwrap().is_some() {
+            ring.set_primary_key_id(3 - ring.primary_key_id()).unwrap();
+        }
+    };
+    let (one, two) = (ring(1), ring(2));
+    tokio::join!(writing, undecided, reencrypt(&recorder, &one), reencrypt(&recorder, &two));
+    let all = recorder.select_notifications(NotificationSelection::new(2_000)).await.unwrap();
+    all.iter().for_each(|notification| check(&one, &notification.event));
+    let usage = KeyUsage::of(&recorder).await.unwrap();
+    assert_eq!((usage.states(None), usage.states(Some(1)) + usage.states(Some(2))), (0, 1_240));
+    reencrypt(&recorder, &two).await;
+    let usage = KeyUsage::of(&recorder).await.unwrap();
+    assert_eq!(usage.iter().collect::<Vec<_>>(), [(Some(2), 1_240)]);
+}
+
+#[derive(Clone, Debug, PartialEq, Event)]
+#[event(topic = "bank:Account")]
+enum AccountEvent {
+    Credited { amount: u32 },
+    Debited { amount: u32 },
+}
+
+#[derive(Clone, Debug, PartialEq, Event)]
+#[event(topic = "bank:Statement")]
+struct Statement {
+    balance: u32,
+}
+
+/// Swaps the states of two rows, as someone can who writes to the database and has no key.
+async fn swap(one: (&impl StateMaintenance, EventKey), other: (&impl StateMaintenance, EventKey)) {
+    async fn state(recorder: &impl StateMaintenance, key: EventKey) -> Bytes {
+        let events = recorder.select_by_key(None, 100).await.unwrap();
+        events.into_iter().find(|event| event.key() == key).unwrap().state
+    }
+    let states = (state(one.0, one.1).await, state(other.0, other.1).await);
+    let first = StateReplacement { key: one.1, current: states.0.clone(), replacement: states.1.clone() };
+    let second = StateReplacement { key: other.1, current: states.1, replacement: states.0 };
+    assert_eq!(one.0.replace_states(vec![first]).await.unwrap(), 1);
+    assert_eq!(other.0.replace_states(vec![second]).await.unwrap(), 1);
+}
+
+async fn states_that_are_swapped_between_rows_and_tables_are_refused(database: impl Database) {
+    let events = Arc::new(database.process_recorder().await);
+    let snapshots = Arc::new(database.snapshot_recorder().await);
+    let mapper = || Mapper::new(JsonTranscoder::new()).with_cipher(ring(1));
+    let accounts = EventStore::new(Arc::clone(&events), mapper());
+    let statements = EventStore::new(Arc::clone(&snapshots), mapper());
+    let (id, other_id) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let credited = |amount| AccountEvent::Credited { amount };
+    let recorded = [credited(1), credited(2), AccountEvent::Debited { amount: 1 }];
+    accounts.append(id, Expected::New, recorded.clone()).await.unwrap();
+    accounts.append(other_id, Expected::New, [credited(3)]).await.unwrap();
+    statements.put(&[DomainEvent::new(id, 1, Statement { balance: 1 })]).await.unwrap();
+
+    let key = |originator_id, originator_version| EventKey { originator_id, originator_version };
+    let first = (&*events, key(id, 1));
+    let refused = async |is_snapshot: bool| {
+        let read = accounts.get::<AccountEvent>(id, EventRange::all()).await.map(drop);
+        let read_snapshot = statements.get::<Statement>(id, EventRange::all()).await.map(drop);
+        let reencrypted = Reencryption::new(&*events, &ring(2)).next_page().await.map(drop);
+        let mut errors = vec![read.unwrap_err(), reencrypted.unwrap_err()];
+        match is_snapshot {
+            true => errors.push(read_snapshot.unwrap_err()),
+            false => read_snapshot.unwrap(),
+        }
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Data);
+            assert!(error.to_string().contains("version 1 of originator"), "{error}");
+        }
+    };
+    // Of another version, of another version and topic, and of another aggregate.
+    for other in [key(id, 2), key(id, 3), key(other_id, 1)] {
+        swap(first, (&*events, other)).await;
+        refused(false).await;
+        swap(first, (&*events, other)).await;
+    }
+    // Of the same aggregate and version, in the other table: only the topic differs.
+    swap(first, (&*snapshots, key(id, 1))).await;
+    refused(true).await;
+    swap(first, (&*snapshots, key(id, 1))).await;
+    let read = accounts.get::<AccountEvent>(id, EventRange::all()).await.unwrap();
+    assert!(read.into_iter().map(|event| event.payload).eq(recorded));
+    assert_eq!(KeyUsage::of(&*events).await.unwrap().states(Some(1)), 4, "nothing was encrypted again");
 }
 
 async fn snapshots_are_encrypted_again_in_their_own_table(database: impl Database) {

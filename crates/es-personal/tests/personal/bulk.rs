@@ -3,7 +3,7 @@
 use std::{
     num::NonZeroUsize,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -20,23 +20,42 @@ use es_personal::{
 };
 use es_popo::PopoApplicationRecorder;
 use futures_util::TryStreamExt;
+use tokio::sync::Semaphore;
 
-use crate::{OrderEvent, keys, name, orders, placed, ring, transcoder};
+use crate::{
+    OrderEvent, keys, name, orders, placed, ring,
+    stores::{Place, Postgres},
+    subject, transcoder,
+};
 
 const ID: Uuid = Uuid::from_u128(1);
 const EVENTS: u128 = 300;
 
-/// Counts the requests to a store.
+/// Counts the requests to a store, and can hold back the records that it has selected.
 #[derive(Clone, Debug)]
 struct Counting {
     store: MemoryKeyStore,
     selects: Arc<AtomicUsize>,
     inserts: Arc<AtomicUsize>,
+    selected: Arc<Semaphore>,
+    /// A permit for each request that returns its records.
+    returns: Arc<Semaphore>,
 }
 
 impl Counting {
     fn new(store: &MemoryKeyStore) -> Self {
-        Self { store: store.clone(), selects: Arc::default(), inserts: Arc::default() }
+        Self {
+            store: store.clone(),
+            selects: Arc::default(),
+            inserts: Arc::default(),
+            selected: Arc::new(Semaphore::new(0)),
+            returns: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+        }
+    }
+
+    /// Holds back all records.
+    fn holding(store: &MemoryKeyStore) -> Self {
+        Self { returns: Arc::new(Semaphore::new(0)), ..Self::new(store) }
     }
 
     fn counts(&self) -> (usize, usize) {
@@ -47,7 +66,10 @@ impl Counting {
 impl KeyStore for Counting {
     async fn select(&self, subjects: &[Subject]) -> Result<Vec<KeyRecord>, PersistenceError> {
         self.selects.fetch_add(1, Ordering::Relaxed);
-        self.store.select(subjects).await
+        let records = self.store.select(subjects).await;
+        self.selected.add_permits(1);
+        self.returns.acquire().await.unwrap().forget();
+        records
     }
 
     async fn insert(&self, keys: Vec<WrappedKey>) -> Result<(), PersistenceError> {
@@ -138,6 +160,112 @@ async fn pages_of_more_subjects_than_the_cache_holds_are_read() {
     let log = recorded(&bounded()).await;
     let read = orders(&log, &bounded()).get::<OrderEvent>(ID, EventRange::all()).await.unwrap();
     assert!(read.into_iter().map(|event| event.payload).eq((1..=EVENTS).map(event)));
+}
+
+/// The bound is exact: the oldest key makes room for another one.
+#[tokio::test]
+async fn a_cache_holds_as_many_keys_as_its_capacity() {
+    let memory = MemoryKeyStore::new();
+    let log = Arc::new(PopoApplicationRecorder::new());
+    let writer = orders(&log, &keys(memory.clone()));
+    for number in 1..=4 {
+        let event = placed(name(number, "Alice"));
+        writer.append(Uuid::from_u128(number), Expected::New, [event]).await.unwrap();
+    }
+    let store = Counting::new(&memory);
+    let capacity = NonZeroUsize::new(3).unwrap();
+    let keys = SubjectKeys::with_cache(store.clone(), ring(), capacity, SubjectKeys::DEFAULT_LIFETIME);
+    let reader = orders(&log, &keys);
+    for (number, selects) in [(1, 1), (2, 2), (3, 3), (1, 3), (2, 3), (4, 4), (2, 4), (3, 4), (1, 5), (2, 6)]
+    {
+        reader.get::<OrderEvent>(Uuid::from_u128(number), EventRange::all()).await.unwrap();
+        assert_eq!(store.counts(), (selects, 0), "subject {number}");
+    }
+}
+
+/// The record that a request has selected before the erasure, and returns after it, is not used.
+#[tokio::test]
+async fn an_erasure_while_the_key_is_loaded_wins() {
+    let memory = MemoryKeyStore::new();
+    let log = recorded(&keys(memory.clone())).await;
+    let store = Counting::holding(&memory);
+    let keys = keys(store.clone());
+    let reader = orders(&log, &keys);
+    let reading =
+        tokio::spawn(async move { reader.get::<OrderEvent>(ID, EventRange::all().limit(1)).await.unwrap() });
+    store.selected.acquire().await.unwrap().forget();
+    keys.erase(subject(1), "test").await.unwrap();
+    store.returns.add_permits(1);
+    let OrderEvent::Renamed { first, last } = &reading.await.unwrap()[0].payload else { panic!() };
+    assert_eq!((first.is_erased(), last), (true, &name(2, "Smith")));
+    assert_eq!(store.counts(), (1, 0));
+}
+
+/// A request that is dropped, because its caller gave up, does not leave its subjects unloaded.
+#[tokio::test]
+async fn keys_whose_loading_was_cancelled_are_loaded_by_the_next_call() {
+    let memory = MemoryKeyStore::new();
+    let log = recorded(&keys(memory.clone())).await;
+    let store = Counting::holding(&memory);
+    let reader = orders(&log, &keys(store.clone()));
+    tokio::select! {
+        _ = reader.get::<OrderEvent>(ID, EventRange::all()) => panic!("not held back"),
+        selected = store.selected.acquire() => selected.unwrap().forget(),
+    }
+    store.returns.add_permits(1);
+    let read = reader.get::<OrderEvent>(ID, EventRange::all()).await.unwrap();
+    assert!(read.into_iter().map(|event| event.payload).eq((1..=EVENTS).map(event)));
+    assert_eq!(store.counts(), (2, 0));
+}
+
+/// Keeps the first words of the statements of sqlx, without those of transactions.
+#[derive(Clone, Default)]
+struct Statements(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Statements {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "sqlx::query"
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            if field.name() == "summary" {
+                let text = format!("{value:?}");
+                let word = text.trim_matches('"').split(' ').next().unwrap_or_default();
+                if word != "COMMIT" {
+                    self.0.lock().unwrap().push(word.to_owned());
+                }
+            }
+        });
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// One statement for all subjects of a page, whose number the store does not show.
+#[tokio::test]
+async fn postgresql_loads_the_keys_of_a_page_by_one_statement() {
+    let Some(place) = Postgres::create().await else { return };
+    let writer = keys(place.open().await);
+    let reader = keys(place.open().await);
+    let statements = Statements::default();
+    let _subscribed = tracing::subscriber::set_default(statements.clone());
+    let log = recorded(&writer).await;
+    let executed = || std::mem::take(&mut *statements.0.lock().unwrap());
+    assert_eq!(executed(), ["SELECT", "INSERT", "SELECT"]);
+    let read = orders(&log, &reader).get::<OrderEvent>(ID, EventRange::all()).await.unwrap();
+    assert_eq!(read.len(), EVENTS as usize);
+    assert_eq!(executed(), ["SELECT"]);
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use es_aggregate::{Aggregate, Repository, SnapshotPolicy};
 use es_core::{
-    ErrorKind, EventRange, EventStore, Expected, Mapper, Metadata, SnapshotState, time::OffsetDateTime,
-    uuid::Uuid,
+    ApplicationRecorder, ErrorKind, EventRange, EventStore, Expected, Mapper, Metadata, SnapshotState,
+    time::OffsetDateTime, uuid::Uuid,
 };
 use es_personal::{Erasure, KeyStore, Personal};
 use es_popo::{PopoAggregateRecorder, PopoApplicationRecorder};
@@ -23,6 +23,7 @@ on_each_store!(
     other_processes_read_until_their_keys_expire,
     an_erased_subject_gets_no_key_again,
     an_erasure_is_recorded_once,
+    a_name_that_not_every_store_can_have_is_refused_before_anything_is_recorded,
     erasures_are_listed_in_pages,
     an_aggregate_with_erased_values_folds_and_has_snapshots,
 );
@@ -114,6 +115,25 @@ async fn an_erasure_is_recorded_once(place: impl Place) {
     let erased_at = OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_123_457_000).unwrap();
     let erasure = Erasure { subject: subject(2), erased_at, erased_by: "Zoë".to_owned() };
     assert_eq!(place.open().await.erase(erasure.clone()).await.unwrap(), erasure);
+}
+
+/// PostgreSQL stores no text with a NUL: the log had the notification of an erasure that never succeeded.
+async fn a_name_that_not_every_store_can_have_is_refused_before_anything_is_recorded(place: impl Place) {
+    let log = Arc::new(PopoApplicationRecorder::new());
+    let keys = keys(place.open().await);
+    let orders = orders(&log, &keys);
+    orders.append(ID, Expected::New, [placed(name(1, "Alice"))]).await.unwrap();
+    for refused in [
+        keys.erase(subject(1), "Bob\0").await.unwrap_err(),
+        keys.erase_in(&orders, subject(1), "Bob\0").await.unwrap_err(),
+    ] {
+        assert_eq!(refused.kind(), ErrorKind::Data);
+        assert!(refused.to_string().contains("has a NUL"), "{refused}");
+    }
+    assert_eq!(log.max_notification_id().await.unwrap(), Some(1));
+    assert_eq!(keys.erasure(&subject(1)).await.unwrap(), None);
+    let long = "Zoë ".repeat(10_000);
+    assert_eq!(keys.erase_in(&orders, subject(1), &*long).await.unwrap().erased_by, long);
 }
 
 async fn erasures_are_listed_in_pages(place: impl Place) {

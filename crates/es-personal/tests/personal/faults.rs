@@ -11,7 +11,11 @@ use es_personal::{
 use es_popo::PopoApplicationRecorder;
 use es_sqlite_vfs::{Disk, Fault, Operation};
 
-use crate::{OrderEvent, keys, name, orders, placed, ring, subject};
+use crate::{
+    OrderEvent, keys, name, orders, placed, ring,
+    stores::{Place, Postgres},
+    subject,
+};
 
 const ID: Uuid = Uuid::from_u128(1);
 const FAULTS: [Fault; 5] = [Fault::Error, Fault::Full, Fault::Torn, Fault::Lost, Fault::PowerCut];
@@ -78,31 +82,69 @@ async fn a_wrapper_that_breaks_its_contract_is_an_error_and_seals_nothing() {
     }
 }
 
-/// A store cannot be written, but read, as on a disk that is mounted read-only.
-#[tokio::test]
-async fn a_store_that_cannot_be_written_reads_values_and_reports_erasures_as_failed() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("keys.db");
+/// Returns a log with a value.
+async fn recorded(store: impl KeyStore) -> Arc<PopoApplicationRecorder> {
     let log = Arc::new(PopoApplicationRecorder::new());
-    let writable = keys(SqliteKeyStore::open(&path).await.unwrap());
-    orders(&log, &writable).append(ID, Expected::New, [placed(name(1, "Alice"))]).await.unwrap();
+    orders(&log, &keys(store)).append(ID, Expected::New, [placed(name(1, "Alice"))]).await.unwrap();
+    log
+}
 
-    let uri = format!("file:{}?mode=ro", path.display());
-    let read_only = keys(SqliteKeyStore::open(&uri).await.unwrap());
-    let orders = orders(&log, &read_only);
+/// Reads the value with a store that cannot be written, and returns the errors of writing to it.
+async fn refused(log: &Arc<PopoApplicationRecorder>, store: impl KeyStore) -> [PersistenceError; 2] {
+    let keys = keys(store);
+    let orders = orders(log, &keys);
     let read = async || orders.get::<OrderEvent>(ID, EventRange::all()).await.unwrap()[0].payload.clone();
     assert_eq!(read().await, placed(name(1, "Alice")));
     let refused = [
-        read_only.erase(subject(1), "test").await.map(drop),
+        keys.erase(subject(1), "test").await.map(drop),
         orders.append(Uuid::from_u128(2), Expected::New, [placed(name(2, "Bob"))]).await.map(drop),
     ];
-    for refused in refused {
-        let error = refused.unwrap_err();
+    // An erasure that failed is not taken for one that was recorded.
+    assert_eq!(read().await, placed(name(1, "Alice")));
+    refused.map(Result::unwrap_err)
+}
+
+/// As on a disk that is mounted read-only.
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys.db");
+    let log = recorded(SqliteKeyStore::open(&path).await.unwrap()).await;
+    let read_only = SqliteKeyStore::open(format!("file:{}?mode=ro", path.display())).await.unwrap();
+    for error in refused(&log, read_only).await {
         assert_eq!(error.kind(), ErrorKind::Operational, "{error}");
         assert!(format!("{error:?}").contains("it cannot be read or written"), "{error:?}");
     }
-    // An erasure that failed is not taken for one that was recorded.
-    assert_eq!(read().await, placed(name(1, "Alice")));
+}
+
+/// As a standby server; a repeated call succeeds when it has become the primary server.
+#[tokio::test]
+async fn a_server_that_cannot_be_written_is_read() {
+    let Some(place) = Postgres::create().await else { return };
+    let log = recorded(place.open().await).await;
+    for error in refused(&log, place.open_read_only().await).await {
+        assert_eq!(error.kind(), ErrorKind::Operational, "{error}");
+        assert!(error.is_transient() && error.to_string().contains("25006"), "{error:?}");
+    }
+}
+
+/// A trigger reports the error of a full disk, which remains until it has room.
+#[tokio::test]
+async fn a_server_whose_disk_is_full_is_read_and_erases_when_it_has_room() {
+    let Some(place) = Postgres::create().await else { return };
+    let (pool, store) = (place.pool().await, place.open().await);
+    let log = recorded(store.clone()).await;
+    let fill = "CREATE FUNCTION report_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+        CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON subject_keys EXECUTE FUNCTION report_full()";
+    sqlx::raw_sql(fill).execute(&pool).await.unwrap();
+    for error in refused(&log, store.clone()).await {
+        assert_eq!(error.kind(), ErrorKind::Operational, "{error}");
+        assert!(!error.is_transient() && error.to_string().contains("53100"), "{error:?}");
+    }
+    sqlx::raw_sql("DROP TRIGGER full_disk ON subject_keys").execute(&pool).await.unwrap();
+    keys(store.clone()).erase(subject(1), "test").await.unwrap();
+    assert!(matches!(store.select(&[subject(1)]).await.unwrap()[..], [KeyRecord::Erased(_)]));
 }
 
 /// Each call of SQLite to the disk fails once, while a subject is erased.

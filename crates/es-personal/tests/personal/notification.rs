@@ -197,6 +197,47 @@ async fn an_erasure_that_is_killed_between_its_steps_is_completed() {
     }
 }
 
+/// A backup has the keys of subjects that were erased since. The log and the current store have the erasures.
+#[tokio::test]
+async fn a_key_store_that_is_restored_from_a_backup_is_erased_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let store = SqliteKeyStore::open(path("keys.db")).await.unwrap();
+    let eraser = keys(store.clone());
+    let log = factory(directory.path(), &eraser).event_store().await.unwrap();
+    append(&log, [1, 2]).await;
+    std::fs::copy(path("keys.db"), path("backup.db")).unwrap();
+    let erasure_before = eraser.erase_in(&log, subject(1), "request 4711").await.unwrap();
+
+    for name in ["by-log.db", "by-list.db"] {
+        std::fs::copy(path("backup.db"), path(name)).unwrap();
+        let open = async || keys(SqliteKeyStore::open(path(name)).await.unwrap());
+        let restored = open().await;
+        let log = factory(directory.path(), &restored).event_store().await.unwrap();
+        let buyer = |number| placed(self::name(number, &format!("Buyer {number}")));
+        assert_eq!(payloads(&log).await, [buyer(1), buyer(2)], "the backup has the key");
+        if name == "by-log.db" {
+            complete_erasures(&log, &restored).await;
+        } else {
+            let restored = SqliteKeyStore::open(path(name)).await.unwrap();
+            for erasure in store.select_erasures(None, 10).await.unwrap() {
+                // With its time.
+                assert_eq!(restored.erase(erasure).await.unwrap(), erasure_before);
+            }
+        }
+        let reader = open().await;
+        let erasure = reader.erasure(&subject(1)).await.unwrap().unwrap();
+        assert_eq!(erasure.erased_by, "request 4711");
+        let log = factory(directory.path(), &reader).event_store().await.unwrap();
+        assert_eq!(payloads(&log).await, [placed(Personal::Erased { subject: subject(1) }), buyer(2)]);
+    }
+}
+
+async fn payloads(log: &Log) -> Vec<OrderEvent> {
+    let events = log.get::<OrderEvent>(ID, EventRange::all()).await.unwrap();
+    events.into_iter().map(|event| event.payload).collect()
+}
+
 /// Runs the consumer that erases the subjects of the log.
 async fn complete_erasures(log: &Log, keys: &SubjectKeys) {
     let end = log.recorder().max_notification_id().await.unwrap().unwrap();

@@ -67,7 +67,17 @@ impl Postgres {
     }
 
     pub(crate) async fn pool(&self) -> PgPool {
-        let options = server().options([("search_path", &self.schema)]);
+        self.pool_with(server()).await
+    }
+
+    /// The store of a process whose transactions cannot write, as on a standby server.
+    pub(crate) async fn open_read_only(&self) -> PostgresKeyStore {
+        let server = server().options([("default_transaction_read_only", "on")]);
+        PostgresKeyStore::open(self.pool_with(server).await).await.unwrap()
+    }
+
+    async fn pool_with(&self, server: PgConnectOptions) -> PgPool {
+        let options = server.options([("search_path", &self.schema)]);
         PgPoolOptions::new().max_connections(2).connect_with(options).await.unwrap()
     }
 }

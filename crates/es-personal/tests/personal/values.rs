@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use es_core::{AggregateRecorder, Bytes, DomainEvent, ErrorKind, EventRange, Expected, Mapper, uuid::Uuid};
-use es_personal::{KeyRecord, KeyStore, Personal, Subject, WrappedKey};
+use es_derive::Event;
+use es_personal::{KeyRecord, KeyReplacement, KeyStore, Personal, Rewrapping, Sealed, Subject, WrappedKey};
 use es_popo::PopoApplicationRecorder;
 
 use crate::{
@@ -110,6 +111,62 @@ async fn debug_and_other_serializers_show_no_value() {
     let unregistered = Mapper::new(es_transcode::JsonTranscoder::new());
     let error = unregistered.write_events(&[DomainEvent::new(ID, 1, placed(value))]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Programming);
+}
+
+/// The text of the values, and the bytes of the wrapped keys and of the ring's key.
+const SECRETS: [&str; 3] = ["Alice", "wrapped-key", "7, 7, 7"];
+
+fn assert_no_secret(shown: &str) {
+    assert!(SECRETS.iter().all(|secret| !shown.contains(secret)), "{shown}");
+}
+
+#[tokio::test]
+async fn nothing_that_is_shown_has_a_value_or_a_key() {
+    let store = es_personal::MemoryKeyStore::new();
+    let key = WrappedKey { subject: subject(1), key: Bytes::from_static(b"wrapped-key") };
+    store.insert(vec![key.clone()]).await.unwrap();
+    let keys = keys(store.clone());
+    let ring = crate::ring();
+    let transcoder = transcoder(&keys);
+    let log = Arc::new(PopoApplicationRecorder::new());
+    let shown: [&dyn std::fmt::Debug; 9] = [
+        &store,
+        &KeyRecord::Key(key.clone()),
+        &KeyReplacement { current: key.clone(), replacement: key.clone() },
+        &Rewrapping::new(&store, &ring),
+        &keys,
+        &transcoder,
+        &orders(&log, &keys),
+        &Sealed::Attributes("Alice"),
+        &DomainEvent::new(ID, 1, placed(name(1, "Alice"))),
+    ];
+    shown.iter().for_each(|shown| assert_no_secret(&format!("{shown:?} {shown:#?}")));
+    // Nor has an error: of a key that cannot be unwrapped, and of a value.
+    let event = DomainEvent::new(ID, 1, placed(name(1, "Alice")));
+    let error = Mapper::new(transcoder).write_events(&[event]).await.unwrap_err();
+    assert!(error.to_string().contains(subject(1).as_str()), "{error}");
+    assert_no_secret(&format!("{error} {error:?}"));
+}
+
+#[derive(Debug, Event)]
+#[event(topic = "shop:Order.Placed")]
+struct OfAnotherType {
+    buyer: Personal<u32>,
+}
+
+#[tokio::test]
+async fn a_value_of_another_type_is_an_error_without_the_value() {
+    let keys = keys(es_personal::MemoryKeyStore::new());
+    let mut transcoder = transcoder(&keys);
+    keys.register::<u32>(&mut transcoder);
+    let mapper = Mapper::new(transcoder);
+    let event = DomainEvent::new(ID, 1, placed(name(1, "Alice")));
+    let [stored] = mapper.write_events(&[event]).await.unwrap().try_into().unwrap();
+    let error = mapper.read_event::<OfAnotherType>(&stored).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    let shown = format!("{error} {error:?}");
+    assert!(shown.contains("invalid type: string, expected u32"), "{shown}");
+    assert_no_secret(&shown);
 }
 
 /// Texts that are hard to store, quote or compare.
