@@ -43,7 +43,8 @@ impl<'a, S: KeyStore> Rewrapping<'a, S> {
     ///
     /// # Errors
     /// [`Data`](es_core::ErrorKind::Data) if a key cannot be unwrapped by the ring, which names its subject;
-    /// any error of the store. The next call tries the same page again.
+    /// any error of the store. The next call tries the same page again. If the key is damaged, the values of
+    /// the subject are lost: erase it, and continue.
     ///
     /// # Cancel safety
     /// Cancel safe.

@@ -56,6 +56,9 @@ const SELECT_ERASURES: &str = "SELECT subject, wrapped_key, erased_at, erased_by
 /// wrapped key remains in another file. The bytes in the file are overwritten with zeros;
 /// [`vacuum`](Self::vacuum) also removes copies in the unused parts of pages.
 ///
+/// If the file is moved, deleted or replaced, such as by one from a backup, every call fails until the store
+/// is opened again.
+///
 /// A handle: its clones share one connection, which is used on a thread of its own.
 #[derive(Clone)]
 pub struct SqliteKeyStore {
@@ -63,7 +66,7 @@ pub struct SqliteKeyStore {
     jobs: mpsc::Sender<Job>,
 }
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+type Job = Box<dyn FnOnce(&mut OpenFile) + Send>;
 
 impl SqliteKeyStore {
     /// Opens a database, and creates the file and the table if they are missing.
@@ -97,13 +100,13 @@ impl SqliteKeyStore {
         let (reply, opened) = oneshot::channel();
         let file = Arc::clone(&path);
         let work = move || {
-            let mut connection = match open(&file, creates) {
-                Ok(connection) => connection,
+            let mut file = match open(&file, creates) {
+                Ok(connection) => OpenFile::new(connection),
                 Err(error) => return drop(reply.send(Err(error))),
             };
             let _ = reply.send(Ok(()));
             for job in received {
-                job(&mut connection);
+                job(&mut file);
             }
         };
         thread::Builder::new().name("es-key-store".to_owned()).spawn(work).map_err(|error| {
@@ -144,7 +147,7 @@ impl SqliteKeyStore {
         job: impl FnOnce(&mut Connection) -> Result<T, PersistenceError> + Send + 'static,
     ) -> Result<T, PersistenceError> {
         let (reply, result) = oneshot::channel();
-        let job: Job = Box::new(move |connection| drop(reply.send(job(connection))));
+        let job: Job = Box::new(move |file| drop(reply.send(file.connection().and_then(job))));
         let result = match self.jobs.send(job) {
             Ok(()) => result.await.unwrap_or_else(|_| Err(ended())),
             Err(_) => Err(ended()),
@@ -225,6 +228,47 @@ impl KeyStore for SqliteKeyStore {
     ) -> Result<Vec<Erasure>, PersistenceError> {
         Ok(erasures(self.select_page(SELECT_ERASURES, after, limit).await?))
     }
+}
+
+/// A connection, and the file that it has open.
+struct OpenFile {
+    connection: Connection,
+    /// The device and the inode number; none for a database in memory.
+    id: Option<(u64, u64)>,
+}
+
+impl OpenFile {
+    fn new(connection: Connection) -> Self {
+        Self { id: file_id(&connection), connection }
+    }
+
+    /// Returns the connection. SQLite would go on with a file that was deleted or replaced: it has the keys
+    /// of subjects that are erased in the new one, and new keys would be lost with it.
+    ///
+    /// # Errors
+    /// [`Operational`](ErrorKind::Operational) if the file is another one.
+    fn connection(&mut self) -> Result<&mut Connection, PersistenceError> {
+        if file_id(&self.connection) != self.id {
+            return Err(PersistenceError::operational(
+                "the file was moved, deleted or replaced while it was open: open the store again",
+            ));
+        }
+        Ok(&mut self.connection)
+    }
+}
+
+#[cfg(unix)]
+fn file_id(connection: &Connection) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+
+    let file = std::fs::metadata(connection.path()?).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+/// On other systems an open file can be neither deleted nor replaced.
+#[cfg(not(unix))]
+fn file_id(_: &Connection) -> Option<(u64, u64)> {
+    None
 }
 
 fn open(path: &Path, creates: bool) -> Result<Connection, PersistenceError> {

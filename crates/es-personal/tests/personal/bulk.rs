@@ -16,7 +16,7 @@ use es_core::{
 };
 use es_factory::{InfrastructureFactory, Sql, SqlProjection};
 use es_personal::{
-    Erasure, KeyRecord, KeyReplacement, KeyStore, MemoryKeyStore, Subject, SubjectKeys, WrappedKey,
+    Erasure, KeyRecord, KeyReplacement, KeyStore, MemoryKeyStore, Personal, Subject, SubjectKeys, WrappedKey,
 };
 use es_popo::PopoApplicationRecorder;
 use futures_util::TryStreamExt;
@@ -183,6 +183,23 @@ async fn a_cache_holds_as_many_keys_as_its_capacity() {
     }
 }
 
+/// The capacity is at least the number of subjects of one event: otherwise the requests end with an error.
+#[tokio::test]
+async fn an_event_with_more_subjects_than_the_cache_holds_is_an_error() {
+    let memory = MemoryKeyStore::new();
+    let log = recorded(&keys(memory.clone())).await;
+    let store = Counting::new(&memory);
+    let keys =
+        SubjectKeys::with_cache(store.clone(), ring(), NonZeroUsize::MIN, SubjectKeys::DEFAULT_LIFETIME);
+    let orders = orders(&log, &keys);
+    let read = orders.get::<OrderEvent>(ID, EventRange::all()).await.map(drop);
+    let written = orders.append(Uuid::from_u128(2), Expected::New, [event(1)]).await.map(drop);
+    for error in [read.unwrap_err(), written.unwrap_err()] {
+        assert!(error.is_unloaded(), "{error}");
+    }
+    assert!(store.counts().0 < 100, "{:?}", store.counts());
+}
+
 /// The record that a request has selected before the erasure, and returns after it, is not used.
 #[tokio::test]
 async fn an_erasure_while_the_key_is_loaded_wins() {
@@ -199,6 +216,38 @@ async fn an_erasure_while_the_key_is_loaded_wins() {
     let OrderEvent::Renamed { first, last } = &reading.await.unwrap()[0].payload else { panic!() };
     assert_eq!((first.is_erased(), last), (true, &name(2, "Smith")));
     assert_eq!(store.counts(), (1, 0));
+}
+
+/// An erasure before the new key is stored, and one between that and its reading.
+#[tokio::test]
+async fn an_erasure_while_the_first_key_is_created_wins() {
+    for steps in [0, 1] {
+        let memory = MemoryKeyStore::new();
+        let store = Counting::holding(&memory);
+        let log = Arc::new(PopoApplicationRecorder::new());
+        let writer = orders(&log, &keys(store.clone()));
+        let writing =
+            tokio::spawn(async move { writer.append(ID, Expected::New, [placed(name(1, "Alice"))]).await });
+        for _ in 0..steps {
+            store.selected.acquire().await.unwrap().forget();
+            store.returns.add_permits(1);
+        }
+        store.selected.acquire().await.unwrap().forget();
+        // Of another process.
+        keys(memory.clone()).erase(subject(1), "test").await.unwrap();
+        store.returns.add_permits(2);
+        let written = writing.await.unwrap();
+        let selected = memory.select(&[subject(1)]).await.unwrap();
+        assert!(matches!(selected[..], [KeyRecord::Erased(_)]));
+        // The second request has selected the key already: the value is lost when the key expires.
+        if steps == 0 {
+            assert!(written.unwrap_err().to_string().contains("is erased"));
+        }
+        let read = orders(&log, &keys(memory)).get::<OrderEvent>(ID, EventRange::all()).await.unwrap();
+        for event in read {
+            assert_eq!(event.payload, placed(Personal::Erased { subject: subject(1) }));
+        }
+    }
 }
 
 /// A request that is dropped, because its caller gave up, does not leave its subjects unloaded.

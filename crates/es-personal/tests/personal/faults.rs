@@ -117,6 +117,36 @@ async fn a_file_that_cannot_be_written_is_read() {
     }
 }
 
+/// A backup was restored, or the file was deleted, while a process had it open. SQLite would go on with the
+/// old one: it has the keys of subjects that are erased in the new one, and new keys would be lost with it.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_was_replaced_is_neither_read_nor_written() {
+    for is_deleted in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, backup) = (directory.path().join("keys.db"), directory.path().join("backup.db"));
+        let store = SqliteKeyStore::open(&path).await.unwrap();
+        recorded(store.clone()).await;
+        if is_deleted {
+            std::fs::remove_file(&path).unwrap();
+        } else {
+            std::fs::copy(&path, &backup).unwrap();
+            std::fs::rename(&backup, &path).unwrap();
+            let restored = SqliteKeyStore::open(&path).await.unwrap();
+            restored.erase(Erasure::now(subject(1), "test")).await.unwrap();
+        }
+        for refused in [
+            store.select(&[subject(1)]).await.map(drop),
+            store.insert(vec![wrapped(2)]).await,
+            store.erase(Erasure::now(subject(1), "test")).await.map(drop),
+        ] {
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Operational);
+            assert!(error.to_string().contains("was moved, deleted or replaced"), "{error}");
+        }
+    }
+}
+
 /// As a standby server; a repeated call succeeds when it has become the primary server.
 #[tokio::test]
 async fn a_server_that_cannot_be_written_is_read() {
