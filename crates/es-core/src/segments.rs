@@ -161,15 +161,17 @@ pub enum SegmentStep {
         /// The worker.
         name: String,
     },
-    /// Moves a position to another name, or records [`Segment::UNSTARTED`] there if there is none.
+    /// Moves a position to another name as [`MovePosition`](Self::MovePosition) does, or records
+    /// [`Segment::UNSTARTED`] there if there is none.
     BeginPosition {
         /// The name until now.
         from: String,
         /// The new name.
         to: String,
     },
-    /// Moves a position to another name. The change fails with [`SegmentStep::refused`] if there is none, if
-    /// it is another one than is given, or if a transaction that has not ended has it.
+    /// Moves a position to another name, where 0 becomes [`Segment::UNSTARTED`]: a commit cannot require
+    /// that 0 is recorded. The change fails with [`SegmentStep::refused`] if there is no position, if it is
+    /// another one than is given, or if a transaction that has not ended has it.
     MovePosition {
         /// The name until now.
         from: String,

@@ -50,7 +50,7 @@ impl Model {
             SegmentStep::MovePosition { from, to, position } => {
                 let moved = self.positions.remove(&from).unwrap();
                 assert!(position.is_none_or(|position| position == moved));
-                self.insert(to, moved);
+                self.insert(to, if moved == 0 { Segment::UNSTARTED } else { moved });
             }
             SegmentStep::InsertPosition { name, position } => self.insert(name, position),
             SegmentStep::RemovePosition { name, position } => {
@@ -172,6 +172,7 @@ proptest! {
                     let before = before.of_hash(segment.first_hash).unwrap();
                     let position = model.positions[&segment.tracking_name(NAME)];
                     prop_assert!(unchanged || before.position <= position, "a position was moved back");
+                    prop_assert!(unchanged || segment.owner.is_none(), "a restored segment is claimed");
                 }
             }
             let may_fail = matches!(
@@ -194,7 +195,8 @@ fn claim(worker: &str, first_hash: i64) -> SegmentChange {
 fn ranges(count: i64, position: i64) -> Vec<Segment> {
     let first = |index: i64| (i64::MAX / count) * index;
     let last = |index: i64| if index + 1 == count { i64::MAX } else { first(index + 1) - 1 };
-    (0..count).map(|index| Segment::new(first(index), last(index), 0, None, position)).collect()
+    let owner = || Some("of the source".to_owned());
+    (0..count).map(|index| Segment::new(first(index), last(index), 0, owner(), position)).collect()
 }
 
 #[test]

@@ -52,7 +52,8 @@ fn verify(positions: &HashMap<String, i64>, step: &SegmentStep) -> Result<(), Pe
 fn perform(positions: &mut HashMap<String, i64>, step: SegmentStep) {
     match step {
         SegmentStep::BeginPosition { from, to } | SegmentStep::MovePosition { from, to, .. } => {
-            let position = positions.remove(&from).unwrap_or(Segment::UNSTARTED);
+            let position = positions.remove(&from).filter(|position| *position != 0);
+            let position = position.unwrap_or(Segment::UNSTARTED);
             positions.insert(to, position);
         }
         SegmentStep::CopyPosition { from, to } => {

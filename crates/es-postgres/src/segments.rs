@@ -214,8 +214,11 @@ impl Transaction<'_> {
         let Tables { tracking, segments, workers } = self.tables;
         let [tracking, segments, workers] = [tracking, segments, workers].map(TableName::quoted);
         let consumer_name = self.consumer_name;
-        let move_position =
-            format!("UPDATE {tracking} SET application_name = $2 WHERE application_name = $1 RETURNING 1");
+        let move_position = format!(
+            "UPDATE {tracking} SET application_name = $2, notification_id = COALESCE(NULLIF(notification_id, 0), {}) \
+             WHERE application_name = $1 RETURNING 1",
+            Segment::UNSTARTED
+        );
         let insert_position =
             format!("INSERT INTO {tracking} (application_name, notification_id) VALUES ($1, $2)");
         match step {

@@ -15,6 +15,7 @@ use common::{
     prelude::*,
     proxy::{Cut, Proxy},
 };
+use es_core::{SegmentChange, SegmentRecorder};
 
 /// Types of columns, parameters and catalogues that occur, and their arrays.
 const TYPES: [&str; 28] = [
@@ -362,6 +363,7 @@ async fn use_everything(server: &Server, options: PostgresOptions, name: &str) {
         append_in_transactions(server, &recorder).await;
         read(&recorder).await;
         project(&recorder, &format!("public.{name}_rows")).await;
+        change_segments(&recorder).await;
         recorder.close().await.unwrap();
     }
     follow(&options, name).await;
@@ -370,6 +372,24 @@ async fn use_everything(server: &Server, options: PostgresOptions, name: &str) {
     datastore.process_recorder(name).await.unwrap().insert_events(vec![first()]).await.unwrap();
     recover(server, &options, name).await;
     look_at_silence(server, &options, name).await;
+}
+
+/// Makes each change of segments, unless the tracking table has the layout of version 9.1.
+async fn change_segments(recorder: &PostgresProcessRecorder) {
+    let name = Uuid::new_v4().to_string();
+    if recorder.segments(&name).await.is_err_and(|error| error.kind() == ErrorKind::NotSupported) {
+        return;
+    }
+    let change = async |change| recorder.change_segments(&name, change).await.unwrap();
+    let (worker, lease) = (|| "a".to_owned(), Duration::from_secs(3_600));
+    change(SegmentChange::Create(2.try_into().unwrap())).await;
+    change(SegmentChange::Renew { worker: worker(), lease }).await;
+    change(SegmentChange::Claim { worker: worker(), lease, first_hash: 0 }).await;
+    change(SegmentChange::Release { worker: worker(), first_hash: 0 }).await;
+    change(SegmentChange::Leave { worker: worker() }).await;
+    let split = change(SegmentChange::Split { first_hash: 0 }).await;
+    change(SegmentChange::Merge { first_hash: 0 }).await;
+    change(SegmentChange::Restore(split.segments)).await;
 }
 
 fn tracking(position: i64) -> Tracking {

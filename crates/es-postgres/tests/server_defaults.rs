@@ -9,6 +9,7 @@ use common::{
     pooler::{Pooler, Program},
     prelude::*,
 };
+use es_core::{Segment, SegmentChange, SegmentRecorder};
 
 /// Defaults that are tried, each group together: a name, and settings with their values.
 const DEFAULTS: [(&str, &[(&str, &str)]); 12] = [
@@ -247,7 +248,7 @@ impl Stage {
     async fn check(&self, options: PostgresOptions, defaults: &str, row_per_record: bool) {
         for ordering in [NotificationOrdering::Serialized, NotificationOrdering::Parallel] {
             let options = options.clone().ordering(ordering).poll_interval(Duration::from_millis(5));
-            let name = format!("{ordering:?}_{row_per_record}_{}", Uuid::new_v4().simple()).to_lowercase();
+            let name = format!("{ordering:?}_{}", Uuid::new_v4().simple()).to_lowercase();
             if row_per_record {
                 self.create_row_per_record(&format!("{name}_tracking")).await;
             }
@@ -258,6 +259,9 @@ impl Stage {
             tracks(&recorder).await;
             self.follows(&recorder).await;
             self.projects(&recorder, &format!("{name}_rows")).await;
+            if !row_per_record {
+                segments_are_claimed(&recorder).await;
+            }
         }
     }
 
@@ -302,6 +306,27 @@ impl Stage {
         assert_eq!(self.count(rows).await, 2);
         assert_eq!(recorder.max_tracking_id("projected").await.unwrap(), Some(position));
     }
+}
+
+/// Checks that a claim fences the worker that had the segment before.
+async fn segments_are_claimed(recorder: &PostgresProcessRecorder) {
+    const NAME: &str = "partitioned";
+    let change = async |change| recorder.change_segments(NAME, change).await.unwrap().segments;
+    let claim = |worker: &str| {
+        let (worker, lease) = (worker.to_owned(), Duration::from_secs(3_600));
+        SegmentChange::Claim { worker, lease, first_hash: 0 }
+    };
+    change(SegmentChange::Create(2.try_into().unwrap())).await;
+    let name = change(claim("a")).await[0].tracking_name(NAME);
+    let record = |position| Tracking::new(name.as_str(), position).unwrap();
+    recorder.insert_tracking(record(7).after(Segment::UNSTARTED).unwrap()).await.unwrap();
+    change(SegmentChange::Leave { worker: "a".to_owned() }).await;
+    change(claim("b")).await;
+    assert!(recorder.insert_tracking(record(8).after(7).unwrap()).await.is_err());
+    change(SegmentChange::Split { first_hash: 0 }).await;
+    change(SegmentChange::Merge { first_hash: 0 }).await;
+    let segments = recorder.segments(NAME).await.unwrap().segments;
+    assert_eq!(segments.iter().map(|segment| segment.position).collect::<Vec<_>>(), [7, Segment::UNSTARTED]);
 }
 
 /// Checks that events are read as they were written, and that a conflicting event is refused as a conflict.

@@ -124,7 +124,8 @@ fn apply(
 
 /// Performs a step. Returns the number of changed rows.
 fn perform(connection: &Connection, consumer_name: &str, step: &SegmentStep) -> rusqlite::Result<usize> {
-    const MOVE: &str = "UPDATE tracking SET application_name = ?2 WHERE application_name = ?1 AND (?3 IS NULL \
+    const MOVE: &str = "UPDATE tracking SET application_name = ?2, \
+         notification_id = COALESCE(NULLIF(notification_id, 0), ?4) WHERE application_name = ?1 AND (?3 IS NULL \
          OR ?3 = (SELECT MAX(notification_id) FROM tracking WHERE application_name = ?1))";
     const INSERT: &str = "INSERT INTO tracking (application_name, notification_id) VALUES (?1, ?2)";
     let execute = |sql: &str, parameters: &[&dyn rusqlite::ToSql]| {
@@ -155,11 +156,15 @@ fn perform(connection: &Connection, consumer_name: &str, step: &SegmentStep) -> 
             "DELETE FROM tracking_workers WHERE consumer_name = ?1 AND worker = ?2",
             params![consumer_name, name],
         ),
-        SegmentStep::BeginPosition { from, to } => match execute(MOVE, params![from, to, None::<i64>])? {
-            0 => execute(INSERT, params![to, Segment::UNSTARTED]),
-            moved => Ok(moved),
-        },
-        SegmentStep::MovePosition { from, to, position } => execute(MOVE, params![from, to, position]),
+        SegmentStep::BeginPosition { from, to } => {
+            match execute(MOVE, params![from, to, None::<i64>, Segment::UNSTARTED])? {
+                0 => execute(INSERT, params![to, Segment::UNSTARTED]),
+                moved => Ok(moved),
+            }
+        }
+        SegmentStep::MovePosition { from, to, position } => {
+            execute(MOVE, params![from, to, position, Segment::UNSTARTED])
+        }
         SegmentStep::CopyPosition { from, to } => execute(
             "INSERT INTO tracking (application_name, notification_id) \
              SELECT ?2, MAX(notification_id) FROM tracking WHERE application_name = ?1",

@@ -136,9 +136,15 @@ async fn change_within(
     change: &SegmentChange,
 ) -> Result<(), Failure> {
     let began = Instant::now();
+    let mut is_waiting = false;
     loop {
         match recorder.change_segments(name, change.clone()).await {
-            Err(error) if error.is_transient() && began.elapsed() < wait => sleep(RETRY_PAUSE).await,
+            Err(error) if error.is_transient() && began.elapsed() < wait => {
+                if !std::mem::replace(&mut is_waiting, true) {
+                    tracing::warn!(target: "es_cli", %error, "waiting for the positions");
+                }
+                sleep(RETRY_PAUSE).await;
+            }
             Err(error) if error.is_transient() => {
                 return Err(Failure::from(error).with_hint("--wait sets the time to wait for the positions"));
             }

@@ -10,6 +10,7 @@ use sqlx::{
     AssertSqlSafe, Connection, PgConnection,
     postgres::{PgConnectOptions, PgRow},
 };
+use tokio::runtime::{Builder, Runtime};
 
 use crate::support::{Sandbox, assert_snapshot, python};
 
@@ -70,18 +71,16 @@ impl Schema {
 
     /// Executes statements and returns a row, if there is one.
     pub(crate) fn query(&self, sql: &str) -> Option<PgRow> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let options = PgConnectOptions::new_without_pgpass()
-                .host(&setting("POSTGRES_HOST"))
-                .port(setting("POSTGRES_PORT").parse().unwrap())
-                .database(&setting("POSTGRES_DBNAME"))
-                .username(&setting("POSTGRES_USER"))
-                .password(&setting("POSTGRES_PASSWORD"));
-            let mut connection = PgConnection::connect_with(&options).await.unwrap();
-            let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
-            rows.into_iter().next()
-        })
+        let Open { runtime, mut connection } = Open::connect();
+        let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut connection);
+        runtime.block_on(rows).unwrap().into_iter().next()
+    }
+
+    /// Executes statements in a transaction that remains open.
+    pub(crate) fn begin(&self, sql: &str) -> Open {
+        let mut open = Open::connect();
+        open.execute(&format!("BEGIN; {sql}"));
+        open
     }
 
     /// A directory in which the tool finds the schema by its environment.
@@ -92,6 +91,35 @@ impl Schema {
         sandbox.set("POSTGRES_PASSWORD", &setting("POSTGRES_PASSWORD"));
         SETTINGS.into_iter().for_each(|name| sandbox.set(name, &setting(name)));
         sandbox
+    }
+}
+
+/// A connection.
+pub(crate) struct Open {
+    runtime: Runtime,
+    connection: PgConnection,
+}
+
+impl Open {
+    fn connect() -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let options = PgConnectOptions::new_without_pgpass()
+            .host(&setting("POSTGRES_HOST"))
+            .port(setting("POSTGRES_PORT").parse().unwrap())
+            .database(&setting("POSTGRES_DBNAME"))
+            .username(&setting("POSTGRES_USER"))
+            .password(&setting("POSTGRES_PASSWORD"));
+        let connection = runtime.block_on(PgConnection::connect_with(&options)).unwrap();
+        Self { runtime, connection }
+    }
+
+    fn execute(&mut self, sql: &str) {
+        let executing = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection);
+        self.runtime.block_on(executing).unwrap();
+    }
+
+    pub(crate) fn commit(mut self) {
+        self.execute("COMMIT");
     }
 }
 

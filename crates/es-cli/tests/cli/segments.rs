@@ -1,14 +1,20 @@
 //! `es segments`.
 
-use std::{num::NonZeroU16, time::Duration};
+use std::{
+    io::{BufRead, BufReader},
+    num::NonZeroU16,
+    process::Stdio,
+    time::Duration,
+};
 
 use es_core::{SegmentChange, SegmentRecorder, Segments};
 use es_factory::InfrastructureFactory;
 
 use crate::{
     copying::{Copying, PAIRS},
+    postgres::Schema,
     projections::on_each_database,
-    support::{Sandbox, assert_snapshot},
+    support::{Running, Sandbox, assert_snapshot},
 };
 
 /// Changes the segments of a consumer of the database with these settings.
@@ -82,7 +88,7 @@ fn a_merge_waits_until_both_have_one_position() {
         let refused = sandbox.run(&[&merge[..], &["--wait", "0"]].concat());
         refused.fails_with(3, "are at positions -1 and 30");
         refused.fails_with(3, "hint: --wait sets the time");
-        let mut merging = sandbox.start(&merge);
+        let mut merging = start_waiting(sandbox, &merge, "are at positions -1 and 30");
         reached(first);
         assert!(merging.0.wait().unwrap().success());
         let list = sandbox.run(&[&["segments", "list", "balances", "--format", "json"], database].concat());
@@ -92,6 +98,39 @@ fn a_merge_waits_until_both_have_one_position() {
                 .starts_with(r#"{"consumer":"balances","segment":"0000000000000000","last_hash":"3fff"#)
         );
     });
+}
+
+/// Starts the tool, and returns when it waits for the reason.
+fn start_waiting(sandbox: &Sandbox, arguments: &[&str], reason: &str) -> Running {
+    let mut command = sandbox.command(arguments);
+    let mut running = Running(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut warning = String::new();
+    BufReader::new(running.0.stderr.take().unwrap()).read_line(&mut warning).unwrap();
+    assert!(warning.contains("waiting for the positions") && warning.contains(reason), "{warning}");
+    running
+}
+
+/// A worker has recorded the position of the segment, and has not committed yet.
+#[test]
+fn a_split_waits_until_no_commit_has_the_position() {
+    let Some(schema) = Schema::with_python_database() else { return };
+    let sandbox = schema.sandbox();
+    change(schema.settings(), "balances", four());
+    let record = format!(
+        "UPDATE {}.bank_tracking SET notification_id = 30 WHERE application_name = 'balances/0000000000000000/0'",
+        schema.name
+    );
+    let recording = schema.begin(&record);
+    let split = ["segments", "split", "balances", "0", "--yes", "--application", "bank"];
+    let refused = sandbox.run(&[&split[..], &["--wait", "0"]].concat());
+    refused.fails_with(3, "is being recorded");
+    let mut splitting = start_waiting(&sandbox, &split, "is being recorded");
+    recording.commit();
+    assert!(splitting.0.wait().unwrap().success());
+    let list = sandbox.run(&["segments", "list", "balances", "--application", "bank"]);
+    let positions: Vec<_> =
+        list.output().lines().skip(1).map(|line| line.split_whitespace().nth(2).unwrap()).collect();
+    assert_eq!(positions, ["30", "30", "0", "0", "0"]);
 }
 
 /// Consumers go on in the copy at the position of each segment.
@@ -130,6 +169,11 @@ fn segments_are_copied() {
         set("from", &claimed.segments[2].tracking_name(NAME), "30");
         assert_eq!(copy(), 5);
         assert_eq!((list("from"), copy()), (list("to"), 0.into()));
+        let is_claimed = |context| {
+            let list = copying.sandbox.run(&["segments", "list", NAME, "-d", context]);
+            list.output().contains("worker")
+        };
+        assert!(is_claimed("from") && !is_claimed("to"));
 
         // The copy is in use.
         let refused = |message| {

@@ -12,7 +12,7 @@ use std::{
 
 use es_core::{
     ApplicationRecorder, NotificationConsumer, PersistenceError, Segment, SegmentChange, SegmentRecorder,
-    Segments, StopHandle, uuid::Uuid,
+    Segments, Signal, StopHandle, uuid::Uuid,
 };
 use futures_util::future::{Either, select};
 use tokio::{
@@ -282,13 +282,30 @@ where
         }
     }
 
-    /// Ends the processors in order, and releases their segments.
+    /// Ends the processors in order, and releases their segments. The lease is renewed until they have ended:
+    /// without one, they would not commit their batches.
     async fn leave(&mut self) -> Result<(), ProcessorError> {
         self.held.values().for_each(|held| held.stop.stop());
-        let mut result = Ok(());
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Ok(Ended { reason: End::Failed(error), .. }) = ended {
-                result = Err(error);
+        let (mut result, pause) = (Ok(()), self.settings.lease / 3);
+        let mut next = Instant::now() + self.shared.lease.remaining().saturating_sub(pause * 2);
+        let never = Signal::new();
+        while !self.tasks.is_empty() {
+            let remaining = next.saturating_duration_since(Instant::now());
+            let due = never.closed_timeout(remaining);
+            let ended = match select(pin!(self.tasks.join_next()), pin!(due)).await {
+                Either::Left((ended, _)) => ended,
+                Either::Right(_) => None,
+            };
+            match ended {
+                Some(Ok(Ended { reason: End::Failed(error), .. })) => result = Err(error),
+                Some(_) => {}
+                None => {
+                    next = Instant::now() + pause;
+                    let (worker, lease) = (self.name.clone(), self.settings.lease);
+                    if let Err(error) = self.renew(SegmentChange::Renew { worker, lease }).await {
+                        tracing::warn!(consumer = self.settings.name, %error, "renewing a lease failed; retrying");
+                    }
+                }
             }
         }
         // If this fails, the segments are free when the lease is over.

@@ -17,6 +17,7 @@ use es_core::{
 };
 use es_popo::PopoProcessRecorder;
 use es_process::{Handler, HandlerConsumer, PartitionedProcessor, ProcessorError, RetryPolicy};
+use tokio::sync::Semaphore;
 
 use crate::support::{
     Effects, Gate, LONG_LEASE, NAME, SHORT_LEASE, TOO_LONG, bank, check_all, effect, effects_in, segments,
@@ -223,6 +224,33 @@ async fn a_worker_renews_its_lease_while_consumers_are_made() {
     running.stop();
     running.join().await.unwrap();
     check_all(&bank, &recorder).await;
+}
+
+/// Without a lease, a batch that takes longer would not be committed.
+#[tokio::test]
+async fn a_stopped_worker_renews_its_lease_until_its_batches_are_committed() {
+    let (bank, recorder, gate) = (bank(1, 1).await, PopoProcessRecorder::new(), Gate::closed());
+    let renewals = Arc::new(Semaphore::new(0));
+    let seen = Arc::clone(&renewals);
+    let count = move |change: &SegmentChange| -> BoxFuture<'static, ()> {
+        if matches!(change, SegmentChange::Renew { .. }) {
+            seen.add_permits(1);
+        }
+        Box::pin(ready(Ok(())))
+    };
+    let (leases, consumers) = (Hooked(recorder.clone(), Arc::new(count)), recorder.clone());
+    let effects = Effects { gate: Some(gate.clone()) };
+    let worker = PartitionedProcessor::new(NAME, bank.clone(), leases, move |_| {
+        let consumer = HandlerConsumer::new(consumers.clone(), effects.clone());
+        async move { Ok(consumer) }
+    });
+    let mut running = worker.segments(segments(1)).lease(SHORT_LEASE).spawn().unwrap();
+    gate.arrived(1).await;
+    running.stop();
+    let before = u32::try_from(renewals.available_permits()).unwrap();
+    tokio::time::timeout(TOO_LONG, renewals.acquire_many(before + 2)).await.unwrap().unwrap().forget();
+    gate.open();
+    running.join().await.unwrap();
 }
 
 /// The lease of workers on a slow datastore.

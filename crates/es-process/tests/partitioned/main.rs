@@ -46,6 +46,7 @@ on_each_datastore!(
     a_position_does_not_pass_an_unprocessed_event,
     segments_are_split_and_merged_while_workers_run,
     a_consumer_that_was_not_partitioned_continues,
+    a_recorded_position_may_be_zero,
     a_worker_that_is_paused_after_its_claim_records_nothing,
     changes_at_the_same_time_exclude_each_other,
     consumers_may_have_any_valid_name,

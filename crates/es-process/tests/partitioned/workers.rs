@@ -82,7 +82,10 @@ pub(crate) async fn changes_follow_the_rules<R: Downstream>(recorder: R) {
             if random.u8(0..4) > 0 {
                 continue;
             }
-            let position = segment.position.max(0) + random.i64(1..3);
+            let position = match segment.position {
+                Segment::UNSTARTED => random.i64(0..3),
+                recorded => recorded + random.i64(1..3),
+            };
             let tracking = || {
                 Tracking::new(segment.tracking_name(NAME), position).unwrap().after(segment.position).unwrap()
             };
@@ -309,6 +312,18 @@ pub(crate) async fn a_consumer_that_was_not_partitioned_continues<R: Downstream>
     after.stop();
     after.join().await.unwrap();
     assert_eq!(recorder.max_tracking_id(NAME).await.unwrap(), None);
+    check_all(&bank, &recorder).await;
+}
+
+/// An operator sets the position to 0, to repeat all notifications. Commits required the position of a
+/// segment that has processed nothing, and the worker tried again without an end.
+pub(crate) async fn a_recorded_position_may_be_zero<R: Downstream>(recorder: R) {
+    let bank = bank(4, 2).await;
+    recorder.insert_tracking(Tracking::new(NAME, 0).unwrap()).await.unwrap();
+    let mut running = worker(&bank, &recorder, &Effects::default()).spawn().unwrap();
+    recorder.wait_for_segments(NAME, 8, TOO_LONG).await.unwrap();
+    running.stop();
+    running.join().await.unwrap();
     check_all(&bank, &recorder).await;
 }
 
